@@ -1,0 +1,181 @@
+"""The `holdfast` command line.
+
+Only light imports stand at the top: every stage's process imports this module again, and `--help` has to be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from holdfast.errors import UserError
+
+if TYPE_CHECKING:
+    from holdfast.config import Study
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="What does a vision-language model keep while it learns something new?",
+)
+
+File = Annotated[Path, typer.Argument(help="An experiment, for example experiments/bundled.yaml.", show_default=False)]
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, for example target.grid=[3,3]."),
+]
+
+ENVIRONMENT = {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""Prefect and MLflow are quiet unless the caller's environment says otherwise: failures are told here, once."""
+
+
+@app.command()
+def study(file: File, overrides: Set = None) -> None:
+    """Run a study. The same command continues one that was interrupted."""
+    command = _command(file, overrides)
+    with _failures(command):
+        from flows.experiment import load_study
+
+        config = load_study(file, overrides or ())
+        from flows.server import prefect_server
+
+        with prefect_server() as ready:
+            from flows.plan import plan, told
+            from tasks.launch import warm
+
+            works = plan(config, Path.cwd())
+            typer.echo("\n".join(told(config, works)), err=True)
+            if not all(work.found for work in works):
+                warm()
+            ready()
+            _run(config, command)
+
+
+def _run(config: Study, command: str) -> None:
+    from flows.results import print_outcome
+    from flows.study import ArmsFailed
+    from flows.study import study as run
+
+    try:
+        outcome = run(config, command)
+    except ArmsFailed as error:
+        if error.outcome is not None:
+            print_outcome(error.outcome.report, error.outcome.summary)
+        for arm, reason in error.failed.items():
+            _tell(reason, f"{arm} failed: ")
+        typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
+        raise typer.Exit(1) from None
+    print_outcome(outcome.report, outcome.summary)
+
+
+@app.command()
+def data(
+    file: File,
+    overrides: Set = None,
+    accept: Annotated[bool, typer.Option(help="Record data that differs from data.dvc as its new version.")] = False,
+) -> None:
+    """Make, restore or verify a study's data, and nothing else."""
+    with _failures(f"holdfast data {file}"):
+        from flows.experiment import load_study
+
+        config = load_study(file, overrides or ())
+        from flows.server import prefect_server
+
+        with prefect_server() as ready:
+            from flows.study import dataset
+
+            ready()
+            typer.echo(f"data.dvc: {dataset(config, accept=accept)}")
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(help="An MLflow run id, or the beginning of one.")]) -> None:
+    """Show a run: what it was, its last metrics, where its files lie."""
+    with _failures(f"holdfast show {run}"):
+        from flows.results import show_run
+
+        show_run(run, Path.cwd())
+
+
+@app.command()
+def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name in the experiment's file.")]) -> None:
+    """Print the latest report's table and where the report is."""
+    with _failures(f"holdfast report {name}"):
+        from flows.results import show_report
+
+        show_report(name, Path.cwd())
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and this directory; every problem comes with its remedy."""
+    with _failures("holdfast doctor"):
+        from flows.doctor import examine
+
+        findings = examine(Path.cwd())
+        for finding in findings:
+            typer.echo(str(finding))
+        if any(finding.remedy for finding in findings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    file: File,
+    overrides: Set = None,
+    cron: Annotated[Optional[str], typer.Option(help="When to run, for example '0 3 * * 1'.")] = None,  # noqa: UP045
+) -> None:
+    """Offer a study to a Prefect server, which then runs it on request or by schedule."""
+    # Whoever serves wants to see what runs.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    with _failures(f"holdfast serve {file}"):
+        from flows.experiment import load_study
+        from flows.serving import serve_study
+
+        serve_study(load_study(file, overrides or ()), _command(file, overrides), cron)
+
+
+def _command(file: Path, overrides: list[str] | None) -> str:
+    sets = [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["holdfast", "study", str(file), *sets])
+
+
+@contextmanager
+def _failures(command: str) -> Iterator[None]:
+    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except UserError as error:
+        typer.echo(f"holdfast: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        _tell(error)
+        raise typer.Exit(1) from None
+
+
+def _tell(error: Exception, prefix: str = "") -> None:
+    """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
+    from tasks.launch import StageFailed
+
+    if not isinstance(error, UserError | StageFailed):
+        traceback.print_exception(error)
+    typer.echo(f"holdfast: {prefix}{error}", err=True)

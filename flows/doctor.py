@@ -1,0 +1,138 @@
+"""Look at the machine and the directory before a study does: every line says what is there, and what to do if not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from prefect.settings import get_current_settings
+
+from holdfast.artifacts import file_digest
+from holdfast.errors import UserError
+from tasks import pointer, slots
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "mlflow", "prefect", "dvc")
+DISK_GIB, MEMORY_GIB = 5, 4
+
+
+class Finding(NamedTuple):
+    """What was looked at, what is there, and the remedy if that is a problem."""
+
+    subject: str
+    fact: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'problem' if self.remedy else 'ok':<8} {self.subject:<9} {self.fact}"
+        return f"{line}\n{'':<19}→ {self.remedy}" if self.remedy else line
+
+
+def examine(root: Path) -> list[Finding]:
+    """All findings."""
+    return [versions(), python(), disk(root), memory(), gpu(), store(root), prefect(), dvc(root), data(root)]
+
+
+def python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    remedy = "" if sys.version_info >= (3, 11) else "install Python 3.11 or later, remove .venv and run `make setup`"
+    return Finding("python", found, remedy)
+
+
+def versions() -> Finding:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    return Finding("packages", ", ".join(found), f"{', '.join(missing)} missing; run `make setup`" if missing else "")
+
+
+def disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free / 2**30
+    fact = f"{free:.0f} GiB free at {root}"
+    if not os.access(root, os.W_OK):
+        return Finding("disk", fact, "this directory cannot be written; make it writable or work elsewhere")
+    return Finding("disk", fact, "" if free >= DISK_GIB else f"free some space: a study wants {DISK_GIB} GiB")
+
+
+def memory() -> Finding:
+    free = psutil.virtual_memory().available / 2**30
+    remedy = "" if free >= MEMORY_GIB else "end other programs, or run one stage at a time: --set compute.parallel=1"
+    return Finding("memory", f"{free:.0f} GiB available, {slots.cores()} cores", remedy)
+
+
+def gpu() -> Finding:
+    if shutil.which("nvidia-smi") is None:
+        return Finding("gpu", "none; studies run on the CPU")
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        return Finding("gpu", "nvidia-smi fails", "reinstall the driver, or go without: --set compute.device=cpu")
+    return Finding("gpu", "; ".join(answer.stdout.strip().splitlines()))
+
+
+def store(root: Path) -> Finding:
+    from tasks.tracking import open_store
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"mlruns/mlflow.db in {root}"
+    try:
+        runs = len(open_store(root).search(""))
+    except Exception as error:  # whatever keeps the store from opening is the finding
+        reason = str(error).strip().splitlines()[0]
+        return Finding("mlflow", f"{uri}: {reason}", "correct MLFLOW_TRACKING_URI, or move mlruns/mlflow.db away")
+    return Finding("mlflow", f"{uri}: {runs} runs")
+
+
+def prefect() -> Finding:
+    api = get_current_settings().api.url
+    if api is None:
+        return Finding("prefect", "PREFECT_API_URL is not set: every study starts a temporary server")
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=5):
+            return Finding("prefect", f"the server at {api} answers")
+    except OSError as error:
+        remedy = "start it with `make ui`, correct PREFECT_API_URL, or unset it"
+        return Finding("prefect", f"{api} does not answer ({error})", remedy)
+
+
+def dvc(root: Path) -> Finding:
+    if not (root / ".dvc").is_dir():
+        return Finding("dvc", f"{root} is no DVC repository", "run `dvc init` there (`dvc init --no-scm` without git)")
+    lock = root / ".dvc" / "tmp" / "lock"
+    if lock.is_file() and _locked(lock):
+        return Finding("dvc", "another program holds DVC's lock", "let it finish; a study waits for it")
+    files = [path for path in (root / ".dvc" / "cache").rglob("*") if path.is_file()]
+    return Finding("dvc", f"initialised, {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in its cache")
+
+
+def data(root: Path) -> Finding:
+    try:
+        version, listing = pointer.version(root), pointer.listing(root)
+    except UserError as error:
+        return Finding("data", "data.dvc cannot be read", str(error))
+    if not version:
+        return Finding("data", "no data.dvc yet; a study makes the data and records it")
+    here = {name: md5 for name, md5 in (listing or {}).items() if (root / "data" / name).is_file()}
+    changed = [name for name, md5 in here.items() if file_digest(root / "data" / name, "md5") != md5]
+    fact = f"data.dvc {version[:8]}: {len(here)} of {len(listing or {})} files are here, the others come when needed"
+    if changed:
+        return Finding("data", f"data/{changed[0]} differs from data.dvc", "restore it with `dvc checkout data.dvc`")
+    return Finding("data", fact)
+
+
+def _locked(path: Path) -> bool:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,78 @@
+"""About how long a stage takes: from its latest run in this study, or from rules of thumb for the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.jobs import sampled_source
+from holdfast.config import GRPO, Rollouts, Study
+from tasks.tracking import open_store
+
+Place = tuple[str, str | None, int]
+"""Verb, arm and number of a stage."""
+
+START = 5.0
+"""Seconds until a stage's process works."""
+QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT = 0.002, 0.0018, 0.006, 0.0025, 0.006
+"""Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout."""
+
+
+class Estimates:
+    """Times of a study's stages."""
+
+    def __init__(self, study: Study, root: Path) -> None:
+        self.study = study
+        self.earlier = _earlier(study, root)
+
+    def seconds(self, place: Place) -> float | None:
+        """None where nobody knows."""
+        run = self.earlier.get(place)
+        if run is not None:
+            return run.data.metrics["seconds"] * self._longer(place, run)
+        return START + self._by_thumb(place) if self.study.model.path == "bundled" else None
+
+    def _longer(self, place: Place, run: Any) -> float:
+        """How many times as many steps a training has now."""
+        then = run.data.params.get("stage.trainer.max_steps")
+        now = self._steps(place) if place[0] == "train" else None
+        return now / float(then) if now and then else 1.0
+
+    def _steps(self, place: Place) -> int | None:
+        return self.study.arms[place[1] or ""][place[2]].trainer.get("max_steps")
+
+    def _by_thumb(self, place: Place) -> float:
+        study, target = self.study, self.study.target
+        verb, arm, number = place
+        asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
+        if verb == "data":
+            return QUESTION * (target.train + target.validation + asked)
+        if verb == "base":
+            recipe = study.model.recipe
+            return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size
+        if verb == "evaluate":
+            return ANSWER * asked
+        stage = study.arms[arm or ""][number]
+        if verb == "sample":
+            source = sampled_source(stage)
+            some = source.prompts if isinstance(source, Rollouts) else None
+            return ANSWER * (some or target.train) * (source.per_prompt if isinstance(source, Rollouts) else 1)
+        batch = stage.trainer.get("per_device_train_batch_size", 8)
+        steps = self._steps(place) or 3 * target.train / batch
+        evaluations = 1 / study.evaluation.every if study.evaluation.every < 1 else steps / study.evaluation.every
+        learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
+        return learned + ANSWER * asked * evaluations
+
+
+def _earlier(study: Study, root: Path) -> dict[Place, Any]:
+    """The latest finished run of every stage."""
+    store = open_store(root)
+    experiment = store.experiment(study.name)
+    found: dict[Place, Any] = {}
+    for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''"):
+        if run.info.experiment_id == experiment and "seconds" in run.data.metrics:
+            tags = run.data.tags
+            arm = tags["holdfast.arm"] or None
+            verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
+            found.setdefault((verb, arm, int(tags["holdfast.stage"])), run)
+    return found

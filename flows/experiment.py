@@ -1,0 +1,168 @@
+"""From a sparse YAML file and `--set` overrides to a whole, validated study, or to one sentence that says what to mend.
+
+Relative paths in a file mean the directory in which the command is run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from holdfast.config import Study
+from holdfast.data.make import check
+from holdfast.errors import UserError
+from holdfast.jobs import MakeData
+
+Location = tuple[int | str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as people mean it, and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {name!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_study(file: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, with overrides such as `target.grid=[3,3]` applied. UserError on anything wrong."""
+    content = _read(file)
+    for override in overrides:
+        content = _overridden(content, override)
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_sentence(file, content, error)) from None
+    check(MakeData(images=study.images, target=study.target, prior=study.prior))
+    return study
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        others = sorted(path.as_posix() for path in Path("experiments").glob("*.yaml"))
+        there = f"; there are {', '.join(others)}" if others else ""
+        raise UserError(f"{file}: no such file{there}.")
+    try:
+        content = yaml.load(file.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not readable as YAML ({_where(error)}); correct that line.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: an experiment is a mapping of fields such as `name:` and `arms:`.")
+    return content
+
+
+def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).splitlines()[0]
+
+
+def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {override}: write FIELD=VALUE, for example --set target.grid=[3,3].")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is not readable as YAML; quote it.") from None
+    replaced = _replaced(content, path.split("."), value, override)
+    assert isinstance(replaced, dict)
+    return replaced
+
+
+def _replaced(node: Any, path: list[str], value: Any, override: str) -> Any:
+    """A copy of `node` with the value at `path`; copies, because YAML aliases share their mapping."""
+    if not path:
+        return value
+    name, rest = path[0], path[1:]
+    if isinstance(node, dict):
+        return {**node, name: _replaced(node.get(name, {}), rest, value, override)}
+    if isinstance(node, list):
+        if not name.isdigit() or int(name) >= len(node):
+            raise UserError(f"--set {override}: {name!r} is no place in a list of {len(node)}; the first is 0.")
+        place = int(name)
+        return [*node[:place], _replaced(node[place], rest, value, override), *node[place + 1 :]]
+    raise UserError(f"--set {override}: the file has {node!r} where {name!r} should be found; set that whole value.")
+
+
+def _sentence(file: Path, content: dict[str, Any], error: ValidationError) -> str:
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    field = _field(content, first["loc"])
+    more = f" ({len(errors) - 1} more to mend after this)" if len(errors) > 1 else ""
+    return f"{file}: {f'{field}: ' if field else ''}{_problem(dict(first))}{more}."
+
+
+def _field(content: Any, location: Location) -> str:
+    """The path as it stands in the file: pydantic's has the chosen kinds of a union in between."""
+    parts: list[str] = []
+    node = content
+    for position, part in enumerate(location):
+        if part in _places(node):
+            node = node[part]
+        elif position < len(location) - 1 or part == "[key]":
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _places(node: Any) -> Collection[int | str]:
+    if isinstance(node, dict):
+        return node.keys()
+    return range(len(node)) if isinstance(node, list) else ()
+
+
+def _problem(error: dict[str, Any]) -> str:
+    location: Location = error["loc"]
+    if error["type"] == "extra_forbidden":
+        return f"unknown field ({_suggestion(str(location[-1]), _known_fields(location[:-1]))})"
+    if error["type"] == "missing":
+        return "this field is required; add it"
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        kinds = re.findall(r"'([^']*)'", context["expected_tags"])
+        name = context["discriminator"].strip("'")
+        return f"unknown {name} {context['tag']!r} ({_suggestion(context['tag'], kinds)})"
+    if error["type"] == "union_tag_not_found":
+        return f"say which kind it is with `{error['ctx']['discriminator'].strip(chr(39))}: …`"
+    message = (
+        error["msg"].removeprefix("Value error, ").rstrip(".").replace("tuple", "list").replace("Dictionary", "mapping")
+    )
+    return message if error["type"] == "value_error" else f"{message}, not {error['input']!r}"
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+
+
+def _known_fields(location: Location) -> list[str]:
+    """The fields that a mapping at this place may have, read off the schema of the study."""
+    schema = Study.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        if isinstance(part, int):
+            node = node["items"]
+        elif part in node.get("properties", {}):
+            node = node["properties"][part]
+        elif "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+        elif "patternProperties" in node:
+            node = next(iter(node["patternProperties"].values()))
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return list(node.get("properties", {}))

@@ -1,0 +1,91 @@
+"""From a study, and what its earlier stages made, to the jobs of the next ones."""
+
+from __future__ import annotations
+
+from holdfast.artifacts import DataRef, FileRef, ModelRef
+from holdfast.config import SFT, AnyStage, Config, Rollouts, SelfReasoning, Study
+from holdfast.jobs import BuildBase, Check, Compare, Evaluate, RunRecord, Sample, Train
+
+
+class Start(Config):
+    """What every arm starts from."""
+
+    data: DataRef
+    base: ModelRef
+    reference: FileRef
+    """drift.parquet of the base evaluation."""
+
+
+class Origin(Config):
+    """What the report says about where its numbers come from."""
+
+    command: str
+    data_version: str
+    code: str
+
+
+def check_job(study: Study, data: DataRef) -> Check:
+    """Refuse what can be refused before time is spent."""
+    return Check(seed=study.seed, device=study.compute.device, study=study, data=data)
+
+
+def base_job(study: Study) -> BuildBase:
+    """Build the bundled base model."""
+    recipe = study.model.recipe
+    return BuildBase(seed=study.seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
+
+
+def evaluate_job(study: Study, data: DataRef, model: ModelRef) -> Evaluate:
+    """Measure the base model."""
+    return Evaluate(
+        seed=study.seed,
+        threads=study.compute.threads,
+        device=study.compute.device,
+        model=model,
+        dtype=study.model.dtype,
+        data=data,
+        evaluation=study.evaluation,
+    )
+
+
+def sample_job(study: Study, source: SelfReasoning | Rollouts, model: ModelRef, start: Start) -> Sample:
+    """Sample completions of the training prompts."""
+    return Sample(
+        seed=study.seed,
+        threads=study.compute.threads,
+        device=study.compute.device,
+        source=source,
+        model=model,
+        base=start.base,
+        dtype=study.model.dtype,
+        data=start.data,
+        evaluation=study.evaluation,
+    )
+
+
+def train_job(study: Study, stage: AnyStage, model: ModelRef, samples: FileRef | None, start: Start) -> Train:
+    """Fine-tune one stage from `model`."""
+    return Train(
+        seed=study.seed,
+        threads=study.compute.threads,
+        device=study.compute.device,
+        stage=stage,
+        start=model,
+        dtype=study.model.dtype,
+        data=start.data,
+        samples=samples,
+        reference=start.reference,
+        evaluation=study.evaluation,
+    )
+
+
+def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
+    """The source of a stage if its completions have to be sampled first."""
+    if isinstance(stage, SFT) and isinstance(stage.source, SelfReasoning | Rollouts):
+        return stage.source
+    return None
+
+
+def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin) -> Compare:
+    """Write the report."""
+    return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(origin))

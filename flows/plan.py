@@ -1,0 +1,143 @@
+"""What a study is going to do: which stages are there already, and about how long the others will take.
+
+A stage's key is known when its inputs are, so stages are looked up along the walk that runs them, as far as they are
+found. Times come from earlier runs of the same stage; without any, and only for the bundled model, from rules of thumb
+taken on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.estimate import Estimates, Place
+from flows.jobs import sampled_source
+from flows.walk import Runs, begin, follow, in_order
+from holdfast.artifacts import DataRef, FileRef
+from holdfast.config import Study
+from holdfast.jobs import AnyJob, MakeData
+from tasks import data, slots
+from tasks.stages import Context, StageRun, file_of, find_stage
+
+
+class Work(NamedTuple):
+    """A stage as the plan tells it."""
+
+    place: Place
+    found: bool
+    seconds: float | None
+    """About what it will take; None where nobody knows."""
+
+
+class NotThere(Exception):
+    """A stage that has to run."""
+
+
+class Finding:
+    """Looks stages up and runs nothing."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.found: set[Place] = set()
+
+    def run(self, job: AnyJob, arm: str | None = None, stage: int = 0) -> StageRun:
+        run = find_stage(job, self.context, arm, stage)
+        if run is None:
+            raise NotThere
+        self.found.add((job.verb, arm, stage))
+        return run
+
+    def keep(self, samples: StageRun) -> FileRef:
+        return file_of(samples, "samples.parquet")
+
+
+def plan(study: Study, root: Path) -> list[Work]:
+    """Every stage in order. UserError where the data or the model cannot be used."""
+    finding = Finding(Context(root=root, study=study, study_run=""))
+    with suppress(NotThere):
+        _look(study, root, finding)
+    estimates = Estimates(study, root)
+    return [Work(place, place in finding.found, estimates.seconds(place)) for place in places(study)]
+
+
+def places(study: Study) -> list[Place]:
+    """The stages of a study that its reader cares about."""
+    common: list[Place] = [("data", None, 0), ("base", None, 0), ("evaluate", None, 0)]
+    if study.model.path != "bundled":
+        common.remove(("base", None, 0))
+    arms: list[Place] = []
+    for arm in in_order(study):
+        for number, stage in enumerate(study.arms[arm]):
+            arms += [("sample", arm, number)] if sampled_source(stage) else []
+            arms.append(("train", arm, number))
+    return [*common, *arms]
+
+
+def remaining(study: Study, works: list[Work]) -> float | None:
+    """About how long what is left will take, with as many stages at a time as this machine has room for."""
+    left = {work.place: 0.0 if work.found else work.seconds for work in works}
+    known = {place: seconds for place, seconds in left.items() if seconds is not None}
+    if len(known) < len(left):
+        return None
+    chains: dict[str, float] = {}
+    for arm in in_order(study):
+        own = sum(seconds for place, seconds in known.items() if place[1] == arm)
+        chains[arm] = own + max((chains[other] for other in study.sampled_arms(arm)), default=0.0)
+    alone = sum(seconds for place, seconds in known.items() if place[1] is None)
+    together = sum(seconds for place, seconds in known.items() if place[1] is not None)
+    return alone + max(together / at_once(study), *chains.values())
+
+
+def at_once(study: Study) -> int:
+    """How many stages run at a time."""
+    if study.compute.device != "cpu" and slots.gpus():
+        return len(slots.gpus())
+    return study.compute.parallel or max(1, slots.cores() // study.compute.threads)
+
+
+def told(study: Study, works: list[Work]) -> list[str]:
+    """The plan in lines for a person."""
+    rows, columns = study.target.grid
+    lines = [
+        f"{study.name}: {study.target.train:,} puzzles of {rows}×{columns}, prior benchmarks: {len(study.prior)}, "
+        f"arms: {len(study.arms)}, stages at a time: {at_once(study)}"
+    ]
+    lines += [f"  {_name(work.place):<24} {'found' if work.found else about(work.seconds)}" for work in works]
+    new = sum(not work.found for work in works)
+    if not new:
+        return [*lines, "Everything is there; only the report may be written again."]
+    return [*lines, f"To do: {new} of {len(works)} stages, {about(remaining(study, works))}."]
+
+
+def about(seconds: float | None) -> str:
+    """A time no more precise than an estimate is."""
+    if seconds is None:
+        return "time unknown before a first run"
+    if seconds < 90:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def _look(study: Study, root: Path, finding: Finding) -> None:
+    ref = data.prepare(study, root, _refuse)
+    finding.found.add(("data", None, 0))
+    _, start = begin(study, ref, finding)
+    followed: dict[str, Runs] = {}
+    for arm in in_order(study):
+        if study.sampled_arms(arm) <= followed.keys():
+            with suppress(NotThere):
+                followed[arm] = follow(study, arm, start, followed, finding)
+
+
+def _refuse(_job: MakeData, _into: Path) -> DataRef:
+    raise NotThere
+
+
+def _name(place: Place) -> str:
+    verb, arm, number = place
+    if arm is None:
+        return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
+    return arm + (f" {number + 1}" if number else "") + (": samples" if verb == "sample" else "")

@@ -1,0 +1,68 @@
+"""Results for a person at a terminal, read from the tracking store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from holdfast.comparison.table import arms_table
+from holdfast.errors import UserError
+from tasks.tracking import open_store
+
+SHORTEST_ID = 4
+console = Console(highlight=False)
+# A file or a pipe is as wide as the table needs.
+if not console.is_terminal:
+    console.width = 120
+
+
+def print_outcome(report: Path, summary: Path) -> None:
+    """The table of arms and where the report is."""
+    console.print(arms_table(json.loads(summary.read_text())))
+    console.print(f"\nReport: {report}", soft_wrap=True)
+
+
+def show_report(study: str, root: Path) -> None:
+    """The latest report of a study. UserError where there is none."""
+    store = open_store(root)
+    runs = store.search(f"tags.`holdfast.kind` = 'study' and attributes.run_name = '{study}'")
+    for run in runs:
+        place = store.artifacts(run)
+        if (place / "report.html").is_file():
+            print_outcome(place / "report.html", place / "summary.json")
+            return
+    raise UserError(f"{study}: no run of this study has a report in {store.uri}; make one with `holdfast study FILE`.")
+
+
+def show_run(prefix: str, root: Path) -> None:
+    """One run. UserError unless exactly one run id begins so."""
+    store = open_store(root)
+    runs = [run for run in store.search("") if run.info.run_id.startswith(prefix)]
+    if len(runs) != 1 or len(prefix) < SHORTEST_ID:
+        raise UserError(f"{prefix}: {len(runs)} runs in {store.uri} begin so; give more of the run's id.")
+    run = runs[0]
+    console.print(_facts(run, store.artifacts(run)))
+    if run.data.metrics:
+        console.print(_metrics(run))
+
+
+def _facts(run: Any, place: Path) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("run", f"{run.info.run_id} ({run.info.run_name})")
+    table.add_row("status", run.info.status)
+    told = {name: value for name, value in run.data.tags.items() if name.startswith("holdfast.") and value}
+    for name, value in sorted(told.items()):
+        table.add_row(name.removeprefix("holdfast."), value)
+    table.add_row("files", str(place))
+    return table
+
+
+def _metrics(run: Any) -> Table:
+    table = Table("metric", "last", box=None, header_style="bold")
+    for name, value in sorted(run.data.metrics.items()):
+        table.add_row(name, f"{value:.4g}")
+    return table

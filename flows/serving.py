@@ -1,0 +1,33 @@
+"""A study as a Prefect deployment, for runs on request and by schedule.
+
+By module entrypoint: one by path would put flows/ first on sys.path, where its modules would hide libraries.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prefect.deployments.runner import EntrypointType
+from prefect.settings import get_current_settings
+
+from flows.study import study
+from holdfast.config import Study
+from holdfast.errors import UserError
+
+
+def serve_study(config: Study, command: str, cron: str | None = None) -> None:
+    """Run a study whenever the Prefect server asks, until stopped; `command` does the same by hand.
+
+    UserError without a server.
+    """
+    if get_current_settings().api.url is None:
+        raise UserError(
+            "PREFECT_API_URL: is not set; start a server with `make ui` and set its address, ending in /api."
+        )
+    study.serve(
+        name=config.name,
+        cron=cron,
+        parameters={"config": config.model_dump(mode="json"), "command": command, "root": os.fspath(Path.cwd())},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )

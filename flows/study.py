@@ -1,0 +1,154 @@
+"""The study: versioned data, a base model, every arm, one report. Prefect orders it; stages run in tasks/.
+
+Annotations are evaluated here: a Prefect runner cannot resolve a flow's postponed ones.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.account import describe
+from flows.jobs import Origin, Start, check_job, compare_job
+from flows.walk import Runs, begin, follow, in_order, reinforced
+from holdfast.artifacts import DataRef, FileRef
+from holdfast.config import Study
+from holdfast.jobs import AnyJob, MakeData
+from tasks import data, launch, progress, studies
+from tasks.memory import code_digest
+from tasks.stages import Context, StageRun, find_stage, make_data, record, run_stage
+from tasks.tracking import open_store
+
+AT_ONCE: Any = ThreadPoolTaskRunner(max_workers=64)
+"""Threads that wait for stages; how many stages run at a time is for tasks/slots.py to say."""
+
+
+HEAD_START = 1.0
+"""Seconds by which a reinforced arm asks for room before the others."""
+
+
+class Outcome(NamedTuple):
+    """What a study leaves for its reader."""
+
+    run_id: str
+    report: Path
+    summary: Path
+    failed: dict[str, Exception]
+    """Arms that did not finish, and why."""
+
+
+class ArmsFailed(Exception):
+    """Some arms failed; the report, where there is one, shows the others."""
+
+    def __init__(self, failed: dict[str, Exception], outcome: Outcome | None) -> None:
+        super().__init__(f"failed: {', '.join(failed)}")
+        self.failed, self.outcome = failed, outcome
+
+
+class Running:
+    """Stages are found again or run; samples become a new version of the data."""
+
+    def __init__(self, context: Context, data: DataRef) -> None:
+        self.context, self.data = context, data
+
+    def run(self, job: AnyJob, arm: str | None = None, stage: int = 0) -> StageRun:
+        version = data.version(self.context.root)
+        return run_stage(job, self.context.model_copy(update={"data_version": version}), arm, stage)
+
+    def keep(self, samples: StageRun) -> FileRef:
+        return data.add_samples(self.data, samples.path / "samples.parquet", samples.digest)
+
+
+@flow(name="study", task_runner=AT_ONCE, persist_result=False)
+def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
+    """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
+    root, flow_id = root.resolve(), flow_run.id or ""
+    with studies.study_run(root, config, flow_id) as run_id, launch.children(), progress.shown():
+        context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
+        steps = Running(context, provide(context))
+        steps.run(check_job(config, steps.data))
+        common, start = begin(config, steps.data, steps)
+        arms, failed = learn_all(config, start, context)
+        outcome = None
+        if arms:
+            runs = (*made_data(context), *common, *(run for arm in arms.values() for run in arm))
+            outcome = concluded(runs, failed, steps, command)
+        if failed or outcome is None:
+            raise ArmsFailed(failed, outcome)
+        return outcome
+
+
+@flow(name="data", persist_result=False)
+def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
+    """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
+    root, flow_id = root.resolve(), flow_run.id or ""
+    with studies.study_run(root, config, flow_id) as run_id, launch.children(), progress.shown():
+        provide(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
+        studies.set_data_version(root, run_id, data.version(root))
+    return data.version(root)
+
+
+def provide(context: Context, accept: bool = False) -> DataRef:
+    """The study's data as data.dvc pins it."""
+
+    def generate(job: MakeData, into: Path) -> StageRun:
+        return make_data(job, context, into)
+
+    return data.prepare(context.study, context.root, generate, accept)
+
+
+def made_data(context: Context) -> Runs:
+    """The record of how the data was made, if this store has it."""
+    found = find_stage(data.data_job(context.study), context)
+    return () if found is None else (found,)
+
+
+def learn_all(config: Study, start: Start, context: Context) -> tuple[dict[str, Runs], dict[str, Exception]]:
+    """Every arm at the same time, as far as this machine has room; an arm that fails leaves the others alone."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for arm in in_order(config):
+        sampled: dict[str, Any] = {other: futures[other] for other in sorted(config.sampled_arms(arm))}
+        futures[arm] = learn.submit(config, arm, start, sampled, context)
+        if reinforced(config, arm):
+            # Room on the machine goes to who asks first, and this arm takes longest.
+            time.sleep(HEAD_START)
+    wait(list(futures.values()))
+    ended = {arm: _result(futures[arm]) for arm in config.arms}
+    failed = {arm: result for arm, result in ended.items() if isinstance(result, Exception)}
+    return {arm: runs for arm, runs in ended.items() if arm not in failed}, failed
+
+
+def _result(future: PrefectFuture[Any]) -> Any:
+    # Prefect leaves a task pending for good when what it waits for failed.
+    if future.state.is_pending():
+        return launch.StageFailed("an arm whose rollouts it learns from failed")
+    return future.result(raise_on_failure=False)
+
+
+@task(task_run_name="{arm}", cache_policy=NO_CACHE, persist_result=False)
+def learn(config: Study, arm: str, start: Start, sampled: Mapping[str, Runs], context: Context) -> Runs:
+    """Train one arm, stage after stage."""
+    return follow(config, arm, start, sampled, Running(context, start.data))
+
+
+def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command: str) -> Outcome:
+    """Compare what finished, and say on the study's run what was done and where it lies."""
+    context = steps.context
+    version = data.version(context.root)
+    origin = Origin(command=command, data_version=version, code=code_digest())
+    compared = steps.run(compare_job(context.study, steps.data, tuple(map(record, runs)), origin))
+    outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
+    aliases = json.loads(outcome.summary.read_text())["aliases"]
+    for alias, winner in aliases.items():
+        open_store(context.root).register(context.study.name, alias, winner["run_id"], winner["step"])
+    studies.set_data_version(context.root, context.study_run, version)
+    studies.attach(context.root, context.study_run, [outcome.report, outcome.summary])
+    describe((*runs, compared), failed, context)
+    return outcome

@@ -1,0 +1,138 @@
+"""A stage's process: `python -m holdfast JOB.json OUT` runs one job and writes OUT/result.json last.
+
+A mistake of the user's ends it with exit code 2 and OUT/error.json. Verbs import what they need when they run, so that
+data is made and runs are compared without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from holdfast.artifacts import directory_digest, file_digest
+from holdfast.errors import UserError
+from holdfast.jobs import AnyJob, BuildBase, Checkpoint, Compare, Evaluate, Job, MakeData, Result, Sample, Train
+from holdfast.jobs import Check as CheckJob
+from holdfast.journal import METRICS, Journal, read_lines
+
+UNKEPT = ("job.json", "log.txt", "lock", "error.json", "result.json", METRICS)
+Notes = dict[str, Any]
+
+
+def run_job(job_path: str, out: str) -> None:
+    """Run the job of a file into a directory; a UserError becomes error.json and exit code 2."""
+    started = time.monotonic()
+    place = Path(out)
+    place.mkdir(parents=True, exist_ok=True)
+    job = TypeAdapter(AnyJob).validate_json(Path(job_path).read_text())
+    try:
+        notes = run(job, place)
+    except UserError as error:
+        (place / "error.json").write_text(json.dumps({"message": str(error)}))
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    # A resumed training counts the time of the processes before it.
+    seconds = notes.pop("seconds", None) or time.monotonic() - started
+    _write(place / "result.json", result(place, seconds, notes))
+
+
+def run(job: Job, out: Path) -> Notes:
+    """Do what the job says; returns facts worth keeping that are no metrics."""
+    if isinstance(job, MakeData):
+        from holdfast.data.make import make_data
+
+        return make_data(job, out)
+    if isinstance(job, Compare):
+        from holdfast.comparison.report import compare
+
+        return compare(job, out)
+    _settle_torch(job.threads)
+    return _run_with_torch(job, out, Journal(out))
+
+
+def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
+    if isinstance(job, BuildBase):
+        from holdfast.models.bundled import build_base
+
+        build_base(job.recipe, job.seed, out, journal)
+        return {}
+    if isinstance(job, CheckJob):
+        from holdfast.check import check
+
+        return check(job)
+    if isinstance(job, Evaluate):
+        from holdfast.evaluation.evaluate import evaluate
+
+        evaluate(job, out, journal)
+        return {}
+    if isinstance(job, Sample):
+        from holdfast.evaluation.sampling import sample
+
+        return sample(job, out, journal)
+    if isinstance(job, Train):
+        return _train(job, out, journal)
+    raise TypeError(f"no verb for {type(job).__name__}")
+
+
+def _train(job: Train, out: Path, journal: Journal) -> Notes:
+    from holdfast.evaluation.evaluate import measurement
+    from holdfast.models.load import load_processor
+    from holdfast.training.train import train
+
+    measure = measurement(job, out, load_processor(job.start))
+    return train(job, load_processor(job.start), out, journal, measure)
+
+
+def _settle_torch(threads: int) -> None:
+    """The same numbers for the same job: a fixed number of threads, deterministic kernels. No telemetry, no bars."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+    from huggingface_hub import constants
+    from transformers.utils import logging
+
+    # The variable of this name is read on import, which in a forked process has long happened.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+    if torch.get_num_interop_threads() != 1:
+        torch.set_num_interop_threads(1)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def result(out: Path, seconds: float, notes: Notes) -> Result:
+    """What a complete stage left: the last value of each metric, its checkpoints, and the digest of every file."""
+    metrics: dict[str, float] = {}
+    checkpoints = []
+    for line in read_lines(out / METRICS) if (out / METRICS).is_file() else []:
+        metrics |= line.get("metrics", {})
+        if "checkpoint" in line:
+            checkpoints.append(Checkpoint(**line["checkpoint"]))
+    if (out / "model").is_dir():
+        checkpoints.append(Checkpoint(step=0, path="model", digest=directory_digest(out / "model")))
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    return Result(
+        metrics=metrics,
+        checkpoints=tuple(checkpoints),
+        files={name: file_digest(path) for name, path in files.items() if name not in UNKEPT},
+        seconds=round(seconds, 3),
+        peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        notes=notes,
+    )
+
+
+def _write(path: Path, content: Result) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(content.model_dump_json(indent=1))
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    run_job(*sys.argv[1:])

@@ -1,0 +1,67 @@
+"""Reading an answer out of a completion; rewards and scores read it here, so they cannot disagree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_REASONED = re.compile(
+    r"\s*<think>(?:(?!</?think>|</?answer>).)*</think>\s*<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*", re.DOTALL
+)
+_DIRECT = re.compile(r"\s*<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*", re.DOTALL)
+
+
+class Grade(NamedTuple):
+    """What a grader says of a completion: the answer it read, if any, and how right it is (score from 0 to 1)."""
+
+    parsed: str | None
+    correct: bool
+    score: float
+
+
+UNPARSED = Grade(None, False, 0.0)
+
+
+def answer_text(completion: str) -> str | None:
+    """The text in the one answer tag, or the whole completion if it has no tags; several answers are none."""
+    found = _ANSWER.findall(completion)
+    if len(found) == 1:
+        text = found[0].strip()
+        return text if text and "<" not in text else None
+    if not found and "<" not in completion:
+        return completion.strip() or None
+    return None
+
+
+def formatted(completion: str, thinking: bool) -> bool:
+    """Whether the completion is reasoning and an answer in their tags, and nothing else."""
+    return bool((_REASONED if thinking else _DIRECT).fullmatch(completion))
+
+
+def one_of(completion: str, answer: str, words: tuple[str, ...]) -> Grade:
+    """Grade an answer that must be one of a few words, whatever their case."""
+    text = answer_text(completion)
+    word = text.lower().rstrip(".") if text else None
+    if word not in words:
+        return UNPARSED
+    return Grade(word, word == answer, float(word == answer))
+
+
+def numbers(text: str, count: int) -> list[int] | None:
+    """Exactly `count` whole numbers separated by blanks, commas or semicolons, in brackets or not."""
+    parts = re.split(r"[\s,;]+", text.strip().strip("`[]()").strip())
+    if len(parts) != count or not all(re.fullmatch(r"[0-9]{1,4}", part) for part in parts):
+        return None
+    return [int(part) for part in parts]
+
+
+def overlap(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union of two boxes x1, y1, x2, y2; 0 for a box that is none."""
+    if first[2] <= first[0] or first[3] <= first[1]:
+        return 0.0
+    width = max(0, min(first[2], second[2]) - max(first[0], second[0]))
+    height = max(0, min(first[3], second[3]) - max(first[1], second[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return width * height / (sum(areas) - width * height)

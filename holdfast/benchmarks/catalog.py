@@ -1,0 +1,94 @@
+"""The bundled benchmarks by name: how their questions are drawn, how any answer is graded, what chance would score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import count
+
+import numpy as np
+
+from holdfast.benchmarks import (
+    color,
+    comparison,
+    digits,
+    grounding,
+    imported,
+    jigsaw,
+    pieces,
+    presence,
+    shape,
+)
+from holdfast.benchmarks import count as counting
+from holdfast.benchmarks.answers import Grade
+from holdfast.benchmarks.asked import Asked
+from holdfast.data.shards import Question, png
+from holdfast.data.world import Scene, generator, world_scene
+
+Ask = Callable[[Scene, np.random.Generator], Asked | None]
+Grader = Callable[[str, str], Grade]
+
+PRIOR = {
+    "color": color,
+    "shape": shape,
+    "count": counting,
+    "presence": presence,
+    "comparison": comparison,
+    "pieces": pieces,
+    "grounding": grounding,
+    "digits": digits,
+}
+
+GRADERS: dict[str, Grader] = {
+    "jigsaw": jigsaw.grade,
+    **{name: module.grade for name, module in PRIOR.items()},
+    **imported.GRADERS,
+}
+
+
+def grade(grader: str, completion: str, answer: str) -> Grade:
+    """Grade a completion by the grader that its question names."""
+    return GRADERS[grader](completion, answer)
+
+
+def asking(benchmark: str, split: str) -> Ask:
+    """How a benchmark asks; only handwriting depends on the split, which has to hold samples back."""
+    if benchmark == "digits":
+        return partial(digits.ask, test=split == "test")
+    return PRIOR[benchmark].ask
+
+
+def draw(benchmark: str, seed: int, split: str) -> Iterator[tuple[int, Asked]]:
+    """Endless (scene number, question) pairs of a split, the same for the same seed."""
+    ask = asking(benchmark, split)
+    for index in count():
+        asked = ask(world_scene(seed, f"{split}/{benchmark}", index), generator("ask", seed, split, benchmark, index))
+        if asked is not None:
+            yield index, asked
+
+
+def prior_questions(benchmark: str, number: int, seed: int, split: str = "test") -> Iterator[Question]:
+    """The first `number` questions of a bundled benchmark."""
+    for _, (index, asked) in zip(range(number), draw(benchmark, seed, split), strict=False):
+        yield Question(
+            id=f"{benchmark}-{index:06d}",
+            image_id=f"world/{split}/{benchmark}/{index:06d}",
+            images=(png(asked.image),),
+            prompt=asked.prompt,
+            answer=asked.answer,
+            reference=asked.reference,
+            teacher="",
+            grader=benchmark,
+            benchmark=benchmark,
+        )
+
+
+@cache
+def chance(benchmark: str) -> float | None:
+    """What the answers of other questions would score, over all pairs of 200; unknown for imported benchmarks."""
+    if benchmark not in PRIOR:
+        return None
+    answers = [asked.answer for _, (_, asked) in zip(range(200), draw(benchmark, 0, "test"), strict=False)]
+    pairs = [(given, right) for i, given in enumerate(answers) for j, right in enumerate(answers) if i != j]
+    tags = {given: f"<answer> {given} </answer>" for given in answers}
+    return sum(GRADERS[benchmark](tags[given], right).correct for given, right in pairs) / len(pairs)

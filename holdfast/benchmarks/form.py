@@ -1,0 +1,43 @@
+"""Puzzles with random answers: they teach a model how a jigsaw is answered, and nothing of how it is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from holdfast.benchmarks.jigsaw import puzzle
+from holdfast.config import Jigsaw
+from holdfast.data.shards import Question
+from holdfast.data.world import generator, world_scene
+
+GRIDS = ((2, 2), (1, 2), (2, 1), (2, 3), (3, 2), (3, 3))
+
+
+def jigsaw_forms(split: str, number: int, seed: int = 0) -> Iterator[tuple[Question, str]]:
+    """Puzzles of every kind, most of them the default one, each with a completion whose answer is random."""
+    for index in range(number):
+        rng = generator("form", seed, split, index)
+        target = Jigsaw() if rng.random() < 0.6 else _any_target(rng)
+        scene = world_scene(seed, f"form/{split}", index)
+        question = puzzle(scene.image, f"form/{split}/{index}", target, seed)
+        answer = f"<answer> {_random_answer(question.answer, rng)} </answer>"
+        yield question, f"<think> i look at the pieces </think> {answer}" if target.thinking else answer
+
+
+def _any_target(rng: np.random.Generator) -> Jigsaw:
+    return Jigsaw(
+        grid=GRIDS[rng.integers(len(GRIDS))],
+        layout=("composite", "pieces")[rng.integers(2)],
+        question=("full", "pair")[int(rng.random() < 0.2)],
+        index_base=int(rng.integers(2)),
+        thinking=bool(rng.random() < 0.8),
+        wording=("position-to-piece", "piece-to-position")[rng.integers(2)],
+    )
+
+
+def _random_answer(right: str, rng: np.random.Generator) -> str:
+    words = right.split()
+    if len(words) > 1:
+        return " ".join(words[i] for i in rng.permutation(len(words)))
+    return ("left", "right", "above", "below")[rng.integers(4)]

@@ -1,0 +1,185 @@
+"""Refuse before time is spent what would fail later: the model, every arm's arguments, every prompt's length."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from PIL import Image
+from transformers import AutoModelForImageTextToText, ProcessorMixin
+
+from holdfast.artifacts import ModelRef
+from holdfast.config import SFT, AnyStage, Study
+from holdfast.data.conversations import messages
+from holdfast.data.shards import Question, read_questions
+from holdfast.errors import UserError
+from holdfast.jobs import Check
+from holdfast.models.load import device, load_config, load_processor
+from holdfast.training.arguments import trainer_config
+from holdfast.training.train import adapted
+
+
+class Longest(NamedTuple):
+    """The longest of some prompts, in tokens."""
+
+    tokens: int
+    id: str
+
+
+def check(job: Check) -> dict[str, Any]:
+    """Check the model, the arms and the lengths of a study; returns how long its prompts are.
+
+    Raises:
+        UserError: something cannot work. It names the field and the remedy.
+    """
+    study = job.study
+    device(study.compute.device)
+    processor, model = _skeleton(study)
+    for arm, stages in study.arms.items():
+        for number, stage in enumerate(stages):
+            _check_stage(f"arms.{arm}.{number}", stage, study, model())
+    files = [path for kind in ("prior", "target") for path in sorted(job.data.path.glob(f"{kind}-*.parquet"))]
+    shards = {path.name: read_questions(path) for path in files}
+    return _check_lengths(study, processor, model().config, shards)
+
+
+def _skeleton(study: Study) -> tuple[Any, Any]:
+    """The study's processor, and a function that makes its model without weights."""
+    if study.model.path == "bundled":
+        from holdfast.models.bundled import build_model
+        from holdfast.models.processor import build_processor
+
+        processor = build_processor()
+        return processor, lambda: _without_weights(build_model, processor)
+    ref = ModelRef(path=study.model.path, digest="", revision=study.model.revision)
+    config = load_config(ref)
+    try:
+        processor = load_processor(ref)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model.path: {ref.path} has no processor ({reason}); save one beside the model") from error
+    if not isinstance(processor, ProcessorMixin):
+        raise UserError(f"model.path: {ref.path} has a tokenizer and no image processor; save its processor beside it")
+    return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
+
+
+def _without_weights(make: Any, argument: Any) -> Any:
+    with torch.device("meta"):
+        return make(argument)
+
+
+def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
+    """What TRL and peft refuse, before a model is loaded."""
+    settings = {"output_dir": str(Path(gettempdir()) / "unused"), "use_cpu": True, "bf16": False, "fp16": False}
+    try:
+        config = trainer_config(stage, study.evaluation, settings)
+        model = adapted(model, stage, study.seed)
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from error
+    except ValueError as error:
+        raise UserError(f"{where}.lora: {error}") from error
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise UserError(
+            f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"
+        )
+    if config.per_device_train_batch_size < 1 or config.gradient_accumulation_steps < 1:
+        raise UserError(
+            f"{where}.trainer: per_device_train_batch_size and gradient_accumulation_steps must be positive"
+        )
+
+
+def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]) -> dict[str, Any]:
+    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = {name: longest_prompt(processor, questions) for name, questions in shards.items() if questions}
+    needed = {name: _longest_answer(processor, name, questions) for name, questions in shards.items() if questions}
+    limit = study.evaluation.max_new_tokens
+    for name, answer in needed.items():
+        _refuse_short("evaluation.max_new_tokens", limit, answer, name)
+        if room is not None and found[name].tokens + limit > room:
+            raise UserError(
+                f"model.path: the prompt of {name}'s question {found[name].id} takes {found[name].tokens} tokens, and "
+                f"with evaluation.max_new_tokens {limit} more than the model's {room}; lower images.size or that limit"
+            )
+    for where, stage in _stages(study):
+        train = "target-train.parquet"
+        answer = needed[train]
+        if isinstance(stage, SFT) and stage.source.kind == "teacher":
+            answer = _longest_teaching(processor, shards[train])
+            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{train} in the style that {where} teaches")
+        _check_stage_lengths(where, stage, found[train], answer)
+    return {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
+
+
+def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
+    for arm, stages in study.arms.items():
+        for number, stage in enumerate(stages):
+            yield f"arms.{arm}.{number}", stage
+
+
+def _longest_teaching(processor: Any, questions: list[Question]) -> Longest:
+    return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
+
+
+def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest) -> None:
+    if not isinstance(stage, SFT):
+        limit = stage.trainer.get("max_completion_length")
+        if limit is not None:
+            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, "target-train.parquet")
+        return
+    limit = stage.trainer.get("max_length")
+    if limit is None:
+        return
+    if prompt.tokens + completion.tokens > limit:
+        raise UserError(
+            f"{where}.trainer.max_length: {limit} tokens cut off training prompts of up to {prompt.tokens} tokens, "
+            f"images included, with completions of up to {completion.tokens}; raise it to "
+            f"{prompt.tokens + completion.tokens} or leave it out"
+        )
+
+
+def _refuse_short(field: str, limit: int, answer: Longest, shard: str) -> None:
+    if answer.tokens > limit:
+        raise UserError(
+            f"{field}: {limit} tokens cannot hold the right answer to question {answer.id} of {shard}, "
+            f"which takes {answer.tokens}; raise it"
+        )
+
+
+def _longest_answer(processor: Any, shard: str, questions: list[Question]) -> Longest:
+    """The longest reference; before that of a target that asks for reasoning, at least its empty tags."""
+    thinking = shard.startswith("target") and "<think>" in questions[0].prompt
+    opening = "<think> </think> " if thinking else ""
+    return max(Longest(_tokens(processor, opening + question.reference), question.id) for question in questions)
+
+
+def _tokens(processor: Any, completion: str) -> int:
+    """With the end token."""
+    return len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
+
+
+def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
+    """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
+    extra: dict[tuple[tuple[int, int], ...], int] = {}
+    texts = [
+        processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+        for question in questions
+    ]
+    counts = map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    found = []
+    for question, text, count in zip(questions, texts, counts, strict=True):
+        sizes = tuple(Image.open(io.BytesIO(image)).size for image in question.images)
+        if sizes not in extra:
+            extra[sizes] = _prompt_tokens(processor, text, sizes) - count
+        found.append(Longest(count + extra[sizes], question.id))
+    return max(found)
+
+
+def _prompt_tokens(processor: Any, text: str, sizes: tuple[tuple[int, int], ...]) -> int:
+    blanks = [Image.new("RGB", size) for size in sizes]
+    features = processor(text=[text], images=[blanks] if blanks else None, add_special_tokens=False)
+    return len(features["input_ids"][0])

@@ -1,0 +1,152 @@
+"""Finished runs as typed rows: what was measured at each step of each arm, and every graded answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from holdfast.artifacts import content_key
+from holdfast.jobs import Result, RunRecord
+from holdfast.journal import METRICS, read_lines
+
+SCORE = "target/jigsaw/score"
+ACCURACY = "target/jigsaw/accuracy"
+
+
+class Point(NamedTuple):
+    """One evaluation of an arm. `step` counts over all stages of the arm; base is step 0."""
+
+    step: int
+    metrics: dict[str, float]
+    stage: int = 0
+    stage_step: int = 0
+
+    @property
+    def score(self) -> float:
+        return self.metrics[SCORE]
+
+    @property
+    def prior(self) -> dict[str, float]:
+        """Accuracy by prior benchmark."""
+        return prior_accuracies(self.metrics)
+
+    @property
+    def prior_mean(self) -> float:
+        return sum(self.prior.values()) / len(self.prior)
+
+
+class Graded(NamedTuple):
+    """One question, as one model answered it."""
+
+    benchmark: str
+    role: str
+    id: str
+    image_id: str
+    prompt: str
+    completion: str
+    parsed: str | None
+    answer: str
+    correct: bool
+    score: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.benchmark, self.id
+
+
+class StageRun(NamedTuple):
+    record: RunRecord
+    result: Result
+    steps: int
+
+
+class ArmRun(NamedTuple):
+    """A trained arm; its points begin with the base model."""
+
+    name: str
+    stages: tuple[StageRun, ...]
+    points: tuple[Point, ...]
+    final: tuple[Graded, ...]
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.record.seconds for stage in self.stages)
+
+
+class Finished(NamedTuple):
+    """All that a report is made from."""
+
+    base: Point
+    base_graded: tuple[Graded, ...]
+    arms: tuple[ArmRun, ...]
+    others: tuple[tuple[RunRecord, Result], ...]
+    """Runs that train no arm: data, base model, base evaluation."""
+
+
+def prior_accuracies(metrics: dict[str, float]) -> dict[str, float]:
+    """Accuracy by prior benchmark, without the mean that is logged beside them."""
+    named = ((name.split("/"), value) for name, value in metrics.items())
+    return {
+        parts[1]: value
+        for parts, value in named
+        if len(parts) == 3 and parts[0] == "prior" and parts[2] == "accuracy" and parts[1] != "mean"
+    }
+
+
+def read_result(record: RunRecord) -> Result:
+    return Result.model_validate_json((Path(record.path) / "result.json").read_text())
+
+
+def read_metrics(directory: Path) -> dict[int, dict[str, float]]:
+    """Metrics by step; lines of the same step are merged."""
+    steps: dict[int, dict[str, float]] = defaultdict(dict)
+    for line in read_lines(directory / METRICS):
+        if "metrics" in line:
+            steps[line["step"]].update(line["metrics"])
+    return dict(sorted(steps.items()))
+
+
+def read_graded(directory: Path, step: int) -> tuple[Graded, ...]:
+    """The graded answers of an evaluation, in order of benchmark and id."""
+    path = directory / "evaluations" / f"step-{step:06d}.parquet"
+    rows = pq.read_table(path, columns=list(Graded._fields)).to_pylist()
+    return tuple(sorted((Graded(**row) for row in rows), key=lambda row: row.key))
+
+
+def finished_runs(runs: tuple[RunRecord, ...], arms: tuple[str, ...]) -> Finished:
+    """Read the base evaluation and the stages of these arms."""
+    base_record = next(run for run in runs if run.kind == "evaluate")
+    base_path = Path(base_record.path)
+    base = Point(0, read_metrics(base_path)[0])
+    trained = {name: [run for run in runs if run.kind == "train" and run.arm == name] for name in arms}
+    return Finished(
+        base=base,
+        base_graded=read_graded(base_path, 0),
+        arms=tuple(_arm(name, records, base) for name, records in trained.items() if records),
+        others=tuple((run, read_result(run)) for run in runs if run.kind != "train"),
+    )
+
+
+def _arm(name: str, records: list[RunRecord], base: Point) -> ArmRun:
+    points = [base]
+    stages: list[StageRun] = []
+    for record in sorted(records, key=lambda record: record.stage):
+        offset = sum(stage.steps for stage in stages)
+        metrics = read_metrics(Path(record.path))
+        evaluated = [step for step, values in metrics.items() if SCORE in values and step > 0]
+        points += [Point(offset + step, metrics[step], record.stage, step) for step in evaluated]
+        stages.append(StageRun(record, read_result(record), max(metrics)))
+    final = read_graded(Path(stages[-1].record.path), points[-1].stage_step)
+    return ArmRun(name, tuple(stages), tuple(points), final)
+
+
+def comparison_digest(runs: tuple[RunRecord, ...]) -> str:
+    """One digest over what all runs left behind: equal digests, equal evidence."""
+    return content_key(sorted((run.kind, run.arm or "", run.stage, run.digest) for run in runs))

@@ -1,0 +1,58 @@
+"""The table of arms for the terminal; the report shows the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """With a true minus sign, and no minus before zero."""
+    if value is None:
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Two units at most, so that 34 s and 2 h 5 min read alike."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def unparsed(metrics: dict[str, float]) -> float | None:
+    """Mean share of prior questions whose answer could not be read."""
+    shares = [v for name, v in metrics.items() if name.startswith("prior/") and name.endswith("/unparsed")]
+    return sum(shares) / len(shares) if shares else None
+
+
+def arms_table(summary: dict[str, Any]) -> Table:
+    """One row an arm, the base model first; `summary` is the content of summary.json."""
+    target = summary["target"]
+    table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("arm")
+    skill = f"skill\n[dim]chance {number(target['chance'])}[/dim]"
+    prior = f"prior mean\n[dim]chance {number(summary['prior']['chance_mean'])}[/dim]"
+    for name in (
+        "steps",
+        "time",
+        skill,
+        prior,
+        "retention",
+        "forgetting\n[dim]mean[/dim]",
+        "unparsed\n[dim]prior[/dim]",
+    ):
+        table.add_column(name, justify="right")
+    table.add_row("base", "", "", *_numbers(summary["base"]["metrics"]), style="dim")
+    for name, arm in summary["arms"].items():
+        table.add_row(name, str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"]))
+    return table
+
+
+def _numbers(metrics: dict[str, float]) -> list[str]:
+    names = ("target/jigsaw/score", "prior/mean/accuracy", "retention", "forgetting/mean")
+    return [number(metrics[name]) for name in names] + [number(unparsed(metrics))]

@@ -1,0 +1,281 @@
+"""Every config class. People write sparse YAML, machines write the resolved JSON. Imports no torch."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Config(BaseModel):
+    """Frozen; a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class World(Config):
+    """Procedural scenes: a sky-to-ground gradient, lit from one side, with one coloured shape in some of its cells."""
+
+    source: Literal["world"] = "world"
+    size: PositiveInt = 64
+    """Side of a scene in pixels."""
+
+
+class Folder(Config):
+    """Photographs in a directory, read recursively (JPEG, PNG, WebP)."""
+
+    source: Literal["folder"]
+    path: Path | None = None
+    """The directory; by default the photographs that scikit-learn ships."""
+    tile: PositiveInt | None = None
+    """Cut every photograph into disjoint square tiles of this side (pixels) and treat each as an image of its own."""
+    size: PositiveInt = 64
+    """Side in pixels to which an image is cropped (centre square) and resized before it is cut."""
+
+
+class Hub(Config):
+    """An image column of a Hugging Face data set."""
+
+    source: Literal["hub"]
+    name: str
+    """Data set id on the Hub, or a local directory with such files."""
+    revision: str | None = None
+    split: str = "train"
+    column: str = "image"
+    size: PositiveInt = 64
+    """Side in pixels to which an image is cropped (centre square) and resized before it is cut."""
+
+
+Images = Annotated[World | Folder | Hub, Field(discriminator="source")]
+
+
+class Jigsaw(Config):
+    """The target skill: put the shuffled pieces of an image back in order."""
+
+    benchmark: Literal["jigsaw"] = "jigsaw"
+    grid: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Rows and columns."""
+    layout: Literal["composite", "pieces"] = "composite"
+    """One image of the shuffled pieces, or every piece as an image of its own."""
+    question: Literal["full", "pair"] = "full"
+    """The order of all pieces, or how the second of two pieces lies relative to the first."""
+    index_base: Literal[0, 1] = 1
+    """Number of the first position."""
+    thinking: bool = True
+    """Ask for reasoning in <think> tags before the answer."""
+    wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
+    """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
+    train: PositiveInt = 3000
+    """Puzzles to learn from; the three splits are cut from disjoint images."""
+    validation: PositiveInt = 64
+    test: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _more_than_one_piece(self) -> Self:
+        if self.grid[0] * self.grid[1] < 2:
+            raise ValueError("grid: a puzzle needs at least two pieces, for example [2, 2]")
+        return self
+
+
+PRIOR_NAMES = ("color", "shape", "count", "presence", "comparison", "pieces", "grounding", "digits")
+
+
+class Prior(Config):
+    """One of the bundled benchmarks of prior knowledge, asked about scenes of the world."""
+
+    benchmark: Literal["color", "shape", "count", "presence", "comparison", "pieces", "grounding", "digits"]
+    questions: PositiveInt = 100
+    """Questions in the test set."""
+
+    @property
+    def name(self) -> str:
+        return self.benchmark
+
+
+class Imported(Config):
+    """Your own prior benchmark: rows of image, question and answer in a JSONL or Parquet file."""
+
+    benchmark: Literal["imported"] = "imported"
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Its name in metrics and reports."""
+    path: Path
+    """JSONL (image: a path relative to the file) or Parquet (image: bytes, or a struct with bytes)."""
+    grader: str = "exact"
+    """`exact`, `number`, `choice`, `box` or `contains`; a `grader` column overrides it row by row."""
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"benchmark": value}
+    if isinstance(value, dict) and "benchmark" not in value and "path" in value:
+        return {"benchmark": "imported", **value}
+    return value
+
+
+PriorBenchmark = Annotated[
+    Annotated[Prior | Imported, Field(discriminator="benchmark")],
+    BeforeValidator(_named),
+]
+
+
+class Recipe(Config):
+    """How the bundled base model is built; docs/decisions.md says why these values."""
+
+    warmup_steps: PositiveInt = 400
+    """Steps of dense vision warm-up (what every cell holds, and where)."""
+    steps: PositiveInt = 1600
+    """Steps of mixed prior questions."""
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+    threads: PositiveInt = 2
+    """CPU threads of the building process."""
+
+
+class Model(Config):
+    """The base model."""
+
+    path: str = "bundled"
+    """`bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local checkpoint directory."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    recipe: Recipe = Recipe()
+    """Used when `path` is `bundled`."""
+
+
+class Answers(Config):
+    """Ground truth alone."""
+
+    kind: Literal["answers"] = "answers"
+
+
+class Teacher(Config):
+    """A foreign style of reasoning, then the right answer."""
+
+    kind: Literal["teacher"] = "teacher"
+
+
+class SelfReasoning(Config):
+    """The base model's own sampled reasoning, then the right answer."""
+
+    kind: Literal["self"] = "self"
+    temperature: PositiveFloat = 1.0
+
+
+class Rollouts(Config):
+    """What a trained arm samples, filtered."""
+
+    kind: Literal["rollouts"] = "rollouts"
+    arm: str
+    """The arm that is sampled."""
+    step: PositiveInt | Literal["last"] = "last"
+    """Its checkpoint."""
+    keep: Literal["correct", "all"] = "correct"
+    per_prompt: PositiveInt = 4
+    """Completions sampled for every training prompt."""
+    prompts: PositiveInt | None = None
+    """How many training prompts are sampled; by default all."""
+    temperature: PositiveFloat = 1.0
+
+
+def _kinded(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Source = Annotated[
+    Annotated[Answers | Teacher | SelfReasoning | Rollouts, Field(discriminator="kind")],
+    BeforeValidator(_kinded),
+]
+
+
+class Stage(Config):
+    """What both methods share."""
+
+    freeze: tuple[str, ...] = ("visual",)
+    """Parameters whose name contains one of these words stay as they are; `visual` is the vision tower."""
+    lora: dict[str, Any] | None = None
+    """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
+    trainer: dict[str, Any] = {}
+    """Arguments of TRL's config class under its own names, for example max_steps and learning_rate."""
+
+
+class SFT(Stage):
+    """Supervised fine-tuning with TRL's SFTTrainer."""
+
+    method: Literal["sft"]
+    source: Source
+
+
+class GRPO(Stage):
+    """Reinforcement fine-tuning with TRL's GRPOTrainer and verifiable rewards."""
+
+    method: Literal["grpo"]
+    rewards: dict[Literal["score", "accuracy", "format"], float] = {"score": 1.0, "accuracy": 1.0, "format": 1.0}
+    """Weight of each reward term; a term of weight 0 is only logged."""
+
+
+AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]
+
+
+class Evaluation(Config):
+    """When and how models are measured."""
+
+    every: PositiveFloat = 0.25
+    """Steps between evaluations; below 1, a share of the stage's steps. The end is always evaluated."""
+    batch_size: PositiveInt = 100
+    max_new_tokens: PositiveInt = 96
+    """Limit of a completion, in tokens."""
+    pass_at: tuple[PositiveInt, ...] = ()
+    """Also sample the target and report the chance that one of k samples is right, for these k."""
+    temperature: PositiveFloat = 1.0
+    """Of the samples for pass@k and drift; answers are greedy."""
+    drift_prompts: PositiveInt = 64
+    """Target prompts on which the drift KL is measured."""
+
+
+class Compute(Config):
+    """Where stages run. Parallelism changes no result; threads may change rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = 1
+    """CPU threads of a stage's process."""
+    parallel: PositiveInt | None = None
+    """Stages at a time; by default one a GPU, or cores / threads."""
+
+
+class Study(Config):
+    """One experiment file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    seed: int = 0
+    images: Images = World()
+    """Where the target's images come from."""
+    target: Jigsaw = Jigsaw()
+    prior: tuple[PriorBenchmark, ...] = Field(default=tuple(Prior(benchmark=n) for n in PRIOR_NAMES), min_length=1)
+    model: Model = Model()
+    arms: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")],
+        Annotated[tuple[AnyStage, ...], Field(min_length=1)],
+    ] = Field(min_length=1)
+    """Each arm is an ordered list of stages."""
+    evaluation: Evaluation = Evaluation()
+    compute: Compute = Compute()
+
+    def sampled_arms(self, arm: str) -> set[str]:
+        """The arms whose rollouts an arm learns from."""
+        sources = (stage.source for stage in self.arms[arm] if isinstance(stage, SFT))
+        return {source.arm for source in sources if isinstance(source, Rollouts)}
+
+    @model_validator(mode="after")
+    def _rollouts_come_from_other_arms(self) -> Self:
+        sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
+        for arm, others in sampled.items():
+            for other in others - self.arms.keys():
+                raise ValueError(f"arms.{arm}: its source samples {other!r}, which is none of {', '.join(self.arms)}")
+        try:
+            TopologicalSorter(sampled).prepare()
+        except CycleError as error:
+            circle = " ← ".join(error.args[1])
+            raise ValueError(f"arms: {circle} sample each other; one of them needs another source") from None
+        return self

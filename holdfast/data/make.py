@@ -1,0 +1,105 @@
+"""The data stage: puzzles cut from a source's images and questions of every prior benchmark, as shards."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from holdfast.artifacts import content_key, file_digest
+from holdfast.benchmarks import catalog, imported, jigsaw
+from holdfast.config import Images, Imported, Jigsaw, PriorBenchmark
+from holdfast.data.images import Source, input_files, open_source
+from holdfast.data.shards import Question, write_questions
+from holdfast.errors import UserError
+from holdfast.jobs import MakeData
+
+SPLITS = ("train", "validation", "test")
+
+
+def make_data(job: MakeData, out: Path) -> dict[str, Any]:
+    """Write target-{train,validation,test}.parquet and prior-NAME.parquet into `out`; returns counts and skips."""
+    check(job)
+    counts = {split: getattr(job.target, split) for split in SPLITS}
+    source = open_source(job.images, job.seed)
+    splits = source.split(counts)
+    notes: dict[str, Any] = {"images": {split: len(splits[split]) for split in SPLITS}}
+    notes["questions"] = {
+        prior.name: write_questions(out / f"prior-{prior.name}.parquet", questions(prior, job.seed))
+        for prior in job.prior
+    }
+    for split in SPLITS:
+        cut = islice(puzzles(source, splits[split], job.target, job.seed), counts[split])
+        notes["questions"][f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
+    notes["skipped"] = sorted(source.skipped)
+    return notes
+
+
+def check(job: MakeData) -> None:
+    """Refuse what no data can be made for, before any is."""
+    jigsaw.check_fit(job.target.grid, job.images.size)
+    names = [prior.name for prior in job.prior]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
+
+
+def questions(prior: PriorBenchmark, seed: int) -> Iterator[Question]:
+    """A prior benchmark's test questions."""
+    if isinstance(prior, Imported):
+        return imported.read_imported(prior)
+    return iter(catalog.prior_questions(prior.benchmark, prior.questions, seed))
+
+
+def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
+    """Endless: one puzzle of every image, then a second one of every image, and so on."""
+
+    def puzzle(image_id: str, number: int) -> Question | None:
+        image = source.load(image_id)
+        return None if image is None else jigsaw.puzzle(image, image_id, target, seed, number)
+
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(cores) as pool:
+        for number in count():
+            made = 0
+            for question in _ahead(pool, partial(puzzle, number=number), image_ids, 4 * cores):
+                if question is not None:
+                    made += 1
+                    yield question
+            if not made:
+                raise UserError(
+                    f"images: none of the {len(image_ids)} image(s) of a split can be read, "
+                    f"among them {source.skipped[-1]}; replace them or add more."
+                )
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, make: Callable[[str], Question | None], image_ids: list[str], window: int
+) -> Iterator[Question | None]:
+    """Results in order, at most `window` of them ahead. Pillow decodes and encodes without holding Python's lock."""
+    waiting: deque[Future[Question | None]] = deque()
+    for image_id in image_ids:
+        waiting.append(pool.submit(make, image_id))
+        if len(waiting) == window:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def shard_names(job: MakeData) -> list[str]:
+    """The files that the data stage writes."""
+    return sorted([*(f"target-{split}.parquet" for split in SPLITS), *(f"prior-{p.name}.parquet" for p in job.prior)])
+
+
+def inputs_digest(images: Images, prior: Sequence[PriorBenchmark]) -> str:
+    """Digest of the user's files that are read, by name and content; empty if there are none."""
+    files = [("images", *file) for file in input_files(images)]
+    for benchmark in prior:
+        if isinstance(benchmark, Imported):
+            files += [(benchmark.name, *file) for file in imported.input_files(benchmark)]
+    return content_key([(*names, file_digest(path)) for *names, path in files]) if files else ""

@@ -1,0 +1,61 @@
+"""The base before anything is trained, and every trained model against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holdfast.evaluation import drift
+from holdfast.evaluation.exam import Exam
+from holdfast.evaluation.forgetting import forgetting
+from holdfast.jobs import Evaluate, Result, Train
+from holdfast.journal import Journal
+from holdfast.models.load import device, load_model, load_processor
+
+DRIFT = "drift.parquet"
+
+
+def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
+    """Measure the base and leave what later models are compared with: its metrics, and its samples in drift.parquet."""
+    journal.progress(0, 3)
+    exam = Exam(job.data, job.evaluation, load_processor(job.model))
+    model = load_model(job.model, job.dtype, device(job.device))
+    measured = exam.sit(model, records_path(out, 0))
+    journal.progress(1, 3, prior=measured["prior/mean/accuracy"])
+    references = exam.sample_references(model, job.seed)
+    drift.write_references(out / DRIFT, references)
+    journal.progress(2, 3, prior=measured["prior/mean/accuracy"])
+    measured["kl/target"] = exam.drift(model, references)
+    measured |= exam.pass_at(model, job.seed)
+    journal.log(0, measured)
+
+
+def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], dict[str, float]]:
+    """What a training calls at a step: measures the model as it is and compares it with the base."""
+    exam = Exam(job.data, job.evaluation, processor)
+    references = drift.read_references(job.reference.path)
+    result = Result(**json.loads((job.reference.path.parent / "result.json").read_text()))
+
+    def measure(model: Any, step: int) -> dict[str, float]:
+        with _precision(model, job.dtype):
+            measured = exam.sit(model, records_path(out, step))
+            measured["kl/target"] = exam.drift(model, references)
+            measured |= exam.pass_at(model, job.seed)
+        return measured | forgetting(result.metrics, measured)
+
+    return measure
+
+
+def records_path(out: Path, step: int) -> Path:
+    """Where the records of a step lie."""
+    return out / "evaluations" / f"step-{step:06d}.parquet"
+
+
+def _precision(model: Any, dtype: str) -> torch.autocast:
+    """Half precision for a model that trains in float32 so that small updates count, as the base was measured in it."""
+    half = dtype in ("bfloat16", "float16") and model.dtype == torch.float32
+    return torch.autocast(model.device.type, getattr(torch, dtype) if half else torch.bfloat16, enabled=half)

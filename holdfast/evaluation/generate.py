@@ -1,0 +1,163 @@
+"""What a model says, and how probable it finds what was said.
+
+Probabilities are over the tokens that a completion may hold: image placeholders are suppressed everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from holdfast.data.shards import Question
+from holdfast.evaluation.encode import Encoded, encode, join
+from holdfast.models.load import placeholder_ids
+
+
+class Scored(NamedTuple):
+    """A given completion under the model: `logprobs` (tokens,), and whether greedy decoding would write just it."""
+
+    logprobs: Tensor
+    greedy: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: `count` for every prompt at `temperature`, from `seed`; greedily when that is None."""
+
+    limit: int
+    """Longest completion in tokens."""
+    temperature: float | None = None
+    count: int = 1
+    seed: int = 0
+
+
+class Reader:
+    """A processor with what batching needs; caches the prompts that it was asked to keep."""
+
+    def __init__(self, processor: Any, batch_size: int) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.batch_size = batch_size
+        self.pad = self.tokenizer.pad_token_id
+
+    def encode(self, questions: list[Question]) -> list[Encoded]:
+        """The prompts as tensors."""
+        return encode(self.processor, questions)
+
+    def completion_ids(self, text: str) -> list[int]:
+        """A completion's tokens, its end included."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+
+    def text(self, ids: list[int]) -> str:
+        """A completion as a grader reads it."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def batches(self, encoded: list[Encoded], each: int = 1) -> Iterator[list[int]]:
+        """Indices of prompts of like length, so that little is padded; `each` prompt stands for so many rows."""
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]["input_ids"]))
+        size = max(1, self.batch_size // each)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+@torch.inference_mode()
+def score(
+    model: Any, reader: Reader, prompts: list[Encoded], completions: list[list[int]], temperature: float = 1.0
+) -> list[Scored]:
+    """Teacher-forced log-probabilities of given completions at a temperature."""
+    scored: list[Scored | None] = [None] * len(prompts)
+    for batch in reader.batches(prompts):
+        inputs = join([prompts[index] for index in batch], reader.pad, model.device)
+        targets, mask = _right_padded([completions[index] for index in batch], reader.pad, model.device)
+        logits = _completion_logits(model, inputs, targets, mask) / temperature
+        logprobs = logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
+        agrees = ((logits.argmax(-1) == targets) | ~mask).all(1).tolist()
+        for row, index in enumerate(batch):
+            scored[index] = Scored(logprobs[row, mask[row]].cpu(), agrees[row])
+    return [item for item in scored if item is not None]
+
+
+def _completion_logits(model: Any, inputs: dict[str, Tensor], targets: Tensor, mask: Tensor) -> Tensor:
+    """Logits (prompts, tokens, vocabulary) at the completions' positions, in float32, placeholders suppressed."""
+    extended = {**inputs, "input_ids": torch.cat([inputs["input_ids"], targets], 1)}
+    extended["attention_mask"] = torch.cat([inputs["attention_mask"], mask.to(inputs["attention_mask"].dtype)], 1)
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in inputs:
+            extended[name] = torch.cat([inputs[name], inputs[name].new_zeros(targets.shape)], 1)
+    logits = model(**extended, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1].float()
+    logits[..., placeholder_ids(model.config)] = -torch.inf
+    return logits
+
+
+def _right_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows], device=device)
+    return ids, mask
+
+
+@torch.inference_mode()
+def generate(model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampling) -> list[list[list[int]]]:
+    """For every prompt its completions' tokens, their end included where the limit left room for it.
+
+    The same seed gives the same samples; torch's own random state is left as it was.
+    """
+    written: list[list[list[int]]] = [[] for _ in prompts]
+    settings = _settings(model, reader, sampling)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(sampling.seed)
+        for batch in reader.batches(prompts, sampling.count):
+            inputs = join([prompts[index] for index in batch], reader.pad, model.device)
+            rows = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :].tolist()
+            for row, ids in enumerate(rows):
+                written[batch[row // sampling.count]].append(_until_end(ids, settings.eos_token_id))
+    return written
+
+
+def _settings(model: Any, reader: Reader, sampling: Sampling) -> GenerationConfig:
+    """Everything that changes what is written is named, since `generate` fills gaps from the checkpoint's defaults."""
+    ends = model.generation_config.eos_token_id
+    ends = {reader.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    return GenerationConfig(
+        max_new_tokens=sampling.limit,
+        do_sample=sampling.temperature is not None,
+        temperature=sampling.temperature or 1.0,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        num_return_sequences=sampling.count,
+        suppress_tokens=placeholder_ids(model.config),
+        eos_token_id=sorted(ends),
+        pad_token_id=reader.pad,
+        use_cache=True,
+        disable_compile=True,
+    )
+
+
+def _until_end(ids: list[int], ends: list[int]) -> list[int]:
+    for position, token in enumerate(ids):
+        if token in ends:
+            return ids[: position + 1]
+    return ids
+
+
+def answer(
+    model: Any, reader: Reader, prompts: list[Encoded], references: list[list[int]], limit: int
+) -> tuple[list[list[int]], list[Scored]]:
+    """Greedy completions, and the references' scores.
+
+    Where greedy decoding would write just the reference, one forward pass over it has shown so, and nothing is decoded.
+    """
+    scored = score(model, reader, prompts, references)
+    completions = [reference[:limit] for reference in references]
+    open_ones = [index for index, item in enumerate(scored) if not item.greedy]
+    written = generate(model, reader, [prompts[index] for index in open_ones], Sampling(limit)) if open_ones else []
+    for index, [ids] in zip(open_ones, written, strict=True):
+        completions[index] = ids
+    return completions, scored

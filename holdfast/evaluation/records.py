@@ -1,0 +1,79 @@
+"""One row for every question that was asked, and the metrics that are means over rows. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class Record(NamedTuple):
+    """A question, what the model said, and the verdict."""
+
+    benchmark: str
+    role: Literal["target", "prior"]
+    id: str
+    image_id: str
+    prompt: str
+    completion: str
+    parsed: str | None
+    answer: str
+    correct: bool
+    score: float
+    logprob: float
+    """Mean per token of the reference completion."""
+    tokens: int
+    """Length of the completion, its end included."""
+
+
+SCHEMA = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("role", pa.string()),
+        ("id", pa.string()),
+        ("image_id", pa.string()),
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("parsed", pa.string()),
+        ("answer", pa.string()),
+        ("correct", pa.bool_()),
+        ("score", pa.float64()),
+        ("logprob", pa.float64()),
+        ("tokens", pa.int64()),
+    ]
+)
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write an evaluation's rows, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist([record._asdict() for record in records], SCHEMA), partial)
+    partial.replace(path)
+
+
+def metrics(records: Sequence[Record]) -> dict[str, float]:
+    """Means by benchmark, in the names of the contract; a question that could not be parsed counts as wrong."""
+    named: dict[str, float] = {}
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.role, record.benchmark), []).append(record)
+    for (role, benchmark), rows in groups.items():
+        place = f"{role}/{benchmark}"
+        named[f"{place}/accuracy"] = _mean([row.correct for row in rows])
+        if role == "target":
+            named[f"{place}/score"] = _mean([row.score for row in rows])
+        else:
+            named[f"{place}/logprob"] = _mean([row.logprob for row in rows])
+        named[f"{place}/unparsed"] = _mean([row.parsed is None for row in rows])
+    priors = [named[f"prior/{benchmark}/accuracy"] for role, benchmark in groups if role == "prior"]
+    if priors:
+        named["prior/mean/accuracy"] = _mean(priors)
+    return named
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,129 @@
+"""Completions that a later stage learns from: the base's own reasoning with the right answer, or an arm's rollouts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.benchmarks.answers import formatted
+from holdfast.benchmarks.catalog import grade
+from holdfast.config import SelfReasoning
+from holdfast.data.shards import Question, read_questions
+from holdfast.errors import UserError
+from holdfast.evaluation.generate import Reader, Sampling, generate
+from holdfast.jobs import Sample
+from holdfast.journal import Journal
+from holdfast.models.load import device, load_model, load_processor
+
+THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+CHUNK = 256
+"""Prompts between two lines of progress; also what is held encoded at a time."""
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("completion", pa.string()),
+        ("sample", pa.int64()),
+        ("model", pa.string()),
+        ("step", pa.int64()),
+        ("temperature", pa.float64()),
+        ("seed", pa.int64()),
+        ("score", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("format", pa.float64()),
+    ]
+)
+
+
+class Drawn(NamedTuple):
+    """Sample number `sample` of a question."""
+
+    question: Question
+    sample: int
+    completion: str
+
+
+def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
+    """Write samples.parquet, in the order of the questions; returns how many were drawn, kept and dropped.
+
+    Raises:
+        UserError: nothing was kept.
+    """
+    source = job.source
+    own = isinstance(source, SelfReasoning)
+    everything = isinstance(source, SelfReasoning) or source.keep == "all"
+    limit = None if isinstance(source, SelfReasoning) else source.prompts
+    questions = read_questions(job.data.path / "target-train.parquet", limit)
+    rows: list[dict[str, Any]] = []
+    drawn = 0
+    for item in _draw(job, questions, journal):
+        drawn += 1
+        completion = with_answer(item) if own else item.completion
+        row = None if completion is None else _row(job, item, completion)
+        if row is not None and (everything or row["accuracy"] == 1.0):
+            rows.append(row)
+    if not rows:
+        raise UserError(_nothing_kept(job, drawn))
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "samples.parquet")
+    return {"drawn": drawn, "kept": len(rows), "dropped": drawn - len(rows)}
+
+
+def with_answer(drawn: Drawn) -> str | None:
+    """The reasoning of a completion with the right answer after it; None if there is no reasoning to read."""
+    thoughts = THOUGHT.findall(drawn.completion)
+    if len(thoughts) != 1 or not thoughts[0].strip():
+        return None
+    return f"<think> {thoughts[0].strip()} </think> <answer> {drawn.question.answer} </answer>"
+
+
+def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
+    reader = Reader(load_processor(job.model), job.evaluation.batch_size)
+    model = load_model(job.model, job.dtype, device(job.device))
+    count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
+    for start in range(0, len(questions), CHUNK):
+        chunk = questions[start : start + CHUNK]
+        sampling = Sampling(job.evaluation.max_new_tokens, job.source.temperature, count, _seed(job.seed, start))
+        written = generate(model, reader, reader.encode(chunk), sampling)
+        for question, samples in zip(chunk, written, strict=True):
+            for number, ids in enumerate(samples):
+                yield Drawn(question, number, reader.text(ids))
+        journal.progress(start + len(chunk), len(questions))
+
+
+def _seed(seed: int, start: int) -> int:
+    """Another stream for every chunk."""
+    return (seed * 1_000_003 + start) % 2**63
+
+
+def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
+    question = drawn.question
+    verdict = grade(question.grader, completion, question.answer)
+    return {
+        "id": question.id,
+        "completion": completion,
+        "sample": drawn.sample,
+        "model": job.model.digest,
+        "step": job.model.step,
+        "temperature": job.source.temperature,
+        "seed": job.seed,
+        "score": verdict.score,
+        "accuracy": float(verdict.correct),
+        "format": float(formatted(completion, "<think>" in question.prompt)),
+    }
+
+
+def _nothing_kept(job: Sample, drawn: int) -> str:
+    if isinstance(job.source, SelfReasoning):
+        return (
+            f"source self: none of {drawn} samples of {job.model.path} holds reasoning in <think> tags; "
+            "set target.thinking: true, raise evaluation.max_new_tokens, or use another source"
+        )
+    return (
+        f"source rollouts: none of {drawn} samples of arm {job.source.arm} at step {job.model.step} is right; "
+        "train that arm longer, raise per_prompt, or set keep: all"
+    )

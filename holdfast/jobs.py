@@ -1,0 +1,157 @@
+"""What a stage's process is told to do: one JSON file in, one directory of files out. Imports no torch.
+
+Run by hand: `python -m holdfast JOB.json OUT`. The process writes `metrics.jsonl` (lines of step and metrics) and
+files while it runs, and `result.json` last. A job's key is the content of the job without paths, parallelism and
+device, plus the digests of the code and of the lock file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from holdfast.artifacts import DataRef, FileRef, ModelRef
+from holdfast.config import (
+    GRPO,
+    SFT,
+    Config,
+    Evaluation,
+    Images,
+    Jigsaw,
+    PriorBenchmark,
+    Recipe,
+    Rollouts,
+    SelfReasoning,
+    Study,
+)
+
+
+class Job(Config):
+    """What all jobs share."""
+
+    seed: int = 0
+    threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class MakeData(Job):
+    """Cut puzzles and ask prior questions: target-{train,validation,test}.parquet and prior-NAME.parquet."""
+
+    verb: Literal["data"] = "data"
+    images: Images
+    target: Jigsaw
+    prior: tuple[PriorBenchmark, ...]
+    inputs: str = ""
+    """Digest of the user's files that are read (photographs, imported benchmarks)."""
+
+
+class BuildBase(Job):
+    """Train the bundled base model into model/."""
+
+    verb: Literal["base"] = "base"
+    recipe: Recipe
+
+
+class Check(Job):
+    """Everything that can be refused before time is spent: model, trainer arguments, lengths. Writes nothing else."""
+
+    verb: Literal["check"] = "check"
+    study: Study
+    data: DataRef
+
+
+class Evaluate(Job):
+    """Measure the base model: evaluations/step-000000.parquet, and drift.parquet with its own samples."""
+
+    verb: Literal["evaluate"] = "evaluate"
+    model: ModelRef
+    dtype: str = "float32"
+    data: DataRef
+    evaluation: Evaluation
+
+
+class Sample(Job):
+    """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance."""
+
+    verb: Literal["sample"] = "sample"
+    source: Annotated[SelfReasoning | Rollouts, Field(discriminator="kind")]
+    model: ModelRef
+    base: ModelRef
+    dtype: str = "float32"
+    data: DataRef
+    evaluation: Evaluation
+
+
+class Train(Job):
+    """One stage of one arm, measured along the way."""
+
+    verb: Literal["train"] = "train"
+    stage: Annotated[SFT | GRPO, Field(discriminator="method")]
+    start: ModelRef
+    dtype: str = "float32"
+    data: DataRef
+    samples: FileRef | None = None
+    """For the sources `self` and `rollouts`."""
+    reference: FileRef
+    """drift.parquet of the base evaluation."""
+    evaluation: Evaluation
+
+
+class RunRecord(Config):
+    """A finished stage as the report reads it."""
+
+    kind: Literal["data", "base", "evaluate", "sample", "train"]
+    arm: str | None = None
+    """The arm that a `train` run trains, or that a `sample` run is for."""
+    stage: int = 0
+    path: str
+    """Directory with result.json, metrics.jsonl and files."""
+    digest: str
+    seconds: float
+    """Wall time inside the stage's process, when it ran."""
+    run_id: str = ""
+
+
+class Compare(Job):
+    """Write report.html and summary.json from finished runs."""
+
+    verb: Literal["compare"] = "compare"
+    study: Study
+    data: DataRef
+    runs: tuple[RunRecord, ...]
+    command: str
+    """The command that reproduces the study."""
+    data_version: str
+    """md5 in data.dvc."""
+    code: str = ""
+    """Digest of the holdfast sources."""
+
+
+AnyJob = Annotated[
+    MakeData | BuildBase | Check | Evaluate | Sample | Train | Compare,
+    Field(discriminator="verb"),
+]
+
+
+class Checkpoint(Config):
+    """A kept checkpoint of a stage."""
+
+    step: int
+    path: str
+    """Relative to the stage's directory."""
+    digest: str
+
+
+class Result(Config):
+    """result.json: written last, so its presence means that the stage is complete."""
+
+    metrics: dict[str, float] = {}
+    """The last value of each metric."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    files: dict[str, str] = {}
+    """sha256 of every file that is kept, by relative path (checkpoint files included)."""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    notes: dict[str, Any] = {}
+    """Facts worth keeping that are no metrics, for example how many images were skipped."""

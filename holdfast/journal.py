@@ -1,0 +1,52 @@
+"""The lines a stage's process leaves while it works; its parent tails them into MLflow and onto the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+
+
+class Journal:
+    """Appends to OUT/metrics.jsonl: `{"step", "metrics", "time"}` and `{"done", "total", "shown", "time"}` lines."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / METRICS
+        self.path.touch()
+
+    def log(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
+        """Record finite metrics at an optimizer step, with the checkpoint they were measured on, if any."""
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        line: dict[str, Any] = {"step": step, "metrics": finite}
+        if checkpoint is not None:
+            line["checkpoint"] = checkpoint
+        self._write(line)
+
+    def progress(self, done: int, total: int, **shown: float) -> None:
+        """Tell how far the stage is, with the few numbers worth showing beside it."""
+        self._write({"done": done, "total": total, "shown": shown})
+
+    def rewind(self, step: int) -> None:
+        """Drop what was recorded after `step`: a resumed training repeats it."""
+        kept = [line for line in read_lines(self.path) if line.get("step", step) <= step and "done" not in line]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(self.path)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a journal; a last line cut off by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines(keepends=True):
+        if text.endswith("\n"):
+            lines.append(json.loads(text))
+    return lines

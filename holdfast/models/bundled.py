@@ -1,0 +1,283 @@
+"""The bundled base model: Qwen2.5-VL's architecture with a million parameters, built from nothing on a CPU.
+
+It knows the prior benchmarks, knows how a jigsaw is answered, and has no skill at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+from holdfast.benchmarks import catalog, digits, grounding, pieces
+from holdfast.benchmarks.form import jigsaw_forms
+from holdfast.config import Recipe
+from holdfast.data.conversations import pictures, turn
+from holdfast.data.world import COLORS, SHAPES, Scene, generator, world_scene
+from holdfast.journal import Journal
+from holdfast.models.captions import captions
+from holdfast.models.load import save_checkpoint
+from holdfast.models.processor import MERGE, PATCH, build_processor
+
+IGNORED = -100
+WARM_UPS, QUESTIONS, CAPTIONS, FORMS = 4000, 1500, 4000, 1200
+"""Distinct warm-up images, training questions of each benchmark, captions, and puzzles with random answers."""
+SHORT = 50
+"""Tokens of the longest lesson that is no jigsaw, about."""
+CELL_FACTS = (4, 1 + len(SHAPES) + 10, len(COLORS), 2, *[grounding.RASTER + 1] * 4)
+"""How many values each fact about a cell can take: its place, thing, color, original row, and the thing's box."""
+UNASKED_BOX = (-1, -1, -1, -1)
+SHARPNESS = 2.0
+FEATURE_SCALE = 0.5
+"""Standard deviation of the tower's output: near the text's embeddings, so that layers can add to both."""
+
+
+def build_base(recipe: Recipe, seed: int, out: Path, journal: Journal) -> None:
+    """Warm up the vision tower, teach the prior, save a checkpoint to out/model."""
+    processor = build_processor()
+    torch.manual_seed(seed)
+    model = build_model(processor)
+    _warm_up(model, processor, recipe, seed, journal)
+    _teach(model, processor, recipe, seed, journal)
+    save_checkpoint(model, processor, out / "model")
+
+
+def build_model(processor: Qwen2_5_VLProcessor, hidden: int = 128, layers: int = 3) -> Any:
+    """A randomly initialised model that fits the processor."""
+    tokenizer = processor.tokenizer
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizer.all_special_tokens}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": hidden * 2,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.08,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": _sections(hidden // 4)},
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": hidden * 3 // 4,
+        "intermediate_size": hidden * 3 // 2,
+        "num_heads": 4,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "window_size": PATCH * MERGE * 64,
+        "out_hidden_size": hidden,
+        "fullatt_block_indexes": [0, 1],
+        "initializer_range": 0.08,
+    }
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = ids["<|im_end|>"]
+    model.generation_config.pad_token_id = ids["<|endoftext|>"]
+    return model
+
+
+def _sections(head: int) -> list[int]:
+    half = head // 2
+    time = half // 4
+    height = (half - time + 1) // 2 if (half - time) % 2 else (half - time) // 2
+    return [time, height, half - time - height]
+
+
+def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int, journal: Journal) -> None:
+    """Teach the vision tower what is in every cell; language alone does not get it there in thousands of steps.
+
+    Each value of each fact has a fixed code, orthogonal to all others. Learned heads would read faint features as
+    well as strong ones; fixed codes make every fact equally strong, so that language finds shape as soon as colour.
+    """
+    examples = [_labelled(seed, index) for index in range(WARM_UPS)]
+    pixels, labels = (
+        _pixels(processor, [image for image, _ in examples]),
+        torch.tensor([facts for _, facts in examples]),
+    )
+    tower = model.model.visual
+    codes = nn.init.orthogonal_(torch.empty(sum(CELL_FACTS), model.config.text_config.hidden_size))
+    parameters = list(tower.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.warmup_steps, pct_start=0.1)
+    for step, batch in enumerate(_batches(len(examples), recipe.batch_size, recipe.warmup_steps, seed)):
+        grid = torch.tensor([[1, 64 // PATCH, 64 // PATCH]] * len(batch))
+        cells = tower(pixels[batch].float().flatten(0, 1), grid_thw=grid).pooler_output
+        facts = (SHARPNESS * nn.functional.rms_norm(cells, cells.shape[-1:]) @ codes.T).split(CELL_FACTS, dim=-1)
+        targets = labels[batch].flatten(0, 1).T
+        losses = [nn.functional.cross_entropy(fact, t, ignore_index=-1) for fact, t in zip(facts, targets, strict=True)]
+        loss = torch.stack(losses).sum()
+        _update(loss, parameters, optimizer, schedule)
+        _report(journal, step, recipe.warmup_steps + recipe.steps, loss, "train/warmup_loss")
+    _scale(tower, FEATURE_SCALE / cells.std().item())
+
+
+@torch.no_grad()
+def _scale(tower: Any, factor: float) -> None:
+    """Multiply what the tower gives out."""
+    for parameter in tower.merger.mlp[-1].parameters():
+        parameter.mul_(factor)
+
+
+def _labelled(seed: int, index: int) -> tuple[Image.Image, list[list[int]]]:
+    """An image (a digit in it, shuffled, or as it is, in turn) and the facts of each of its four cells."""
+    rng = generator("warm-up", seed, index)
+    scene = world_scene(seed, "warm-up", index)
+    if index % 3 == 0:
+        asked = digits.ask(scene, rng, test=False)
+        place, digit = int(asked.think.split()[1]) - 1, 1 + len(SHAPES) + int(asked.answer)
+        return asked.image, [[p, digit if p == place else 0, -1, p // 2, *UNASKED_BOX] for p in range(4)]
+    order = rng.permutation(4) if index % 3 == 1 else np.arange(4)
+    cells = [_facts(scene, shown, int(place)) for shown, place in enumerate(order)]
+    return pieces.shuffled(scene.image, order), cells
+
+
+def _facts(scene: Scene, shown: int, place: int) -> list[int]:
+    """Facts of the cell from `place`, shown elsewhere perhaps; a thing of kind 0 is none, -1 is not asked."""
+    thing = scene.at(place)
+    if thing is None:
+        return [shown, 0, -1, place // 2, *UNASKED_BOX]
+    half = scene.image.width // 2
+    right, down = half * (shown % 2 - place % 2), half * (shown // 2 - place // 2)
+    x1, y1, x2, y2 = thing.box
+    box = grounding.raster((x1 + right, y1 + down, x2 + right, y2 + down), scene.image.width)
+    return [shown, 1 + SHAPES.index(thing.shape), list(COLORS).index(thing.color), place // 2, *box]
+
+
+class Lesson(NamedTuple):
+    """A tokenised question with its completion; the frozen tower has seen its images already.
+
+    `ids` and `labels` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding, `seen` (image tokens,
+    hidden).
+    """
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    seen: Tensor
+
+
+def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int, journal: Journal) -> None:
+    """Teach the language model to answer; the vision tower stays as it was warmed up."""
+    lessons = list(_lessons(model, processor, seed))
+    parameters = [*model.model.language_model.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.1)
+    total = recipe.warmup_steps + recipe.steps
+    for step, batch in enumerate(_batches(len(lessons), recipe.batch_size, recipe.steps, seed), recipe.warmup_steps):
+        loss = _loss(model, [lessons[i] for i in batch])
+        _update(loss, parameters, optimizer, schedule)
+        _report(journal, step, total, loss, "train/loss")
+
+
+def _curriculum(seed: int) -> Iterator[tuple[list[Image.Image], str, str]]:
+    """(images, prompt, completion)."""
+    for benchmark in catalog.PRIOR:
+        for _, (_, asked) in zip(range(QUESTIONS), catalog.draw(benchmark, seed, "train"), strict=False):
+            yield [asked.image], asked.prompt, asked.reference
+    for caption in captions(CAPTIONS, seed):
+        yield [caption.image], caption.prompt, caption.text
+    for question, completion in jigsaw_forms("train", FORMS, seed):
+        yield pictures(question), question.prompt, completion
+
+
+@torch.no_grad()
+def _lessons(model: Any, processor: Qwen2_5_VLProcessor, seed: int) -> Iterator[Lesson]:
+    curriculum = _curriculum(seed)
+    while chunk := list(islice(curriculum, 200)):
+        features = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
+        grids = features["image_grid_thw"]
+        counts = grids.prod(-1) // MERGE**2
+        seen = model.model.visual(features["pixel_values"], grid_thw=grids).pooler_output
+        of_lesson = counts.split([len(images) for images, _, _ in chunk])
+        texts = [_text(processor, n.tolist(), prompt) for n, (_, prompt, _) in zip(of_lesson, chunk, strict=True)]
+        pairs = _tokens(processor, texts, [answer for _, _, answer in chunk])
+        ids = pad_sequence([ids for ids, _ in pairs], batch_first=True)
+        mask = pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
+        types = (ids == processor.image_token_id).int()
+        positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
+        views = seen.split(types.sum(-1).tolist())
+        for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True)):
+            yield Lesson(tokens, labels, positions[:, index, : len(tokens)], view)
+
+
+def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str:
+    """The conversation up to the answer, with as many placeholders as the images take tokens."""
+    text = processor.apply_chat_template(turn(len(counts), prompt), tokenize=False, add_generation_prompt=True)
+    first, *rest = text.split(processor.image_token)
+    return first + "".join(processor.image_token * n + part for n, part in zip(counts, rest, strict=True))
+
+
+def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]) -> list[tuple[Tensor, Tensor]]:
+    """Token ids and labels of each lesson."""
+    asked = processor.tokenizer(texts)["input_ids"]
+    answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
+    pairs = zip(asked, answered, strict=True)
+    return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]
+
+
+def _loss(model: Any, lessons: list[Lesson]) -> Tensor:
+    """Mean per completion token; short and long lessons go through the model apart, to spare the padding."""
+    parts = ([le for le in lessons if len(le.ids) <= SHORT], [le for le in lessons if len(le.ids) > SHORT])
+    losses = torch.cat([_token_losses(model, part) for part in parts if part])
+    return losses.mean()
+
+
+def _token_losses(model: Any, lessons: list[Lesson]) -> Tensor:
+    ids = pad_sequence([lesson.ids for lesson in lessons], batch_first=True)
+    labels = pad_sequence([lesson.labels for lesson in lessons], batch_first=True, padding_value=IGNORED)
+    positions = pad_sequence([lesson.positions.T for lesson in lessons], batch_first=True).permute(2, 0, 1)
+    embedded = model.get_input_embeddings()(ids)
+    seen = torch.cat([lesson.seen for lesson in lessons])
+    embedded = embedded.masked_scatter((ids == model.config.image_token_id)[..., None], seen)
+    hidden = model.model.language_model(inputs_embeds=embedded, position_ids=positions).last_hidden_state
+    asked = labels[:, 1:] != IGNORED
+    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][asked]), labels[:, 1:][asked], reduction="none")
+
+
+def _pixels(processor: Qwen2_5_VLProcessor, images: list) -> Tensor:
+    """Patches of equally large images, in half precision to spare memory: (images, patches, values)."""
+    parts = (images[first : first + 500] for first in range(0, len(images), 500))
+    values = (processor.image_processor(images=part, return_tensors="pt")["pixel_values"].half() for part in parts)
+    return torch.cat(list(values)).unflatten(0, (len(images), -1))
+
+
+def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:
+    rng = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        yield torch.randint(count, (size,), generator=rng).tolist()
+
+
+def _update(
+    loss: Tensor, parameters: list, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+def _report(journal: Journal, step: int, total: int, loss: Tensor, name: str) -> None:
+    if (step + 1) % 50 == 0 or step + 1 == total:
+        journal.log(step + 1, {name: loss.item()})
+        journal.progress(step + 1, total, loss=loss.item())

@@ -1,0 +1,107 @@
+"""Checkpoints in and out: any vision-language model that transformers' auto classes load, adapters included."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from holdfast.artifacts import ModelRef
+from holdfast.errors import UserError
+
+PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+def device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The GPU if there is one, unless the study says otherwise.
+
+    Raises:
+        UserError: the study asks for a GPU and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device: cuda, but this machine has no GPU that torch can use; set it to auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_config(ref: ModelRef) -> PreTrainedConfig:
+    """The checkpoint's configuration.
+
+    Raises:
+        UserError: there is no checkpoint, or it is not a vision-language one.
+    """
+    path = Path(ref.path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(f"model.path: {ref.path} holds no config.json, so it is no checkpoint; name its directory")
+    try:
+        config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"model.path: {ref.path} is neither a checkpoint directory nor a model the Hub gives out ({reason}); "
+            "name one that is, or `bundled`"
+        ) from error
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UserError(
+            f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
+            "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
+        )
+    return config
+
+
+def load_processor(ref: ModelRef) -> Any:
+    """The checkpoint's processor, padding on the left as generation needs."""
+    source = ref.adapter_of or ref
+    processor = AutoProcessor.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(ref: ModelRef, dtype: str = "float32", where: torch.device | None = None) -> Any:
+    """The checkpoint in evaluation mode; an adapter is merged into the model it belongs on."""
+    if ref.adapter_of is not None:
+        return _merged(load_model(ref.adapter_of, dtype, where), ref)
+    load_config(ref)
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        ref.path, revision=ref.revision, dtype=dtype, trust_remote_code=False
+    )
+    model.generation_config.suppress_tokens = placeholder_ids(model.config)
+    return model.to(where or torch.device("cpu")).eval()
+
+
+def _merged(model: Any, ref: ModelRef) -> Any:
+    suppressed = model.generation_config.suppress_tokens
+    merged = PeftModel.from_pretrained(model, ref.path).merge_and_unload()
+    merged.generation_config.suppress_tokens = suppressed
+    return merged.eval()
+
+
+def placeholder_ids(config: PreTrainedConfig) -> list[int]:
+    """Tokens that stand for images: a completion that holds one crashes the next forward pass."""
+    ids = (getattr(config, name, None) for name in PLACEHOLDERS)
+    return sorted({token for token in ids if token is not None})
+
+
+def save_checkpoint(model: Any, processor: Any, path: Path) -> None:
+    """Write safetensors, configuration and processor (of a PEFT model: its adapter), complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(partial, safe_serialization=True)
+    processor.save_pretrained(partial)
+    _forget_place(partial / "adapter_config.json")
+    os.replace(partial, path)
+
+
+def _forget_place(adapter_config: Path) -> None:
+    """Where the adapter's base lay on this machine says nothing elsewhere and would change the adapter's digest."""
+    if not adapter_config.is_file():
+        return
+    content = json.loads(adapter_config.read_text())
+    if Path(content.get("base_model_name_or_path") or "").is_dir():
+        content["base_model_name_or_path"] = None
+        adapter_config.write_text(json.dumps(content, indent=2))

@@ -1,0 +1,147 @@
+"""TRL's arguments: what the user names passes through, what holdfast answers for is refused, the rest has defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from typing import Any, NamedTuple
+
+from trl import GRPOConfig, SFTConfig
+
+from holdfast.config import GRPO, SFT, Evaluation
+from holdfast.errors import UserError
+
+TrainerConfig = SFTConfig | GRPOConfig
+
+OURS = {
+    "output_dir": "the stage has a directory of its own",
+    "seed": "set the study's seed",
+    "data_seed": "set the study's seed",
+    "full_determinism": "the study is deterministic",
+    "report_to": "metrics go to MLflow",
+    "run_name": "the arm's name is used",
+    "disable_tqdm": "progress is shown by holdfast",
+    "save_strategy": "set evaluation.every",
+    "save_steps": "set evaluation.every",
+    "save_total_limit": "set evaluation.every",
+    "save_only_model": "resuming needs the optimizer",
+    "load_best_model_at_end": "every checkpoint is kept",
+    "eval_strategy": "set evaluation.every",
+    "eval_steps": "set evaluation.every",
+    "eval_on_start": "the base is evaluated on its own",
+    "do_eval": "set evaluation.every",
+    "use_cpu": "set compute.device",
+    "bf16": "set model.dtype",
+    "fp16": "set model.dtype",
+    "model_init_kwargs": "set model.dtype",
+    "resume_from_checkpoint": "run the same command again to resume",
+    "ignore_data_skip": "a resumed training must not see data twice",
+    "remove_unused_columns": "rewards read the columns",
+    "train_sampling_strategy": "the study's seed orders the data",
+    "shuffle_dataset": "the study's seed orders the data",
+    "dataset_kwargs": "the data is made by the study",
+    "completion_only_loss": "only completions are learned from",
+    "assistant_only_loss": "only completions are learned from",
+    "packing": "image data cannot be packed",
+    "padding_free": "image data cannot be packed",
+    "reward_weights": "set rewards",
+    "push_to_hub": "checkpoints stay with the study",
+    "auto_find_batch_size": "it would change the training while it runs",
+}
+"""Arguments that a study may not set, and what to do instead."""
+
+
+def trainer_config(stage: SFT | GRPO, evaluation: Evaluation, settings: dict[str, Any]) -> TrainerConfig:
+    """TRL's config of a stage; `settings` are the arguments that depend on the machine and the job.
+
+    Raises:
+        UserError: an argument is unknown, belongs to holdfast, or TRL refuses it. It names `trainer.<argument>`.
+    """
+    kind = SFTConfig if stage.method == "sft" else GRPOConfig
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for name in stage.trainer:
+        _check_name(name, list(fields), kind.__name__)
+    given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
+    settings = {**_defaults(stage, evaluation), **given, **_ours(stage), **settings}
+    try:
+        return kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"trainer: TRL's {kind.__name__} refuses these arguments: {error}") from error
+
+
+def _check_name(name: str, known: list[str], kind: str) -> None:
+    if name in OURS or name.startswith("hub_"):
+        raise UserError(f"trainer.{name} is set by holdfast ({OURS.get(name, OURS['push_to_hub'])}); remove it")
+    if name not in known:
+        close = difflib.get_close_matches(name, [other for other in known if other not in OURS], 1)
+        hint = f"did you mean {close[0]}?" if close else "see TRL's documentation for its arguments."
+        raise UserError(f"trainer.{name} is no argument of TRL's {kind}; {hint}")
+
+
+def _value(name: str, value: Any, wanted: Any) -> Any:
+    """A value of the field's type; YAML reads 1e-4 as text."""
+    kind = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", str(wanted))
+    if kind in ("int", "bool") and (isinstance(value, bool) != (kind == "bool") or not isinstance(value, int)):
+        raise UserError(f"trainer.{name}: `{value}` is no {'number' if kind == 'int' else 'true or false'}; write one")
+    if not isinstance(value, str) or "float" not in kind:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        if "str" in kind:
+            return value
+        raise UserError(f"trainer.{name}: `{value}` is no number; write one such as 1.0e-4") from None
+
+
+def _defaults(stage: SFT | GRPO, evaluation: Evaluation) -> dict[str, Any]:
+    """Beneath what the user names."""
+    shared = {"gradient_checkpointing": False, "logging_steps": 0.02, "logging_nan_inf_filter": False}
+    if stage.method == "sft":
+        return {**shared, "max_length": None}
+    return {**shared, "max_completion_length": evaluation.max_new_tokens}
+
+
+def _ours(stage: SFT | GRPO) -> dict[str, Any]:
+    """Above what the user names. Checkpoints are asked for by a callback, at the steps that are evaluated."""
+    shared = {
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "save_total_limit": 2,
+        "eval_strategy": "no",
+        "remove_unused_columns": False,
+        "shuffle_dataset": False,
+    }
+    if stage.method == "sft":
+        return {**shared, "train_sampling_strategy": "sequential"}
+    return {**shared, "reward_weights": list(stage.rewards.values())}
+
+
+class Length(NamedTuple):
+    """How long a training is: optimizer steps, rows of data that they take, and steps between two generations."""
+
+    steps: int
+    rows: int
+    period: int
+    """A training can be resumed after a multiple of so many steps: in between, GRPO reuses what it generated."""
+
+
+def length(config: TrainerConfig, available: int) -> Length:
+    """From max_steps, or else from num_train_epochs over the available rows."""
+    accumulation = config.gradient_accumulation_steps
+    batch = config.per_device_train_batch_size * config.world_size
+    if isinstance(config, SFTConfig):
+        steps = config.max_steps
+        if steps <= 0:
+            steps = max(1, math.ceil(config.num_train_epochs * available / (batch * accumulation)))
+        return Length(steps, steps * batch * accumulation, 1)
+    reused: Any = config.steps_per_generation
+    generated: Any = config.generation_batch_size
+    uses = reused * config.num_iterations
+    prompts = generated // config.num_generations
+    steps = config.max_steps
+    if steps <= 0:
+        steps = max(1, math.ceil(config.num_train_epochs * available / prompts * uses / accumulation))
+    generations = math.ceil(steps * accumulation / uses)
+    return Length(steps, generations * prompts, math.lcm(accumulation, uses) // accumulation)

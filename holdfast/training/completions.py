@@ -1,0 +1,67 @@
+"""A bounded table of what a policy wrote while it trained, with the parts of its reward."""
+
+from __future__ import annotations
+
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.training.rewards import Chats, Reward, texts
+
+GROUPS = 2
+"""Prompts whose completions are kept at a logged step."""
+
+
+class CompletionLog:
+    """Collects the first groups of every logged step into completions.parquet."""
+
+    def __init__(self, path: Path, group: int) -> None:
+        self.path = path
+        self.kept = GROUPS * group
+        self.rows: list[dict[str, Any]] = []
+
+    def watched(self, name: str, reward: Reward) -> Reward:
+        """The reward, noting what it gives; TRL names the metrics after the function."""
+
+        @wraps(reward)
+        def watching(completions: Chats, **columns: Any) -> list[float]:
+            values = reward(completions=completions, **columns)
+            state = columns["trainer_state"]
+            if state.global_step % state.logging_steps == 0:
+                self._note(state.global_step, completions, columns, (name, values))
+            return values
+
+        watching.__name__ = name
+        return watching
+
+    def _note(self, step: int, completions: Chats, columns: dict[str, Any], part: tuple[str, list[float]]) -> None:
+        """One part of the reward; the first part that comes opens the step's rows."""
+        if not self.rows or self.rows[-1]["step"] != step:
+            given = zip(columns["id"], columns["prompts"], texts(completions), strict=True)
+            opened = [
+                {"step": step, "id": id_, "prompt": _text(prompt), "completion": text} for id_, prompt, text in given
+            ]
+            self.rows.extend(opened[: self.kept])
+        name, values = part
+        current = [row for row in self.rows[-self.kept :] if row["step"] == step]
+        for row, value in zip(current, values, strict=False):
+            row[name] = value
+
+    def rewind(self, step: int) -> None:
+        """Take up an earlier table without what was written from `step` on, which a resumed training writes again."""
+        if self.path.is_file():
+            self.rows = [row for row in pq.read_table(self.path).to_pylist() if row["step"] < step]
+
+    def write(self) -> None:
+        """Write the table, complete or not at all."""
+        if self.rows:
+            partial = self.path.with_suffix(".partial")
+            pq.write_table(pa.Table.from_pylist(self.rows), partial)
+            partial.replace(self.path)
+
+
+def _text(prompt: list[dict[str, Any]]) -> str:
+    return "".join(part["text"] for message in prompt for part in message["content"] if part["type"] == "text")

@@ -1,0 +1,104 @@
+"""One stage of one arm: load, adapt, train with TRL, measure along the way, resume where it was interrupted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer, SFTTrainer
+
+from holdfast.artifacts import ModelRef
+from holdfast.config import GRPO, SFT
+from holdfast.jobs import Train
+from holdfast.journal import Journal
+from holdfast.models.adapt import freeze, lora_config
+from holdfast.models.load import device, load_model
+from holdfast.training.arguments import length, trainer_config
+from holdfast.training.completions import CompletionLog
+from holdfast.training.grpo import grpo_trainer
+from holdfast.training.progress import Keeper, Measure, schedule
+from holdfast.training.resume import last_complete, seconds_of, step_of
+from holdfast.training.rewards import REWARDS
+from holdfast.training.rows import dataset, order, train_rows
+
+
+def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
+    """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes."""
+    keeper = Keeper(out, journal, measure, processor)
+    trainer = build(job, processor, out, keeper)
+    model: Any = trainer.model
+    found = last_complete(out / "trainer")
+    step = step_of(found) if found else 0
+    keeper.rewind(step)
+    if found is not None:
+        keeper.earlier = seconds_of(found)
+        restore(model, found, job)
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    shutil.rmtree(out / "trainer", ignore_errors=True)
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return {"resumed_at": step, "seconds": keeper.seconds, "learning_parameters": learning}
+
+
+def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer | GRPOTrainer:
+    """The trainer of a stage, with the keeper watching."""
+    where = device(job.device)
+    config = trainer_config(job.stage, job.evaluation, machine_settings(job, where, out))
+    rows = train_rows(job)
+    whole = length(config, len(rows))
+    config.max_steps = whole.steps
+    model = adapted(load_model(job.start, weights_dtype(job), where), job.stage, job.seed)
+    trainer: SFTTrainer | GRPOTrainer
+    data = dataset(rows, order(len(rows), whole.rows, job.seed))
+    if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
+        keeper.log = CompletionLog(out / "completions.parquet", config.num_generations or 1)
+        rewards = {str(name): keeper.log.watched(name, REWARDS[name]) for name in job.stage.rewards}
+        trainer = grpo_trainer(model, processor, config, data, rewards)
+    else:
+        trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=processor)
+    keeper.steps = schedule(job.evaluation.every, whole.steps, whole.period)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(keeper)
+    return trainer
+
+
+def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, Any]:
+    """Mixed precision on a GPU only; TRL would else choose bfloat16 everywhere."""
+    half = job.dtype if where.type == "cuda" else None
+    return {
+        "output_dir": str(out / "trainer"),
+        "seed": job.seed,
+        "use_cpu": where.type == "cpu",
+        "bf16": half == "bfloat16",
+        "fp16": half == "float16",
+    }
+
+
+def restore(model: Any, checkpoint: Path, job: Train) -> None:
+    """Give the model the checkpoint's weights.
+
+    On resuming, transformers matches them by name with the modules in memory; Qwen2.5-VL's are saved under other names,
+    so it would go on with the stage's first weights and say no more than that keys are missing. Adapters it does load.
+    """
+    if job.stage.lora is None:
+        saved = load_model(ModelRef(path=str(checkpoint), digest=""), weights_dtype(job))
+        model.load_state_dict(saved.state_dict())
+
+
+def weights_dtype(job: Train) -> str:
+    """Weights that learn are kept in float32: in bfloat16, updates smaller than its rounding are lost."""
+    return job.dtype if job.stage.lora is not None or job.dtype == "auto" else "float32"
+
+
+def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
+    """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
+    freeze(model, stage.freeze)
+    if stage.lora is None:
+        return model
+    spared = {"exclude_modules": f".*({'|'.join(map(re.escape, stage.freeze))}).*"} if stage.freeze else {}
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora_config({**spared, **stage.lora}))

@@ -1,0 +1,123 @@
+"""What a person sees while stages run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+EVERY = 10.0
+"""Seconds between plain lines of one stage."""
+MATTERING = {
+    "target/jigsaw/score": "score",
+    "prior/mean/accuracy": "prior",
+    "retention": "retention",
+    "train/reward": "reward",
+    "train/loss": "loss",
+}
+
+console = Console(stderr=True, highlight=False)
+
+
+class Row:
+    """How far one stage is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.began = self.told = time.monotonic()
+        self.first: tuple[float, int] | None = None
+        self.done = self.total = 0
+        self.shown: dict[str, float] = {}
+
+    def take(self, lines: list[dict[str, Any]]) -> bool:
+        """Take journal lines in; true when they hold an evaluation."""
+        for line in lines:
+            if "done" in line:
+                self.first = self.first or (time.monotonic(), line["done"])
+                self.done, self.total = line["done"], line["total"]
+                self.shown |= line["shown"]
+            metrics = line.get("metrics", {})
+            self.shown |= {short: metrics[name] for name, short in MATTERING.items() if name in metrics}
+        return any("prior/mean/accuracy" in line.get("metrics", {}) for line in lines)
+
+    def left(self) -> str:
+        """Time left at the pace so far."""
+        if self.first is None or self.done <= self.first[1]:
+            return ""
+        pace = (time.monotonic() - self.first[0]) / (self.done - self.first[1])
+        return f"{_clock(pace * (self.total - self.done))} left"
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Name, steps, time so far, time left, and the numbers that matter."""
+        steps = f"{self.done}/{self.total}" if self.total else ""
+        numbers = "  ".join(f"{name} {value:.3g}" for name, value in self.shown.items())
+        return self.name, steps, _clock(time.monotonic() - self.began), self.left(), numbers
+
+
+_rows: dict[str, Row] = {}
+_lock = threading.Lock()
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Show the stages that run inside this block; on a terminal as a table that stays up to date."""
+    if not console.is_terminal:
+        yield
+        return
+    with Live(get_renderable=_table, console=console, refresh_per_second=2, transient=True):
+        yield
+
+
+@contextmanager
+def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """Show a stage while its block runs; the block hands on journal lines."""
+    row = Row(name)
+    with _lock:
+        _rows[name] = row
+    if not console.is_terminal:
+        console.print(f"{name}: started", markup=False)
+
+    def show(lines: list[dict[str, Any]]) -> None:
+        evaluated = row.take(lines)
+        if not console.is_terminal and (evaluated or (lines and time.monotonic() - row.told > EVERY)):
+            row.told = time.monotonic()
+            _say(row)
+
+    try:
+        yield show
+    finally:
+        with _lock:
+            _rows.pop(name, None)
+        how = "stopped" if sys.exc_info()[0] else "done"
+        console.print(f"{name}: {how} after {_clock(time.monotonic() - row.began)}", markup=False)
+
+
+def found(name: str) -> None:
+    """Say that a stage need not run."""
+    console.print(f"{name}: found", markup=False)
+
+
+def _say(row: Row) -> None:
+    line = ": ".join([row.name, "  ".join(cell for cell in row.cells()[1:] if cell)])
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def _table() -> Table:
+    table = Table.grid(padding=(0, 2))
+    with _lock:
+        for row in _rows.values():
+            table.add_row(*map(Text, row.cells()))
+    return table
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

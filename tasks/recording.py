@@ -1,0 +1,78 @@
+"""Bring what a stage leaves behind into the tracking store: each metric and step once, checkpoints, files, tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from holdfast.artifacts import DataRef
+from holdfast.jobs import Checkpoint, Result
+from tasks.completions import tables
+from tasks.tracking import Point, Store
+
+KEPT = ("job.json", "metrics.jsonl", "log.txt", "result.json")
+FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-./ :]")
+
+
+class Recorder:
+    """Turns journal lines into metrics of one run. Lines may come again after an interruption."""
+
+    def __init__(self, store: Store, run_id: str, data: tuple[str, str] | None) -> None:
+        self.store, self.run_id, self.data = store, run_id, data
+        self.seen = store.logged(run_id)
+        self.samples = 1 + max((step for name, step in self.seen if name.startswith("system/")), default=-1)
+
+    def lines(self, lines: list[dict[str, Any]]) -> None:
+        """Log the metrics of journal lines that the run does not have yet."""
+        points = [point for line in lines for point in self._points(line) if self._is_new(point)]
+        if points:
+            self.store.log(self.run_id, points, self.data)
+
+    def totals(self, result: Result) -> None:
+        """Log what the whole stage took."""
+        metrics = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
+        self.lines([{"step": 0, "metrics": metrics, "time": time.time()}])
+
+    def _points(self, line: dict[str, Any]) -> Iterator[Point]:
+        if "system" in line:
+            for name, value in line["system"].items():
+                yield Point(name, value, self.samples, line["time"])
+            self.samples += 1
+        if "metrics" in line:
+            checkpoint = line.get("checkpoint")
+            model = self.store.model(self.run_id, Checkpoint(**checkpoint)) if checkpoint else ""
+            for name, value in line["metrics"].items():
+                yield Point(name, value, line["step"], line["time"], model)
+
+    def _is_new(self, point: Point) -> bool:
+        new = (point.name, point.step) not in self.seen
+        self.seen.add((point.name, point.step))
+        return new
+
+
+def keep(store: Store, run_id: str, directory: Path, result: Result, data: DataRef | None) -> Path:
+    """Make a complete stage's files artifacts of its run, with tables of completions; returns where they lie."""
+    names = [*result.files, *(name for name in KEPT if (directory / name).is_file())]
+    kept = store.upload(run_id, directory, names)
+    if data is not None:
+        for name, columns in tables(directory, data.path):
+            store.table(run_id, columns, name)
+    return kept
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested config as flat parameters: `evaluation.every` → `0.25`; lists of plain values stay one parameter."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        key = FORBIDDEN_IN_NAMES.sub("_", f"{prefix}{name}")
+        if isinstance(value, dict) and value:
+            flat.update(leaves(value, f"{key}."))
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            flat.update(leaves({str(i): item for i, item in enumerate(value)}, f"{key}."))
+        else:
+            flat[key] = value if isinstance(value, str) else json.dumps(value)
+    return flat

@@ -1,0 +1,111 @@
+"""How many stages run at a time on this machine: kernel file locks, which the kernel frees when their holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from holdfast.jobs import AnyJob, Compare, MakeData
+
+PLACE = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
+POLL = 0.1
+
+
+class Stopped(Exception):
+    """The study is being stopped; nothing is wrong with the stage."""
+
+
+@contextmanager
+def held(path: Path, stopping: threading.Event) -> Iterator[None]:
+    """Hold an exclusive kernel lock on `path`; waits for it, raises Stopped when told to stop."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        while not _locked(file.fileno()):
+            if stopping.wait(POLL):
+                raise Stopped
+        yield
+
+
+@contextmanager
+def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterator[str]:
+    """Wait for room for a job; yields the GPU it may use, or an empty string.
+
+    A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`.
+    """
+    if uses_gpu(job):
+        with _some([f"gpu-{gpu}" for gpu in gpus()], 1, stopping) as names:
+            yield names[0].removeprefix("gpu-")
+        return
+    names = [f"slot-{n}" for n in range(parallel or cores())]
+    with _some(names, 1 if parallel else min(job.threads, len(names)), stopping):
+        yield ""
+
+
+def uses_gpu(job: AnyJob) -> bool:
+    """Whether a job runs on one of this machine's GPUs."""
+    return job.device != "cpu" and not isinstance(job, MakeData | Compare) and bool(gpus())
+
+
+@functools.cache
+def gpus() -> tuple[str, ...]:
+    """UUIDs of the GPUs that this process may use, found without loading CUDA."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    found = re.findall(r"UUID: (GPU-[0-9a-f-]+)", listing)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(found)
+    chosen = [name.strip() for name in visible.split(",")]
+    return tuple(
+        found[int(c)] if c.isdigit() else c for c in chosen if c in found or (c.isdigit() and int(c) < len(found))
+    )
+
+
+def cores() -> int:
+    """CPU cores this process may use, a container's quota included."""
+    available = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, period = (quota.read_text().split() if quota.is_file() else ("max", "1"))[:2]
+    return available if limit == "max" else max(1, min(available, int(limit) // int(period)))
+
+
+@contextmanager
+def _some(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
+    """Hold `count` of the named locks. The gate lets one at a time collect, so that no two wait for each other's."""
+    taken: list[str] = []
+    with ExitStack() as stack:
+        with held(PLACE / f"gate-{names[0]}.lock", stopping):
+            while len(taken) < count:
+                for name in names:
+                    if len(taken) < count and name not in taken and _took(PLACE / f"{name}.lock", stack):
+                        taken.append(name)
+                if len(taken) < count and stopping.wait(POLL):
+                    raise Stopped
+        yield taken
+
+
+def _took(path: Path, stack: ExitStack) -> bool:
+    file = path.open("a")
+    if _locked(file.fileno()):
+        stack.enter_context(file)
+        return True
+    file.close()
+    return False
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,262 @@
+"""The only module that imports MLflow: one store, explicit run ids, no run left RUNNING by a dead process."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlparse
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+import psutil
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.tracking import MlflowClient
+
+from holdfast.artifacts import DataRef
+from holdfast.errors import UserError
+from holdfast.jobs import Checkpoint
+
+TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
+METRICS_A_BATCH, PARAMS_A_BATCH, SEARCH_LIMIT = 1000, 100, 1000
+
+
+class Point(NamedTuple):
+    """A metric's value at a step."""
+
+    name: str
+    value: float
+    step: int
+    time: float
+    """Seconds since the epoch. The journal's, so that logging a line again changes nothing."""
+    model: str = ""
+    """Id of the logged model that it was measured on."""
+
+
+@functools.cache
+def open_store(root: Path) -> Store:
+    """The store of a repository, opened once in a process."""
+    return Store(root)
+
+
+class Store:
+    """MLFLOW_TRACKING_URI, or mlruns/ below `root`: SQLite with the artifacts beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.place = root.resolve() / "mlruns"
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.place / 'mlflow.db'}"
+        mlflow.set_tracking_uri(self.uri)
+        self.client = MlflowClient(self.uri)
+        self.experiment_ids: dict[str, str] = {}
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment, made if need be."""
+        if name not in self.experiment_ids:
+            found = self.client.get_experiment_by_name(name)
+            if found is not None and found.lifecycle_stage == "deleted":
+                raise UserError(f"{self.uri}: the experiment {name} is deleted; restore it or rename the study")
+            self.experiment_ids[name] = found.experiment_id if found else self._create_experiment(name)
+        return self.experiment_ids[name]
+
+    def _create_experiment(self, name: str) -> str:
+        local = self.uri.startswith("sqlite:")
+        place = (self.place / "artifacts" / name).as_uri() if local else None
+        # MLflow's page then opens on training runs and their charts, not on traces.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return self.client.create_experiment(name, artifact_location=place, tags=kind)
+
+    def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
+        """Open a run that belongs to this process; returns its id."""
+        everything = {
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "holdfast",
+            "mlflow.source.type": "LOCAL",
+            **_owner(),
+            **tags,
+        }
+        return self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
+
+    def reopen(self, run_id: str, tags: dict[str, str]) -> None:
+        """Continue an interrupted run in this process."""
+        self.client.update_run(run_id, status="RUNNING")
+        self.tag(run_id, {**_owner(), **tags, "holdfast.error": ""})
+
+    def end(self, run_id: str, status: str, error: str = "") -> None:
+        """Set a run FINISHED, FAILED or KILLED."""
+        if error:
+            self.tag(run_id, {"holdfast.error": error})
+        self.client.set_terminated(run_id, status)
+
+    def reap(self) -> list[str]:
+        """Set KILLED what dead processes of this machine left RUNNING; returns the run ids."""
+        mine = f"attributes.status = 'RUNNING' and tags.`holdfast.host` = '{socket.gethostname()}'"
+        dead = [run.info.run_id for run in self.search(mine) if not _alive(run)]
+        for run_id in dead:
+            self.end(run_id, "KILLED", "its process died")
+        return dead
+
+    def search(self, query: str) -> list[Run]:
+        """Runs of all experiments, latest first."""
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        latest = ["attributes.start_time DESC"]
+        return list(self.client.search_runs(experiments, query, max_results=SEARCH_LIMIT, order_by=latest))
+
+    def with_key(self, key: str) -> list[Run]:
+        """Runs of a stage, whatever became of them, latest first."""
+        return self.search(f"tags.`holdfast.stage_key` = '{key}'")
+
+    def tag(self, run_id: str, tags: dict[str, str]) -> None:
+        self.client.log_batch(run_id, tags=[RunTag(k, v[:TAG_LIMIT]) for k, v in tags.items()])
+
+    def params(self, run_id: str, params: dict[str, str]) -> None:
+        """Log parameters once; a continued run keeps those it began with."""
+        if self.client.get_run(run_id).data.params:
+            return
+        items = [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()]
+        for start in range(0, len(items), PARAMS_A_BATCH):
+            self.client.log_batch(run_id, params=items[start : start + PARAMS_A_BATCH])
+
+    def log(self, run_id: str, points: Sequence[Point], data: tuple[str, str] | None = None) -> None:
+        """Log metrics; those of a model also stand on it, with `data` (name and digest) if given."""
+        metrics = [_metric(point, data) for point in points]
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
+
+    def logged(self, run_id: str) -> set[tuple[str, int]]:
+        """Every metric and step that a run has."""
+        names = self.client.get_run(run_id).data.metrics
+        return {(name, m.step) for name in names for m in self.client.get_metric_history(run_id, name)}
+
+    def dataset(self, run_id: str, data: DataRef, digest: str) -> None:
+        """Say which version of the data a run read."""
+        dataset = Dataset(data.path.name, digest[:DIGEST_LIMIT], "local", json.dumps({"uri": str(data.path)}))
+        tags = [InputTag("mlflow.data.context", "study")]
+        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def model(self, run_id: str, checkpoint: Checkpoint) -> str:
+        """Id of the logged model of a checkpoint: found if it is there, otherwise made."""
+        run = self.client.get_run(run_id)
+        for model in self._models(run):
+            if model.tags.get("holdfast.step") == str(checkpoint.step):
+                return model.model_id
+        tags = {
+            "holdfast.step": str(checkpoint.step),
+            "holdfast.digest": checkpoint.digest,
+            "holdfast.artifact": f"runs:/{run_id}/{checkpoint.path}",
+            "holdfast.arm": run.data.tags.get("holdfast.arm", ""),
+            # The files are artifacts of the run, so the model is external to MLflow's own model folder.
+            "mlflow.model.isExternal": "true",
+        }
+        name = f"{run.info.run_name.replace('/', '-')}-step-{checkpoint.step}"
+        params = {"digest": checkpoint.digest, "step": str(checkpoint.step)}
+        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
+        return model.model_id
+
+    def _models(self, run: Run) -> list[Any]:
+        query = f"source_run_id = '{run.info.run_id}'"
+        return list(self.client.search_logged_models([run.info.experiment_id], query))
+
+    def artifacts(self, run: Run) -> Path:
+        """Directory with a run's artifacts, downloaded when they are on a server. Read only."""
+        uri = urlparse(run.info.artifact_uri)
+        if uri.scheme in ("", "file"):
+            return Path(unquote(uri.path))
+        cached = self.place / "cache" / run.info.run_id
+        if not cached.is_dir():
+            partial = cached.with_suffix(".partial")
+            partial.mkdir(parents=True, exist_ok=True)
+            self.client.download_artifacts(run.info.run_id, "", str(partial))
+            partial.rename(cached)
+        return cached
+
+    def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
+        """Copy files below a directory to the run's artifacts; returns where they can be read now."""
+        for name in names:
+            folder = Path(name).parent.as_posix()
+            self.client.log_artifact(run_id, str(directory / name), None if folder == "." else folder)
+        return self.artifacts(self.client.get_run(run_id))
+
+    def text(self, run_id: str, text: str, name: str) -> None:
+        """Make a text an artifact."""
+        self.client.log_text(run_id, text, name)
+
+    def table(self, run_id: str, columns: dict[str, list[Any]], name: str) -> None:
+        """Log a table that the UI shows, pictures included; a table that is there stays."""
+        if not any(artifact.path == name for artifact in self.client.list_artifacts(run_id)):
+            self.client.log_table(run_id, columns, name)
+
+    def register(self, name: str, alias: str, run_id: str, step: int) -> None:
+        """Point an alias of a registered model at a run's checkpoint."""
+        run = self.client.get_run(run_id)
+        model = next(m for m in self._models(run) if m.tags.get("holdfast.step") == str(step))
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name)
+        versions = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        version = next((v for v in versions if v.tags.get("holdfast.step") == str(step)), None)
+        if version is None:
+            tags = {name: model.tags[name] for name in ("holdfast.step", "holdfast.digest", "holdfast.arm")}
+            source = model.tags["holdfast.artifact"]
+            version = self.client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
+        self.client.set_registered_model_alias(name, alias, version.version)
+
+
+def _metric(point: Point, data: tuple[str, str] | None) -> Metric:
+    name, digest = data if data and point.model else (None, None)
+    return Metric(
+        point.name,
+        point.value,
+        round(point.time * 1000),
+        point.step,
+        model_id=point.model or None,
+        dataset_name=name,
+        dataset_digest=digest[:DIGEST_LIMIT] if digest else None,
+    )
+
+
+def _owner() -> dict[str, str]:
+    me = psutil.Process()
+    return {
+        "holdfast.host": socket.gethostname(),
+        "holdfast.pid": str(me.pid),
+        "holdfast.started": str(round(me.create_time())),
+    }
+
+
+def _alive(run: Run) -> bool:
+    pid, started = int(run.data.tags["holdfast.pid"]), int(run.data.tags["holdfast.started"])
+    try:
+        return abs(psutil.Process(pid).create_time() - started) <= 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def ending(store: Store, run_id: str, killed: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    """End a run as its block ends: FINISHED, KILLED for the named exceptions, FAILED for any other."""
+    try:
+        yield
+    except BaseException as error:
+        # An interrupt is no Exception.
+        status = "KILLED" if isinstance(error, killed) or not isinstance(error, Exception) else "FAILED"
+        store.end(run_id, status, str(error) or type(error).__name__)
+        raise
+    store.end(run_id, "FINISHED")

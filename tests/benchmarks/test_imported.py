@@ -1,0 +1,151 @@
+"""Benchmarks of one's own, from JSONL and Parquet."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from holdfast.benchmarks import imported
+from holdfast.benchmarks.catalog import GRADERS
+from holdfast.config import Imported
+from holdfast.errors import UserError
+
+ROW = {"image": "a.png", "question": "What is it?", "answer": "a square"}
+
+
+def image_bytes() -> bytes:
+    buffer = BytesIO()
+    Image.new("L", (20, 10), 128).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def jsonl(folder: Path, *rows: object) -> Imported:
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    (folder / "own.jsonl").write_text("\n".join(lines) + "\n")
+    return Imported(name="own", path=folder / "own.jsonl")
+
+
+def parquet(folder: Path, **columns: list) -> Imported:
+    pq.write_table(pa.table(columns), folder / "own.parquet")
+    return Imported(name="own", path=folder / "own.parquet")
+
+
+def graded(grader: str, text: str, answer: str) -> tuple[bool | None, float]:
+    grade = GRADERS[grader](f"<think> hm </think> <answer> {text} </answer>", answer)
+    return (None if grade.parsed is None else grade.correct), grade.score
+
+
+def test_rows_of_jsonl_become_questions_with_their_graders(tmp_path: Path) -> None:
+    rows = [ROW, {**ROW, "answer": 3, "grader": "number"}, {**ROW, "answer": [1, 2, 5, 6], "grader": "box"}]
+    questions = list(imported.read_imported(jsonl(tmp_path, *rows)))
+    assert [(q.id, q.grader, q.answer, q.benchmark) for q in questions] == [
+        ("own-000001", "exact", "a square", "own"),
+        ("own-000002", "number", "3", "own"),
+        ("own-000003", "box", "1 2 5 6", "own"),
+    ]
+    assert Image.open(BytesIO(questions[0].images[0])).getpixel((0, 0)) == (255, 0, 0)
+    assert all(GRADERS[q.grader](q.reference, q.answer).correct for q in questions)
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: {"bytes": data, "path": None}])
+def test_parquet_with_bytes_or_the_struct_of_datasets_is_read(tmp_path: Path, wrap) -> None:  # type: ignore[no-untyped-def]
+    own = parquet(tmp_path, image=[wrap(image_bytes())] * 130, question=["?"] * 130, answer=["x"] * 130)
+    questions = list(imported.read_imported(own))
+    assert len(questions) == 130
+    assert questions[-1].id == "own-000130"
+    assert Image.open(BytesIO(questions[0].images[0])).size == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "a.png", "question": "?"}, r"own\.jsonl, row 2: has no 'answer'; add it"),
+        ({**ROW, "answer": "  "}, "row 2: answer is empty"),
+        ({**ROW, "answer": None}, "row 2: answer is empty"),
+        ({**ROW, "question": ""}, "row 2: question is empty"),
+        ({**ROW, "grader": "judge"}, "row 2: grader 'judge' is unknown; use one of exact, number"),
+        ({**ROW, "image": "b.png"}, r"row 2: image \(b\.png\) cannot be read"),
+        ({**ROW, "image": ""}, "row 2: image is empty"),
+        ({**ROW, "grader": "number"}, "row 2: answer 'a square' cannot be graded by 'number'"),
+        ({**ROW, "grader": "box", "answer": "5 5 1 1"}, "row 2: answer '5 5 1 1' cannot be graded by 'box'"),
+        ('{"image": ', "row 2: is no JSON"),
+        ("[1]", "row 2: is no JSON object"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_row_and_remedy(tmp_path: Path, row: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        list(imported.read_imported(jsonl(tmp_path, ROW, row)))
+
+
+def test_a_parquet_file_without_a_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"own\.parquet: has no column 'answer'; add it"):
+        list(imported.read_imported(parquet(tmp_path, image=[b""], question=["?"])))
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.parquet").write_bytes(b"not")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        list(imported.read_imported(Imported(name="own", path=tmp_path / "own.parquet")))
+
+
+@pytest.mark.parametrize(("name", "message"), [("no.jsonl", "does not exist"), ("own.csv", "neither .jsonl nor")])
+def test_a_file_that_is_missing_or_of_another_kind_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        list(imported.read_imported(Imported(name="own", path=tmp_path / name)))
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no question"):
+        list(imported.read_imported(jsonl(tmp_path, "")))
+
+
+def test_images_named_in_rows_count_as_input(tmp_path: Path) -> None:
+    own = jsonl(tmp_path, ROW, ROW)
+    assert imported.input_files(own) == [("", own.path), ("a.png", tmp_path / "a.png")]
+
+
+@pytest.mark.parametrize(
+    ("grader", "text", "answer", "verdict"),
+    [
+        ("exact", "A  Square.", "a square", True),
+        ("exact", "a squares", "a square", False),
+        ("number", "about 1,234 m", "1234", True),
+        ("number", "-2.50", "-2.5", True),
+        ("number", "3 or 4", "3", None),
+        ("number", "three", "3", None),
+        ("choice", "(B)", "B", True),
+        ("choice", "b. a red one", "B", True),
+        ("choice", "Because", "B", None),
+        ("choice", "C", "B", False),
+        ("contains", "It is a red car.", "red", True),
+        ("contains", "It is not", "no", False),
+        ("box", "[100,200,300,400]", "100 200 300 400", True),
+        ("box", "0 0 10 4", "0 0 10 10", False),
+        ("box", "0 0 10", "0 0 10 10", None),
+    ],
+)
+def test_graders(grader: str, text: str, answer: str, verdict: bool | None) -> None:
+    assert graded(grader, text, answer)[0] is verdict
+
+
+SIDES = st.floats(0, 100, allow_nan=False, width=16)
+BOXES = st.tuples(SIDES, SIDES, st.floats(1, 50, width=16), st.floats(1, 50, width=16))
+
+
+@given(BOXES, BOXES)
+def test_box_scores_are_symmetric_shares(one: tuple[float, ...], other: tuple[float, ...]) -> None:
+    def text(box: tuple[float, ...]) -> str:
+        return f"{box[0]} {box[1]} {box[0] + box[2]} {box[1] + box[3]}"
+
+    correct, score = graded("box", text(one), text(other))
+    assert 0.0 <= score <= 1.0
+    assert correct == (score >= 0.5)
+    assert score == pytest.approx(graded("box", text(other), text(one))[1])
+    assert graded("box", text(one), text(one)) == (True, pytest.approx(1.0))

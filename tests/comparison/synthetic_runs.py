@@ -1,0 +1,176 @@
+"""Writes what finished runs leave behind, with made-up but consistent answers: real shards, graders and journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.artifacts import DataRef, content_key
+from holdfast.benchmarks import catalog, jigsaw
+from holdfast.config import Study
+from holdfast.data.shards import Question, write_questions
+from holdfast.data.world import world_scene
+from holdfast.jobs import Checkpoint, Compare, Result, RunRecord
+from holdfast.journal import Journal
+
+HOSTILE = "<script>alert('owned')</script><img src=x onerror=alert(1)>"
+
+
+class Model(NamedTuple):
+    """A made-up model: how likely it solves a puzzle, answers a prior question, and says nothing readable."""
+
+    skill: float
+    prior: float
+    unreadable: float = 0.0
+    drift: float | None = 0.0
+
+    def towards(self, other: Model, share: float) -> Model:
+        pairs = zip(self, other, strict=True)
+        return Model(*(None if a is None or b is None else a + share * (b - a) for a, b in pairs))
+
+
+BASE = Model(0.04, 0.95)
+LEARNERS = {
+    "rft": Model(0.62, 0.93, 0.0, 0.05),
+    "self": Model(0.66, 0.85, 0.02, 0.16),
+    "rollouts": Model(0.58, 0.88, 0.01, 0.12),
+    "teacher": Model(0.2, 0.42, 0.05, 0.9),
+    "answers": Model(0.68, 0.3, 0.5, 1.4),
+}
+
+
+def write_data(root: Path, study: Study, prior_questions: int = 30) -> dict[str, list[Question]]:
+    """target-test.parquet and prior-NAME.parquet; returns their questions."""
+    root.mkdir(parents=True)
+    size = study.images.size
+    scenes = [(f"world/test/{i:06d}", world_scene(study.seed, "jigsaw", i, size)) for i in range(study.target.test)]
+    shards = {"target-test": [jigsaw.puzzle(scene.image, name, study.target, study.seed) for name, scene in scenes]}
+    for prior in study.prior:
+        shards[f"prior-{prior.name}"] = list(catalog.prior_questions(prior.name, prior_questions, study.seed))
+    for name, questions in shards.items():
+        write_questions(root / f"{name}.parquet", questions)
+    return shards
+
+
+def graded_rows(shards: dict[str, list[Question]], model: Model, seed: int) -> list[dict]:
+    """Answers that the real graders have judged. A question that is easy for one model is easy for all."""
+    easy, luck = np.random.default_rng(seed), np.random.default_rng([seed, int(model.skill * 1e6)])
+    rows = []
+    for name, questions in shards.items():
+        role = "target" if name == "target-test" else "prior"
+        ability = model.skill if role == "target" else model.prior
+        for question in questions:
+            right = easy.random() < ability
+            completion = _completion(question, right, luck, model)
+            grade = catalog.grade(question.grader, completion, question.answer)
+            rows.append(
+                {"benchmark": question.benchmark, "role": role, "id": question.id, "image_id": question.image_id}
+                | {"prompt": question.prompt, "completion": completion, "parsed": grade.parsed}
+                | {"answer": question.answer, "correct": grade.correct, "score": grade.score}
+                | {"logprob": -1.0, "tokens": len(completion.split())}
+            )
+    return rows
+
+
+def _completion(question: Question, right: bool, luck: np.random.Generator, model: Model) -> str:
+    if right:
+        return f"<think> i look at the pieces </think> <answer> {question.answer} </answer>"
+    if luck.random() < model.unreadable:
+        return f"<think> {HOSTILE} <answer> 3 1 2"
+    words = question.answer.split()
+    if len(words) > 1:
+        words = [words[i] for i in luck.permutation(len(words))]
+    else:
+        words = [str(luck.choice([w for w in ("red", "blue", "yes", "no", "3", "7", "left") if w != words[0]]))]
+    return f"<think> i look </think> <answer> {' '.join(words)} </answer>"
+
+
+def metrics_of(rows: list[dict], base: list[dict], drift: float | None) -> dict[str, float]:
+    """As an evaluation logs them."""
+
+    def mean(benchmark: str, field: str, answers: list[dict] = rows) -> float:
+        return float(np.mean([row[field] for row in answers if row["benchmark"] == benchmark]))
+
+    def unread(benchmark: str) -> float:
+        return float(np.mean([row["parsed"] is None for row in rows if row["benchmark"] == benchmark]))
+
+    names = sorted({row["benchmark"] for row in rows if row["role"] == "prior"})
+    metrics = {f"target/jigsaw/{k}": mean("jigsaw", f) for k, f in (("score", "score"), ("accuracy", "correct"))}
+    metrics["target/jigsaw/unparsed"] = unread("jigsaw")
+    for name in names:
+        metrics[f"prior/{name}/accuracy"] = mean(name, "correct")
+        metrics[f"prior/{name}/unparsed"] = unread(name)
+        metrics[f"prior/{name}/logprob"] = -1.0
+    metrics["prior/mean/accuracy"] = float(np.mean([metrics[f"prior/{name}/accuracy"] for name in names]))
+    before = float(np.mean([mean(name, "correct", base) for name in names]))
+    metrics["forgetting/mean"] = before - metrics["prior/mean/accuracy"]
+    metrics["retention"] = metrics["prior/mean/accuracy"] / before
+    return metrics if drift is None else metrics | {"kl/target": drift}
+
+
+def write_evaluation(out: Path, step: int, rows: list[dict]) -> None:
+    (out / "evaluations").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), out / "evaluations" / f"step-{step:06d}.parquet")
+
+
+def finish(out: Path, seconds: float, record: dict, notes: dict | None = None) -> RunRecord:
+    steps = sorted(int(path.stem.removeprefix("step-")) for path in out.glob("evaluations/step-*.parquet"))
+    checkpoints = tuple(Checkpoint(step=step, path=f"checkpoints/step-{step:06d}", digest="0") for step in steps)
+    result = Result(checkpoints=checkpoints, seconds=seconds, notes=notes or {})
+    (out / "result.json").write_text(result.model_dump_json())
+    digest = content_key([record, steps])
+    return RunRecord(path=str(out), digest=digest, seconds=seconds, run_id=digest[:8], **record)
+
+
+def finished_study(root: Path, study: Study, learners: dict[str, Model], evaluations: int = 4) -> Compare:
+    """The job that compares the arms of `study`, each of which ends as its learner in `learners`."""
+    shards = write_data(root / "data", study)
+    base_model = next(iter(learners.values()))._replace(skill=BASE.skill, prior=BASE.prior, unreadable=0.0)
+    base_model = base_model._replace(drift=None if base_model.drift is None else 0.0)
+    base = graded_rows(shards, base_model, study.seed)
+    out = root / "base"
+    write_evaluation(out, 0, base)
+    Journal(out).log(0, metrics_of(base, base, base_model.drift))
+    runs = [finish(out, 12.0, {"kind": "evaluate"}, {"peak": "1.2 GB"})]
+    for arm, stages in study.arms.items():
+        done = 0
+        for stage, config in enumerate(stages):
+            total = int(config.trainer["max_steps"])
+            out = root / f"{arm}-{stage}"
+            out.mkdir()
+            journal = Journal(out)
+            for number in range(1, evaluations + 1):
+                step = round(total * number / evaluations)
+                journal.log(step, {"train/loss": 1 / step})
+                share = (stage + number / evaluations) / len(stages)
+                model = base_model.towards(learners[arm], share**0.7)
+                rows = graded_rows(shards, model, study.seed)
+                write_evaluation(out, step, rows)
+                journal.log(step, metrics_of(rows, base, model.drift))
+            done += total
+            runs.append(finish(out, 0.4 * total, {"kind": "train", "arm": arm, "stage": stage}))
+    return Compare(
+        study=study,
+        data=DataRef(path=root / "data", digest="ab" * 32),
+        runs=tuple(runs),
+        command="holdfast study experiments/bundled.yaml",
+        data_version="d41d8cd98f00b204e9800998ecf8427e.dir",
+        code="c0" * 32,
+        seed=study.seed,
+    )
+
+
+def five_arms(**changes: object) -> Study:
+    """A study like the bundled one."""
+    grpo = {"method": "grpo", "trainer": {"max_steps": 800, "learning_rate": 1e-4, "num_generations": 16, "beta": 0.1}}
+    sft = {"max_steps": 640, "learning_rate": "1e-4", "per_device_train_batch_size": 32}
+    arms = {"rft": [grpo]} | {
+        kind: [{"method": "sft", "source": kind, "trainer": sft}] for kind in ("self", "teacher", "answers")
+    }
+    arms["rollouts"] = [{"method": "sft", "source": {"kind": "rollouts", "arm": "rft"}, "trainer": sft}]
+    settings = {"name": "bundled", "arms": arms, "target": {"test": 60}} | changes
+    return Study.model_validate(settings)

@@ -1,0 +1,104 @@
+"""A tiny model of the real architecture and a tiny study's data, made once for all tests, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.artifacts import DataRef, FileRef, ModelRef
+
+EVALUATION = {"every": 1000, "batch_size": 8, "max_new_tokens": 16, "drift_prompts": 4}
+
+
+@pytest.fixture(scope="session")
+def processor() -> Any:
+    """The bundled model's processor."""
+    from holdfast.models.processor import build_processor
+
+    return build_processor()
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> DataRef:
+    """Shards of 24 training puzzles and a few questions of two prior benchmarks."""
+    from holdfast.config import Jigsaw, Prior, World
+    from holdfast.data.make import make_data
+    from holdfast.jobs import MakeData
+
+    path = tmp_path_factory.mktemp("data")
+    prior = (Prior(benchmark="color", questions=5), Prior(benchmark="count", questions=5))
+    make_data(MakeData(images=World(), target=Jigsaw(train=24, validation=1, test=6), prior=prior), path)
+    return DataRef(path=path, digest="tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(processor: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """A checkpoint with random weights: hidden 64, one layer."""
+    import torch
+
+    from holdfast.models.bundled import build_model
+    from holdfast.models.load import save_checkpoint
+
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    save_checkpoint(build_model(processor, hidden=64, layers=1), processor, path)
+    return ModelRef(path=str(path), digest="tiny")
+
+
+@pytest.fixture(scope="session")
+def run_stage() -> Callable[..., Path]:
+    """Run a job as a stage's process does, in this one; returns its directory."""
+    from holdfast.__main__ import run_job
+
+    def run(job: Any, out: Path) -> Path:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "job.json").write_text(job.model_dump_json())
+        run_job(str(out / "job.json"), str(out))
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def evaluated(
+    tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The base evaluation of the tiny model."""
+    from holdfast.config import Evaluation
+    from holdfast.jobs import Evaluate
+
+    job = Evaluate(model=tiny_model, data=tiny_data, evaluation=Evaluation(**EVALUATION))
+    return run_stage(job, tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture(scope="session")
+def train_job(tiny_model: ModelRef, tiny_data: DataRef, evaluated: Path) -> Callable[..., Any]:
+    """A Train job from a stage's config; `every` is the evaluation's."""
+    from holdfast.config import Evaluation
+    from holdfast.jobs import Train
+
+    def make(stage: dict[str, Any], start: ModelRef = tiny_model, every: float = 1000, seed: int = 0) -> Train:
+        evaluation = Evaluation(**{**EVALUATION, "every": every})
+        reference = FileRef(path=evaluated / "drift.parquet", digest="tiny")
+        return Train(stage=stage, start=start, data=tiny_data, reference=reference, evaluation=evaluation, seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def schooled(
+    train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> ModelRef:
+    """The tiny model after it has learned what an answer looks like, so that its samples earn different rewards."""
+    trainer = {
+        "max_steps": 50,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+    }
+    stage = {"method": "sft", "source": "answers", "freeze": [], "trainer": trainer}
+    out = run_stage(train_job(stage), tmp_path_factory.mktemp("schooled"))
+    return ModelRef(path=str(out / "checkpoints" / "step-000050"), digest="schooled", step=50)

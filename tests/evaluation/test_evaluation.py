@@ -1,0 +1,167 @@
+"""Measuring the tiny model: the same twice, whatever the batch, no drift from itself, samples with their provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from holdfast.artifacts import DataRef, ModelRef
+from holdfast.benchmarks.catalog import grade
+from holdfast.config import Evaluation, Rollouts, SelfReasoning
+from holdfast.data.shards import read_questions
+from holdfast.evaluation.drift import divergence
+from holdfast.evaluation.evaluate import measurement
+from holdfast.evaluation.exam import Exam
+from holdfast.evaluation.generate import Reader, Sampling, answer, generate, score
+from holdfast.evaluation.sampling import Drawn, with_answer
+from holdfast.jobs import Evaluate, Sample
+from holdfast.models.load import load_model, load_processor
+
+
+@pytest.fixture(scope="module")
+def model(schooled: ModelRef) -> Any:
+    return load_model(schooled)
+
+
+@pytest.fixture(scope="module")
+def exam(schooled: ModelRef, tiny_data: DataRef) -> Exam:
+    return Exam(tiny_data, Evaluation(batch_size=5, max_new_tokens=16, drift_prompts=4), load_processor(schooled))
+
+
+def test_an_evaluation_is_the_same_twice(model: Any, exam: Exam, tmp_path: Path) -> None:
+    first, second = (exam.sit(model, tmp_path / name) for name in ("a.parquet", "b.parquet"))
+    assert first == second
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_record_carries_the_graders_verdict(model: Any, exam: Exam, tmp_path: Path) -> None:
+    exam.sit(model, tmp_path / "records.parquet")
+    rows = pq.read_table(tmp_path / "records.parquet").to_pylist()
+    assert len(rows) == 6 + 5 + 5
+    for row, question in zip(rows, exam.questions, strict=True):
+        verdict = grade(question.grader, row["completion"], question.answer)
+        assert (row["parsed"], row["correct"], row["score"]) == verdict
+        assert row["role"] == ("target" if question.benchmark == "jigsaw" else "prior")
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(model: Any, exam: Exam) -> None:
+    alone = Reader(exam.reader.processor, 1)
+    ours = score(model, exam.reader, exam.prompts, exam.references)
+    theirs = score(model, alone, exam.prompts, exam.references)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+def test_scores_are_those_of_the_whole_sequence_in_one_plain_forward_pass(model: Any, exam: Exam) -> None:
+    prompt, reference = exam.prompts[0], torch.tensor(exam.references[0])
+    inputs = {name: value[None] if value.ndim == 1 else value for name, value in prompt.items()}
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], reference[None]], 1)
+    for name in ("attention_mask", "mm_token_type_ids"):
+        extra = torch.full((1, len(reference)), int(name == "attention_mask"))
+        inputs[name] = torch.cat([inputs[name], extra], 1)
+    with torch.inference_mode():
+        logprobs = model(**inputs).logits[0].log_softmax(-1)[-len(reference) - 1 : -1]
+    expected = logprobs.gather(-1, reference[:, None])[:, 0]
+    found = score(model, exam.reader, exam.prompts[:1], exam.references[:1])[0].logprobs
+    assert torch.allclose(found, expected, atol=1e-2)
+
+
+def test_an_answer_recognised_without_decoding_is_what_decoding_writes(model: Any, exam: Exam) -> None:
+    decoded = [ids for [ids] in generate(model, exam.reader, exam.prompts, Sampling(16))]
+    recognised, scored = answer(model, exam.reader, exam.prompts, decoded, 16)
+    assert recognised == decoded
+    assert sum(item.greedy for item in scored) >= len(decoded) - 1
+
+
+def test_samples_follow_their_seed_and_leave_torchs_random_state_alone(model: Any, exam: Exam) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, again, other = (
+        generate(model, exam.reader, exam.prompts[:6], Sampling(16, 1.0, 2, seed)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(
+    evaluated: Path, train_job: Callable, schooled: ModelRef, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    assert json.loads((evaluated / "result.json").read_text())["metrics"]["kl/target"] == pytest.approx(0, abs=1e-6)
+    job = train_job({"method": "sft", "source": "answers"})
+    measure = measurement(job, tmp_path, load_processor(tiny_model))
+    assert measure(load_model(schooled), 1)["kl/target"] > 0.1
+    assert measure(load_model(tiny_model), 2)["kl/target"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_divergence_of_many_samples_is_the_kl() -> None:
+    torch.manual_seed(0)
+    base, now = (torch.randn(5).double().log_softmax(0) for _ in range(2))
+    drawn = torch.multinomial(base.exp(), 200_000, replacement=True)
+    exact = (base.exp() * (base - now)).sum()
+    assert float(divergence(base[drawn], now[drawn])) == pytest.approx(float(exact), rel=0.03)
+
+
+def test_pass_at_k_grows_with_k(model: Any, schooled: ModelRef, tiny_data: DataRef) -> None:
+    asked = Evaluation(batch_size=8, max_new_tokens=16, pass_at=(1, 4), temperature=2.0)
+    found = Exam(tiny_data, asked, load_processor(schooled)).pass_at(model, seed=0)
+    assert 0 <= found["target/jigsaw/pass_at_1"] <= found["target/jigsaw/pass_at_4"] <= 1
+
+
+@pytest.fixture(scope="module")
+def sample_job(schooled: ModelRef, tiny_data: DataRef) -> Callable[..., Sample]:
+    def make(source: Rollouts | SelfReasoning) -> Sample:
+        evaluation = Evaluation(batch_size=8, max_new_tokens=16)
+        return Sample(source=source, model=schooled, base=schooled, data=tiny_data, evaluation=evaluation)
+
+    return make
+
+
+def test_rollouts_are_graded_filtered_and_know_where_they_come_from(
+    sample_job: Callable, run_stage: Callable, tiny_data: DataRef, tmp_path: Path
+) -> None:
+    everything, correct = (
+        pq.read_table(
+            run_stage(sample_job(Rollouts(arm="rft", keep=keep, per_prompt=8)), tmp_path / keep) / "samples.parquet"
+        ).to_pylist()
+        for keep in ("all", "correct")
+    )
+    questions = {question.id: question for question in read_questions(tiny_data.path / "target-train.parquet")}
+    assert len(everything) == 24 * 8
+    assert correct == [row for row in everything if row["accuracy"] == 1.0]
+    for row in everything:
+        assert row["score"] == grade("jigsaw", row["completion"], questions[row["id"]].answer).score
+        assert (row["model"], row["step"], row["temperature"], row["seed"]) == ("schooled", 50, 1.0, 0)
+
+
+def test_a_source_that_yields_nothing_is_refused_with_a_remedy(
+    sample_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_stage(sample_job(SelfReasoning()), tmp_path)
+    assert ended.value.code == 2
+    assert "source self: none of 24 samples" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+def test_own_reasoning_gets_the_right_answer_and_no_reasoning_gets_none(exam: Exam) -> None:
+    question = exam.target[0]
+    written = "<think> i look </think> <answer> 9 9 </answer>"
+    assert with_answer(Drawn(question, 0, written)) == f"<think> i look </think> <answer> {question.answer} </answer>"
+    assert with_answer(Drawn(question, 0, "<answer> 1 2 3 4 </answer>")) is None
+    assert with_answer(Drawn(question, 0, "<think> </think>")) is None
+
+
+def test_an_evaluation_job_leaves_what_later_stages_are_compared_with(
+    evaluated: Path, tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable, tmp_path: Path
+) -> None:
+    result = json.loads((evaluated / "result.json").read_text())
+    assert {"evaluations/step-000000.parquet", "drift.parquet"} <= result["files"].keys()
+    job = Evaluate.model_validate_json((evaluated / "job.json").read_text())
+    again = json.loads((run_stage(job, tmp_path) / "result.json").read_text())
+    assert again["files"] == result["files"]
+    assert again["metrics"] == result["metrics"]

@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.experiment import load_study
+from flows.walk import in_order
+from holdfast.config import GRPO, SFT, Folder, Rollouts
+from holdfast.errors import UserError
+
+EXPERIMENTS = sorted(Path("experiments").rglob("*.yaml"))
+BUNDLED = Path("experiments/bundled.yaml")
+
+
+def refusal(*overrides: str, file: Path = BUNDLED) -> str:
+    with pytest.raises(UserError) as error:
+        load_study(file, overrides)
+    return str(error.value)
+
+
+def test_there_are_experiments():
+    assert {path.name for path in EXPERIMENTS} >= {"bundled.yaml", "smoke.yaml", "photos.yaml"}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
+def test_every_experiment_is_valid(file: Path):
+    assert load_study(file).name == file.stem
+
+
+def test_the_smoke_study_has_the_arms_of_the_default_study():
+    assert load_study(Path("experiments/smoke.yaml")).arms.keys() == load_study(BUNDLED).arms.keys()
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.e-4", "0.0001", "+1e-4"])
+def test_a_number_in_trainer_arguments_is_a_number_however_it_is_written(tmp_path: Path, text: str):
+    file = tmp_path / "x.yaml"
+    file.write_text(f"name: x\narms: {{a: [{{method: sft, source: answers, trainer: {{learning_rate: {text}}}}}]}}\n")
+    assert load_study(file).arms["a"][0].trainer == {"learning_rate": 1e-4}
+
+
+@given(st.integers(0, 10**6), st.floats(1e-12, 1e12))
+def test_any_number_given_by_set_arrives(steps: int, rate: float):
+    overrides = [f"arms.self.0.trainer.max_steps={steps}", f"arms.self.0.trainer.learning_rate={rate}"]
+    trainer = load_study(BUNDLED, overrides).arms["self"][0].trainer
+    assert (trainer["max_steps"], trainer["learning_rate"]) == (steps, rate)
+
+
+def test_set_changes_one_arm_where_the_file_shares_its_mapping():
+    study = load_study(BUNDLED, ["arms.self.0.trainer.max_steps=7"])
+    assert study.arms["self"][0].trainer["max_steps"] == 7
+    assert study.arms["teacher"][0].trainer["max_steps"] != 7
+
+
+def test_set_reaches_what_the_file_leaves_to_defaults():
+    study = load_study(BUNDLED, ["target.grid=[3,3]", "images={source: folder, path: somewhere}"])
+    assert study.target.grid == (3, 3)
+    assert study.images == Folder(source="folder", path=Path("somewhere"))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("target.gird=[3,3]", "bundled.yaml: target.gird: unknown field (did you mean 'grid'?)"),
+        ("arms.rft.0.trianer.x=1", "arms.rft.0.trianer: unknown field (did you mean 'trainer'?)"),
+        ("evaluation.pause=1", "evaluation.pause: unknown field (known here: every, "),
+        ("prior=[colour]", "prior.0: unknown benchmark 'colour' (did you mean 'color'?)"),
+        ("arms.self.0.source=selfie", "arms.self.0.source: unknown kind 'selfie' (did you mean 'self'?)"),
+        (
+            "arms.self.0.source={kind: self, temprature: 1}",
+            "arms.self.0.source.temprature: unknown field (did",
+        ),
+        ("images={size: 64}", "images: say which kind it is with `source: …`"),
+        ("target.grid=[1,1]", "grid: a puzzle needs at least two pieces"),
+        ("target.grid=[60,60]", "60"),
+        ("model.dtype=fp8", "model.dtype: Input should be 'float32', 'bfloat16', 'float16' or 'auto', not 'fp8'"),
+        ("compute.threads=0", "compute.threads: Input should be greater than 0, not 0"),
+        ("arms.rollouts.0.source.arm=rtf", "arms.rollouts: its source samples 'rtf', which is none of rft, self,"),
+        ("arms.rollouts.0.source.arm=rollouts", "rollouts ← rollouts sample each other"),
+        ("arms.idle=[]", "arms.idle: "),
+        ("arms.rft.3.x=1", "--set arms.rft.3.x=1: '3' is no place in a list of 1"),
+        ("arms.self.0.source.temperature=2", "the file has 'self' where 'temperature' should be found"),
+        ("target", "write FIELD=VALUE"),
+        ("name={", "is not readable as YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(override: str, told: str):
+    assert told in refusal(override)
+
+
+def test_a_missing_file_is_refused_with_those_that_are_there():
+    assert "experiments/bundled.yaml" in refusal(file=Path("experiments/bundeld.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: [", "line 1"),
+        ("just words", "an experiment is a mapping"),
+        ("arms:\n  a: []\n  a: []\n", "the key 'a' stands twice"),
+        ("name: x\n", "arms: this field is required"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, text: str, told: str):
+    (tmp_path / "broken.yaml").write_text(text)
+    message = refusal(file=tmp_path / "broken.yaml")
+    assert "broken.yaml" in message
+    assert told in message
+
+
+def test_reinforcement_comes_first_and_what_it_is_sampled_for_last():
+    study = load_study(BUNDLED)
+    rollouts = SFT(method="sft", source=Rollouts(arm="late"))
+    study = study.model_copy(
+        update={"arms": {"a": study.arms["self"], "b": (rollouts,), "late": (GRPO(method="grpo"),)}}
+    )
+    assert in_order(study) == ["late", "a", "b"]

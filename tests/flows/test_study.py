@@ -1,0 +1,132 @@
+"""A whole study through the command line: real processes, a real server, DVC and MLflow in a repository of its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.command import app
+from holdfast.artifacts import ModelRef
+from tasks.tracking import Store
+
+SFT = {"max_steps": 2, "per_device_train_batch_size": 4}
+ROLLOUTS = {"kind": "rollouts", "arm": "rft", "keep": "all", "per_prompt": 1}
+STUDY = {
+    "name": "tiny",
+    "target": {"train": 8, "validation": 2, "test": 4},
+    "prior": [{"benchmark": "color", "questions": 4}],
+    "arms": {
+        "rft": [{"method": "grpo", "trainer": {**SFT, "num_generations": 4, "max_completion_length": 16}}],
+        "rollouts": [
+            {
+                "method": "sft",
+                "source": {"kind": "rollouts", "arm": "rft", "keep": "all", "per_prompt": 1},
+                "trainer": SFT,
+            }
+        ],
+        "twice": [
+            {"method": "sft", "source": "answers", "trainer": SFT},
+            {"method": "sft", "source": "answers", "trainer": SFT},
+        ],
+    },
+    "evaluation": {"every": 1, "max_new_tokens": 16, "drift_prompts": 2},
+    "compute": {"device": "cpu"},
+}
+
+
+class Ended(NamedTuple):
+    code: int
+    table: str
+    told: str
+
+
+class Repository(NamedTuple):
+    root: Path
+    first: Ended
+    second: Ended
+
+
+def holdfast(root: Path, places: str, *arguments: str) -> Ended:
+    # Room for stages is shared by a machine's studies, through locks in its directory for temporary files.
+    environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "COLUMNS": "160", "TMPDIR": places}
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "flows", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Repository:
+    """A study that is run, then run again with an arm that cannot work: a random model does not reason."""
+    root = tmp_path_factory.mktemp("repository")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
+    (root / "tiny.yaml").write_text(yaml.safe_dump({**STUDY, "model": {"path": tiny_model.path}}))
+    with tempfile.TemporaryDirectory(prefix="hf") as places:
+        first = holdfast(root, places, "study", "tiny.yaml")
+        second = holdfast(root, places, "study", "tiny.yaml", "--set", "arms.self=[{method: sft, source: self}]")
+    return Repository(root, first, second)
+
+
+@pytest.fixture
+def store(studied: Repository, monkeypatch: pytest.MonkeyPatch) -> Store:
+    # MLflow leaves the store that a process opened in its environment.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Store(studied.root)
+
+
+def test_a_study_ends_with_its_table_and_report(studied: Repository):
+    code, table, told = studied.first
+    assert code == 0, told
+    for name in ("base", "rft", "rollouts", "twice"):
+        assert name in table
+    assert Path(table.split("Report: ")[1].strip()).is_file()
+    assert "To do: 7 of 7 stages" in told
+
+
+def test_the_same_study_again_finds_every_stage(studied: Repository):
+    lines = studied.second.told.splitlines()
+    for name in ("rft", "rollouts sample", "rollouts", "twice", "twice 1"):
+        assert f"{name}: found" in lines
+
+
+def test_an_arm_that_fails_leaves_the_others_a_report_and_ends_with_code_1(studied: Repository):
+    code, table, told = studied.second
+    assert code == 1
+    assert "rollouts" in table
+    assert "holdfast: self failed: source self: none of 8 samples" in told
+    assert "Traceback" not in told
+
+
+def test_every_stage_is_a_finished_child_of_its_study(store: Store):
+    runs = store.search("attributes.status = 'FINISHED'")
+    study = next(run for run in runs if run.data.tags["holdfast.kind"] == "study")
+    stages = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+    kinds = sorted(run.data.tags["holdfast.kind"] for run in stages)
+    assert kinds == ["check", "compare", "data", "data", "evaluate", "train", "train", "train", "train"]
+    assert {"report.html", "summary.json", "stages.json"} <= {p.name for p in store.artifacts(study).iterdir()}
+    assert "report.html" in study.data.tags["mlflow.note.content"]
+
+
+def test_samples_became_a_version_of_the_data(studied: Repository):
+    files = yaml.safe_load((studied.root / "data.dvc").read_text())["meta"]["files"]
+    assert sum("samples-" in name for name in files) == 1
+
+
+def test_nothing_is_left_running(store: Store):
+    assert not store.search("attributes.status = 'RUNNING'")
+
+
+def test_results_can_be_shown_afterwards(studied: Repository, store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(studied.root)
+    assert CliRunner().invoke(app, ["report", "tiny"]).exit_code == 0
+    trained = store.search("tags.`holdfast.kind` = 'train'")[0].info.run_id
+    shown = CliRunner().invoke(app, ["show", trained])
+    assert "target/jigsaw/score" in shown.output

@@ -1,0 +1,133 @@
+"""The bundled model: real classes, the same every time, and lessons that say what the scenes show."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from holdfast.artifacts import ModelRef, directory_digest
+from holdfast.benchmarks import catalog
+from holdfast.config import Recipe
+from holdfast.data.conversations import messages, pictures
+from holdfast.errors import UserError
+from holdfast.journal import Journal
+from holdfast.models import bundled
+from holdfast.models.adapt import freeze
+from holdfast.models.captions import captions
+from holdfast.models.load import load_model, load_processor, placeholder_ids
+from holdfast.models.processor import build_processor
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A curriculum that takes seconds."""
+    for name in ("WARM_UPS", "QUESTIONS", "CAPTIONS", "FORMS"):
+        monkeypatch.setattr(bundled, name, 12)
+    return Recipe(warmup_steps=2, steps=2, batch_size=8, threads=1)
+
+
+def test_building_twice_gives_the_same_bytes(short, tmp_path):
+    digests = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        bundled.build_base(short, 0, tmp_path / name, Journal(tmp_path / name))
+        digests.append(directory_digest(tmp_path / name / "model"))
+    assert digests[0] == digests[1]
+
+
+def test_the_checkpoint_is_one_that_the_auto_classes_load(tiny_model):
+    model = AutoModelForImageTextToText.from_pretrained(tiny_model.path)
+    processor = AutoProcessor.from_pretrained(tiny_model.path)
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+    assert type(processor).__name__ == "Qwen2_5_VLProcessor"
+    assert model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+
+
+def test_the_default_model_has_about_a_million_parameters(processor):
+    parameters = sum(p.numel() for p in bundled.build_model(processor).parameters())
+    assert 0.9e6 < parameters < 1.2e6
+
+
+def test_the_vocabulary_is_the_same_every_time_and_tags_are_single_tokens(processor):
+    again = build_processor()
+    assert again.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    text = "<think> cell 3 red circle </think> <answer> red </answer>"
+    ids = processor.tokenizer(text)["input_ids"]
+    assert processor.tokenizer.decode(ids) == text
+    assert len(ids) < 16
+
+
+def test_a_lesson_is_the_conversation_that_the_processor_makes(processor):
+    """The builder joins tokens and images itself, so it must agree with the processor's own path."""
+    model = bundled.build_model(processor, hidden=64, layers=1)
+    lesson = next(bundled._lessons(model, processor, seed=0))
+    question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
+    text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=text, images=pictures(question), return_tensors="pt")
+    prompt = int((lesson.labels == bundled.IGNORED).sum())
+    assert lesson.ids[:prompt].tolist() == inputs["input_ids"][0].tolist()
+    assert processor.decode(lesson.ids[prompt:]) == question.reference + "<|im_end|>"
+
+
+def test_the_loss_of_lessons_is_the_models_own(processor):
+    """Precomputed images and positions must give what the whole model gives."""
+    torch.manual_seed(0)
+    model = bundled.build_model(processor, hidden=64, layers=1).eval()
+    lesson = next(bundled._lessons(model, processor, seed=0))
+    question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
+    features = processor.image_processor(images=pictures(question), return_tensors="pt")
+    ids = lesson.ids[None]
+    types = (ids == processor.image_token_id).int()
+    whole = model(input_ids=ids, labels=lesson.labels[None], mm_token_type_ids=types, **features).loss
+    assert torch.allclose(bundled._loss(model, [lesson]), whole, rtol=1e-5)
+
+
+def test_padding_changes_no_lesson(processor):
+    model = bundled.build_model(processor, hidden=64, layers=1).eval()
+    lessons = list(islice(bundled._lessons(model, processor, seed=0), 3))
+    together = bundled._token_losses(model, lessons)
+    apart = torch.cat([bundled._token_losses(model, [lesson]) for lesson in lessons])
+    assert torch.allclose(together, apart, atol=1e-5)
+
+
+def test_captions_name_every_thing_and_every_piece():
+    cells, boxes, shuffled = islice(captions(3, seed=0), 3)
+    assert cells.text.count("cell") == 4
+    assert boxes.prompt == "Where is everything?"
+    assert sorted(shuffled.text.split()[2::3]) == ["ground", "ground", "sky", "sky"]
+
+
+def test_placeholders_are_never_generated(tiny_model):
+    model = load_model(tiny_model)
+    assert model.generation_config.suppress_tokens == placeholder_ids(model.config)
+    assert len(model.generation_config.suppress_tokens) == 4
+
+
+def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=r"model.path: .* holds no config.json"):
+        load_model(ModelRef(path=str(tmp_path), digest=""))
+
+
+def test_a_model_that_takes_no_images_is_refused(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    with pytest.raises(UserError, match="gpt2 model and takes no images"):
+        load_model(ModelRef(path=str(tmp_path), digest=""))
+
+
+def test_frozen_words_stop_learning_and_unknown_ones_are_refused(processor):
+    model = bundled.build_model(processor, hidden=64, layers=1)
+    freeze(model, ("visual",))
+    assert not any(p.requires_grad for p in model.model.visual.parameters())
+    assert all(p.requires_grad for p in model.model.language_model.parameters())
+    with pytest.raises(UserError, match="no parameter's name contains `vision_tower`"):
+        freeze(model, ("vision_tower",))
+    with pytest.raises(UserError, match="every parameter is frozen"):
+        freeze(model, ("model",))
+
+
+def test_the_processor_pads_on_the_left(tiny_model):
+    assert load_processor(tiny_model).tokenizer.padding_side == "left"

@@ -1,0 +1,131 @@
+"""What is left when the whole study is killed, and what Prefect does when only a child is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
+from test_stages import history, job, statuses, use, wait_for
+
+from holdfast.config import Study
+from holdfast.errors import UserError
+from tasks import launch
+from tasks.memory import stage_key
+from tasks.stages import Attempt, Context, StageRun, run_stage
+from tasks.studies import study_run
+from tasks.tracking import open_store
+
+STUDY_IN_ITS_OWN_PROCESS = """
+import sys
+from pathlib import Path
+from holdfast.config import Study
+from tasks import launch, slots
+from tasks import launch
+from tasks.memory import stage_key
+from tasks.stages import Attempt, Context
+from tasks.studies import study_run
+from test_stages import job
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    launch.PRELOAD, launch.ENTRY, slots.PLACE = [], "stage_entries:slow_steps", root / "slots"
+    study = Study.model_validate_json(sys.argv[2])
+    with study_run(root, study) as run_id:
+        Attempt(job(root), Context(root=root, study=study, study_run=run_id), "answers", 0).run()
+"""
+
+
+@pytest.fixture
+def killed_study(root: Path, study: Study) -> list[int]:
+    """A study that was killed in the middle of a stage; the ids of its processes."""
+    script = root / "killed_study.py"
+    script.write_text(STUDY_IN_ITS_OWN_PROCESS)
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    command = [sys.executable, str(script), str(root), study.model_dump_json()]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    journals = root / "mlruns" / "work"
+    wait_for(lambda: any('"step": 4' in file.read_text() for file in journals.glob("*.partial/metrics.jsonl")))
+    family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    process.kill()
+    process.wait()
+    return family
+
+
+def test_a_killed_study_takes_its_stages_along_and_the_next_one_continues(killed_study, root, study):
+    assert len(killed_study) >= 2
+    wait_for(lambda: not any(map(_lives, killed_study)), 30.0)
+    store = open_store(root)
+    orphans = store.search("attributes.status = 'RUNNING'")
+    assert len(orphans) == 2
+
+    with study_run(root, study) as run_id:
+        assert {store.client.get_run(orphan.info.run_id).info.status for orphan in orphans} == {"KILLED"}
+        context = Context(root=root, study=study, study_run=run_id)
+        done = Attempt(job(root), context, "answers", 0).run()
+    assert done.run_id in {orphan.info.run_id for orphan in orphans}
+    assert history(context, done.run_id)["train/loss"] == [0, 1, 2, 3, 4, 5, 6]
+    steps = [
+        line["step"] for line in map(json.loads, (done.path / "metrics.jsonl").open()) if "train/loss" in str(line)
+    ]
+    assert steps == [0, 1, 2, 3, 4, 5, 6]
+    assert store.search("attributes.status = 'RUNNING'") == []
+
+
+def test_runs_of_a_living_process_are_not_reaped(context):
+    assert open_store(context.root).reap() == []
+    assert open_store(context.root).client.get_run(context.study_run).info.status == "RUNNING"
+
+
+def test_a_process_that_took_over_the_id_of_a_dead_one_does_not_keep_its_run(context):
+    open_store(context.root).tag(context.study_run, {"holdfast.started": "1"})
+    assert open_store(context.root).reap() == [context.study_run]
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_study_ends_as_its_flow_does(root, study, error, status):
+    with pytest.raises(error), study_run(root, study) as run_id:
+        raise error("no more")
+    ended = open_store(root).client.get_run(run_id)
+    assert ended.info.status == status
+    assert ended.data.tags["holdfast.error"] == "no more"
+
+
+@pytest.fixture(scope="module")
+def prefect_server():
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def test_prefect_retries_a_killed_stage(prefect_server, context, monkeypatch):
+    @flow
+    def one_stage() -> StageRun:
+        return run_stage.submit(job(context.root), context, "answers").result()
+
+    use(monkeypatch, "killed_once")
+    done = one_stage()
+    assert history(context, done.run_id)["train/loss"] == [0, 1, 2, 3, 4, 5, 6]
+    assert statuses(context) == ["FINISHED"]
+
+
+def test_prefect_does_not_retry_a_fault_of_the_user(prefect_server, context, monkeypatch):
+    @flow
+    def one_stage() -> StageRun:
+        return run_stage.submit(job(context.root), context, "answers").result()
+
+    use(monkeypatch, "user_error")
+    with pytest.raises(UserError):
+        one_stage()
+    log = launch.work_place(context.root) / f"{stage_key(job(context.root))}.partial" / "log.txt"
+    assert log.read_text().count("asked") == 1
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

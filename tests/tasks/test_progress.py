@@ -1,0 +1,55 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from tasks import progress
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=written, width=120))
+    return written
+
+
+def test_without_a_terminal_an_evaluation_is_one_line(plain):
+    with progress.shown(), progress.running("grpo") as show:
+        show([{"done": 10, "total": 100, "shown": {"reward": 1.25}}])
+        show([{"step": 10, "metrics": {"target/jigsaw/score": 0.5, "prior/mean/accuracy": 0.9, "train/lr": 1.0}}])
+    lines = plain.getvalue().splitlines()
+    assert lines[0] == "grpo: started"
+    assert lines[1].startswith("grpo: 10/100  0:00")
+    assert lines[1].endswith("reward 1.25  score 0.5  prior 0.9")
+    assert lines[2].startswith("grpo: done after")
+    assert len(lines) == 3
+
+
+def test_a_stage_that_ends_with_an_error_is_not_called_done(plain):
+    with pytest.raises(RuntimeError), progress.running("grpo"):
+        raise RuntimeError
+    assert "grpo: stopped after" in plain.getvalue()
+
+
+def test_time_left_follows_the_pace_since_the_first_sign_of_progress(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    row = progress.Row("answers")
+    clock[0] = 100.0
+    row.take([{"done": 50, "total": 110, "shown": {}}])
+    assert row.left() == ""
+    clock[0] = 110.0
+    row.take([{"done": 60, "total": 110, "shown": {}}])
+    assert row.left() == "0:50 left"
+
+
+def test_names_of_arms_are_not_read_as_markup(plain):
+    progress.found("[bold]x[/bold]")
+    assert plain.getvalue() == "[bold]x[/bold]: found\n"
+
+
+def test_a_terminal_shows_a_row_for_every_running_stage(plain):
+    with progress.running("one"), progress.running("two") as show:
+        show([{"done": 1, "total": 2, "shown": {}}])
+        assert progress._table().row_count == 2
+    assert progress._table().row_count == 0

@@ -1,0 +1,83 @@
+import os
+import time
+
+import pytest
+
+from tasks.recording import Recorder, leaves
+from tasks.studies import study_run
+from tasks.tracking import open_store
+from tasks.usage import EVERY, Usage
+
+
+def test_the_leaves_of_a_config_are_its_parameters():
+    config = {
+        "evaluation": {"every": 0.25, "pass_at": [1, 4]},
+        "arms": {"self": [{"method": "sft", "lora": None}]},
+        "trainer": {},
+        "name": "bundled",
+    }
+    assert leaves(config) == {
+        "evaluation.every": "0.25",
+        "evaluation.pass_at": "[1, 4]",
+        "arms.self.0.method": "sft",
+        "arms.self.0.lora": "null",
+        "trainer": "{}",
+        "name": "bundled",
+    }
+
+
+def test_very_long_parameters_and_odd_names_are_accepted(root, study):
+    store = open_store(root)
+    with study_run(root, study) as run_id:
+        pass
+    other = store.begin("other", "long", {})
+    store.params(other, leaves({"text_config": "x" * 10_000, "odd$name": {"a": 1}} | {f"p{i}": i for i in range(150)}))
+    params = store.client.get_run(other).data.params
+    assert len(params["text_config"]) == 6000
+    assert params["odd_name.a"] == "1"
+    assert len(params) == 152
+    assert store.client.get_run(run_id).data.params["arms.answers.0.source.kind"] == "answers"
+
+
+def test_lines_that_come_again_are_logged_once_by_another_recorder_too(root, study):
+    store = open_store(root)
+    lines = [{"step": s, "metrics": {"train/loss": 1.0 / s}, "time": 100.0 + s} for s in (1, 2, 3)]
+    with study_run(root, study) as run_id:
+        Recorder(store, run_id, None).lines(lines[:2])
+        repeated = Recorder(store, run_id, None)
+        repeated.lines([{**line, "time": time.time()} for line in lines])
+        repeated.lines(lines)
+    assert [m.step for m in store.client.get_metric_history(run_id, "train/loss")] == [1, 2, 3]
+
+
+def test_more_metrics_than_mlflow_takes_at_once_are_all_logged(root, study):
+    store = open_store(root)
+    lines = [{"step": s, "metrics": {f"train/m{i}": 1.0 for i in range(15)}, "time": 1.0} for s in range(100)]
+    with study_run(root, study) as run_id:
+        Recorder(store, run_id, None).lines(lines)
+    assert len(store.logged(run_id)) == 1500
+
+
+@pytest.fixture
+def usage(monkeypatch: pytest.MonkeyPatch) -> Usage:
+    """Of this process, and due for a sample."""
+    usage = Usage(os.getpid(), "")
+    usage.last -= EVERY
+    return usage
+
+
+def test_what_a_stage_uses_is_sampled_every_few_seconds(usage):
+    (line,) = usage.new()
+    assert line["system"]["system/memory_usage_megabytes"] > 20
+    assert line["system"]["system/cpu_utilization_percentage"] > 0
+    assert usage.new() == []
+
+
+def test_samples_of_use_continue_after_an_interruption(root, study):
+    store = open_store(root)
+    line = {"system": {"system/memory_usage_megabytes": 5.0}, "time": 1.0}
+    with study_run(root, study) as run_id:
+        Recorder(store, run_id, None).lines([line, line])
+        Recorder(store, run_id, None).lines([line])
+    history = store.client.get_metric_history(run_id, "system/memory_usage_megabytes")
+    assert [m.step for m in history] == [0, 1, 2]

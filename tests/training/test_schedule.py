@@ -1,0 +1,109 @@
+"""When a training is measured, how long it is, and in which order it sees its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.config import GRPO, SFT, Evaluation
+from holdfast.errors import UserError
+from holdfast.training.arguments import OURS, length, trainer_config
+from holdfast.training.progress import schedule
+from holdfast.training.resume import last_complete, mark_complete
+from holdfast.training.rows import order
+
+MACHINE = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False}
+
+
+def sft(**trainer: Any) -> SFT:
+    return SFT(method="sft", source="answers", trainer=trainer)
+
+
+def grpo(**trainer: Any) -> GRPO:
+    return GRPO(method="grpo", trainer=trainer)
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "period", "expected"),
+    [
+        (0.25, 400, 1, [100, 200, 300, 400]),
+        (0.25, 10, 1, [3, 5, 8, 10]),
+        (100, 250, 1, [100, 200, 250]),
+        (0.5, 6, 4, [4, 6]),
+        (1000, 6, 1, [6]),
+        (0.1, 3, 1, [1, 2, 3]),
+    ],
+)
+def test_a_training_is_measured_at_every_share_and_at_its_end(
+    every: float, steps: int, period: int, expected: list[int]
+) -> None:
+    assert schedule(every, steps, period) == expected
+
+
+@given(st.floats(0.01, 50), st.integers(1, 60), st.integers(1, 5))
+def test_every_measured_step_but_the_last_can_be_resumed_from(every: float, steps: int, period: int) -> None:
+    measured = schedule(every, steps, period)
+    assert measured[-1] == steps
+    assert all(step % period == 0 and 0 < step < steps for step in measured[:-1])
+
+
+@given(st.integers(1, 20), st.integers(0, 70), st.integers(0, 3))
+def test_the_order_shows_every_row_once_before_any_twice(rows: int, wanted: int, seed: int) -> None:
+    wanted = max(1, wanted)
+    places = order(rows, wanted, seed)
+    assert len(places) == wanted
+    for start in range(0, wanted, rows):
+        part = places[start : start + rows]
+        assert len(set(part)) == len(part)
+    assert places == order(rows, wanted, seed)
+
+
+def test_max_steps_and_epochs_lead_to_the_same_length() -> None:
+    batch = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    by_steps = trainer_config(sft(max_steps=9, **batch), Evaluation(), MACHINE)
+    by_epochs = trainer_config(sft(num_train_epochs=3, **batch), Evaluation(), MACHINE)
+    assert length(by_steps, 24) == length(by_epochs, 24) == (9, 72, 1)
+
+
+def test_grpo_takes_its_prompts_by_generation_and_resumes_between_generations() -> None:
+    batch = {"per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2, "num_iterations": 2}
+    config = trainer_config(grpo(max_steps=10, **batch), Evaluation(), MACHINE)
+    assert length(config, 24) == (10, 3 * 4, 4)
+
+
+def test_a_learning_rate_that_yaml_reads_as_text_is_a_number() -> None:
+    assert trainer_config(sft(learning_rate="1e-4"), Evaluation(), MACHINE).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (sft(max_step=3), "trainer.max_step is no argument of TRL's SFTConfig; did you mean max_steps?"),
+        (sft(learning_rate="fast"), "trainer.learning_rate: `fast` is no number"),
+        (sft(max_steps="many"), "trainer.max_steps: `many` is no number"),
+        (sft(hub_model_id="x"), "trainer.hub_model_id is set by holdfast"),
+        (grpo(per_device_train_batch_size=6, num_generations=4), "must be divisible by num_generations"),
+        *((sft(**{name: 1}), f"trainer.{name} is set by holdfast") for name in OURS),
+    ],
+)
+def test_arguments_that_trl_or_holdfast_cannot_take_are_refused_by_name(stage: SFT | GRPO, words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        trainer_config(stage, Evaluation(), MACHINE)
+    assert words in str(refused.value)
+
+
+def test_the_newest_checkpoint_without_missing_bytes_is_taken(tmp_path: Path) -> None:
+    assert last_complete(tmp_path) is None
+    for step in (5, 10, 20, 30):
+        place = tmp_path / f"checkpoint-{step}"
+        place.mkdir()
+        (place / "optimizer.pt").write_bytes(b"x" * 100)
+        if step != 30:
+            mark_complete(place, 1.0)
+    (tmp_path / "checkpoint-20" / "optimizer.pt").write_bytes(b"x" * 99)
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-10"
+    assert not (tmp_path / "checkpoint-30").exists()

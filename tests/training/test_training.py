@@ -1,0 +1,238 @@
+"""Training on the tiny model: what moves, what stays, what is learned, and that interruption leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from holdfast.artifacts import ModelRef
+from holdfast.jobs import Train
+from holdfast.journal import Journal, read_lines
+from holdfast.models.load import load_model, load_processor
+from holdfast.training.progress import Keeper
+from holdfast.training.train import build
+
+SFT = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": "1e-3"}
+GRPO = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "learning_rate": 1e-3,
+    "max_completion_length": 16,
+    "beta": 0.05,
+}
+
+
+def sft(**trainer: Any) -> dict[str, Any]:
+    return {"method": "sft", "source": "answers", "trainer": {**SFT, **trainer}}
+
+
+def grpo(**trainer: Any) -> dict[str, Any]:
+    return {"method": "grpo", "trainer": {**GRPO, **trainer}}
+
+
+def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
+    return load_file(out / "checkpoints" / f"step-{step:06d}" / "model.safetensors")
+
+
+def trainer_of(job: Train, out: Path) -> Any:
+    out.mkdir(exist_ok=True)
+    processor = load_processor(job.start)
+    return build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
+
+
+@pytest.mark.parametrize("stage", [sft(), grpo()], ids=["sft", "grpo"])
+def test_training_moves_every_free_parameter_and_no_frozen_one(
+    stage: dict[str, Any], schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    out = run_stage(train_job(stage, schooled), tmp_path)
+    before, after = load_file(Path(schooled.path) / "model.safetensors"), weights(out)
+    for name in before:
+        assert torch.equal(before[name], after[name]) == ("visual" in name), name
+
+
+def test_a_stage_leaves_checkpoints_records_metrics_and_digests(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    out = run_stage(train_job(grpo(), schooled, every=2), tmp_path)
+    result = json.loads((out / "result.json").read_text())
+    assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [2, 4]
+    assert {"target/jigsaw/score", "prior/mean/accuracy", "forgetting/mean", "kl/target"} <= result["metrics"].keys()
+    assert {"evaluations/step-000002.parquet", "evaluations/step-000004.parquet"} <= result["files"].keys()
+    assert not any(name.startswith("trainer/") for name in result["files"])
+    table = pq.read_table(out / "completions.parquet")
+    assert set(table.column_names) == {"step", "id", "prompt", "completion", "score", "accuracy", "format"}
+    assert sorted(set(table["step"].to_pylist())) == [0, 1, 2, 3]
+    assert len(table) == 4 * 8
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        sft(),
+        {**sft(), "lora": {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}},
+        grpo(),
+        grpo(num_iterations=2),
+        grpo(gradient_accumulation_steps=2, steps_per_generation=4),
+    ],
+    ids=["sft", "sft-lora", "grpo", "grpo-reusing", "grpo-ahead"],
+)
+def test_an_interrupted_training_ends_with_the_same_bits_as_an_uninterrupted_one(
+    stage: dict[str, Any], schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    stage = {**stage, "trainer": {**stage["trainer"], "max_steps": 6}}
+    job = train_job(stage, schooled, every=2)
+    whole = run_stage(job, tmp_path / "whole")
+    broken = interrupted(job, tmp_path / "broken", at=4)
+    run_stage(job, broken)
+    kept = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert kept == sorted(path.name for path in (broken / "checkpoints").iterdir())
+    for name in kept:
+        file = "adapter_model.safetensors" if "lora" in stage else "model.safetensors"
+        ours, theirs = (load_file(out / "checkpoints" / name / file) for out in (whole, broken))
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == [], name
+    assert recorded(whole) == recorded(broken)
+    assert json.loads((broken / "result.json").read_text())["notes"]["resumed_at"] > 0
+    if stage["method"] == "grpo":
+        assert pq.read_table(whole / "completions.parquet") == pq.read_table(broken / "completions.parquet")
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing of the stage runs after it."""
+
+
+def interrupted(job: Train, out: Path, at: int) -> Path:
+    """A stage that dies at a measurement, after checkpoints at the steps before."""
+    from holdfast.evaluation.evaluate import measurement
+    from holdfast.training.train import train
+
+    out.mkdir()
+    processor = load_processor(job.start)
+    measure = measurement(job, out, processor)
+
+    def until(model: Any, step: int) -> dict[str, float]:
+        if step >= at:
+            raise Killed
+        return measure(model, step)
+
+    with pytest.raises(Killed):
+        train(job, processor, out, Journal(out), until)
+    return out
+
+
+def recorded(out: Path) -> list[dict[str, Any]]:
+    """Everything logged but what a clock said."""
+    lines = [line for line in read_lines(out / "metrics.jsonl") if "metrics" in line]
+    for line in lines:
+        del line["time"]
+        line["metrics"].pop("train/step_time", None)
+    return lines
+
+
+def test_a_half_written_checkpoint_is_skipped_for_the_one_before(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job({**sft(max_steps=6)}, schooled, every=2)
+    whole = run_stage(job, tmp_path / "whole")
+    broken = interrupted(job, tmp_path / "broken", at=6)
+    last = broken / "trainer" / "checkpoint-4" / "optimizer.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    run_stage(job, broken)
+    assert json.loads((broken / "result.json").read_text())["notes"]["resumed_at"] == 2
+    assert all(torch.equal(value, weights(broken, 6)[name]) for name, value in weights(whole, 6).items())
+    assert recorded(whole) == recorded(broken)
+
+
+def test_accumulated_steps_learn_the_same_as_one_batch(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    whole = run_stage(train_job(sft(per_device_train_batch_size=8, max_grad_norm=0.0), schooled), tmp_path / "whole")
+    parts = run_stage(
+        train_job(sft(per_device_train_batch_size=2, gradient_accumulation_steps=4, max_grad_norm=0.0), schooled),
+        tmp_path / "parts",
+    )
+    start = load_file(Path(schooled.path) / "model.safetensors")
+    for name, value in weights(whole).items():
+        moved = (value - start[name]).norm()
+        assert (value - weights(parts)[name]).norm() <= 0.02 * moved + 1e-9, name
+
+
+def test_only_completion_tokens_are_learned(train_job: Callable, tmp_path: Path) -> None:
+    trainer = trainer_of(train_job(sft()), tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    tokenizer = trainer.processing_class.tokenizer
+    for labels in batch["labels"]:
+        text = tokenizer.decode(labels[labels != -100])
+        assert text.startswith("<answer>")
+        assert text.endswith("</answer><|im_end|>\n")
+
+
+def test_every_arm_sees_the_same_prompts_and_images(train_job: Callable, tmp_path: Path) -> None:
+    supervised = trainer_of(train_job(sft()), tmp_path / "sft").train_dataset
+    reinforced = trainer_of(train_job(grpo()), tmp_path / "grpo").train_dataset
+    for ours, theirs in zip(supervised.select(range(8)), reinforced.select(range(8)), strict=True):
+        assert ours["prompt"] == theirs["prompt"]
+        assert [image.tobytes() for image in ours["images"]] == [image.tobytes() for image in theirs["images"]]
+
+
+def test_a_lora_adapter_gives_the_same_logits_when_it_is_loaded_again(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    stage = {**sft(learning_rate=1e-2), "lora": {"r": 4, "target_modules": "all-linear"}}
+    out = run_stage(train_job(stage, schooled), tmp_path)
+    place = out / "checkpoints" / "step-000004"
+    assert not (place / "model.safetensors").exists()
+    adapter = load_file(place / "adapter_model.safetensors")
+    assert adapter
+    assert not any("visual" in name for name in adapter)
+    logged = json.loads((out / "result.json").read_text())["metrics"]["prior/color/logprob"]
+    again = ModelRef(path=str(place), digest="lora", adapter_of=schooled)
+    assert logged == pytest.approx(measured_logprob(train_job(stage, schooled), again), abs=1e-5)
+
+
+def measured_logprob(job: Train, ref: ModelRef) -> float:
+    from holdfast.evaluation.exam import Exam
+
+    exam = Exam(job.data, job.evaluation, load_processor(ref))
+    out = Path(ref.path).parent / "again.parquet"
+    return exam.sit(load_model(ref), out)["prior/color/logprob"]
+
+
+def test_the_kl_reference_of_a_second_stage_is_the_model_it_starts_from(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    lora = {**sft(learning_rate=1e-2), "lora": {"r": 4, "target_modules": "all-linear"}}
+    out = run_stage(train_job(lora, schooled), tmp_path / "first")
+    merged = ModelRef(path=str(out / "checkpoints" / "step-000004"), digest="lora", adapter_of=schooled)
+    trainer = trainer_of(train_job(grpo(), merged), tmp_path / "second")
+    start = trainer.model.state_dict()
+    reference = trainer.ref_model.state_dict()
+    assert all(torch.equal(start[name], reference[name]) for name in start)
+
+
+def test_no_placeholder_token_is_ever_sampled(schooled: ModelRef, train_job: Callable, tmp_path: Path) -> None:
+    trainer = trainer_of(train_job(grpo(), schooled), tmp_path)
+    config = trainer.model.config
+    assert set(trainer.generation_config.suppress_tokens) == {
+        config.image_token_id,
+        config.video_token_id,
+        config.vision_start_token_id,
+        config.vision_end_token_id,
+    }
+
+
+def test_measuring_changes_no_training(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    often = run_stage(train_job(grpo(), schooled, every=1), tmp_path / "often")
+    never = run_stage(train_job(grpo(), schooled), tmp_path / "never")
+    assert all(torch.equal(value, weights(never)[name]) for name, value in weights(often).items())
+    shutil.rmtree(often)
