@@ -119,6 +119,28 @@ def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name i
 
 
 @app.command()
+def influence(
+    run: Annotated[str, typer.Argument(help="The MLflow id of a train run, or the beginning of one.")],
+    step: Annotated[Optional[list[int]], typer.Option(help="A kept checkpoint; by default all.")] = None,  # noqa: UP045
+    overrides: Set = None,
+) -> None:
+    """Trace what a past training forgot to its samples; --set samples=200 and the like change the defaults."""
+    with _failures(f"holdfast influence {run}"):
+        from flows.experiment import influence_settings
+        from flows.server import prefect_server
+
+        settings = influence_settings(overrides or ())
+        with prefect_server() as ready:
+            from flows.influence import influence as trace
+            from flows.results import print_influence
+
+            ready()
+            done = trace(run, settings, tuple(step or ()))
+            print_influence(done.result.metrics)
+            typer.echo(f"\nRun {done.run_id}: {done.path}")
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine and this directory; every problem comes with its remedy."""
     with _failures("holdfast doctor"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.jobs import sampled_source
-from holdfast.config import GRPO, Rollouts, Study
+from holdfast.config import GRPO, Influence, Rollouts, Study
 from tasks.tracking import open_store
 
 Place = tuple[str, str | None, int]
@@ -14,8 +14,9 @@ Place = tuple[str, str | None, int]
 
 START = 5.0
 """Seconds until a stage's process works."""
-QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT = 0.002, 0.0018, 0.006, 0.0025, 0.006
-"""Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout."""
+QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.006, 0.004, 0.008, 0.004
+"""Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout,
+measure an example's influence."""
 
 
 class Estimates:
@@ -57,6 +58,12 @@ class Estimates:
             source = sampled_source(stage)
             some = source.prompts if isinstance(source, Rollouts) else None
             return ANSWER * (some or target.train) * (source.per_prompt if isinstance(source, Rollouts) else 1)
+        traced = study.influence or Influence()
+        if verb == "select":
+            return EXAMPLE * target.train
+        if verb == "influence":
+            asked = traced.questions * (1 + len(study.prior))
+            return TRACED * (1 + round(1 / min(1.0, study.evaluation.every))) * (3 * asked + 3 * traced.samples)
         batch = stage.trainer.get("per_device_train_batch_size", 8)
         steps = self._steps(place) or 3 * target.train / batch
         evaluations = 1 / study.evaluation.every if study.evaluation.every < 1 else steps / study.evaluation.every

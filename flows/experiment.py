@@ -14,12 +14,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from holdfast.config import Study
+from holdfast.config import Config, Influence, Study
 from holdfast.data.make import check
 from holdfast.errors import UserError
 from holdfast.jobs import MakeData
 
 Location = tuple[int | str, ...]
+
+
+class _Settings(Config):
+    influence: Influence
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,6 +53,17 @@ def load_study(file: Path, overrides: Sequence[str] = ()) -> Study:
         raise UserError(_sentence(file, content, error)) from None
     check(MakeData(images=study.images, target=study.target, prior=study.prior))
     return study
+
+
+def influence_settings(overrides: Sequence[str]) -> Influence:
+    """An influence analysis with overrides such as `samples=200` of its defaults. UserError on anything wrong."""
+    content: dict[str, Any] = {"influence": {}}
+    for override in overrides:
+        content = _overridden(content, f"influence.{override}")
+    try:
+        return _Settings.model_validate(content).influence
+    except ValidationError as error:
+        raise UserError(_sentence(Path("--set"), content, error)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -163,6 +178,8 @@ def _known_fields(location: Location) -> list[str]:
             node = {"$ref": node["discriminator"]["mapping"][part]}
         elif "patternProperties" in node:
             node = next(iter(node["patternProperties"].values()))
+        if "anyOf" in node:
+            node = next(kind for kind in node["anyOf"] if "$ref" in kind)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
     return list(node.get("properties", {}))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import SFT, AnyStage, Config, Rollouts, SelfReasoning, Study
-from holdfast.jobs import BuildBase, Check, Compare, Evaluate, RunRecord, Sample, Train
+from holdfast.config import SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study
+from holdfast.jobs import BuildBase, Check, Compare, Evaluate, RunRecord, Sample, Select, Trace, Train
+from holdfast.journal import METRICS, read_lines
+from tasks.stages import StageRun, file_of, trained_model
 
 
 class Start(Config):
@@ -76,7 +78,51 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, samples: FileRef |
         samples=samples,
         reference=start.reference,
         evaluation=study.evaluation,
+        keep_moments=study.influence is not None,
     )
+
+
+def select_job(study: Study, train: Train) -> Select:
+    """Choose the samples of a stage that is to learn from a part of them."""
+    return Select(
+        seed=study.seed,
+        threads=study.compute.threads,
+        device=study.compute.device,
+        train=train,
+        influence=study.influence or Influence(),
+    )
+
+
+def trace_job(trained: StageRun, influence: Influence) -> Trace:
+    """Trace a finished training's forgetting to its samples."""
+    train = Train.model_validate_json((trained.path / "job.json").read_text())
+    steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
+    moments = [f"moments/step-{step:06d}.safetensors" for step in steps]
+    whole = all(name in trained.result.files for name in moments)
+    return Trace(
+        seed=train.seed,
+        threads=train.threads,
+        device=train.device,
+        train=train,
+        kept=tuple(trained_model(trained, step) for step in steps),
+        moments=tuple(file_of(trained, name) for name in moments) if whole else (),
+        rates=_rates(trained, steps),
+        influence=influence,
+    )
+
+
+def _rates(trained: StageRun, steps: list[int]) -> tuple[float, ...]:
+    """Mean learning rate on the way to each step, as far as it was logged."""
+    logged = {
+        line["step"]: line["metrics"]["train/learning_rate"]
+        for line in read_lines(trained.path / METRICS)
+        if "train/learning_rate" in line.get("metrics", {})
+    }
+    ways = [
+        [rate for step, rate in logged.items() if before < step <= now]
+        for before, now in zip([0, *steps], steps, strict=False)
+    ]
+    return tuple(sum(way) / len(way) for way in ways) if all(ways) else ()
 
 
 def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:

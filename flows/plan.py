@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from flows.estimate import Estimates, Place
 from flows.jobs import sampled_source
-from flows.walk import Runs, begin, follow, in_order
+from flows.walk import Runs, begin, follow, in_order, traced
 from holdfast.artifacts import DataRef, FileRef
-from holdfast.config import Study
+from holdfast.config import SFT, Study
 from holdfast.jobs import AnyJob, MakeData
 from tasks import data, slots
 from tasks.stages import Context, StageRun, file_of, find_stage
@@ -70,7 +70,9 @@ def places(study: Study) -> list[Place]:
     for arm in in_order(study):
         for number, stage in enumerate(study.arms[arm]):
             arms += [("sample", arm, number)] if sampled_source(stage) else []
+            arms += [("select", arm, number)] if isinstance(stage, SFT) and stage.select else []
             arms.append(("train", arm, number))
+            arms += [("influence", arm, number)] if study.influence else []
     return [*common, *arms]
 
 
@@ -130,6 +132,7 @@ def _look(study: Study, root: Path, finding: Finding) -> None:
         if study.sampled_arms(arm) <= followed.keys():
             with suppress(NotThere):
                 followed[arm] = follow(study, arm, start, followed, finding)
+                traced(study, arm, followed[arm], finding)
 
 
 def _refuse(_job: MakeData, _into: Path) -> DataRef:
@@ -140,4 +143,5 @@ def _name(place: Place) -> str:
     verb, arm, number = place
     if arm is None:
         return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
-    return arm + (f" {number + 1}" if number else "") + (": samples" if verb == "sample" else "")
+    part = {"sample": ": samples", "select": ": selection", "influence": ": influence"}.get(verb, "")
+    return arm + (f" {number + 1}" if number else "") + part

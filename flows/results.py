@@ -13,7 +13,6 @@ from holdfast.comparison.table import arms_table
 from holdfast.errors import UserError
 from tasks.tracking import open_store
 
-SHORTEST_ID = 4
 console = Console(highlight=False)
 # A file or a pipe is as wide as the table needs.
 if not console.is_terminal:
@@ -41,13 +40,26 @@ def show_report(study: str, root: Path) -> None:
 def show_run(prefix: str, root: Path) -> None:
     """One run. UserError unless exactly one run id begins so."""
     store = open_store(root)
-    runs = [run for run in store.search("") if run.info.run_id.startswith(prefix)]
-    if len(runs) != 1 or len(prefix) < SHORTEST_ID:
-        raise UserError(f"{prefix}: {len(runs)} runs in {store.uri} begin so; give more of the run's id.")
-    run = runs[0]
+    run = store.run(prefix)
     console.print(_facts(run, store.artifacts(run)))
     if run.data.metrics:
         console.print(_metrics(run))
+
+
+def print_influence(metrics: dict[str, float]) -> None:
+    """One row a benchmark: what the run's source did to it, at the last checkpoint and along the training."""
+    shown = {"cosine": 3, "exchange": 3, "tracin": 4, "change_first_order": 3, "change_trapezoid": 3}
+    shown["change_measured"] = 3
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        _, source, *rest = name.split("/")
+        if len(rest) == 2 and rest[1] in shown:
+            rows.setdefault(f"{source} on {rest[0]}", {})[rest[1]] = value
+    table = Table("", *(name.replace("_", " ") for name in shown), box=None, header_style="bold")
+    for name, found in rows.items():
+        cells = [f"{found[key]:+.{digits}f}" if key in found else "–" for key, digits in shown.items()]
+        table.add_row(name, *cells)
+    console.print(table)
 
 
 def _facts(run: Any, place: Path) -> Table:

@@ -17,7 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.account import describe
 from flows.jobs import Origin, Start, check_job, compare_job
-from flows.walk import Runs, begin, follow, in_order, reinforced
+from flows.walk import Runs, begin, follow, in_order, reinforced, traced
 from holdfast.artifacts import DataRef, FileRef
 from holdfast.config import Study
 from holdfast.jobs import AnyJob, MakeData
@@ -113,16 +113,27 @@ def made_data(context: Context) -> Runs:
 def learn_all(config: Study, start: Start, context: Context) -> tuple[dict[str, Runs], dict[str, Exception]]:
     """Every arm at the same time, as far as this machine has room; an arm that fails leaves the others alone."""
     futures: dict[str, PrefectFuture[Any]] = {}
+    looks: dict[str, PrefectFuture[Any]] = {}
     for arm in in_order(config):
         sampled: dict[str, Any] = {other: futures[other] for other in sorted(config.sampled_arms(arm))}
         futures[arm] = learn.submit(config, arm, start, sampled, context)
+        if config.influence is not None:
+            runs: Any = futures[arm]
+            looks[arm] = influence.submit(config, arm, runs, start, context)
         if reinforced(config, arm):
             # Room on the machine goes to who asks first, and this arm takes longest.
             time.sleep(HEAD_START)
-    wait(list(futures.values()))
+    wait([*futures.values(), *looks.values()])
     ended = {arm: _result(futures[arm]) for arm in config.arms}
     failed = {arm: result for arm, result in ended.items() if isinstance(result, Exception)}
-    return {arm: runs for arm, runs in ended.items() if arm not in failed}, failed
+    arms = {arm: runs for arm, runs in ended.items() if arm not in failed}
+    for arm in looks.keys() & arms.keys():
+        seen = _result(looks[arm])
+        if isinstance(seen, Exception):
+            failed[f"influence of {arm}"] = seen
+        else:
+            arms[arm] = (*arms[arm], *seen)
+    return arms, failed
 
 
 def _result(future: PrefectFuture[Any]) -> Any:
@@ -136,6 +147,12 @@ def _result(future: PrefectFuture[Any]) -> Any:
 def learn(config: Study, arm: str, start: Start, sampled: Mapping[str, Runs], context: Context) -> Runs:
     """Train one arm, stage after stage."""
     return follow(config, arm, start, sampled, Running(context, start.data))
+
+
+@task(task_run_name="influence {arm}", cache_policy=NO_CACHE, persist_result=False)
+def influence(config: Study, arm: str, runs: Runs, start: Start, context: Context) -> Runs:
+    """Trace what an arm forgot to its samples."""
+    return traced(config, arm, runs, Running(context, start.data))
 
 
 def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command: str) -> Outcome:

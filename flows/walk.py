@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from typing import Protocol
 
-from flows.jobs import Start, base_job, evaluate_job, sample_job, sampled_source, train_job
+from flows.jobs import Start, base_job, evaluate_job, sample_job, sampled_source, select_job, trace_job, train_job
 from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import GRPO, Rollouts, SelfReasoning, Study
+from holdfast.config import GRPO, SFT, Rollouts, SelfReasoning, Study
 from holdfast.jobs import AnyJob
 from holdfast.models.reference import reference
 from tasks.stages import StageRun, file_of, trained_model
@@ -47,9 +47,21 @@ def follow(study: Study, arm: str, start: Start, sampled: Mapping[str, Runs], st
             speaker = _speaker(source, start, sampled)
             runs.append(steps.run(sample_job(study, source, speaker, start), arm, number))
             samples = steps.keep(runs[-1])
-        runs.append(steps.run(train_job(study, stage, model, samples, start), arm, number))
+        job = train_job(study, stage, model, samples, start)
+        if isinstance(stage, SFT) and stage.select is not None:
+            runs.append(steps.run(select_job(study, job), arm, number))
+            job = job.model_copy(update={"samples": steps.keep(runs[-1])})
+        runs.append(steps.run(job, arm, number))
         model = trained_model(runs[-1])
     return tuple(runs)
+
+
+def traced(study: Study, arm: str, runs: Runs, steps: Steps) -> Runs:
+    """The influence of an arm's samples, for every stage that trained; none where the study asks for none."""
+    if study.influence is None:
+        return ()
+    trained = [run for run in runs if run.kind == "train"]
+    return tuple(steps.run(trace_job(run, study.influence), arm, run.stage) for run in trained)
 
 
 def in_order(study: Study) -> list[str]:

@@ -18,7 +18,20 @@ from pydantic import TypeAdapter
 
 from holdfast.artifacts import directory_digest, file_digest
 from holdfast.errors import UserError
-from holdfast.jobs import AnyJob, BuildBase, Checkpoint, Compare, Evaluate, Job, MakeData, Result, Sample, Train
+from holdfast.jobs import (
+    AnyJob,
+    BuildBase,
+    Checkpoint,
+    Compare,
+    Evaluate,
+    Job,
+    MakeData,
+    Result,
+    Sample,
+    Select,
+    Trace,
+    Train,
+)
 from holdfast.jobs import Check as CheckJob
 from holdfast.journal import METRICS, Journal, read_lines
 
@@ -78,6 +91,12 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         return sample(job, out, journal)
     if isinstance(job, Train):
         return _train(job, out, journal)
+    if isinstance(job, Select):
+        from holdfast.influence.select import select
+
+        return select(job, out, journal)
+    if isinstance(job, Trace):
+        return _trace(job, out, journal)
     raise TypeError(f"no verb for {type(job).__name__}")
 
 
@@ -88,6 +107,15 @@ def _train(job: Train, out: Path, journal: Journal) -> Notes:
 
     measure = measurement(job, out, load_processor(job.start))
     return train(job, load_processor(job.start), out, journal, measure)
+
+
+def _trace(job: Trace, out: Path, journal: Journal) -> Notes:
+    from holdfast.influence.trace import trace
+    from holdfast.models.load import load_processor
+    from holdfast.onpolicy import rollouts
+
+    reinforced = job.train.stage.method == "grpo"
+    return trace(job, out, journal, rollouts(job, load_processor(job.train.start)) if reinforced else None)
 
 
 def _settle_torch(threads: int) -> None:

@@ -19,9 +19,9 @@ from holdfast.data.conversations import messages
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.jobs import Check
+from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_config, load_processor
 from holdfast.training.arguments import trainer_config
-from holdfast.training.train import adapted
 
 
 class Longest(NamedTuple):

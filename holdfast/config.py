@@ -125,12 +125,15 @@ class Recipe(Config):
 
     warmup_steps: PositiveInt = 400
     """Steps of dense vision warm-up (what every cell holds, and where)."""
-    steps: PositiveInt = 1600
+    steps: PositiveInt = 1100
     """Steps of mixed prior questions."""
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 2e-3
+    """AdamW's: of the vision tower, of embeddings and of norms."""
+    matrix_learning_rate: PositiveFloat = 4e-3
+    """Muon's: of the language model's layers."""
     threads: PositiveInt = 2
-    """CPU threads of the building process."""
+    """CPU threads of the building process; they change no result."""
 
 
 class Model(Config):
@@ -179,6 +182,16 @@ class Rollouts(Config):
     temperature: PositiveFloat = 1.0
 
 
+class Selection(Config):
+    """A part of the training samples, chosen by their influence at the stage's first weights."""
+
+    by: Literal["magnitude", "direction", "random"]
+    """Smallest gradient per token; strongest pull towards the prior for its size (cosine); or a seeded draw of as many,
+    to compare with."""
+    keep: float = Field(gt=0, lt=1)
+    """The share that is kept."""
+
+
 def _kinded(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
@@ -205,6 +218,8 @@ class SFT(Stage):
 
     method: Literal["sft"]
     source: Source
+    select: Selection | None = None
+    """Learn from a part of the source's samples only; by default from all."""
 
 
 class GRPO(Stage):
@@ -234,6 +249,18 @@ class Evaluation(Config):
     """Target prompts on which the drift KL is measured."""
 
 
+class Influence(Config):
+    """How forgetting is traced to training samples, at every kept checkpoint of every stage."""
+
+    samples: PositiveInt = 48
+    """Training samples of each source; the same first prompts for all arms. For GRPO, rollouts of the checkpoint."""
+    questions: int = Field(default=16, ge=2)
+    """Questions of each benchmark whose gradients make a target; odd and even ones are two disjoint halves."""
+    batch_size: PositiveInt = 32
+    probes: int = Field(default=1, ge=0)
+    """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""
+
+
 class Compute(Config):
     """Where stages run. Parallelism changes no result; threads may change rounding."""
 
@@ -260,6 +287,8 @@ class Study(Config):
     ] = Field(min_length=1)
     """Each arm is an ordered list of stages."""
     evaluation: Evaluation = Evaluation()
+    influence: Influence | None = None
+    """Trace forgetting to training samples; without this block, nothing is traced."""
     compute: Compute = Compute()
 
     def sampled_arms(self, arm: str) -> set[str]:

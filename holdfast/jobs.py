@@ -18,6 +18,7 @@ from holdfast.config import (
     Config,
     Evaluation,
     Images,
+    Influence,
     Jigsaw,
     PriorBenchmark,
     Recipe,
@@ -92,18 +93,43 @@ class Train(Job):
     dtype: str = "float32"
     data: DataRef
     samples: FileRef | None = None
-    """For the sources `self` and `rollouts`."""
+    """For the sources `self` and `rollouts`, and for a selection from any source."""
     reference: FileRef
     """drift.parquet of the base evaluation."""
     evaluation: Evaluation
+    keep_moments: bool = False
+    """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+
+
+class Select(Job):
+    """Choose among a stage's samples by influence: samples.parquet with those that are kept."""
+
+    verb: Literal["select"] = "select"
+    train: Train
+    """The stage that will learn from them; its start is where influence is measured."""
+    influence: Influence
+
+
+class Trace(Job):
+    """Trace a finished stage's forgetting to its samples: influence.parquet, path.parquet, sources.parquet."""
+
+    verb: Literal["influence"] = "influence"
+    train: Train
+    kept: tuple[ModelRef, ...]
+    """The stage's checkpoints, in order of their steps."""
+    moments: tuple[FileRef, ...] = ()
+    """The optimizer's second moments at each of them; without these, nothing is preconditioned."""
+    rates: tuple[float, ...] = ()
+    """Mean learning rate on the way to each of them."""
+    influence: Influence
 
 
 class RunRecord(Config):
     """A finished stage as the report reads it."""
 
-    kind: Literal["data", "base", "evaluate", "sample", "train"]
+    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence"]
     arm: str | None = None
-    """The arm that a `train` run trains, or that a `sample` run is for."""
+    """The arm that a `train` run trains, or that another run is for."""
     stage: int = 0
     path: str
     """Directory with result.json, metrics.jsonl and files."""
@@ -129,7 +155,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Evaluate | Sample | Train | Compare,
+    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare,
     Field(discriminator="verb"),
 ]
 

@@ -31,7 +31,12 @@ from tasks.usage import Usage
 
 # By name, so that orchestration never imports what a stage imports.
 ENTRY = "holdfast.__main__:run_job"
-PRELOAD = ["holdfast.models.bundled", "holdfast.evaluation.evaluate", "holdfast.training.train"]
+PRELOAD = [
+    "holdfast.models.bundled",
+    "holdfast.evaluation.evaluate",
+    "holdfast.training.train",
+    "holdfast.influence.trace",
+]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 0.25
 LOG_LINES = 15

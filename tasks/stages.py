@@ -22,7 +22,7 @@ from tasks.tracking import Store, open_store
 
 RETRIES = 2
 # Samples of a model are a new version of the data.
-KINDS = {"sample": "data"}
+KINDS = {"sample": "data", "select": "data"}
 
 
 class Context(Config):
@@ -42,7 +42,7 @@ class Context(Config):
 class StageRun(Config):
     """A finished stage."""
 
-    kind: Literal["data", "base", "check", "evaluate", "sample", "train", "compare"]
+    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare"]
     arm: str | None = None
     stage: int = 0
     run_id: str

@@ -34,6 +34,7 @@ from holdfast.errors import UserError
 from holdfast.jobs import Checkpoint
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
+SHORTEST_ID = 4
 METRICS_A_BATCH, PARAMS_A_BATCH, SEARCH_LIMIT = 1000, 100, 1000
 
 
@@ -117,6 +118,13 @@ class Store:
         experiments = [e.experiment_id for e in self.client.search_experiments()]
         latest = ["attributes.start_time DESC"]
         return list(self.client.search_runs(experiments, query, max_results=SEARCH_LIMIT, order_by=latest))
+
+    def run(self, prefix: str) -> Run:
+        """The one run whose id begins so. UserError unless there is exactly one."""
+        runs = [run for run in self.search("") if run.info.run_id.startswith(prefix)]
+        if len(runs) != 1 or len(prefix) < SHORTEST_ID:
+            raise UserError(f"{prefix}: {len(runs)} runs in {self.uri} begin so; give more of the run's id.")
+        return runs[0]
 
     def with_key(self, key: str) -> list[Run]:
         """Runs of a stage, whatever became of them, latest first."""

@@ -12,8 +12,8 @@ from holdfast.check import check, longest_prompt
 from holdfast.config import Study
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
-from holdfast.evaluation.encode import encode
 from holdfast.jobs import Check
+from holdfast.models.encode import encode
 
 
 def checked(data: DataRef, stage: dict[str, Any] | None = None, **study: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from holdfast.benchmarks import catalog, jigsaw
-from holdfast.comparison import curves, examples, planes
+from holdfast.comparison import curves, examples, influence_charts, influential, planes
 from holdfast.comparison.charts import Level
 from holdfast.comparison.frontier import pareto
+from holdfast.comparison.influence import Trace, traces
+from holdfast.comparison.influence_summary import significant, summarise_influence, sure
 from holdfast.comparison.records import ArmRun, Finished, comparison_digest, finished_runs
 from holdfast.comparison.summary import Chance, summarise, trajectory
 from holdfast.comparison.table import duration, number, unparsed
@@ -35,6 +38,7 @@ class StageRow(NamedTuple):
 def compare(job: Compare, out: Path) -> dict[str, Any]:
     """Write report.html and summary.json; returns the notes of the result."""
     finished = finished_runs(job.runs, tuple(job.study.arms))
+    traced = traces(finished, job.study)
     summary = {
         "study": job.study.name,
         "seed": job.study.seed,
@@ -43,8 +47,10 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
         "evidence": comparison_digest(job.runs),
         **summarise(finished, chances(job.study), job.study.seed),
     }
+    if traced:
+        summary["influence"] = summarise_influence(traced, job.study.seed)
     (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = render(job, finished, summary)
+    page = render(job, finished, summary, traced)
     (out / "report.html").write_text(page, encoding="utf-8")
     return {"arms": len(finished.arms), "headline": headline(summary), "report_bytes": len(page.encode())}
 
@@ -83,7 +89,7 @@ def _range(kept: dict[str, float]) -> str:
     return f"retention ranges from {number(kept[least])} ({least}) to {number(kept[most])} ({most})"
 
 
-def render(job: Compare, finished: Finished, summary: dict[str, Any]) -> str:
+def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Sequence[Trace] = ()) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
     environment = Environment(
         loader=PackageLoader("holdfast.comparison", "."),
@@ -93,6 +99,7 @@ def render(job: Compare, finished: Finished, summary: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "duration": duration, "unparsed": unparsed}
+    environment.filters |= {"significant": significant, "sure": sure, "told": _told}
     data, seed = job.data.path, job.study.seed
     names = [arm.name for arm in finished.arms]
     return environment.get_template("report.html.j2").render(
@@ -107,6 +114,7 @@ def render(job: Compare, finished: Finished, summary: dict[str, Any]) -> str:
         drawn=_figures(finished, summary),
         puzzles=examples.puzzles(finished, data, job.study.target, seed),
         lost=examples.lost(finished, data, seed),
+        influence=_influence(job, traced) if traced else None,
         facts=_facts(finished),
         samples=[_provenance(Path(run.path), run.arm) for run, _ in finished.others if run.kind == "sample"],
     )
@@ -126,6 +134,16 @@ def _figures(finished: Finished, summary: dict[str, Any]) -> dict[str, Any]:
         "prior": curves.curves(arms, lambda p: p.prior_mean, "prior accuracy, mean", levels, small=False),
         "benchmarks": [_benchmark(arms, name, prior["chance"][name]) for name in prior["benchmarks"]],
         "drift": planes.drift(arms),
+    }
+
+
+def _influence(job: Compare, traced: Sequence[Trace]) -> dict[str, Any]:
+    return {
+        "traces": traced,
+        "plane": influence_charts.plane(traced),
+        "evolution": influence_charts.evolution(traced),
+        "scatters": influence_charts.scatters(traced),
+        "rankings": influential.rankings(traced, job.data.path, job.study.target),
     }
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from holdfast.data.shards import Question
-from holdfast.evaluation.encode import Encoded
 from holdfast.evaluation.generate import Reader, Sampling, generate, score
+from holdfast.models.encode import Encoded
 
 SCHEMA = pa.schema(
     [("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("logprobs", pa.list_(pa.float32()))],

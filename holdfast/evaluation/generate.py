@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from holdfast.data.shards import Question
-from holdfast.evaluation.encode import Encoded, encode, join
+from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, join, teacher_forced
 from holdfast.models.load import placeholder_ids
 
 
@@ -51,7 +51,7 @@ class Reader:
 
     def completion_ids(self, text: str) -> list[int]:
         """A completion's tokens, its end included."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        return completion_ids(self.tokenizer, text)
 
     def text(self, ids: list[int]) -> str:
         """A completion as a grader reads it."""
@@ -72,9 +72,11 @@ def score(
     """Teacher-forced log-probabilities of given completions at a temperature."""
     scored: list[Scored | None] = [None] * len(prompts)
     for batch in reader.batches(prompts):
-        inputs = join([prompts[index] for index in batch], reader.pad, model.device)
-        targets, mask = _right_padded([completions[index] for index in batch], reader.pad, model.device)
-        logits = _completion_logits(model, inputs, targets, mask) / temperature
+        given = teacher_forced(
+            [prompts[index] for index in batch], [completions[index] for index in batch], reader.pad, model.device
+        )
+        targets, mask = given.targets, given.mask
+        logits = _completion_logits(model, given) / temperature
         logprobs = logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
         agrees = ((logits.argmax(-1) == targets) | ~mask).all(1).tolist()
         for row, index in enumerate(batch):
@@ -82,23 +84,11 @@ def score(
     return [item for item in scored if item is not None]
 
 
-def _completion_logits(model: Any, inputs: dict[str, Tensor], targets: Tensor, mask: Tensor) -> Tensor:
+def _completion_logits(model: Any, given: TeacherForced) -> Tensor:
     """Logits (prompts, tokens, vocabulary) at the completions' positions, in float32, placeholders suppressed."""
-    extended = {**inputs, "input_ids": torch.cat([inputs["input_ids"], targets], 1)}
-    extended["attention_mask"] = torch.cat([inputs["attention_mask"], mask.to(inputs["attention_mask"].dtype)], 1)
-    for name in ("token_type_ids", "mm_token_type_ids"):
-        if name in inputs:
-            extended[name] = torch.cat([inputs[name], inputs[name].new_zeros(targets.shape)], 1)
-    logits = model(**extended, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1].float()
+    logits = model(**given.inputs, use_cache=False, logits_to_keep=given.targets.shape[1] + 1).logits[:, :-1].float()
     logits[..., placeholder_ids(model.config)] = -torch.inf
     return logits
-
-
-def _right_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows], device=device)
-    return ids, mask
 
 
 @torch.inference_mode()

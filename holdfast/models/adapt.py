@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from peft import LoraConfig
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 
+from holdfast.artifacts import ModelRef
+from holdfast.config import GRPO, SFT
 from holdfast.errors import UserError
 
 
@@ -36,3 +40,23 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
         return LoraConfig(**{"task_type": "CAUSAL_LM", **arguments})
     except (TypeError, ValueError) as error:
         raise UserError(f"lora: {error}; see peft.LoraConfig for its arguments") from error
+
+
+def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
+    """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
+    freeze(model, stage.freeze)
+    if stage.lora is None:
+        return model
+    spared = {"exclude_modules": f".*({'|'.join(map(re.escape, stage.freeze))}).*"} if stage.freeze else {}
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora_config({**spared, **stage.lora}))
+
+
+def learning(model: Any, stage: SFT | GRPO, seed: int, kept: ModelRef | None) -> Any:
+    """The model as it is in the middle of a stage: its adapter beside it, and what may learn marked as such.
+
+    `kept` is one of the stage's checkpoints; None is its beginning. Without an adapter, `model` is that checkpoint.
+    """
+    if stage.lora is None or kept is None:
+        return adapted(model, stage, seed)
+    return PeftModel.from_pretrained(model, kept.path, is_trainable=True)

@@ -24,17 +24,31 @@ from holdfast.data.conversations import pictures, turn
 from holdfast.data.world import COLORS, SHAPES, Scene, generator, world_scene
 from holdfast.journal import Journal
 from holdfast.models.captions import captions
+from holdfast.models.descent import Descent
 from holdfast.models.load import save_checkpoint
+from holdfast.models.muon import Muon
 from holdfast.models.processor import MERGE, PATCH, build_processor
 
 IGNORED = -100
-WARM_UPS, QUESTIONS, CAPTIONS, FORMS = 4000, 1500, 4000, 1200
-"""Distinct warm-up images, training questions of each benchmark, captions, and puzzles with random answers."""
-SHORT = 50
-"""Tokens of the longest lesson that is no jigsaw, about."""
+WARM_UPS, CAPTIONS, FORMS = 4000, 4000, 1200
+"""Distinct warm-up images, captions, and puzzles with random answers."""
+QUESTIONS = {
+    "color": 800,
+    "shape": 1500,
+    "count": 800,
+    "presence": 2500,
+    "comparison": 2500,
+    "pieces": 1000,
+    "grounding": 1500,
+    "digits": 1500,
+}
+"""Distinct training questions of each benchmark. Whether two things are the same is learned last, from yes or no."""
+PARTS = 4
+"""Of a batch; each goes through the model by itself."""
 CELL_FACTS = (4, 1 + len(SHAPES) + 10, len(COLORS), 2, *[grounding.RASTER + 1] * 4)
 """How many values each fact about a cell can take: its place, thing, color, original row, and the thing's box."""
-UNASKED_BOX = (-1, -1, -1, -1)
+UNASKED = -1
+UNASKED_BOX = (UNASKED,) * 4
 SHARPNESS = 2.0
 FEATURE_SCALE = 0.5
 """Standard deviation of the tower's output: near the text's embeddings, so that layers can add to both."""
@@ -42,6 +56,8 @@ FEATURE_SCALE = 0.5
 
 def build_base(recipe: Recipe, seed: int, out: Path, journal: Journal) -> None:
     """Warm up the vision tower, teach the prior, save a checkpoint to out/model."""
+    # Threads share out the parts of a batch; one operation on several would round otherwise.
+    torch.set_num_threads(1)
     processor = build_processor()
     torch.manual_seed(seed)
     model = build_model(processor)
@@ -116,19 +132,39 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     )
     tower = model.model.visual
     codes = nn.init.orthogonal_(torch.empty(sum(CELL_FACTS), model.config.text_config.hidden_size))
-    parameters = list(tower.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.warmup_steps, pct_start=0.1)
-    for step, batch in enumerate(_batches(len(examples), recipe.batch_size, recipe.warmup_steps, seed)):
-        grid = torch.tensor([[1, 64 // PATCH, 64 // PATCH]] * len(batch))
-        cells = tower(pixels[batch].float().flatten(0, 1), grid_thw=grid).pooler_output
-        facts = (SHARPNESS * nn.functional.rms_norm(cells, cells.shape[-1:]) @ codes.T).split(CELL_FACTS, dim=-1)
-        targets = labels[batch].flatten(0, 1).T
-        losses = [nn.functional.cross_entropy(fact, t, ignore_index=-1) for fact, t in zip(facts, targets, strict=True)]
-        loss = torch.stack(losses).sum()
-        _update(loss, parameters, optimizer, schedule)
-        _report(journal, step, recipe.warmup_steps + recipe.steps, loss, "train/warmup_loss")
-    _scale(tower, FEATURE_SCALE / cells.std().item())
+    total = recipe.warmup_steps + recipe.steps
+    optimizer = torch.optim.AdamW(tower.parameters(), lr=recipe.learning_rate)
+    with Descent([optimizer], recipe.warmup_steps, recipe.threads) as descent:
+        for step, batch in enumerate(_batches(len(examples), recipe.batch_size, recipe.warmup_steps, seed)):
+            asked = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
+
+            def loss_of(part: list[int], asked: Tensor = asked) -> Tensor:
+                return (_fact_losses(tower, codes, pixels[part], labels[part]) / asked).sum()
+
+            loss = descent.step([batch[first::PARTS] for first in range(PARTS)], loss_of)
+            _report(journal, step, total, loss, "train/warmup_loss")
+    with torch.no_grad():
+        cells = _cells(tower, pixels[: recipe.batch_size])
+        _scale(tower, FEATURE_SCALE / cells.std().item())
+
+
+def _cells(tower: Any, pixels: Tensor) -> Tensor:
+    """What the tower says of every cell: (images × cells, hidden)."""
+    grid = torch.tensor([[1, 64 // PATCH, 64 // PATCH]] * len(pixels))
+    return tower(pixels.float().flatten(0, 1), grid_thw=grid).pooler_output
+
+
+def _fact_losses(tower: Any, codes: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Summed cross-entropy of each fact (facts,)."""
+    cells = _cells(tower, pixels)
+    facts = (SHARPNESS * nn.functional.rms_norm(cells, cells.shape[-1:]) @ codes.T).split(CELL_FACTS, dim=-1)
+    targets = labels.flatten(0, 1).T
+    return torch.stack(
+        [
+            nn.functional.cross_entropy(fact, target, ignore_index=UNASKED, reduction="sum")
+            for fact, target in zip(facts, targets, strict=True)
+        ]
+    )
 
 
 @torch.no_grad()
@@ -163,6 +199,10 @@ def _facts(scene: Scene, shown: int, place: int) -> list[int]:
     return [shown, 1 + SHAPES.index(thing.shape), list(COLORS).index(thing.color), place // 2, *box]
 
 
+Drawn = tuple[list[Image.Image], str, str]
+"""Images, prompt, completion."""
+
+
 class Lesson(NamedTuple):
     """A tokenised question with its completion; the frozen tower has seen its images already.
 
@@ -178,21 +218,40 @@ class Lesson(NamedTuple):
 
 def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int, journal: Journal) -> None:
     """Teach the language model to answer; the vision tower stays as it was warmed up."""
-    lessons = list(_lessons(model, processor, seed))
-    parameters = [*model.model.language_model.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.1)
+    lessons = _lessons(model, processor, seed)
     total = recipe.warmup_steps + recipe.steps
-    for step, batch in enumerate(_batches(len(lessons), recipe.batch_size, recipe.steps, seed), recipe.warmup_steps):
-        loss = _loss(model, [lessons[i] for i in batch])
-        _update(loss, parameters, optimizer, schedule)
-        _report(journal, step, total, loss, "train/loss")
+    with Descent(_optimizers(model, recipe), recipe.steps, recipe.threads) as descent:
+        for step, batch in enumerate(
+            _batches(len(lessons), recipe.batch_size, recipe.steps, seed), recipe.warmup_steps
+        ):
+            chosen = sorted((lessons[i] for i in batch), key=lambda lesson: len(lesson.ids))
+            tokens = sum(int((lesson.labels != IGNORED).sum()) for lesson in chosen)
+
+            def loss_of(part: list[Lesson], tokens: int = tokens) -> Tensor:
+                return _token_losses(model, part).sum() / tokens
+
+            loss = descent.step(_alike(chosen), loss_of)
+            _report(journal, step, total, loss, "train/loss")
 
 
-def _curriculum(seed: int) -> Iterator[tuple[list[Image.Image], str, str]]:
-    """(images, prompt, completion)."""
+def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
+    language = model.model.language_model
+    matrices = [parameter for parameter in language.layers.parameters() if parameter.ndim == 2]
+    own = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in language.parameters() if id(parameter) not in own]
+    return [Muon(matrices, recipe.matrix_learning_rate), torch.optim.AdamW(others, lr=recipe.learning_rate)]
+
+
+def _alike(lessons: list[Lesson]) -> list[list[Lesson]]:
+    """Sorted lessons in parts of like length, to spare the padding; the longest first, to keep all threads busy."""
+    size = -(-len(lessons) // PARTS)
+    return [lessons[first : first + size] for first in range(0, len(lessons), size)][::-1]
+
+
+def _curriculum(seed: int) -> Iterator[Drawn]:
     for benchmark in catalog.PRIOR:
-        for _, (_, asked) in zip(range(QUESTIONS), catalog.draw(benchmark, seed, "train"), strict=False):
+        for _, asked in islice(catalog.draw(benchmark, seed, "train"), QUESTIONS[benchmark]):
             yield [asked.image], asked.prompt, asked.reference
     for caption in captions(CAPTIONS, seed):
         yield [caption.image], caption.prompt, caption.text
@@ -200,24 +259,30 @@ def _curriculum(seed: int) -> Iterator[tuple[list[Image.Image], str, str]]:
         yield pictures(question), question.prompt, completion
 
 
-@torch.no_grad()
-def _lessons(model: Any, processor: Qwen2_5_VLProcessor, seed: int) -> Iterator[Lesson]:
+def _lessons(model: Any, processor: Qwen2_5_VLProcessor, seed: int) -> list[Lesson]:
     curriculum = _curriculum(seed)
-    while chunk := list(islice(curriculum, 200)):
-        features = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
-        grids = features["image_grid_thw"]
-        counts = grids.prod(-1) // MERGE**2
-        seen = model.model.visual(features["pixel_values"], grid_thw=grids).pooler_output
-        of_lesson = counts.split([len(images) for images, _, _ in chunk])
-        texts = [_text(processor, n.tolist(), prompt) for n, (_, prompt, _) in zip(of_lesson, chunk, strict=True)]
-        pairs = _tokens(processor, texts, [answer for _, _, answer in chunk])
-        ids = pad_sequence([ids for ids, _ in pairs], batch_first=True)
-        mask = pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
-        types = (ids == processor.image_token_id).int()
-        positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
-        views = seen.split(types.sum(-1).tolist())
-        for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True)):
-            yield Lesson(tokens, labels, positions[:, index, : len(tokens)], view)
+    chunks = iter(lambda: list(islice(curriculum, 200)), [])
+    return [lesson for chunk in chunks for lesson in _prepared(model, processor, chunk)]
+
+
+@torch.no_grad()
+def _prepared(model: Any, processor: Qwen2_5_VLProcessor, chunk: list[Drawn]) -> list[Lesson]:
+    features = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
+    grids = features["image_grid_thw"]
+    counts = grids.prod(-1) // MERGE**2
+    seen = model.model.visual(features["pixel_values"], grid_thw=grids).pooler_output
+    of_lesson = counts.split([len(images) for images, _, _ in chunk])
+    texts = [_text(processor, n.tolist(), prompt) for n, (_, prompt, _) in zip(of_lesson, chunk, strict=True)]
+    pairs = _tokens(processor, texts, [answer for _, _, answer in chunk])
+    ids = pad_sequence([ids for ids, _ in pairs], batch_first=True)
+    mask = pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
+    types = (ids == processor.image_token_id).int()
+    positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
+    views = seen.split(types.sum(-1).tolist())
+    return [
+        Lesson(tokens, labels, positions[:, index, : len(tokens)], view)
+        for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True))
+    ]
 
 
 def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str:
@@ -233,13 +298,6 @@ def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]
     answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
     pairs = zip(asked, answered, strict=True)
     return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]
-
-
-def _loss(model: Any, lessons: list[Lesson]) -> Tensor:
-    """Mean per completion token; short and long lessons go through the model apart, to spare the padding."""
-    parts = ([le for le in lessons if len(le.ids) <= SHORT], [le for le in lessons if len(le.ids) > SHORT])
-    losses = torch.cat([_token_losses(model, part) for part in parts if part])
-    return losses.mean()
 
 
 def _token_losses(model: Any, lessons: list[Lesson]) -> Tensor:
@@ -267,17 +325,7 @@ def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]
         yield torch.randint(count, (size,), generator=rng).tolist()
 
 
-def _update(
-    loss: Tensor, parameters: list, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    schedule.step()
-
-
-def _report(journal: Journal, step: int, total: int, loss: Tensor, name: str) -> None:
+def _report(journal: Journal, step: int, total: int, loss: float, name: str) -> None:
     if (step + 1) % 50 == 0 or step + 1 == total:
-        journal.log(step + 1, {name: loss.item()})
-        journal.progress(step + 1, total, loss=loss.item())
+        journal.log(step + 1, {name: loss})
+        journal.progress(step + 1, total, loss=loss)

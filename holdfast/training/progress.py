@@ -19,6 +19,7 @@ from holdfast.artifacts import directory_digest
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import save_checkpoint
 from holdfast.training.completions import CompletionLog
+from holdfast.training.moments import save_moments
 from holdfast.training.resume import mark_complete
 
 Measure = Callable[[Any, int], dict[str, float]]
@@ -46,16 +47,19 @@ class Keeper(TrainerCallback):
         self.processor = processor
         self.steps: list[int] = []
         self.log: CompletionLog | None = None
+        self.moments = False
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
         self.started = self.reported = time.monotonic()
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **others: Any
     ) -> None:
         """Logged and saved together with the measurement, so that a resumed training logs the same."""
         if state.global_step in self.steps:
             self._keep(model, state.global_step)
+            if self.moments:
+                save_moments(model, others["optimizer"], moments_path(self.out, state.global_step))
             control.should_log = True
             control.should_save = state.global_step < state.max_steps
         if state.global_step == state.max_steps or time.monotonic() - self.reported > REPORT_EVERY:
@@ -101,6 +105,9 @@ class Keeper(TrainerCallback):
         for place in (self.out / "checkpoints").glob("step-*"):
             if place.suffix or int(place.name.split("-")[1]) > step:
                 shutil.rmtree(place)
+        for place in (self.out / "moments").glob("step-*"):
+            if int(place.stem.split("-")[1]) > step:
+                place.unlink()
         if self.log is not None:
             self.log.rewind(step)
         for line in read_lines(self.journal.path):
@@ -117,6 +124,11 @@ class Keeper(TrainerCallback):
 def kept_path(out: Path, step: int) -> Path:
     """Where a kept checkpoint lies."""
     return out / "checkpoints" / f"step-{step:06d}"
+
+
+def moments_path(out: Path, step: int) -> Path:
+    """Where the optimizer's second moments at a kept checkpoint lie."""
+    return out / "moments" / f"step-{step:06d}.safetensors"
 
 
 @contextmanager

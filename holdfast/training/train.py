@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
 from holdfast.artifacts import ModelRef
-from holdfast.config import GRPO, SFT
+from holdfast.config import GRPO
+from holdfast.data.rows import train_rows
 from holdfast.jobs import Train
 from holdfast.journal import Journal
-from holdfast.models.adapt import freeze, lora_config
+from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_model
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.completions import CompletionLog
 from holdfast.training.grpo import grpo_trainer
+from holdfast.training.order import dataset, order
 from holdfast.training.progress import Keeper, Measure, schedule
 from holdfast.training.resume import last_complete, seconds_of, step_of
 from holdfast.training.rewards import REWARDS
-from holdfast.training.rows import dataset, order, train_rows
 
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
     """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes."""
     keeper = Keeper(out, journal, measure, processor)
+    keeper.moments = job.keep_moments
     trainer = build(job, processor, out, keeper)
     model: Any = trainer.model
     found = last_complete(out / "trainer")
@@ -92,13 +92,3 @@ def restore(model: Any, checkpoint: Path, job: Train) -> None:
 def weights_dtype(job: Train) -> str:
     """Weights that learn are kept in float32: in bfloat16, updates smaller than its rounding are lost."""
     return job.dtype if job.stage.lora is not None or job.dtype == "auto" else "float32"
-
-
-def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
-    """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
-    freeze(model, stage.freeze)
-    if stage.lora is None:
-        return model
-    spared = {"exclude_modules": f".*({'|'.join(map(re.escape, stage.freeze))}).*"} if stage.freeze else {}
-    torch.manual_seed(seed)
-    return get_peft_model(model, lora_config({**spared, **stage.lora}))

@@ -14,6 +14,7 @@ from holdfast.benchmarks import catalog, jigsaw
 from holdfast.config import Study
 from holdfast.data.shards import Question, write_questions
 from holdfast.data.world import world_scene
+from holdfast.influence import measures, table
 from holdfast.jobs import Checkpoint, Compare, Result, RunRecord
 from holdfast.journal import Journal
 
@@ -174,3 +175,116 @@ def five_arms(**changes: object) -> Study:
     arms["rollouts"] = [{"method": "sft", "source": {"kind": "rollouts", "arm": "rft"}, "trainer": sft}]
     settings = {"name": "bundled", "arms": arms, "target": {"test": 60}} | changes
     return Study.model_validate(settings)
+
+
+PULLS = {"rft": 0.1, "self": 0.02, "rollouts": 0.05, "teacher": -0.5, "answers": -0.9}
+"""How far along prior gradients the made-up samples of each arm point."""
+
+
+def traced_study(root: Path, study: Study, learners: dict[str, Model], prompts: int = 8) -> Compare:
+    """A finished study with an influence run for every stage, whose gradients are short made-up vectors."""
+    job = finished_study(root, study, learners)
+    size = study.images.size
+    scenes = [(f"world/train/{i:06d}", world_scene(study.seed, "train", i, size)) for i in range(prompts)]
+    asked = [jigsaw.puzzle(scene.image, name, study.target, study.seed) for name, scene in scenes]
+    write_questions(root / "data" / "target-train.parquet", asked)
+    runs = [
+        write_influence(root / f"{run.arm}-{run.stage}-influence", run, study, asked)
+        for run in job.runs
+        if run.kind == "train"
+    ]
+    return job.model_copy(update={"runs": (*job.runs, *runs)})
+
+
+def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Question]) -> RunRecord:
+    """The files of an influence run, by the writers and formulas of the real one."""
+    out.mkdir()
+    journal, config = Journal(out), study.arms[trained.arm][trained.stage]
+    source = "grpo" if config.method == "grpo" else config.source.kind
+    rng = np.random.default_rng([study.seed, *trained.arm.encode()])
+    total = int(config.trainer["max_steps"])
+    steps = [round(total * share) for share in (0, 0.25, 0.5, 0.75, 1)]
+    names = ["jigsaw", *(prior.name for prior in study.prior)]
+    rows: list[dict] = []
+    texts: list[dict] = []
+    for step in steps:
+        values = {name: rng.normal(size=(2, 24)) * 0.2 + 0.1 for name in names}
+        found = _look((rows, texts), (source, step), asked, values, rng, PULLS.get(trained.arm, 0.0))
+        journal.log(step, {f"influence/{source}/{name}": value for name, value in found.items()})
+    way = _way(names, steps, rng)
+    journal.log(steps[-1], {f"influence/{source}/{name}": value for name, value in _changes(names, way).items()})
+    table.write_rows(out / "influence.parquet", rows)
+    table.write_sources(out / "sources.parquet", texts)
+    table.write_path(out / "path.parquet", way)
+    notes = {"source": source} | ({"rewards only, without": "the KL penalty (beta 0.1)"} if source == "grpo" else {})
+    return finish(out, 3.0, {"kind": "influence", "arm": trained.arm, "stage": trained.stage}, notes)
+
+
+def _look(  # noqa: PLR0913
+    kept: tuple[list[dict], list[dict]],
+    at: tuple[str, int],
+    asked: list[Question],
+    values: dict[str, np.ndarray],
+    rng: np.random.Generator,
+    lean: float,
+) -> dict[str, float]:
+    """Rows and texts of one checkpoint, in two blocks of twelve parameters; returns its measures."""
+    source, step = at
+    rollouts = 4 if source == "grpo" else 1
+    prompts = [question.id for question in asked for _ in range(rollouts)]
+    count = len(prompts)
+    length = {"grpo": 21, "self": 21, "rollouts": 21, "teacher": 45, "answers": 9}[source]
+    tokens = rng.integers(length - 1, length + 2, count).astype(float)
+    weights = rng.normal(size=count) if source == "grpo" else np.ones(count)
+    prior = np.mean([value.mean(0) for name, value in values.items() if name != "jigsaw"], axis=0)
+    gradients = rng.normal(size=(count, 24)) + weights[:, None] * (lean * 8 * prior + values["jigsaw"].mean(0) * 6)
+    gradients *= abs(lean) ** 0.5 + 0.2
+    for place, prompt in enumerate(prompts):
+        name = f"{prompt}/{place % rollouts}"
+        text = f"<think> {source} {place} {HOSTILE if place == 0 else ''} </think>" + (f" at {step}" if rollouts > 1 else "")
+        kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text})
+        for block, part in (("embed", slice(0, 12)), ("layers.0", slice(12, 24))):
+            dots = {f"dot/{b}/{h}": float(gradients[place, part] @ v[k, part]) for b, v in values.items() for k, h in enumerate("ab")}
+            own = {"sample": name, "prompt": prompt, "source": source, "step": step, "block": block}
+            own |= {"tokens": int(tokens[place]), "loglik": -1.0, "weight": float(weights[place])}
+            kept[0].append(own | {"norm2": float((gradients[place, part] ** 2).sum())} | dots)
+    total = weights @ gradients
+    seen = measures.Source(tokens, weights, (gradients**2).sum(1), float(total @ total), np.full(count, 1.5))
+    return _measures(seen, gradients, values)
+
+
+def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
+    found = measures.of_source(seen)
+    alone = {"norm": found.pop("norm"), "norm_per_token": found.pop("norm_per_token")}
+    found["perplexity"] = 1 + float(seen.norms2.mean())
+    for name, value in values.items():
+        mean = value.mean(0)
+        benchmark = measures.Benchmark(gradients @ mean, float(mean @ mean), float(value[0] @ value[1]), 30.0)
+        on = measures.on_benchmark(seen, benchmark) | alone | {"kernel": 3.0}
+        found |= {f"{name}/{measure}": number for measure, number in on.items()}
+    return found
+
+
+def _way(names: list[str], steps: list[int], rng: np.random.Generator) -> list[dict]:
+    rows = []
+    for start, step in zip(steps, steps[1:], strict=False):
+        for name in names:
+            for number in range(6):
+                measured = float(rng.normal() * 0.2 - 0.1)
+                near, far = measured + rng.normal() * 0.02, measured + rng.normal() * 0.2
+                row = {"benchmark": name, "id": str(number), "start": start, "step": step, "measured": measured}
+                rows.append(row | {"trapezoid": float(near), "first_order": float(far)})
+    return rows
+
+
+def _changes(names: list[str], way: list[dict]) -> dict[str, float]:
+    found = {}
+    for kind in ("measured", "first_order", "trapezoid"):
+        for name in names:
+            found[f"{name}/change_{kind}"] = sum(row[kind] for row in way if row["benchmark"] == name) / 6
+    prior = [row for row in way if row["benchmark"] != "jigsaw"]
+    measured = np.array([row["measured"] for row in prior])
+    for kind in ("first_order", "trapezoid"):
+        agreed = measures.agreement(np.array([row[kind] for row in prior]), measured)
+        found |= {f"{name}_{kind}": value for name, value in agreed.items()}
+    return found

@@ -18,24 +18,32 @@ def test_a_plan_names_every_stage_of_the_default_study():
         ("base", None),
         ("evaluate", None),
         ("train", "rft"),
+        ("influence", "rft"),
         ("sample", "self"),
         ("train", "self"),
+        ("influence", "self"),
         ("train", "teacher"),
+        ("influence", "teacher"),
         ("train", "answers"),
+        ("influence", "answers"),
+        ("select", "aligned"),
+        ("train", "aligned"),
+        ("influence", "aligned"),
         ("sample", "rollouts"),
         ("train", "rollouts"),
+        ("influence", "rollouts"),
     ]
 
 
 def test_arms_share_the_time_and_common_stages_do_not():
-    # Three common stages, then seven of the arms, two at a time.
-    assert remaining(BUNDLED, works(False, 10.0)) == 3 * 10 + 7 * 10 / 2
+    # Three common stages, then fifteen of the arms, two at a time.
+    assert remaining(BUNDLED, works(False, 10.0)) == 3 * 10 + 15 * 10 / 2
 
 
 def test_no_study_is_faster_than_its_longest_chain():
     long = [Work(work.place, False, 100.0 if work.place == ("train", "rft", 0) else 1.0) for work in works(False, 1.0)]
-    # rft, then samples of it, then the training on them.
-    assert remaining(BUNDLED, long) == 3 + 102
+    # rft and its influence, then samples of it, the training on them, and its influence.
+    assert remaining(BUNDLED, long) == 3 + 104
 
 
 def test_a_stage_nobody_knows_leaves_the_time_unknown():

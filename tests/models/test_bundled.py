@@ -18,23 +18,26 @@ from holdfast.journal import Journal
 from holdfast.models import bundled
 from holdfast.models.adapt import freeze
 from holdfast.models.captions import captions
+from holdfast.models.descent import Descent
 from holdfast.models.load import load_model, load_processor, placeholder_ids
+from holdfast.models.muon import Muon, orthogonal
 from holdfast.models.processor import build_processor
 
 
 @pytest.fixture
 def short(monkeypatch):
     """A curriculum that takes seconds."""
-    for name in ("WARM_UPS", "QUESTIONS", "CAPTIONS", "FORMS"):
+    for name in ("WARM_UPS", "CAPTIONS", "FORMS"):
         monkeypatch.setattr(bundled, name, 12)
+    monkeypatch.setattr(bundled, "QUESTIONS", dict.fromkeys(bundled.QUESTIONS, 12))
     return Recipe(warmup_steps=2, steps=2, batch_size=8, threads=1)
 
 
-def test_building_twice_gives_the_same_bytes(short, tmp_path):
+def test_building_twice_gives_the_same_bytes_on_any_number_of_threads(short, tmp_path):
     digests = []
-    for name in ("first", "second"):
+    for name, recipe in (("first", short), ("second", short.model_copy(update={"threads": 2}))):
         (tmp_path / name).mkdir()
-        bundled.build_base(short, 0, tmp_path / name, Journal(tmp_path / name))
+        bundled.build_base(recipe, 0, tmp_path / name, Journal(tmp_path / name))
         digests.append(directory_digest(tmp_path / name / "model"))
     assert digests[0] == digests[1]
 
@@ -61,10 +64,10 @@ def test_the_vocabulary_is_the_same_every_time_and_tags_are_single_tokens(proces
     assert len(ids) < 16
 
 
-def test_a_lesson_is_the_conversation_that_the_processor_makes(processor):
+def test_a_lesson_is_the_conversation_that_the_processor_makes(short, processor):
     """The builder joins tokens and images itself, so it must agree with the processor's own path."""
     model = bundled.build_model(processor, hidden=64, layers=1)
-    lesson = next(bundled._lessons(model, processor, seed=0))
+    lesson = bundled._lessons(model, processor, seed=0)[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
     inputs = processor(text=text, images=pictures(question), return_tensors="pt")
@@ -73,22 +76,22 @@ def test_a_lesson_is_the_conversation_that_the_processor_makes(processor):
     assert processor.decode(lesson.ids[prompt:]) == question.reference + "<|im_end|>"
 
 
-def test_the_loss_of_lessons_is_the_models_own(processor):
+def test_the_loss_of_lessons_is_the_models_own(short, processor):
     """Precomputed images and positions must give what the whole model gives."""
     torch.manual_seed(0)
     model = bundled.build_model(processor, hidden=64, layers=1).eval()
-    lesson = next(bundled._lessons(model, processor, seed=0))
+    lesson = bundled._lessons(model, processor, seed=0)[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     features = processor.image_processor(images=pictures(question), return_tensors="pt")
     ids = lesson.ids[None]
     types = (ids == processor.image_token_id).int()
     whole = model(input_ids=ids, labels=lesson.labels[None], mm_token_type_ids=types, **features).loss
-    assert torch.allclose(bundled._loss(model, [lesson]), whole, rtol=1e-5)
+    assert torch.allclose(bundled._token_losses(model, [lesson]).mean(), whole, rtol=1e-5)
 
 
-def test_padding_changes_no_lesson(processor):
+def test_padding_changes_no_lesson(short, processor):
     model = bundled.build_model(processor, hidden=64, layers=1).eval()
-    lessons = list(islice(bundled._lessons(model, processor, seed=0), 3))
+    lessons = bundled._lessons(model, processor, seed=0)[:3]
     together = bundled._token_losses(model, lessons)
     apart = torch.cat([bundled._token_losses(model, [lesson]) for lesson in lessons])
     assert torch.allclose(together, apart, atol=1e-5)
@@ -131,3 +134,27 @@ def test_frozen_words_stop_learning_and_unknown_ones_are_refused(processor):
 
 def test_the_processor_pads_on_the_left(tiny_model):
     assert load_processor(tiny_model).tokenizer.padding_side == "left"
+
+
+def test_orthogonalising_brings_all_singular_values_near_one():
+    matrix = torch.randn(6, 10, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(-1, 1, 10))
+    for turned in (matrix, matrix.T):
+        values = torch.linalg.svdvals(orthogonal(turned))
+        assert values.min() > 0.5
+        assert values.max() < 1.3
+
+
+def test_the_first_muon_step_is_the_orthogonal_direction_scaled_as_documented():
+    matrix = torch.nn.Parameter(torch.zeros(4, 9))
+    matrix.grad = torch.randn(4, 9, generator=torch.Generator().manual_seed(1))
+    Muon([matrix], lr=0.1).step()
+    assert torch.allclose(matrix.detach(), -0.1 * 0.2 * 3 * orthogonal(matrix.grad), atol=1e-6)
+
+
+def test_the_parts_of_a_batch_add_up_to_its_gradient():
+    weights = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    with Descent([torch.optim.SGD([weights], lr=0.0)], steps=20, threads=2) as descent:
+        loss = descent.step([rows[:1], rows[1:]], lambda part: (part @ weights).sum() * 0.01)
+    assert loss == pytest.approx(0.01 * float((rows @ weights.detach()).sum()))
+    assert torch.allclose(weights.grad, torch.tensor([0.09, 0.12]))

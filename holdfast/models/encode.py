@@ -1,8 +1,8 @@
-"""Questions as tensors, one by one and joined at will, so that a prompt is prepared once for all evaluations."""
+"""Questions as tensors, one by one and joined at will, so that a prompt is prepared once for all its uses."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,3 +72,43 @@ def join(encoded: list[Encoded], pad_token: int, device: torch.device) -> dict[s
         else:
             batch[name] = torch.cat(values).to(device)
     return batch
+
+
+def completion_ids(tokenizer: Any, text: str) -> list[int]:
+    """A completion's tokens, its end included."""
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+class TeacherForced(NamedTuple):
+    """Prompts with given completions: prompts end, and completions begin, in the same column for all rows."""
+
+    inputs: dict[str, Tensor]
+    """What the model takes: prompts padded on the left, completions on the right."""
+    targets: Tensor
+    """The completions' tokens (rows, tokens), padded."""
+    mask: Tensor
+    """Which of them are real (rows, tokens)."""
+    images: tuple[int, ...]
+    """Images of each row."""
+
+
+def teacher_forced(
+    prompts: list[Encoded], completions: list[list[int]], pad_token: int, where: torch.device
+) -> TeacherForced:
+    """One batch; the model's last `targets.shape[1] + 1` logits but one predict the targets."""
+    inputs = join(prompts, pad_token, where)
+    targets, mask = _right_padded(completions, pad_token, where)
+    images = tuple(len(prompt.get("image_grid_thw", prompt.get("pixel_values", ()))) for prompt in prompts)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], targets], 1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask.to(inputs["attention_mask"].dtype)], 1)
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in inputs:
+            inputs[name] = torch.cat([inputs[name], inputs[name].new_zeros(targets.shape)], 1)
+    return TeacherForced(inputs, targets, mask, images)
+
+
+def _right_padded(rows: list[list[int]], pad: int, where: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=where)
+    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows], device=where)
+    return ids, mask

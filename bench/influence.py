@@ -1,0 +1,216 @@
+"""What per-sample influences cost beyond an ordinary training pass, and next to measuring one sample at a time.
+
+Run: python -m bench.influence [--quick] [--times 512 1024] [--targets 1 16] [--spaces full lora] [--memory]. A Llama of
+30 million random weights sees the same 2048 tokens as a batch of samples of `time` tokens, three quarters of each
+supervised. `plain` is a forward and a backward pass with gradients of the weights, `ours` the engine, `naive` a pass a
+sample with a dot a target and parameter. They take turns; medians of their ratios. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from holdfast.influence.engine import Engine
+from holdfast.influence.gradients import (
+    Gradient,
+    batch_gradient,
+    completion_logits,
+    log_likelihood,
+    selection,
+)
+from holdfast.models.encode import TeacherForced, teacher_forced
+
+TOKENS, VOCABULARY, THREADS, ROUNDS = 2048, 8192, 2, 5
+CHECKED = 2
+"""Samples whose error is measured against float64."""
+ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Setting(NamedTuple):
+    """One line of the table."""
+
+    space: str
+    time: int
+    targets: int
+
+
+class Workload(NamedTuple):
+    """A model, a batch, and targets."""
+
+    model: Any
+    batch: TeacherForced
+    targets: list[Gradient]
+
+
+def build(setting: Setting) -> Workload:
+    """The same for every method and process."""
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8}
+    model: Any = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=8, tie_word_embeddings=True))
+    if setting.space == "lora":
+        model = get_peft_model(model, LoraConfig(r=8, target_modules=ADAPTED, init_lora_weights=False))
+    samples = max(1, TOKENS // setting.time)
+    ids = torch.randint(1, VOCABULARY, (samples, setting.time))
+    asked = setting.time // 4
+    prompts = [{"input_ids": row[:asked], "attention_mask": torch.ones(asked, dtype=torch.long)} for row in ids]
+    batch = teacher_forced(prompts, [row[asked:].tolist() for row in ids], 0, torch.device("cpu"))
+    chosen = selection(model).items()
+    targets = [{name: torch.randn(value.shape) for name, value in chosen} for _ in range(setting.targets)]
+    return Workload(model.eval(), batch, targets)
+
+
+def plain(work: Workload) -> Callable[[], None]:
+    """An ordinary training pass."""
+
+    def run() -> None:
+        work.model.zero_grad()
+        log_likelihood(completion_logits(work.model, work.batch), work.batch).sum().backward()
+        work.model.zero_grad()
+
+    return run
+
+
+def ours(work: Workload) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Norms (samples,) and dots (samples, targets)."""
+    engine = Engine(work.model, work.targets)
+
+    def run() -> tuple[Tensor, Tensor]:
+        measured = engine.measure(work.batch)
+        return measured.norm2, measured.dot
+
+    return run
+
+
+def naive(work: Workload) -> Callable[[], tuple[Tensor, Tensor]]:
+    """The same, a pass a sample."""
+    singles = [one_of(work.batch, row) for row in range(len(work.batch.targets))]
+
+    def run() -> tuple[Tensor, Tensor]:
+        norms2, dots = zip(*(_single(work, single) for single in singles), strict=True)
+        return torch.stack(norms2), torch.stack(dots)
+
+    return run
+
+
+def _single(work: Workload, single: TeacherForced) -> tuple[Tensor, Tensor]:
+    gradient = batch_gradient(work.model, single)
+    norm2 = torch.stack([value.square().sum() for value in gradient.values()]).sum()
+    dots = [sum((value * target[name]).sum() for name, value in gradient.items()) for target in work.targets]
+    return norm2, torch.stack(dots)
+
+
+def one_of(batch: TeacherForced, row: int) -> TeacherForced:
+    """One sample; all are equally long."""
+    one = slice(row, row + 1)
+    inputs = {name: value[one] for name, value in batch.inputs.items()}
+    return TeacherForced(inputs, batch.targets[one], batch.mask[one], batch.images[one])
+
+
+def error(work: Workload) -> float:
+    """Largest deviation from float64, of norms relative to themselves and of dots to the product of lengths."""
+    rows = range(min(CHECKED, len(work.batch.targets)))
+    found = ours(work)()
+    double = work._replace(
+        model=work.model.double(),
+        targets=[{name: value.double() for name, value in target.items()} for target in work.targets],
+    )
+    sizes = torch.tensor([sum(value.square().sum() for value in target.values()) for target in double.targets])
+    worst = 0.0
+    for row in rows:
+        norm2, dots = _single(double, one_of(work.batch, row))
+        worst = max(worst, float((found[0][row] / norm2 - 1).abs() / 2))
+        worst = max(worst, float(((found[1][row] - dots).abs() / (norm2 * sizes).sqrt()).max()))
+    work.model.float()
+    return worst
+
+
+METHODS: dict[str, Callable[[Workload], Callable[[], Any]]] = {"plain": plain, "ours": ours, "naive": naive}
+
+
+def line(setting: Setting, rounds: int, with_naive: bool) -> str:
+    """A row of the table."""
+    work = build(setting)
+    names = ["plain", "ours", *(["naive"] if with_naive else [])]
+    calls = {name: METHODS[name](work) for name in names}
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names if turn % 2 else reversed(names):
+            started = time.perf_counter()
+            calls[name]()
+            seconds[name].append(time.perf_counter() - started)
+    samples = len(work.batch.targets)
+    each = [f"{1000 * statistics.median(seconds[name]) / samples:.1f}" for name in names]
+    ratios = sorted(mine / base for mine, base in zip(seconds["ours"], seconds["plain"], strict=True))
+    against = (
+        statistics.median(n / m for n, m in zip(seconds["naive"], seconds["ours"], strict=True)) if with_naive else 0
+    )
+    columns = [
+        *map(str, setting),
+        *each,
+        *([] if with_naive else ["–"]),
+        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
+        f"{against:.1f}" if with_naive else "–",
+        f"{error(work):.0e}",
+    ]
+    return " | ".join(["", *columns, ""]).strip()
+
+
+def peak_memory_mb(method: str, setting: Setting) -> float:
+    """Peak memory of a fresh process that runs one method once, less that of one that only builds its workload."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure_memory, method, setting).result()
+
+
+def _measure_memory(method: str, setting: Setting) -> float:
+    work = build(setting)
+    METHODS[method](work)()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def settings(arguments: argparse.Namespace) -> Iterator[Setting]:
+    """What was asked for."""
+    for space in arguments.spaces:
+        for length in arguments.times:
+            for count in arguments.targets:
+                yield Setting(space, length, count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one setting, three rounds")
+    parser.add_argument("--times", type=int, nargs="+", default=[32, 128, 512, 1024])
+    parser.add_argument("--targets", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--spaces", nargs="+", default=["full", "lora"])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--no-naive", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="peak memory of each method instead of its time")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.times, arguments.targets, arguments.rounds = [128], [4], 3
+    if arguments.memory:
+        for setting in settings(arguments):
+            print(*setting, {name: round(peak_memory_mb(name, setting)) for name in METHODS}, flush=True)
+        return
+    heads = ["space", "time", "targets", "plain ms", "ours ms", "naive ms", "ours / plain", "naive / ours", "error"]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for setting in settings(arguments):
+        print(line(setting, arguments.rounds, not arguments.no_naive), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Trace a past training's forgetting to its samples: the run is named, everything else is read from its record."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.jobs import trace_job
+from holdfast.config import Influence, Study
+from holdfast.errors import UserError
+from holdfast.jobs import Train
+from tasks import launch, progress, studies
+from tasks.memory import intact_result
+from tasks.stages import Context, StageRun, run_stage
+from tasks.tracking import open_store
+
+
+@flow(name="influence", persist_result=False)
+def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), root: Path = Path()) -> StageRun:
+    """Trace one training at all its kept checkpoints, or at some of them."""
+    root = root.resolve()
+    trained, study, version = recorded(run_id, root)
+    job = trace_job(trained, settings)
+    if steps:
+        job = at_steps(job, steps)
+    with studies.study_run(root, study) as parent, launch.children(), progress.shown():
+        context = Context(root=root, study=study, study_run=parent, data_version=version)
+        return run_stage(job, context, trained.arm, trained.stage)
+
+
+def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
+    """A finished training, the study that it belongs to, and the version of the data that it read.
+
+    Raises:
+        UserError: the run trained nothing, did not finish, or its files are not those that were recorded.
+    """
+    store = open_store(root)
+    run = store.run(run_id)
+    tags = run.data.tags
+    if tags.get("holdfast.kind") != "train" or run.info.status != "FINISHED":
+        raise UserError(
+            f"{run_id}: a {tags.get('holdfast.kind')} run that is {run.info.status}; name a finished train run"
+        )
+    place = store.artifacts(run)
+    result = intact_result(place)
+    if result is None:
+        raise UserError(f"{place}: files of this run are missing or changed; run its study again to make them anew")
+    train = Train.model_validate_json((place / "job.json").read_text())
+    if not train.data.path.is_dir():
+        raise UserError(f"{train.data.path}: this run's data is not there; `holdfast data FILE` makes or restores it")
+    study = Study.model_validate_json((place / "config.json").read_text())
+    stage = StageRun(
+        kind="train",
+        arm=tags["holdfast.arm"],
+        stage=int(tags["holdfast.stage"]),
+        run_id=run.info.run_id,
+        path=place,
+        digest=tags["holdfast.stage_key"],
+        found=True,
+        seconds=result.seconds,
+        result=result,
+    )
+    return stage, study, tags.get("holdfast.data", "")
+
+
+def at_steps(job: Any, steps: tuple[int, ...]) -> Any:
+    """The job for some of the kept checkpoints only.
+
+    Raises:
+        UserError: a step was not kept.
+    """
+    kept = [ref.step for ref in job.kept]
+    unknown = sorted(set(steps) - set(kept))
+    if unknown:
+        raise UserError(f"step {unknown[0]} was not kept; choose among {', '.join(map(str, kept))}")
+    places = [place for place, step in enumerate(kept) if step in steps]
+    chosen: dict[str, Any] = {
+        name: tuple(getattr(job, name)[place] for place in places) for name in ("kept", "moments") if getattr(job, name)
+    }
+    # Rates belong to the way between neighbouring checkpoints.
+    return job.model_copy(update={**chosen, "rates": ()})

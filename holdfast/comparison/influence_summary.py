@@ -1,0 +1,155 @@
+"""What summary.json says of influence, under `influence`: a trace for every influence run, and how these differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from holdfast.comparison import pull
+from holdfast.comparison.influence import KINDS, Trace
+from holdfast.comparison.pull import MEAN, RESAMPLES, Difference
+
+OF_SOURCE = ("norm", "norm_per_token")
+"""Logged beside every benchmark, and the same for all."""
+OF_BENCHMARKS = ("cosine", "positive", "lbk", "kernel")
+CHANGES = ("measured", *KINDS)
+AGREEMENT = ("pearson", "spearman", "sign")
+
+
+def summarise_influence(traces: Sequence[Trace], seed: int) -> dict[str, Any]:
+    """Everything but texts and pictures; numbers to six digits, whatever their size."""
+    return digits(
+        {
+            "resamples": RESAMPLES,
+            "traces": {trace.label: _trace(trace, seed) for trace in traces},
+            "differences": differences(traces, seed),
+        }
+    )
+
+
+def _trace(trace: Trace, seed: int) -> dict[str, Any]:
+    found = pull.intervals(trace.rows, trace.steps, seed)
+    along = found.pop("along")
+    return {
+        "arm": trace.arm.name,
+        "stage": trace.stage,
+        "source": trace.source,
+        "lora": trace.lora,
+        "prompts": len(set(trace.rows.prompts)),
+        "samples": round(len(trace.rows.prompts) / len(trace.steps)),
+        "perplexity": trace.measures[trace.steps[0]].get("perplexity"),
+        "means": means(trace),
+        "along": along,
+        "checkpoints": [
+            {"step": step, "measures": trace.measures.get(step, {}), **values} for step, values in found.items()
+        ],
+        "change": change(trace),
+        "agreement": agreement(trace),
+        "questions": len(trace.travel.measured),
+        "notes": trace.notes,
+    }
+
+
+def means(trace: Trace) -> dict[str, float | None]:
+    """Along training, each step taken by the last checkpoint before it; benchmarks' measures over the prior ones."""
+    shares = pull.shares(trace.steps)
+
+    def along(values: Sequence[float | None]) -> float | None:
+        known = [(share, value) for share, value in zip(shares, values, strict=True) if value is not None and share]
+        return sum(share * value for share, value in known) / sum(share for share, _ in known) if known else None
+
+    found = {"coherence": along([trace.measures[step].get("coherence") for step in trace.steps])}
+    for name in OF_SOURCE:
+        found[name] = along([of_source(trace, step, name) for step in trace.steps])
+    for name in OF_BENCHMARKS:
+        found[name] = along([prior_mean(trace, step, name) for step in trace.steps])
+    return found
+
+
+def of_source(trace: Trace, step: int, measure: str) -> float | None:
+    """A measure of the source alone that is logged beside the benchmarks."""
+    return next(iter(trace.at(step, measure).values()), None)
+
+
+def prior_mean(trace: Trace, step: int, measure: str) -> float | None:
+    """Over the prior benchmarks for which it was finite; None if there are none."""
+    found = trace.at(step, measure)
+    known = [found[name] for name in trace.prior if name in found]
+    return sum(known) / len(known) if known else None
+
+
+def change(trace: Trace) -> dict[str, dict[str, float | None]]:
+    """Of every benchmark's log-likelihood per token over the whole training, measured and predicted."""
+    last = trace.measures[trace.steps[-1]]
+    return {name: {kind: last.get(f"{name}/change_{kind}") for kind in CHANGES} for name in trace.rows.benchmarks}
+
+
+def agreement(trace: Trace) -> dict[str, dict[str, float | None]]:
+    """Between predicted and measured changes of prior questions from checkpoint to checkpoint."""
+    last = trace.measures[trace.steps[-1]]
+    return {kind: {name: last.get(f"{name}_{kind}") for name in AGREEMENT} for kind in KINDS}
+
+
+def differences(traces: Sequence[Trace], seed: int) -> list[dict[str, Any]]:
+    """Paired, first − second: pull along training by benchmark, and the same of samples that are equally long."""
+    pairs = list(combinations(traces, 2))
+    found = [_difference(pair, np.random.default_rng([seed, place])) for place, pair in enumerate(pairs)]
+    tests = {(str(place), name): p for place, (all_, _) in enumerate(found) if all_ for name, p in all_.p.items()}
+    adjusted = pull.holm(tests)
+    return [
+        {
+            "traces": [trace.label for trace in pair],
+            "prompts": all_.prompts if all_ else _common(pair),
+            "dot": all_.dot if all_ else {},
+            "p_holm": {name: adjusted[str(place), name] for name in all_.p} if all_ else {},
+            "equally_long": alike and {"prompts": alike.prompts, "samples": alike.samples, "dot": alike.dot},
+        }
+        for place, (pair, (all_, alike)) in enumerate(zip(pairs, found, strict=True))
+    ]
+
+
+def _difference(
+    pair: tuple[Trace, Trace], rng: np.random.Generator
+) -> tuple[Difference | None, Difference | None]:
+    steps = pair[0].steps, pair[1].steps
+    rows = pair[0].rows, pair[1].rows
+    return pull.difference(rows, steps, rng), pull.difference(pull.equally_long(rows), steps, rng)
+
+
+def _common(pair: tuple[Trace, Trace]) -> int:
+    return len(set(pair[0].rows.prompts) & set(pair[1].rows.prompts))
+
+
+def sure(difference: dict[str, Any], level: float = 0.05) -> list[str]:
+    """Benchmarks whose difference stands after Holm's correction."""
+    return [name for name, p in difference["p_holm"].items() if p < level and name != MEAN]
+
+
+def significant(value: float | None, count: int = 3) -> str:
+    """With a true minus sign; small and large numbers as 1.2e−5."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    mantissa, exponent = f"{value:.{count - 1}e}".split("e")
+    power = int(exponent)
+    if value and not -4 < power < 5:
+        text = f"{mantissa}e{power}"
+    else:
+        text = f"{value:.{max(0, count - 1 - power) if value else 0}f}"
+    return text.replace("-", "−")
+
+
+def digits(value: Any) -> Any:
+    """JSON with named fields; floats to six significant digits, since dots span many orders of magnitude."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return digits(value._asdict())
+    if isinstance(value, dict):
+        return {key: digits(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [digits(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,1 @@
+"""Which training samples push prior knowledge out, how hard, and which way."""

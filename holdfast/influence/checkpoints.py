@@ -1,0 +1,73 @@
+"""A stage's model as it was at each kept checkpoint, ready for gradients, and what lies between two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from holdfast.artifacts import FileRef, ModelRef, directory_digest, file_digest
+from holdfast.errors import UserError
+from holdfast.influence.gradients import Gradient, selection
+from holdfast.jobs import Train
+from holdfast.models.adapt import learning
+from holdfast.models.load import device, load_model
+
+EPSILON = 1e-8
+"""Adam's, as TRL sets it by default."""
+
+
+def load(train: Train, kept: ModelRef | None) -> Any:
+    """The model at a checkpoint, or at the stage's beginning, in float32; what the stage trained requires gradients.
+
+    Raises:
+        UserError: the checkpoint's files are not those that were recorded.
+    """
+    if kept is not None:
+        require_recorded(kept)
+    whole = kept is None or train.stage.lora is not None
+    model = load_model(train.start if whole else kept or train.start, "float32", device(train.device))
+    return learning(model, train.stage, train.seed, kept)
+
+
+def require_recorded(ref: ModelRef) -> None:
+    """Refuse a checkpoint that has changed since it was recorded."""
+    path = Path(ref.path)
+    if not path.is_dir() or directory_digest(path) != ref.digest:
+        raise UserError(
+            f"{ref.path}: the checkpoint of step {ref.step} is not the one that was recorded ({ref.digest[:12]}…); "
+            "restore its files or train the stage again"
+        )
+
+
+def weights(model: Any) -> Gradient:
+    """A copy of the parameters that learn."""
+    return {name: value.detach().clone() for name, value in selection(model).items()}
+
+
+def difference(after: Gradient, before: Gradient) -> Gradient:
+    """How far each parameter moved."""
+    return {name: value - before[name] for name, value in after.items()}
+
+
+def preconditioner(moments: FileRef) -> Gradient:
+    """D = √v̂ + ε by parameter, from the optimizer's second moments after the step that led to the checkpoint.
+
+    Raises:
+        UserError: the file is not the one that was recorded.
+    """
+    if not moments.path.is_file() or file_digest(moments.path) != moments.digest:
+        raise UserError(f"{moments.path}: the second moments are not those that were recorded; train the stage again")
+    return {name: value.float().sqrt() + EPSILON for name, value in load_file(moments.path).items()}
+
+
+def preconditioned(gradient: Gradient, scale: Gradient) -> Gradient:
+    """D⁻¹V: the dot of a sample's gradient with it is the effect of an Adam step of that sample, momentum apart."""
+    return {name: value / scale[name].to(value) for name, value in gradient.items()}
+
+
+def inner(left: Gradient, right: Gradient) -> float:
+    """⟨left, right⟩ over all parameters, summed in float64."""
+    return float(sum(torch.sum(value.double() * right[name].double()) for name, value in left.items()))

@@ -1,0 +1,109 @@
+"""Gradients of what a model finds probable, by ordinary autograd: the targets that samples are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdfast.errors import UserError
+from holdfast.models.encode import TeacherForced
+
+Gradient = dict[str, Tensor]
+"""Of each selected parameter, by its name in `model.named_parameters()`, shaped like the parameter."""
+
+Objective = Callable[[Tensor, TeacherForced], Tensor]
+"""From logits (samples, tokens, vocabulary) and their batch to one number a sample (samples,), to be ascended."""
+
+
+def log_likelihood(logits: Tensor, batch: TeacherForced) -> Tensor:
+    """Σ_t log π(y_t) of each sample over its real tokens, in nats; at least in float32."""
+    logits = logits.to(wide(logits.dtype))
+    logprobs = logits.gather(-1, batch.targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    return logprobs.masked_fill(~batch.mask, 0.0).sum(1)
+
+
+def completion_logits(model: Any, batch: TeacherForced) -> Tensor:
+    """Logits (samples, tokens, vocabulary) that predict the completions' tokens."""
+    # Towers crash on no images at all, which is how prompts without any look beside others.
+    inputs = {name: value for name, value in batch.inputs.items() if len(value)}
+    return model(**inputs, use_cache=False, logits_to_keep=batch.targets.shape[1] + 1).logits[:, :-1]
+
+
+def batch_gradient(model: Any, batch: TeacherForced, objective: Objective = log_likelihood) -> Gradient:
+    """The gradient of the samples' summed objective with respect to every parameter that requires one."""
+    selected = selection(model)
+    with evaluating(model), torch.enable_grad():
+        total = objective(completion_logits(model, batch), batch).sum()
+        parts = _derivatives(total, list(selected.values()))
+    return dict(zip(selected, parts, strict=True))
+
+
+def mean_gradient(
+    model: Any, batches: Iterable[TeacherForced], objective: Objective = log_likelihood, *, per_token: bool = False
+) -> Gradient:
+    """The mean over all samples of the objective's gradient, `per_token` of each sample's objective over its tokens.
+
+    Accumulated in float32, or in float64 if the model is.
+
+    Raises:
+        UserError: there is no sample, or one without a supervised token.
+    """
+    sums = {name: torch.zeros_like(value, dtype=wide(value.dtype)) for name, value in selection(model).items()}
+    samples = 0
+    for batch in batches:
+        require_supervised(batch)
+        shared = _per_token(objective) if per_token else objective
+        for name, part in batch_gradient(model, batch, shared).items():
+            sums[name] += part
+        samples += len(batch.targets)
+    if not samples:
+        raise UserError("influence: a mean gradient needs at least one sample; give its benchmark some questions")
+    return {name: value / samples for name, value in sums.items()}
+
+
+def selection(model: Any) -> dict[str, Tensor]:
+    """The parameters that require a gradient, by name; one that is used under several names comes once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def require_supervised(batch: TeacherForced) -> None:
+    """Refuse a sample that supervises nothing, whose direction would be undefined.
+
+    Raises:
+        UserError: a sample has no supervised token.
+    """
+    for index, tokens in enumerate(batch.mask.sum(1).tolist()):
+        if not tokens:
+            raise UserError(f"influence: sample {index} of the batch has no supervised token; leave it out")
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision to reduce in: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Without dropout or gradient checkpointing, both of which are active in training mode only."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _per_token(objective: Objective) -> Objective:
+    return lambda logits, batch: objective(logits, batch) / batch.mask.sum(1)
+
+
+def _derivatives(total: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """Zeros where the total does not depend on a parameter, as on a vision tower in a batch without images."""
+    if not total.requires_grad:
+        return [torch.zeros_like(value) for value in parameters]
+    return list(torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))

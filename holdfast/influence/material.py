@@ -1,0 +1,80 @@
+"""What influence is measured on: training samples, and the questions of every benchmark, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from holdfast.data.rows import train_rows
+from holdfast.data.shards import Question, read_questions
+from holdfast.errors import UserError
+from holdfast.jobs import Train
+from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, teacher_forced
+
+
+class Sample(NamedTuple):
+    """A prompt with a completion, and how much a training step makes of it."""
+
+    id: str
+    prompt: str
+    """The question's id; samples of one prompt belong together."""
+    text: str
+    encoded: Encoded
+    completion: list[int]
+    weight: float = 1.0
+
+
+Rollouts = Callable[[Any, list[Question], int], list[tuple[Question, str, float]]]
+"""Of a model, for some questions, about so many: each with its question and its advantage within its group."""
+
+
+class Material:
+    """Encodes questions and completions with one processor, and batches them."""
+
+    def __init__(self, processor: Any, batch_size: int) -> None:
+        self.processor, self.batch_size = processor, batch_size
+
+    def samples(self, given: Sequence[tuple[Question, str, float]]) -> list[Sample]:
+        """One sample for every (question, completion, weight)."""
+        encoded = encode(self.processor, [question for question, _, _ in given])
+        tokenizer = self.processor.tokenizer
+        return [
+            Sample(f"{question.id}/{index}", question.id, text, row, completion_ids(tokenizer, text), weight)
+            for index, ((question, text, weight), row) in enumerate(zip(given, encoded, strict=True))
+        ]
+
+    def batches(self, samples: Sequence[Sample], where: torch.device) -> Iterator[TeacherForced]:
+        """In order, so that results can be laid beside the samples."""
+        pad = self.processor.tokenizer.pad_token_id
+        for start in range(0, len(samples), self.batch_size):
+            part = samples[start : start + self.batch_size]
+            yield teacher_forced([s.encoded for s in part], [s.completion for s in part], pad, where)
+
+
+def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:
+    """The first questions of the target's and every prior benchmark's test set, with their reference completions.
+
+    Raises:
+        UserError: a benchmark has fewer than two questions, so no two halves can be made of it.
+    """
+    found = {}
+    for path in [data / "target-test.parquet", *sorted(data.glob("prior-*.parquet"))]:
+        questions = read_questions(path, count)
+        if len(questions) < 2:
+            raise UserError(f"influence: {path} holds fewer than two questions, too few for two halves; ask more")
+        found[questions[0].benchmark] = [(question, question.reference, 1.0) for question in questions]
+    return found
+
+
+def supervised(job: Train, count: int | None) -> list[tuple[Question, str, float]]:
+    """The first samples that a supervised stage learns from, one a prompt; without a count, all of them."""
+    rows = [(row.question, row.completion or "") for row in train_rows(job)]
+    if count is None:
+        return [(question, text, 1.0) for question, text in rows]
+    first: dict[str, tuple[Question, str, float]] = {}
+    for question, text in rows:
+        first.setdefault(question.id, (question, text, 1.0))
+    return list(first.values())[:count]

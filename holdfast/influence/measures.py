@@ -1,0 +1,119 @@
+"""What a source's samples do to a benchmark, as arithmetic on norms and dots. Imports no torch.
+
+Notation: g_u is the gradient of the log-likelihood of sample u's completion (summed over its tokens), w_u its weight
+(1, or the advantage of a rollout), n_u its tokens, V the mean gradient of a benchmark's log-likelihood per token. A
+training step of rate η moves the parameters by η Σ w_u g_u / Σ n_u and the benchmark by η times `dot`, to first order:
+positive reinforces what the model knew, negative makes it forget (Ren & Sutherland 2025; arXiv 2506.23508, Thm 5.1).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Source(NamedTuple):
+    """Samples of one source at one checkpoint."""
+
+    tokens: np.ndarray
+    """n (samples,)."""
+    weights: np.ndarray
+    """w (samples,)."""
+    norms2: np.ndarray
+    """‖g‖² (samples,)."""
+    sum_norm2: float
+    """‖Σ w g‖²."""
+    certainty: np.ndarray
+    """Mean over tokens of ‖G‖² = ‖π‖² − 2π_y + 1 (samples,)."""
+
+
+class Benchmark(NamedTuple):
+    """One target at the same checkpoint."""
+
+    dots: np.ndarray
+    """⟨g_u, V⟩ (samples,)."""
+    norm2: float
+    """‖V‖²."""
+    halves: float
+    """⟨V_a, V_b⟩ of its disjoint halves: ‖V‖² without what few questions add to it."""
+    spread: float
+    """Mean over tokens of ‖A‖² = |V|·‖π‖² + |V| − 2, of vocabulary |V|."""
+
+
+def of_source(source: Source) -> dict[str, float]:
+    """Measures that no benchmark takes part in.
+
+    `norm`: mean ‖g‖. `norm_per_token`: the same of g/n. `coherence`: the share of the mean squared length that is left
+    in the mean gradient, without the bias of few samples; near 0 for rollouts whose weights cancel.
+    """
+    w, n = source.weights, source.tokens
+    lengths = np.sqrt(source.norms2)
+    return {
+        "norm": float(lengths.mean()),
+        "norm_per_token": float((lengths / n).mean()),
+        "coherence": coherence(source.sum_norm2, w**2 * source.norms2),
+    }
+
+
+def coherence(sum_norm2: float, norms2: np.ndarray) -> float:
+    """(‖Σx‖² − Σ‖x‖²) / ((N − 1) Σ‖x‖²): mean over pairs of ⟨x_i, x_j⟩ over the mean of ‖x‖²; 1 if all are alike."""
+    total = float(norms2.sum())
+    if len(norms2) < 2 or total == 0.0:
+        return float("nan")
+    return (sum_norm2 - total) / ((len(norms2) - 1) * total)
+
+
+def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
+    """Measures of a source on a benchmark.
+
+    `dot`: change of the benchmark per unit of learning rate. `dot_sample`: mean over samples of w⟨g, V⟩, which grows
+    with length. `cosine`: of the sum of samples with V; `cosine_debiased`: with ‖V‖² from disjoint halves.
+    `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that reinforce. `lbk`: mean of
+    (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate.
+    """
+    w, n, dots = source.weights, source.tokens, benchmark.dots
+    length = float(np.sqrt(benchmark.norm2))
+    pull = float((w * dots).sum())
+    own = np.sqrt(source.norms2) * np.abs(w)
+    cosines = np.divide(w * dots, own * length, out=np.zeros_like(dots), where=own * length > 0)
+    moving = w != 0
+    return {
+        "dot": pull / float(n.sum()),
+        "dot_sample": float((w * dots).mean()),
+        "cosine": _over(pull, float(np.sqrt(source.sum_norm2)) * length),
+        "cosine_debiased": _over(pull, float(np.sqrt(source.sum_norm2 * max(benchmark.halves, 0.0)))),
+        "mean_cosine": float(cosines[moving].mean()) if moving.any() else float("nan"),
+        "positive": float((w * dots > 0)[moving].mean()) if moving.any() else float("nan"),
+        "lbk": float((dots**2 / (benchmark.spread * source.certainty)).mean()),
+    }
+
+
+def exchange(prior: float, skill: float) -> float:
+    """Forgetting per unit of skill: −⟨Σwg, V_prior⟩ / ⟨Σwg, V_target⟩; negative where learning the skill helps."""
+    return _over(-prior, skill)
+
+
+def reference_lbk(change: np.ndarray, spread_norms: np.ndarray, errors: np.ndarray) -> float:
+    """LBK as Ren & Sutherland's notebook computes it, over an interval of training.
+
+    ‖Δ log π‖₂ over the probe questions / √(mean of √(|V|·(mean‖π‖)² + |V| − 2)) / mean over tokens of ‖π − e_y‖. The
+    root of a quantity that is a root already is the notebook's; `lbk` has the formula's form.
+    """
+    return float(np.sqrt((change**2).sum()) / np.sqrt(spread_norms.mean()) / errors.mean())
+
+
+def agreement(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+    """Pearson's and Spearman's correlation, and how often the signs agree."""
+    if len(predicted) < 3 or predicted.std() == 0 or measured.std() == 0:
+        return {}
+    first, second = (np.argsort(np.argsort(values)) for values in (predicted, measured))
+    return {
+        "pearson": float(np.corrcoef(predicted, measured)[0, 1]),
+        "spearman": float(np.corrcoef(first, second)[0, 1]),
+        "sign": float((np.sign(predicted) == np.sign(measured)).mean()),
+    }
+
+
+def _over(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")

@@ -1,0 +1,186 @@
+"""One look at one checkpoint: every sample's gradient against every benchmark's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from holdfast.influence import measures
+from holdfast.influence.checkpoints import inner, preconditioned
+from holdfast.influence.engine import Engine, Influences
+from holdfast.influence.gradients import Gradient, batch_gradient, log_likelihood, mean_gradient
+from holdfast.influence.likelihood import Certainty, Likelihood, RandomLogits
+from holdfast.influence.material import Material, Sample
+from holdfast.models.encode import TeacherForced
+
+
+class Sheet(NamedTuple):
+    """What every checkpoint is asked: the questions of each benchmark, and how many random-logit probes."""
+
+    questions: Mapping[str, Sequence[Sample]]
+    material: Material
+    probes: int
+
+
+class Sight(NamedTuple):
+    """What was seen. Columns of `dots` are `targets`: BENCHMARK/a and /b (disjoint halves), adam/BENCHMARK."""
+
+    samples: Sequence[Sample]
+    blocks: list[str]
+    targets: list[str]
+    norms2: np.ndarray
+    """(samples, blocks)."""
+    dots: np.ndarray
+    """(samples, targets, blocks)."""
+    loglik: np.ndarray
+    """Summed over tokens (samples,)."""
+    source: measures.Source
+    errors: np.ndarray
+    """Mean over tokens of ‖π − e_y‖ (samples,)."""
+    benchmarks: dict[str, measures.Benchmark]
+    spread_norms: dict[str, np.ndarray]
+    """By benchmark √(|V|·(mean ‖π‖)² + |V| − 2) of its questions (questions,)."""
+    kernels: dict[str, float]
+    """Root mean square over pairs of ‖K‖, by benchmark."""
+
+    def rows(self, source: str, step: int) -> list[dict[str, Any]]:
+        """One row for every sample and block; a sample whose gradient is not finite has none."""
+        return [
+            {
+                "sample": sample.id,
+                "prompt": sample.prompt,
+                "source": source,
+                "step": step,
+                "block": block,
+                "tokens": len(sample.completion),
+                "loglik": self.loglik[place],
+                "weight": sample.weight,
+                "norm2": self.norms2[place, column],
+                **{f"dot/{name}": self.dots[place, k, column] for k, name in enumerate(self.targets)},
+            }
+            for place, sample in enumerate(self.samples)
+            for column, block in enumerate(self.blocks)
+        ]
+
+    def measures(self, target: str) -> dict[str, float]:
+        """Measures named BENCHMARK/MEASURE, and those of the source alone by their own names."""
+        alone = measures.of_source(self.source)
+        alone["perplexity"] = float(np.exp(-self.loglik.sum() / self.source.tokens.sum()))
+        adam = {name: self._adam(name) for name in self.benchmarks if f"adam/{name}" in self.targets}
+        on = {name: measures.on_benchmark(self.source, seen) for name, seen in self.benchmarks.items()}
+        named = {name: value for name, value in alone.items() if name in ("perplexity", "coherence")}
+        for name, found in on.items():
+            found |= {key: alone[key] for key in ("norm", "norm_per_token")}
+            if name in self.kernels:
+                found["kernel"] = self.kernels[name]
+            if name in adam:
+                found["adam_dot"] = adam[name]
+            if name != target:
+                found["exchange"] = measures.exchange(found["dot"], on[target]["dot"])
+                if name in adam:
+                    found["adam_exchange"] = measures.exchange(adam[name], adam[target])
+            named |= {f"{name}/{key}": value for key, value in found.items()}
+        return named
+
+    def _adam(self, name: str) -> float:
+        dots = self.dots[:, self.targets.index(f"adam/{name}")].sum(-1)
+        return float((self.source.weights * dots).sum() / self.source.tokens.sum())
+
+
+def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | None, seed: int) -> Sight:
+    """Measure samples against all benchmarks in one pass, and in a second one against the probes, if any.
+
+    `scale` is Adam's √v̂ + ε; with it, every benchmark is a preconditioned target, too.
+    """
+    found = {name: _halves(model, questions, sheet.material) for name, questions in sheet.questions.items()}
+    targets = {f"{name}/{half}": pair[place] for name, (*pair, _) in found.items() for place, half in enumerate("ab")}
+    if scale is not None:
+        whole = {name: _scaled(_added([a, b]), 0.5) for name, (a, b, _) in found.items()}
+        targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
+    batches = list(sheet.material.batches(samples, model.device))
+    engine = Engine(model, list(targets.values()))
+    engine.verify(batches[0])
+    likelihood = Likelihood()
+    parts = [engine.measure(batch, likelihood) for batch in batches]
+    finite = torch.cat([part.finite for part in parts]).numpy()
+    norms2, dots, loglik = (_joined(parts, name)[finite] for name in ("norms2", "dots", "loglik"))
+    kept = [sample for sample, sound in zip(samples, finite, strict=True) if sound]
+    certainty = Certainty(*(column[finite] for column in likelihood.certainty))
+    source = measures.Source(
+        tokens=np.array([len(sample.completion) for sample in kept], dtype=float),
+        weights=np.array([sample.weight for sample in kept]),
+        norms2=norms2.sum(-1),
+        sum_norm2=_sum_norm2(model, kept, sheet.material),
+        certainty=certainty.residual,
+    )
+    names = list(targets)
+    seen = {
+        name: measures.Benchmark(
+            dots=(dots[:, names.index(f"{name}/a")] + dots[:, names.index(f"{name}/b")]).sum(-1) / 2,
+            norm2=(inner(a, a) + inner(b, b) + 2 * inner(a, b)) / 4,
+            halves=inner(a, b),
+            spread=float(of_questions.spread.mean()),
+        )
+        for name, (a, b, of_questions) in found.items()
+    }
+    kernels = _kernels(model, batches, sheet, seed) if sheet.probes else {}
+    spreads = {name: of_questions.spread_norm for name, (_, _, of_questions) in found.items()}
+    return Sight(kept, engine.blocks, names, norms2, dots, loglik, source, certainty.error, seen, spreads, kernels)
+
+
+def _halves(model: Any, questions: Sequence[Sample], material: Material) -> tuple[Gradient, Gradient, Certainty]:
+    """Mean gradients per token of the even and of the odd questions, and the questions' certainty."""
+    likelihood = Likelihood()
+    even, odd = (
+        mean_gradient(model, material.batches(questions[first::2], model.device), likelihood, per_token=True)
+        for first in (0, 1)
+    )
+    return even, odd, likelihood.certainty
+
+
+def _added(parts: Sequence[Gradient]) -> Gradient:
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+
+def _scaled(gradient: Gradient, factor: float) -> Gradient:
+    return {name: value * factor for name, value in gradient.items()}
+
+
+def _joined(parts: Sequence[Influences], name: str) -> np.ndarray:
+    return torch.cat([getattr(part, name) for part in parts]).numpy()
+
+
+def _sum_norm2(model: Any, samples: Sequence[Sample], material: Material) -> float:
+    """‖Σ w g‖², by ordinary autograd."""
+    weights = iter([sample.weight for sample in samples])
+
+    def weighted(logits: torch.Tensor, batch: TeacherForced) -> torch.Tensor:
+        own = torch.tensor([next(weights) for _ in batch.targets], device=logits.device)
+        return own * log_likelihood(logits, batch)
+
+    total = _added([batch_gradient(model, batch, weighted) for batch in material.batches(samples, model.device)])
+    return inner(total, total)
+
+
+def _kernels(model: Any, batches: list[TeacherForced], sheet: Sheet, seed: int) -> dict[str, float]:
+    """√ of the mean over samples, questions and probes of ‖K‖²_F."""
+    squares: dict[str, list[np.ndarray]] = {name: [] for name in sheet.questions}
+    for probe in range(sheet.probes):
+        noise = [RandomLogits(_stream(seed, probe, side)) for side in (0, 1)]
+        targets = []
+        for questions in sheet.questions.values():
+            parts = [batch_gradient(model, b, noise[0]) for b in sheet.material.batches(questions, model.device)]
+            targets.append(_scaled(_added(parts), len(questions) ** -0.5))
+        engine = Engine(model, targets)
+        dots = np.concatenate([engine.measure(batch, noise[1]).dots.sum(-1).numpy() for batch in batches])
+        for place, name in enumerate(squares):
+            squares[name].append(dots[:, place] ** 2)
+    return {name: float(np.sqrt(np.nanmean(found))) for name, found in squares.items()}
+
+
+def _stream(seed: int, probe: int, side: int) -> int:
+    """Another stream for every probe and side."""
+    return (seed * 1_000_003 + probe * 2 + side) % 2**63

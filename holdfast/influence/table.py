@@ -1,0 +1,64 @@
+"""Rows of influence on disk: one for every sample, checkpoint and block of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FIXED = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("prompt", pa.string()),
+        ("source", pa.string()),
+        ("step", pa.int64()),
+        ("block", pa.string()),
+        ("tokens", pa.int64()),
+        ("loglik", pa.float64()),
+        ("weight", pa.float64()),
+        ("norm2", pa.float64()),
+    ]
+)
+"""`prompt` is a question's id; `weight` is 1 for supervised samples and the advantage for rollouts. `loglik` (summed
+over tokens) and the gradient behind `norm2` and every `dot/…` column are those of the completion's log-likelihood."""
+
+SOURCES = pa.schema(
+    [("sample", pa.string()), ("prompt", pa.string()), ("step", pa.int64()), ("text", pa.string())],
+)
+PATH = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("id", pa.string()),
+        ("start", pa.int64()),
+        ("step", pa.int64()),
+        ("measured", pa.float64()),
+        ("first_order", pa.float64()),
+        ("trapezoid", pa.float64()),
+    ]
+)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write influence.parquet with a column `dot/TARGET` for every target; empty where a checkpoint lacks it."""
+    targets = dict.fromkeys(name for row in rows for name in row if name.startswith("dot/"))
+    columns = [*FIXED, *(pa.field(target, pa.float64()) for target in targets)]
+    _write(path, pa.Table.from_pylist(list(rows), pa.schema(columns)))
+
+
+def write_sources(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write sources.parquet: what each sample says."""
+    _write(path, pa.Table.from_pylist(list(rows), SOURCES))
+
+
+def write_path(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write path.parquet: each question's predicted and measured change between two checkpoints."""
+    _write(path, pa.Table.from_pylist(list(rows), PATH))
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial)
+    partial.replace(path)

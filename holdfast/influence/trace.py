@@ -1,0 +1,135 @@
+"""One stage's forgetting, traced to its samples at every kept checkpoint.
+
+Writes influence.parquet (a row for every sample, checkpoint and block of layers), sources.parquet (what each sample
+says), and path.parquet (what the steps between two checkpoints were predicted to do to each question, and did).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.data.shards import read_questions
+from holdfast.influence import checkpoints, measures, table
+from holdfast.influence.checkpoints import difference, weights
+from holdfast.influence.material import Material, Rollouts, Sample, benchmarks, supervised
+from holdfast.influence.path import Travelled
+from holdfast.influence.sight import Sheet, Sight, look
+from holdfast.jobs import Trace
+from holdfast.journal import Journal
+from holdfast.models.load import load_processor
+
+
+class Tracing:
+    """What the looks at the checkpoints of one stage share, and what they leave."""
+
+    def __init__(self, job: Trace, journal: Journal, rollouts: Rollouts | None) -> None:
+        self.job, self.journal, self.rollouts = job, journal, rollouts
+        self.material = Material(load_processor(job.train.start), job.influence.batch_size)
+        asked = benchmarks(job.train.data.path, job.influence.questions)
+        self.questions = {name: self.material.samples(given) for name, given in asked.items()}
+        self.sheet = Sheet(self.questions, self.material, job.influence.probes)
+        self.target = read_questions(job.train.data.path / "target-test.parquet", 1)[0].benchmark
+        self.rows: list[dict[str, Any]] = []
+        self.texts: list[dict[str, Any]] = []
+        self.travelled = Travelled(self.questions, self.material)
+        self.summed: dict[str, float] = {}
+
+    @property
+    def source(self) -> str:
+        """`grpo`, or where a supervised stage's completions come from."""
+        stage = self.job.train.stage
+        return stage.method if stage.method == "grpo" else stage.source.kind
+
+    def samples(self, model: Any, known: list[Sample] | None) -> list[Sample]:
+        """A supervised stage's samples stay; those of reinforcement are what the model says now."""
+        if known is not None:
+            return known
+        count, train = self.job.influence.samples, self.job.train
+        if self.rollouts is None:
+            return self.material.samples(supervised(train, count))
+        asked = read_questions(train.data.path / "target-train.parquet", count)
+        return self.material.samples(self.rollouts(model, asked, count))
+
+    def note(self, step: int, sight: Sight, samples: Sequence[Sample]) -> None:
+        """Keep a look's rows and log its measures."""
+        self.rows += sight.rows(self.source, step)
+        self.texts += [{"sample": s.id, "prompt": s.prompt, "step": step, "text": s.text} for s in samples]
+        found = sight.measures(self.target)
+        found |= self._reference_lbk(step, sight)
+        self._sum(step, found)
+        self.journal.log(step, {f"influence/{self.source}/{name}": value for name, value in found.items()})
+
+    def _reference_lbk(self, step: int, sight: Sight) -> dict[str, float]:
+        """Of the steps that led here; none at the beginning."""
+        if step == 0:
+            return {}
+        return {
+            f"{name}/lbk_reference": measures.reference_lbk(
+                self.travelled.changes(name, step), sight.spread_norms[name], sight.errors
+            )
+            for name in self.questions
+        }
+
+    def _sum(self, step: int, found: dict[str, float]) -> None:
+        """TracInCP: Σ over checkpoints of rate × steps × dot, with what was learned from next at each."""
+        steps = [0, *(kept.step for kept in self.job.kept)]
+        place = steps.index(step)
+        if place + 1 == len(steps) or not self.job.rates:
+            return
+        stride = self.job.rates[place] * (steps[place + 1] - step)
+        for name in self.questions:
+            self.summed[name] = self.summed.get(name, 0.0) + stride * found[f"{name}/dot"]
+
+
+def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) -> dict[str, Any]:
+    """Look at every kept checkpoint of a stage; returns notes.
+
+    Raises:
+        UserError: a checkpoint is not what was recorded, a layer is not supported, a sample supervises nothing.
+    """
+    tracing = Tracing(job, journal, rollouts)
+    places = [None, *job.kept]
+    samples: list[Sample] | None = None
+    model, before = checkpoints.load(job.train, None), None
+    for index, kept in enumerate(places):
+        step = kept.step if kept is not None else 0
+        following = checkpoints.load(job.train, job.kept[index]) if index < len(job.kept) else None
+        given = tracing.samples(model, samples)
+        samples = given if rollouts is None else None
+        scale = checkpoints.preconditioner(job.moments[index - 1]) if index and job.moments else None
+        sight = look(model, given, tracing.sheet, scale, job.train.seed + step)
+        here = weights(model)
+        ahead = difference(weights(following), here) if following is not None else None
+        behind = difference(here, before) if before is not None else None
+        tracing.travelled.visit(model, step, ahead, behind)
+        tracing.note(step, sight, given)
+        journal.progress(index + 1, len(places))
+        model, before = following, here
+    return _finish(tracing, out)
+
+
+def _finish(tracing: Tracing, out: Path) -> dict[str, Any]:
+    travelled = tracing.travelled
+    last = tracing.job.kept[-1].step
+    found = {f"{name}/tracin": value for name, value in tracing.summed.items()}
+    found |= travelled.measures(tracing.target)
+    tracing.journal.log(last, {f"influence/{tracing.source}/{name}": value for name, value in found.items()})
+    table.write_rows(out / "influence.parquet", tracing.rows)
+    table.write_sources(out / "sources.parquet", tracing.texts)
+    table.write_path(out / "path.parquet", travelled.rows)
+    return {"source": tracing.source, **caveats(tracing.job)}
+
+
+def caveats(job: Trace) -> dict[str, Any]:
+    """Where the linear form leaves something out."""
+    if job.train.stage.method != "grpo":
+        return {}
+    arguments = job.train.stage.trainer
+    left_out = []
+    if arguments.get("beta", 0.0):
+        left_out.append(f"the KL penalty (beta {arguments['beta']})")
+    if arguments.get("num_iterations", 1) > 1 or arguments.get("steps_per_generation", 1) > 1:
+        left_out.append("clipping on the later steps of a batch")
+    return {"rewards only, without": " and ".join(left_out)} if left_out else {}

@@ -1,0 +1,26 @@
+"""The optimizer's second moments beside a kept checkpoint, so that influence can be preconditioned as Adam does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+
+def save_moments(model: Any, optimizer: Any, path: Path) -> None:
+    """Write v̂, the second moments with their bias taken out, by parameter name; nothing for another optimizer."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    corrected: dict[str, torch.Tensor] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if "exp_avg_sq" in state and "betas" in group:
+                bias = 1 - group["betas"][1] ** float(state["step"])
+                corrected[names[id(parameter)]] = (state["exp_avg_sq"].float() / bias).cpu().contiguous()
+    if corrected:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(corrected, partial)
+        partial.replace(path)
