@@ -47,8 +47,20 @@ class Rows(NamedTuple):
 
     def where(self, kept: np.ndarray) -> Rows:
         """Some of the rows; `kept` is a mask (rows,)."""
-        named = [tuple(name for name, keep in zip(names, kept, strict=True) if keep) for names in self[2:4]]
-        return Rows(self.benchmarks, self.steps[kept], *named, *(column[kept] for column in self[4:]))
+        samples, prompts = (
+            tuple(name for name, keep in zip(names, kept, strict=True) if keep)
+            for names in (self.samples, self.prompts)
+        )
+        return Rows(
+            self.benchmarks,
+            self.steps[kept],
+            samples,
+            prompts,
+            self.tokens[kept],
+            self.weights[kept],
+            self.pulls[kept],
+            self.cosines[kept],
+        )
 
 
 class Travel(NamedTuple):
@@ -137,8 +149,8 @@ def read_rows(path: Path, measures: Mapping[int, Mapping[str, float]]) -> Rows:
     """Sum the blocks of every sample, in the file's order."""
     table = pq.read_table(path)
     names = [name.removeprefix("dot/") for name in table.column_names if name.startswith("dot/")]
-    found = dict.fromkeys(name.removesuffix("/a") for name in names if name.endswith("/a"))
-    benchmarks = tuple(sorted(found, key=lambda name: name != TARGET))
+    found = [name.removesuffix("/a") for name in names if name.endswith("/a")]
+    benchmarks = tuple(sorted(found, key=lambda name: (name != TARGET, name)))
     halves = [f"dot/{name}/{half}" for name in benchmarks for half in HALVES]
     summed = _over_blocks(table, ["norm2", *halves])
     columns = {name: summed[name].to_numpy() for name in ("step", "tokens", "weight", "norm2_sum")}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -19,6 +19,7 @@ WIDE = 3
 """An axis is logarithmic where its largest value is more than so many times its smallest."""
 UNEVEN = 20
 """An axis is bent where its largest value is more than so many times the median."""
+BOUNDS = ("value", "low", "high")
 DRAWN = 1500
 """Questions at most in one scatter; every so many-th of more."""
 
@@ -62,15 +63,16 @@ def plane(traces: Sequence[Trace]) -> Markup | None:
     sizes, cosines = [size for _, size, _ in known], [cosine for _, _, cosine in known]
     logarithmic = max(sizes) > WIDE * min(sizes)
     walks = [_walk(trace, places, logarithmic) for trace, places in found if places]
-    frame = Frame(720, 380, 52, 24, 30, 44)
+    frame = Frame(720, 380, 52, 92, 30, 44)
+    right = frame.width - frame.right
     across = [spot.x for walk in walks for spot in walk.spots]
     x, y = frame.scales(_padded(across, 0.08), _padded([0.0, *cosines], 0.12))
     labels = ("magnitude: mean gradient norm per token →", "direction: cosine with prior knowledge ↑")
     parts = [
         charts.axes(frame, x, y, labels, planes._decades(x) if logarithmic else None),
-        charts.line(frame.left, y(0), frame.width - frame.right, y(0), "matched"),
-        charts.text(frame.left + 4, y(0) - 6, "↑ reinforces", "note"),
-        charts.text(frame.left + 4, y(0) + 14, "↓ forgets", "note"),
+        charts.line(frame.left, y(0), right, y(0), "matched"),
+        charts.text(right + 8, y(0) - 5, "↑ reinforces", "note"),
+        charts.text(right + 8, y(0) + 14, "↓ forgets", "note"),
         *(planes._walk(walk, (x, y)) for walk in walks),
         planes._names(frame, walks, (x, y)),
     ]
@@ -101,38 +103,49 @@ def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - air, high + air
 
 
-def evolution(traces: Sequence[Trace]) -> list[Markup]:
-    """`dot` on each prior benchmark over the share of each arm's own steps, all on one scale."""
+def evolution(traces: Sequence[Trace], found: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
+    """`dot` on each prior benchmark over the share of each arm's own steps, with its interval, all on one scale.
+
+    `found` is what summary.json says of the traces, by label.
+    """
     names = list(dict.fromkeys(name for trace in traces for name in trace.prior))
-    axis, most = bend(trace.at(step, "dot").get(name, 0.0) for trace in traces for step in trace.steps for name in names)
-    return [_small(traces, name, axis, most) for name in names]
+    seen = [(trace, found[trace.label]["checkpoints"]) for trace in traces]
+    known = [value for _, points in seen for point in points for name in names if (value := point["dot"].get(name))]
+    axis, most = bend(value[bound] for value in known for bound in BOUNDS if value[bound] is not None)
+    return [_small(seen, name, axis, most) for name in names]
 
 
-def _small(traces: Sequence[Trace], name: str, axis: Bend, most: float) -> Markup:
+def _small(seen: Sequence[tuple[Trace, Any]], name: str, axis: Bend, most: float) -> Markup:
     frame = Frame(252, 168, 40, 10, 20, 22)
     x, y = frame.scales((0, 1), (-axis(most) * 1.08, axis(most) * 1.08))
     parts = [_axes(frame, (x, y), {share: f"{100 * share:g} %" for share in (0, 0.5, 1)}, axis.ticks(most))]
     parts += [charts.text(0, 10, name, "label"), _zero(frame, y)]
-    for trace in traces:
-        known = [(step, trace.at(step, "dot").get(name)) for step in trace.steps]
+    for trace, points in seen:
+        known = [(point["step"], point["dot"][name]) for point in points if point["dot"].get(name)]
         places = [
-            (x((trace.offset + step) / max(trace.arm.steps, 1)), y(axis(value)), step, value)
+            _place(trace, (step, value), x((trace.offset + step) / max(trace.arm.steps, 1)), (y, axis))
             for step, value in known
-            if value is not None
         ]
-        parts.append(_series(trace, places))
+        curve = charts.path([(px, py) for px, py, _ in places], "curve")
+        marks = Markup("").join([curve, *(mark for _, _, mark in places)])
+        parts.append(Markup('<g class="{}">{}</g>').format(charts.series_class(trace.color), marks))
     return charts.svg(frame, parts, f"Pull on {name} along training")
 
 
-def _series(trace: Trace, places: Sequence[tuple[float, float, int, float]]) -> Markup:
-    marks = [
-        Markup("<g>{}<title>{}</title></g>").format(
-            charts.marker(trace.color, px, py, 2.6), f"{trace.label}, step {step}: {significant(value)}"
-        )
-        for px, py, step, value in places
-    ]
-    curve = charts.path([(px, py) for px, py, _, _ in places], "curve")
-    return Markup('<g class="{}">{}{}</g>').format(charts.series_class(trace.color), curve, Markup("").join(marks))
+def _place(
+    trace: Trace, seen: tuple[int, Mapping[str, float | None]], across: float, scale: tuple[Scale, Bend]
+) -> tuple[float, float, Markup]:
+    """Where a value stands, and its mark with its interval."""
+    y, axis = scale
+    step, value = seen
+    up, told = y(axis(value["value"] or 0.0)), f"{trace.label}, step {step}: {significant(value['value'])}"
+    low, high = value["low"], value["high"]
+    whisker = Markup("")
+    if low is not None and high is not None:
+        whisker = charts.line(across, y(axis(low)), across, y(axis(high)), "whisker")
+        told += f" ({significant(low)} to {significant(high)})"
+    mark = Markup("<g>{}{}<title>{}</title></g>").format(whisker, charts.marker(trace.color, across, up, 2.6), told)
+    return across, up, mark
 
 
 def scatters(traces: Sequence[Trace]) -> list[Markup]:

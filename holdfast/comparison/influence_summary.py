@@ -11,7 +11,7 @@ import numpy as np
 
 from holdfast.comparison import pull
 from holdfast.comparison.influence import KINDS, Trace
-from holdfast.comparison.pull import MEAN, RESAMPLES, Difference
+from holdfast.comparison.pull import RESAMPLES, TESTS, Difference
 
 OF_SOURCE = ("norm", "norm_per_token")
 """Logged beside every benchmark, and the same for all."""
@@ -45,7 +45,7 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
         "means": means(trace),
         "along": along,
         "checkpoints": [
-            {"step": step, "measures": trace.measures.get(step, {}), **values} for step, values in found.items()
+            {"step": step, "measures": trace.measures.get(step, {}), **found[step]} for step in trace.steps
         ],
         "change": change(trace),
         "agreement": agreement(trace),
@@ -84,13 +84,13 @@ def prior_mean(trace: Trace, step: int, measure: str) -> float | None:
 
 def change(trace: Trace) -> dict[str, dict[str, float | None]]:
     """Of every benchmark's log-likelihood per token over the whole training, measured and predicted."""
-    last = trace.measures[trace.steps[-1]]
+    last = trace.measures[max(trace.measures)]
     return {name: {kind: last.get(f"{name}/change_{kind}") for kind in CHANGES} for name in trace.rows.benchmarks}
 
 
 def agreement(trace: Trace) -> dict[str, dict[str, float | None]]:
     """Between predicted and measured changes of prior questions from checkpoint to checkpoint."""
-    last = trace.measures[trace.steps[-1]]
+    last = trace.measures[max(trace.measures)]
     return {kind: {name: last.get(f"{name}_{kind}") for name in AGREEMENT} for kind in KINDS}
 
 
@@ -98,26 +98,29 @@ def differences(traces: Sequence[Trace], seed: int) -> list[dict[str, Any]]:
     """Paired, first − second: pull along training by benchmark, and the same of samples that are equally long."""
     pairs = list(combinations(traces, 2))
     found = [_difference(pair, np.random.default_rng([seed, place])) for place, pair in enumerate(pairs)]
-    tests = {(str(place), name): p for place, (all_, _) in enumerate(found) if all_ for name, p in all_.p.items()}
+    tests: dict[tuple[str, ...], float] = {
+        (str(place), name): p for place, (whole, _) in enumerate(found) if whole for name, p in whole.p.items()
+    }
     adjusted = pull.holm(tests)
     return [
         {
             "traces": [trace.label for trace in pair],
-            "prompts": all_.prompts if all_ else _common(pair),
-            "dot": all_.dot if all_ else {},
-            "p_holm": {name: adjusted[str(place), name] for name in all_.p} if all_ else {},
+            "prompts": whole.prompts if whole else _common(pair),
+            "dot": whole.dot if whole else {},
+            "p_holm": {name: adjusted[str(place), name] for name in whole.p} if whole else {},
             "equally_long": alike and {"prompts": alike.prompts, "samples": alike.samples, "dot": alike.dot},
         }
-        for place, (pair, (all_, alike)) in enumerate(zip(pairs, found, strict=True))
+        for place, (pair, (whole, alike)) in enumerate(zip(pairs, found, strict=True))
     ]
 
 
-def _difference(
-    pair: tuple[Trace, Trace], rng: np.random.Generator
-) -> tuple[Difference | None, Difference | None]:
+def _difference(pair: tuple[Trace, Trace], rng: np.random.Generator) -> tuple[Difference | None, Difference | None]:
     steps = pair[0].steps, pair[1].steps
     rows = pair[0].rows, pair[1].rows
-    return pull.difference(rows, steps, rng), pull.difference(pull.equally_long(rows), steps, rng)
+    return (
+        pull.difference(rows, steps, TESTS, rng),
+        pull.difference(pull.equally_long(rows), steps, RESAMPLES, rng),
+    )
 
 
 def _common(pair: tuple[Trace, Trace]) -> int:
@@ -126,7 +129,7 @@ def _common(pair: tuple[Trace, Trace]) -> int:
 
 def sure(difference: dict[str, Any], level: float = 0.05) -> list[str]:
     """Benchmarks whose difference stands after Holm's correction."""
-    return [name for name, p in difference["p_holm"].items() if p < level and name != MEAN]
+    return [name for name, p in difference["p_holm"].items() if p < level]
 
 
 def significant(value: float | None, count: int = 3) -> str:

@@ -5,6 +5,7 @@ The benchmarks' questions are not redrawn, so the intervals are about other samp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,17 +41,7 @@ class Pull(NamedTuple):
         """`dot` and `cosine` at a step, or along training after the last one (resamples, benchmarks)."""
         if place < len(self.shares):
             return self.dot[:, place], self.cosine[:, place]
-        return self.along(self.dot), self.along(self.cosine)
-
-    def along(self, values: np.ndarray) -> np.ndarray:
-        """Mean over the steps of training, each taken by the last checkpoint before it (resamples, benchmarks).
-
-        A checkpoint at which a resample has nothing is left out of its mean.
-        """
-        known = np.isfinite(values) & (self.shares > 0)[None, :, None]
-        weights = np.where(known, self.shares[None, :, None], 0.0)
-        total = (weights * np.where(known, values, 0.0)).sum(1)
-        return _over(total, weights.sum(1))
+        return _along(self.dot, self.shares), _along(self.cosine, self.shares)
 
 
 class Difference(NamedTuple):
@@ -59,7 +50,7 @@ class Difference(NamedTuple):
     prompts: int
     samples: tuple[int, int]
     """How many of each source, all checkpoints together."""
-    dot: dict[str, Interval]
+    dot: Found
     p: dict[str, float]
     """Two-sided, not corrected, by benchmark."""
 
@@ -93,7 +84,7 @@ def intervals(rows: Rows, steps: Sequence[int], seed: int) -> dict[int | str, di
 
 
 def difference(
-    pair: tuple[Rows, Rows], steps: tuple[Sequence[int], Sequence[int]], rng: np.random.Generator
+    pair: tuple[Rows, Rows], steps: tuple[Sequence[int], Sequence[int]], resamples: int, rng: np.random.Generator
 ) -> Difference | None:
     """Paired on the prompts that both have; None if these are fewer than two.
 
@@ -105,22 +96,21 @@ def difference(
     common = sorted(set(pair[0].prompts) & set(pair[1].prompts))
     if len(common) < 2:
         return None
-    sums = [_by_prompt(rows, at, common) for rows, at in zip(pair, steps, strict=True)]
-    joined = np.concatenate(sums, axis=1)
-    cut = sums[0].shape[1]
     names = pair[0].benchmarks
+    sums = [_by_prompt(rows, at, common)[:, : len(at) * (1 + len(names))] for rows, at in zip(pair, steps, strict=True)]
+    joined, cut = np.concatenate(sums, axis=1), sums[0].shape[1]
 
     def subtracted(means: np.ndarray) -> np.ndarray:
-        sides = [
-            _measured(part, at, len(names)) for part, at in zip((means[:, :cut], means[:, cut:]), steps, strict=True)
-        ]
-        return sides[0].along(sides[0].dot) - sides[1].along(sides[1].dot)
+        parts = zip((means[:, :cut], means[:, cut:]), steps, strict=True)
+        first, second = (_along(_dots(part, at, len(names)), shares(at)) for part, at in parts)
+        return first - second
 
-    point, draws = subtracted(_redrawn(joined, 1, None)), subtracted(_redrawn(joined, TESTS, rng))
+    point, draws = subtracted(_redrawn(joined, 1, None)), subtracted(_redrawn(joined, resamples, rng))
     both = set(common)
     held = [sum(prompt in both for prompt in rows.prompts) for rows in pair]
-    found = {name: found for name, found in _intervals(names, point, draws).items() if found is not None}
-    return Difference(len(common), (held[0], held[1]), found, _p_values(names, draws))
+    return Difference(
+        len(common), (held[0], held[1]), _intervals(names, point, draws), _p_values(names, draws, len(common))
+    )
 
 
 def equally_long(pair: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
@@ -158,14 +148,32 @@ def _by_prompt(rows: Rows, steps: Sequence[int], prompts: Sequence[str]) -> np.n
 
 
 def _redrawn(sums: np.ndarray, resamples: int, rng: np.random.Generator | None) -> np.ndarray:
-    return sums.mean(axis=0, keepdims=True) if rng is None else resampled_means(sums, rng, resamples)
+    """Means, which do as well as sums, since only ratios are taken; of a single prompt, no resample knows anything."""
+    if rng is None:
+        return sums.mean(axis=0, keepdims=True)
+    return resampled_means(sums, rng, resamples) if len(sums) > 1 else np.full((resamples, sums.shape[1]), np.nan)
 
 
 def _measured(means: np.ndarray, steps: Sequence[int], benchmarks: int) -> Pull:
-    """From columns as `_by_prompt` lays them out; means do as well as sums, since only ratios are taken."""
-    tokens, rest = means[:, : len(steps)], means[:, len(steps) :]
-    pulls, cosines, counted = rest.reshape(len(means), 3, len(steps), benchmarks).swapaxes(0, 1)
-    return Pull(_over(pulls, np.broadcast_to(tokens[:, :, None], pulls.shape)), _over(cosines, counted), shares(steps))
+    """From columns as `_by_prompt` lays them out."""
+    cut = len(steps) * (1 + benchmarks)
+    cosines, counted = means[:, cut:].reshape(len(means), 2, len(steps), benchmarks).swapaxes(0, 1)
+    return Pull(_dots(means[:, :cut], steps, benchmarks), _over(cosines, counted), shares(steps))
+
+
+def _dots(means: np.ndarray, steps: Sequence[int], benchmarks: int) -> np.ndarray:
+    tokens, pulls = means[:, : len(steps), None], means[:, len(steps) :].reshape(len(means), len(steps), benchmarks)
+    return _over(pulls, np.broadcast_to(tokens, pulls.shape))
+
+
+def _along(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Mean over the steps of training, each taken by the last checkpoint before it (resamples, benchmarks).
+
+    A checkpoint at which a resample has nothing is left out of its mean.
+    """
+    known = np.isfinite(values) & (parts > 0)[None, :, None]
+    weights = np.where(known, parts[None, :, None], 0.0)
+    return _over((weights * np.where(known, values, 0.0)).sum(1), weights.sum(1))
 
 
 def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -187,9 +195,11 @@ def _intervals(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) 
 
 
 def _interval(value: float, draws: np.ndarray) -> Interval | None:
-    """Without the resamples in which there was nothing to measure."""
+    """Without the resamples in which there was nothing to measure; no bounds where these are all."""
     known = draws[np.isfinite(draws)]
-    return interval(value, known) if np.isfinite(value) and len(known) else None
+    if not np.isfinite(value):
+        return None
+    return interval(value, known) if len(known) else Interval(value, math.nan, math.nan)
 
 
 def _exchange(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) -> Found:
@@ -205,13 +215,17 @@ def _exchange(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) -
     return found
 
 
-def _p_values(benchmarks: Sequence[str], draws: np.ndarray) -> dict[str, float]:
-    """How often a resample lies on the other side of 0, doubled; with the sample itself counted as one."""
+def _p_values(benchmarks: Sequence[str], draws: np.ndarray, prompts: int) -> dict[str, float]:
+    """How often a resample lies on the other side of 0, doubled; with the sample itself counted as one.
+
+    Never less than a sign test can give on so many prompts: resamples of a handful of prompts are all alike, and would
+    call anything significant.
+    """
     found = {}
     for place, name in enumerate(benchmarks):
         known = draws[np.isfinite(draws[:, place]), place]
         tail = min((known <= 0).sum(), (known >= 0).sum())
-        found[name] = float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))
+        found[name] = float(min(1.0, max(2 * (tail + 1) / (len(known) + 1), 2.0 ** (1 - prompts))))
     return found
 
 

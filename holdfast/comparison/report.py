@@ -114,7 +114,7 @@ def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Se
         drawn=_figures(finished, summary),
         puzzles=examples.puzzles(finished, data, job.study.target, seed),
         lost=examples.lost(finished, data, seed),
-        influence=_influence(job, traced) if traced else None,
+        influence=_influence(job, traced, summary) if traced else None,
         facts=_facts(finished),
         samples=[_provenance(Path(run.path), run.arm) for run, _ in finished.others if run.kind == "sample"],
     )
@@ -137,11 +137,11 @@ def _figures(finished: Finished, summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _influence(job: Compare, traced: Sequence[Trace]) -> dict[str, Any]:
+def _influence(job: Compare, traced: Sequence[Trace], summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "traces": traced,
         "plane": influence_charts.plane(traced),
-        "evolution": influence_charts.evolution(traced),
+        "evolution": influence_charts.evolution(traced, summary["influence"]["traces"]),
         "scatters": influence_charts.scatters(traced),
         "rankings": influential.rankings(traced, job.data.path, job.study.target),
     }

@@ -32,7 +32,7 @@ class Layout:
         self.images = batch.images
         grids = batch.inputs.get("image_grid_thw")
         self.patches: list[int] | None = None if grids is None else grids.prod(-1).tolist()
-        self.places: dict[tuple[int, ...], Tensor | None] = {}
+        self.places: dict[tuple[int, ...], Tensor] = {}
 
     def of(self, site: Site, rows: Tensor) -> Tensor:
         """Rows (…, width) as (samples, time, width), zeros where a sample has fewer than others.
@@ -124,7 +124,7 @@ class _Call:
         self.accounts = accounts
         self.layout = layout
         self.a: Tensor | None = a
-        self.version = a._version
+        self.version = _version(a)
         ids = layout.of(site, a[..., None]).squeeze(-1) if Lookup in site.kinds.values() else None
         self.slots = {
             attribute: accounts[name].expect(site.kinds[attribute], ids) for attribute, name in site.names.items()
@@ -134,11 +134,16 @@ class _Call:
     def consume(self, g: Tensor) -> None:
         """Hand over what the call contributed and let go of its input."""
         a, self.a = self.a, None
-        if a is None or a._version != self.version:
+        if a is None or _version(a) != self.version:
             raise RuntimeError(f"{self.site.path}: its input was changed in place or its gradient came twice")
         pieces = self.site.read(a, g, partial(self.layout.of, self.site))
         for attribute, slot in self.slots.items():
             self.accounts[self.site.names[attribute]].add(slot, pieces[attribute])
+
+
+def _version(value: Tensor) -> int:
+    """How often it was changed in place; autograd would check that, were the weight not frozen."""
+    return 0 if value.is_inference() else value._version
 
 
 def _announce(

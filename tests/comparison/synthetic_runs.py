@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -209,7 +210,7 @@ def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Que
     texts: list[dict] = []
     for step in steps:
         values = {name: rng.normal(size=(2, 24)) * 0.2 + 0.1 for name in names}
-        found = _look((rows, texts), (source, step), asked, values, rng, PULLS.get(trained.arm, 0.0))
+        found = _look((rows, texts), (source, step, PULLS.get(trained.arm, 0.0)), asked, values, rng)
         journal.log(step, {f"influence/{source}/{name}": value for name, value in found.items()})
     way = _way(names, steps, rng)
     journal.log(steps[-1], {f"influence/{source}/{name}": value for name, value in _changes(names, way).items()})
@@ -220,16 +221,18 @@ def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Que
     return finish(out, 3.0, {"kind": "influence", "arm": trained.arm, "stage": trained.stage}, notes)
 
 
-def _look(  # noqa: PLR0913
+def _look(
     kept: tuple[list[dict], list[dict]],
-    at: tuple[str, int],
+    at: tuple[str, int, float],
     asked: list[Question],
     values: dict[str, np.ndarray],
     rng: np.random.Generator,
-    lean: float,
 ) -> dict[str, float]:
-    """Rows and texts of one checkpoint, in two blocks of twelve parameters; returns its measures."""
-    source, step = at
+    """Rows and texts of one checkpoint, in two blocks of twelve parameters; returns its measures.
+
+    `at` is the source, the step, and how far the samples point along prior gradients.
+    """
+    source, step, lean = at
     rollouts = 4 if source == "grpo" else 1
     prompts = [question.id for question in asked for _ in range(rollouts)]
     count = len(prompts)
@@ -241,10 +244,13 @@ def _look(  # noqa: PLR0913
     gradients *= abs(lean) ** 0.5 + 0.2
     for place, prompt in enumerate(prompts):
         name = f"{prompt}/{place % rollouts}"
-        text = f"<think> {source} {place} {HOSTILE if place == 0 else ''} </think>" + (f" at {step}" if rollouts > 1 else "")
+        said = f"<think> {source} {place} {HOSTILE if place == 0 else ''} </think>"
+        text = f"{said} at {step}" if rollouts > 1 else said
         kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text})
         for block, part in (("embed", slice(0, 12)), ("layers.0", slice(12, 24))):
-            dots = {f"dot/{b}/{h}": float(gradients[place, part] @ v[k, part]) for b, v in values.items() for k, h in enumerate("ab")}
+            own_part = gradients[place, part]
+            halves = {f"dot/{b}/{half}": v[k] for b, v in values.items() for k, half in enumerate("ab")}
+            dots = {name: float(own_part @ half[part]) for name, half in halves.items()}
             own = {"sample": name, "prompt": prompt, "source": source, "step": step, "block": block}
             own |= {"tokens": int(tokens[place]), "loglik": -1.0, "weight": float(weights[place])}
             kept[0].append(own | {"norm2": float((gradients[place, part] ** 2).sum())} | dots)
@@ -267,7 +273,7 @@ def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np
 
 def _way(names: list[str], steps: list[int], rng: np.random.Generator) -> list[dict]:
     rows = []
-    for start, step in zip(steps, steps[1:], strict=False):
+    for start, step in pairwise(steps):
         for name in names:
             for number in range(6):
                 measured = float(rng.normal() * 0.2 - 0.1)

@@ -1,0 +1,63 @@
+"""captum's TracInCP with per-sample gradients of linear modules; norms need a call of their own.
+
+Install: uv venv captum && uv pip install -p captum/bin/python captum torch transformers
+Run, from bench/peers: PYTHONPATH=. captum/bin/python captum_tracin.py TIME TARGETS
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from captum.influence import TracInCP
+from common import build, loglik, report, setting, tokens, tracked
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Likelihood(nn.Module):
+    """Gives each sample's log-likelihood as its prediction."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return loglik(self.model, ids)
+
+
+def total(predicted: Tensor, labels: Tensor) -> Tensor:
+    return predicted.sum()
+
+
+total.reduction = "sum"
+
+
+def main() -> None:
+    length, count = setting()
+    train, queries = tokens(length, count)
+    model = Likelihood(build())
+    # captum puts hooks on the layers' inputs, which must require gradients.
+    model.model.model.embed_tokens.register_forward_hook(lambda *call: call[2].requires_grad_())
+    layers = [f"model.{name}" for name in tracked(model.model)]
+    data = DataLoader(TensorDataset(train, torch.zeros(len(train))), batch_size=len(train))
+    tracin = TracInCP(
+        model,
+        data,
+        ["now"],
+        lambda *_: 1.0,
+        layers=layers,
+        loss_fn=total,
+        batch_size=len(train),
+        sample_wise_grads_per_batch=True,
+    )
+
+    def peer() -> tuple[Tensor, Tensor]:
+        dots = tracin.influence((queries, torch.zeros(len(queries))))
+        return tracin.self_influence(), dots.T
+
+    report("captum TracInCP", model, peer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic_runs import HOSTILE, LEARNERS, finished_study, five_arms, traced_study
+from test_report import Tags
+
+from holdfast.comparison.influence import traces
+from holdfast.comparison.influence_charts import Bend, bend
+from holdfast.comparison.influence_summary import significant
+from holdfast.comparison.influential import rankings
+from holdfast.comparison.records import finished_runs
+from holdfast.comparison.report import compare
+
+SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 40}}
+SMALL = {"target": {"test": 10}, "prior": ["color", "count"]}
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    root = tmp_path_factory.mktemp("traced")
+    study = five_arms(prior=["color", "count"], target={"test": 20})
+    job = traced_study(root, study, LEARNERS)
+    compare(job, root)
+    return job, root
+
+
+def read(job):
+    return traces(finished_runs(job.runs, tuple(job.study.arms)), job.study)
+
+
+def page_of(root):
+    return (root / "report.html").read_text()
+
+
+def found_in(root):
+    return json.loads((root / "summary.json").read_text())["influence"]
+
+
+def section_of(root):
+    page = page_of(root)
+    return page[page.index('<section id="influence">') : page.index('<section id="puzzles">')]
+
+
+def test_a_study_without_influence_runs_says_nothing_of_it(tmp_path):
+    study = five_arms(arms={"one": [SFT]}, **SMALL)
+    compare(finished_study(tmp_path, study, {"one": LEARNERS["answers"]}), tmp_path)
+    assert "influence" not in json.loads((tmp_path / "summary.json").read_text())
+    assert "#influence" not in page_of(tmp_path)
+    assert 'id="influence"' not in page_of(tmp_path)
+
+
+def test_the_rest_of_the_page_and_of_the_summary_does_not_change(traced, tmp_path):
+    job, root = traced
+    without = tuple(run for run in job.runs if run.kind != "influence")
+    compare(job.model_copy(update={"runs": without}), tmp_path)
+    summaries = [json.loads((place / "summary.json").read_text()) for place in (root, tmp_path)]
+    for summary in summaries:
+        summary.pop("influence", None)
+        summary.pop("evidence")
+    assert summaries[0] == summaries[1]
+    body, before = page_of(root).replace(section_of(root), ""), page_of(tmp_path)
+    assert (
+        body[body.index("</nav>") : body.index('id="run"')] == before[before.index("</nav>") : before.index('id="run"')]
+    )
+
+
+def test_the_section_is_whole_linked_and_follows_drift(traced):
+    page = page_of(traced[1])
+    assert Tags(page).open == []
+    assert '<a href="#influence">' in page
+    assert page.index('id="drift"') < page.index('id="influence"') < page.index('id="puzzles"')
+    for name in LEARNERS:
+        assert name in section_of(traced[1])
+
+
+def test_completions_are_shown_and_never_run(traced):
+    tags = Tags(section_of(traced[1]))
+    assert not tags.names & {"script", "think"}
+    assert tags.handlers == []
+    assert "&lt;script&gt;alert" in section_of(traced[1])
+    assert HOSTILE not in page_of(traced[1])
+
+
+def test_the_same_runs_give_the_same_bytes(traced, tmp_path):
+    job, root = traced
+    compare(job, tmp_path)
+    for name in ("report.html", "summary.json"):
+        assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
+
+
+def test_dots_and_cosines_from_the_rows_are_those_that_were_logged(traced):
+    job, root = traced
+    for trace in read(job):
+        for point in found_in(root)["traces"][trace.label]["checkpoints"]:
+            for name in trace.rows.benchmarks:
+                logged = trace.measures[point["step"]]
+                assert point["dot"][name]["value"] == pytest.approx(logged[f"{name}/dot"], rel=1e-4)
+                assert point["mean_cosine"][name]["value"] == pytest.approx(logged[f"{name}/mean_cosine"], rel=1e-4)
+
+
+def test_blocks_of_layers_are_added_up_and_halves_averaged(traced):
+    job, _ = traced
+    trace = read(job)[1]
+    run = next(run for run in job.runs if run.kind == "influence" and run.arm == trace.arm.name)
+    table = pq.read_table(f"{run.path}/influence.parquet").to_pylist()
+    first = [row for row in table if row["step"] == 0 and row["sample"] == trace.rows.samples[0]]
+    assert len(first) == 2
+    by_hand = sum(row["weight"] * (row["dot/color/a"] + row["dot/color/b"]) / 2 for row in first)
+    assert trace.rows.pulls[0, trace.rows.benchmarks.index("color")] == pytest.approx(by_hand)
+    assert trace.rows.benchmarks[0] == "jigsaw"
+
+
+def test_every_arm_has_its_numbers_in_the_summary(traced):
+    found = found_in(traced[1])
+    assert list(found["traces"]) == list(five_arms().arms)
+    for trace in found["traces"].values():
+        assert trace["perplexity"] > 1
+        assert {"norm_per_token", "coherence", "kernel", "lbk", "positive"} <= trace["means"].keys()
+        assert trace["along"]["dot"].keys() == {"jigsaw", "color", "count", "mean"}
+        assert trace["change"]["color"].keys() == {"measured", "first_order", "trapezoid"}
+        assert trace["agreement"]["trapezoid"]["pearson"] > trace["agreement"]["first_order"]["pearson"]
+    assert len(found["differences"]) == 10
+    assert all(pair["prompts"] == 8 for pair in found["differences"])
+
+
+def test_lengths_are_matched_or_it_is_said_that_none_match(traced):
+    pairs = {tuple(pair["traces"]): pair["equally_long"] for pair in found_in(traced[1])["differences"]}
+    assert pairs["rft", "self"]["prompts"] == 8
+    assert pairs["teacher", "answers"] is None
+    assert "fewer than two prompts match" in section_of(traced[1])
+
+
+def test_what_the_linear_form_leaves_out_is_told(traced):
+    assert "rewards only, without the KL penalty (beta 0.1)" in section_of(traced[1])
+    assert "LoRA" not in section_of(traced[1])
+
+
+def test_no_sample_stands_twice_in_a_ranking(traced):
+    job, _ = traced
+    for ranking in rankings(read(job), job.data.path, job.study.target).values():
+        said = [(item.prompt, item.text) for side in ranking for item in side]
+        assert len(said) == len(set(said)) > 0
+        assert all(len(side) <= 10 for side in ranking)
+        assert all(item.effect < 0 for item in ranking.harmful)
+        assert all(item.effect > 0 for item in ranking.helpful)
+        assert [item.effect for item in ranking.harmful] == sorted(item.effect for item in ranking.harmful)
+
+
+def test_an_effect_is_summed_over_checkpoints_and_prior_benchmarks(traced):
+    job, _ = traced
+    trace = next(trace for trace in read(job) if trace.label == "answers")
+    ranking = rankings([trace], job.data.path, job.study.target)["answers"]
+    worst = ranking.harmful[0]
+    prior = [trace.rows.benchmarks.index(name) for name in ("color", "count")]
+    own = [place for place, prompt in enumerate(trace.rows.prompts) if prompt == worst.prompt]
+    assert worst.times == len(own) == 5
+    assert worst.effect == pytest.approx(trace.rows.pulls[np.ix_(own, prior)].sum())
+    assert worst.pictures[0].uri.startswith("data:image/png")
+
+
+def test_stages_of_an_arm_are_traced_apart_and_adapters_named(tmp_path):
+    lora = SFT | {"lora": {"rank": 4}}
+    job = traced_study(tmp_path, five_arms(arms={"two": [SFT, lora]}, **SMALL), {"two": LEARNERS["answers"]})
+    compare(job, tmp_path)
+    found = found_in(tmp_path)["traces"]
+    assert {name: trace["lora"] for name, trace in found.items()} == {"two, stage 1": False, "two, stage 2": True}
+    assert [trace.offset for trace in read(job)] == [0, 40]
+    assert "trained with LoRA" in section_of(tmp_path)
+    assert "a later stage" in section_of(tmp_path)
+
+
+def test_measures_that_were_not_finite_and_prompts_without_pictures_leave_gaps(tmp_path):
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    path = tmp_path / "one-0-influence" / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    dropped = ("mean_cosine", "cosine", "kernel", "lbk", "perplexity", "change_measured", "pearson_trapezoid")
+    for line in lines:
+        line["metrics"] = {k: v for k, v in line["metrics"].items() if k.split("/")[-1] not in dropped}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "data" / "target-train.parquet").unlink()
+    compare(job, tmp_path)
+    found = found_in(tmp_path)["traces"]["one"]
+    assert found["perplexity"] is None
+    assert found["along"]["mean_cosine"]["color"] is None
+    assert "NaN" not in (tmp_path / "summary.json").read_text()
+    assert "no picture" in section_of(tmp_path)
+
+
+def test_a_single_prompt_is_reported_without_bounds(tmp_path):
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]}, prompts=1)
+    compare(job, tmp_path)
+    dot = found_in(tmp_path)["traces"]["one"]["along"]["dot"]["color"]
+    assert dot["value"] is not None
+    assert dot["low"] is None
+
+
+def test_preconditioned_columns_are_no_benchmarks_of_their_own(tmp_path):
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    path = tmp_path / "one-0-influence" / "influence.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("dot/adam/color", pa.nulls(len(table), pa.float64())), path)
+    assert read(job)[0].rows.benchmarks == ("jigsaw", "color", "count")
+
+
+def test_numbers_of_any_size_read_well():
+    given = (0.0, 1.16, -0.0123, 48.2, 1634.0, 134712.0, 1.3e-8, None, float("nan"))
+    assert [significant(value) for value in given] == [
+        *("0", "1.16", "−0.0123", "48.2", "1634", "1.35e5", "1.30e−8", "–", "–")
+    ]
+
+
+def test_an_axis_is_bent_only_where_its_values_are_uneven():
+    assert bend([1.0, -2.0, 3.0]) == (Bend(None), 3.0)
+    bent, most = bend([0.01, -0.02, 0.03, 0.04, 50.0])
+    assert (bent.unit, most) == (0.1, 50.0)
+    assert bent(0) == 0
+    assert bent(-2) == -bent(2)
+    assert list(bent.ticks(most).values()) == ["−1", "−10", "0", "1", "10"]
+    assert bend([]) == (Bend(None), 1.0)
+
+
+def test_influence_is_read_without_torch_and_without_the_package_that_wrote_it():
+    code = "import sys, holdfast.comparison.report; print({'torch', 'holdfast.influence'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -1,0 +1,104 @@
+"""Measures against hand-worked numbers, and against vectors whose geometry is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.influence import measures
+
+# Three gradients in the plane, with weights, against V = (2, 0).
+VECTORS = np.array([[3.0, 4.0], [-1.0, 0.0], [0.0, 2.0]])
+WEIGHTS = np.array([1.0, 1.0, -0.5])
+TOKENS = np.array([5.0, 1.0, 4.0])
+TARGET = np.array([2.0, 0.0])
+
+
+def source(
+    vectors: np.ndarray = VECTORS, weights: np.ndarray = WEIGHTS, tokens: np.ndarray = TOKENS
+) -> measures.Source:
+    total = (weights[:, None] * vectors).sum(0)
+    return measures.Source(tokens, weights, (vectors**2).sum(1), float(total @ total), np.full(len(tokens), 0.5))
+
+
+def benchmark(vectors: np.ndarray = VECTORS) -> measures.Benchmark:
+    return measures.Benchmark(vectors @ TARGET, norm2=4.0, halves=1.0, spread=8.0)
+
+
+def test_measures_on_a_benchmark_are_those_worked_by_hand():
+    # Dots 6, −2, 0; w·dots 6, −2, 0; Σ w g = (2, 3); n = 10 tokens.
+    found = measures.on_benchmark(source(), benchmark())
+    assert found["dot"] == pytest.approx(4 / 10)
+    assert found["dot_sample"] == pytest.approx(4 / 3)
+    assert found["cosine"] == pytest.approx(4 / (np.sqrt(13) * 2))
+    assert found["cosine_debiased"] == pytest.approx(4 / np.sqrt(13))
+    assert found["mean_cosine"] == pytest.approx((0.6 - 1.0 + 0.0) / 3)
+    assert found["positive"] == pytest.approx(1 / 3)
+    assert found["lbk"] == pytest.approx((36 + 4 + 0) / (8 * 0.5) / 3)
+
+
+def test_measures_of_a_source_are_those_worked_by_hand():
+    found = measures.of_source(source())
+    assert found["norm"] == pytest.approx((5 + 1 + 2) / 3)
+    assert found["norm_per_token"] == pytest.approx((1 + 1 + 0.5) / 3)
+    # ‖Σ w g‖² = 13; Σ ‖w g‖² = 25 + 1 + 1.
+    assert found["coherence"] == pytest.approx((13 - 27) / (2 * 27))
+
+
+def test_equal_gradients_are_coherent_and_opposite_ones_cancel():
+    assert measures.coherence(4 * 9.0, np.array([9.0, 9.0])) == pytest.approx(1.0)
+    assert measures.coherence(0.0, np.array([9.0, 9.0])) == pytest.approx(-1.0)
+    assert np.isnan(measures.coherence(9.0, np.array([9.0])))
+
+
+def test_the_cosine_of_the_sum_is_not_the_mean_of_the_cosines():
+    found = measures.on_benchmark(source(), benchmark())
+    assert abs(found["cosine"] - found["mean_cosine"]) > 0.5
+
+
+def test_a_negative_advantage_turns_the_pull_round():
+    right = measures.on_benchmark(source(weights=np.ones(3)), benchmark())
+    wrong = measures.on_benchmark(source(weights=-np.ones(3)), benchmark())
+    for name in ("dot", "dot_sample", "cosine", "mean_cosine"):
+        assert wrong[name] == pytest.approx(-right[name])
+    assert wrong["lbk"] == right["lbk"]
+
+
+def test_samples_without_weight_count_as_tokens_and_nothing_else():
+    found = measures.on_benchmark(source(weights=np.array([1.0, 0.0, 0.0])), benchmark())
+    assert found["mean_cosine"] == pytest.approx(0.6)
+    assert found["dot"] == pytest.approx(6 / 10)
+
+
+def test_exchange_is_forgetting_for_a_unit_of_skill():
+    assert measures.exchange(prior=-0.2, skill=0.4) == pytest.approx(0.5)
+    assert measures.exchange(prior=0.2, skill=0.4) == pytest.approx(-0.5)
+    assert np.isnan(measures.exchange(prior=0.2, skill=0.0))
+
+
+def test_lbk_in_the_reference_codes_form_keeps_its_second_root():
+    found = measures.reference_lbk(np.array([3.0, 4.0]), np.array([16.0, 16.0]), np.array([0.25, 0.75]))
+    assert found == pytest.approx(5 / 4 / 0.5)
+
+
+def test_agreement_is_perfect_for_a_monotone_line_and_absent_for_a_constant():
+    line = np.array([-1.0, 0.5, 2.0, 3.0])
+    assert measures.agreement(line, 2 * line) == pytest.approx({"pearson": 1.0, "spearman": 1.0, "sign": 1.0})
+    assert measures.agreement(line, -(line**3))["spearman"] == pytest.approx(-1.0)
+    assert measures.agreement(np.ones(4), line) == {}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 30), st.floats(0.1, 50))
+def test_cosines_are_bounded_and_do_not_know_the_scale(seed: int, samples: int, scale: float):
+    rng = np.random.default_rng(seed)
+    vectors, weights = rng.normal(size=(samples, 2)), rng.normal(size=samples)
+    tokens = np.ones(samples)
+    found = measures.on_benchmark(source(vectors, weights, tokens), benchmark(vectors))
+    larger = measures.on_benchmark(source(scale * vectors, weights, tokens), benchmark(scale * vectors))
+    for name in ("cosine", "mean_cosine"):
+        assert -1.0000001 <= found[name] <= 1.0000001
+        assert larger[name] == pytest.approx(found[name])
+    assert larger["dot"] == pytest.approx(scale * found["dot"])

@@ -1,0 +1,209 @@
+"""A finished training, traced: rows, measures, the way it took, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from holdfast.artifacts import FileRef, ModelRef
+from holdfast.config import Influence
+from holdfast.data.shards import read_questions
+from holdfast.influence.select import chosen
+from holdfast.jobs import Result, Select, Trace, Train
+from holdfast.journal import read_lines
+from holdfast.onpolicy import advantages, rollouts
+
+SETTINGS = Influence(samples=6, questions=4, batch_size=4)
+SFT = {"method": "sft", "source": "teacher", "trainer": {"max_steps": 4, "learning_rate": 1e-3}}
+TEACHER = {**SFT, "trainer": {**SFT["trainer"], "per_device_train_batch_size": 4, "lr_scheduler_type": "constant"}}
+
+
+def trace_of(trained: Path, **changes: Any) -> Trace:
+    """The job that traces a training's directory."""
+    train = Train.model_validate_json((trained / "job.json").read_text())
+    result = Result.model_validate_json((trained / "result.json").read_text())
+    kept = sorted(result.checkpoints, key=lambda checkpoint: checkpoint.step)
+    base = train.start if train.stage.lora is not None else None
+    refs = [ModelRef(path=str(trained / c.path), digest=c.digest, step=c.step, adapter_of=base) for c in kept]
+    names = [f"moments/step-{checkpoint.step:06d}.safetensors" for checkpoint in kept]
+    moments = [FileRef(path=trained / name, digest=result.files[name]) for name in names if name in result.files]
+    given = {"kept": tuple(refs), "moments": tuple(moments), "rates": (1e-3,) * len(kept), "influence": SETTINGS}
+    return Trace(train=train, **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
+    """Four supervised steps, kept every two, with the optimizer's second moments."""
+    job = train_job(TEACHER, every=2).model_copy(update={"keep_moments": True})
+    return run_stage(job, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def traced(trained: Path, run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
+    return run_stage(trace_of(trained), tmp_path_factory.mktemp("traced"))
+
+
+def logged(out: Path) -> dict[int, dict[str, float]]:
+    found: dict[int, dict[str, float]] = {}
+    for line in read_lines(out / "metrics.jsonl"):
+        if "metrics" in line:
+            found.setdefault(line["step"], {}).update(line["metrics"])
+    return found
+
+
+def test_every_checkpoint_sample_and_block_has_a_row(traced: Path, tiny_data: Any) -> None:
+    rows = pq.read_table(traced / "influence.parquet").to_pylist()
+    assert {row["step"] for row in rows} == {0, 2, 4}
+    first = [question.id for question in read_questions(tiny_data.path / "target-train.parquet", 6)]
+    assert sorted({row["prompt"] for row in rows}) == sorted(first)
+    blocks = {row["block"] for row in rows}
+    assert "layers.0" in blocks
+    assert not any(block.startswith("visual") for block in blocks)
+    assert len(rows) == 3 * 6 * len(blocks)
+    assert {row["source"] for row in rows} == {"teacher"}
+    texts = pq.read_table(traced / "sources.parquet").to_pylist()
+    assert all("</think>" in row["text"] for row in texts)
+
+
+def test_measures_are_logged_by_source_and_benchmark_at_their_steps(traced: Path) -> None:
+    steps = logged(traced)
+    for benchmark in ("jigsaw", "color", "count"):
+        for measure in ("norm", "cosine", "dot", "lbk", "kernel"):
+            assert all(np.isfinite(steps[step][f"influence/teacher/{benchmark}/{measure}"]) for step in (0, 2, 4))
+    assert "influence/teacher/color/exchange" in steps[0]
+    assert "influence/teacher/jigsaw/exchange" not in steps[0]
+    assert "influence/teacher/color/adam_exchange" not in steps[0]
+    assert "influence/teacher/color/adam_exchange" in steps[4]
+    assert steps[0]["influence/teacher/perplexity"] > 1
+
+
+def test_measures_are_what_the_rows_add_up_to(traced: Path) -> None:
+    table = pq.read_table(traced / "influence.parquet").to_pandas()
+    at = table[table.step == 2]
+    tokens = at.groupby("sample").tokens.first().sum()
+    dot = (at["dot/color/a"] + at["dot/color/b"]).sum() / 2 / tokens
+    assert logged(traced)[2]["influence/teacher/color/dot"] == pytest.approx(dot)
+
+
+def test_dots_summed_along_training_are_weighted_by_rate_and_steps(traced: Path) -> None:
+    steps = logged(traced)
+    name = "influence/teacher/color"
+    expected = 1e-3 * 2 * (steps[0][f"{name}/dot"] + steps[2][f"{name}/dot"])
+    assert steps[4][f"{name}/tracin"] == pytest.approx(expected)
+
+
+def test_the_way_that_was_taken_is_predicted_to_third_order(traced: Path) -> None:
+    rows = pq.read_table(traced / "path.parquet").to_pylist()
+    assert {(row["start"], row["step"]) for row in rows} == {(0, 2), (2, 4)}
+    measured = np.array([row["measured"] for row in rows])
+    missed = {kind: np.abs(np.array([row[kind] for row in rows]) - measured) for kind in ("first_order", "trapezoid")}
+    assert missed["trapezoid"].mean() < missed["first_order"].mean() / 2
+    assert logged(traced)[4]["influence/teacher/pearson_trapezoid"] > 0.9
+
+
+def test_tracing_twice_gives_the_same_bytes(traced: Path, trained: Path, run_stage: Any, tmp_path: Path) -> None:
+    again = run_stage(trace_of(trained), tmp_path / "again")
+    digests = [json.loads((out / "result.json").read_text())["files"] for out in (traced, again)]
+    assert digests[0] == digests[1]
+
+
+def test_an_adapter_is_traced_in_its_own_space(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
+    stage = {**TEACHER, "lora": {"r": 2, "target_modules": ["q_proj", "down_proj"]}}
+    out = run_stage(train_job(stage, every=2), tmp_path / "adapter")
+    traced = run_stage(trace_of(out), tmp_path / "traced")
+    steps = logged(traced)
+    assert steps[0]["influence/teacher/color/norm"] > 0
+    assert steps[4]["influence/teacher/pearson_trapezoid"] > 0.9
+
+
+def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
+    train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path
+) -> None:
+    trainer = {"max_steps": 1, "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 16}
+    stage = {"method": "grpo", "trainer": {**trainer, "beta": 0.1, "num_iterations": 2}}
+    out = run_stage(train_job(stage, start=schooled), tmp_path / "reinforced")
+    job = trace_of(out, influence=SETTINGS.model_copy(update={"samples": 8}))
+    traced = run_stage(job, tmp_path / "traced")
+    rows = pq.read_table(traced / "influence.parquet").to_pandas()
+    of_prompt = rows[rows.step == 0].groupby("sample").first().groupby("prompt").weight
+    assert (of_prompt.count() == 4).all()
+    assert of_prompt.sum().abs().max() < 1e-6
+    notes = json.loads((traced / "result.json").read_text())["notes"]
+    assert "KL penalty" in str(notes)
+    assert "clipping" in str(notes)
+
+
+def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: ModelRef, tiny_data: Any) -> None:
+    from holdfast.models.load import load_model, load_processor
+
+    stage = {"method": "grpo", "trainer": {"num_generations": 2, "max_completion_length": 8}}
+    job = Trace(train=train_job(stage, start=schooled), kept=(), influence=SETTINGS)
+    speak = rollouts(job, load_processor(schooled))
+    asked = read_questions(tiny_data.path / "target-train.parquet", 2)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    said = [speak(load_model(schooled), asked, 4) for _ in range(2)]
+    assert said[0] == said[1]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_advantages_are_trls() -> None:
+    rewards = np.array([[1.0, 3.0], [2.0, 2.0]])
+    assert advantages(rewards, "group")[0] == pytest.approx(np.array([-1, 1]) / (2**0.5 + 1e-4))
+    assert (advantages(rewards, "group")[1] == 0).all()
+    assert advantages(rewards, "none")[0].tolist() == [-1.0, 1.0]
+    assert advantages(rewards, "batch")[0] == pytest.approx(np.array([-1, 1]) / (rewards.std(ddof=1) + 1e-4))
+
+
+def test_a_changed_checkpoint_is_refused_by_name(trained: Path, run_stage: Any, tmp_path: Path) -> None:
+    kept = tuple(ref.model_copy(update={"digest": "0" * 64}) for ref in trace_of(trained).kept)
+    with pytest.raises(SystemExit):
+        run_stage(trace_of(trained, kept=kept), tmp_path / "out")
+    message = json.loads((tmp_path / "out" / "error.json").read_text())["message"]
+    assert "step 2 is not the one that was recorded" in message
+
+
+def test_changed_second_moments_are_refused_by_name(trained: Path, run_stage: Any, tmp_path: Path) -> None:
+    moments = tuple(ref.model_copy(update={"digest": "0" * 64}) for ref in trace_of(trained).moments)
+    with pytest.raises(SystemExit):
+        run_stage(trace_of(trained, moments=moments), tmp_path / "out")
+    assert "second moments" in json.loads((tmp_path / "out" / "error.json").read_text())["message"]
+
+
+def test_a_part_of_the_samples_is_chosen_in_their_order() -> None:
+    values = np.array([[3.0, 0.1], [1.0, -0.5], [2.0, 0.9], [np.nan, np.nan]])
+    assert chosen(values, "magnitude", 2, seed=0) == [1, 2]
+    assert chosen(values, "direction", 2, seed=0) == [0, 2]
+    drawn = chosen(values, "random", 2, seed=0)
+    assert drawn == chosen(values, "random", 2, seed=0) == sorted(drawn)
+    assert {tuple(chosen(values, "random", 2, seed=seed)) for seed in range(20)} != {tuple(drawn)}
+
+
+def test_a_selection_keeps_the_samples_that_pull_along_with_the_prior(
+    train_job: Any, run_stage: Any, tmp_path: Path
+) -> None:
+    train = train_job({**TEACHER, "select": {"by": "direction", "keep": 0.25}})
+    out = run_stage(Select(train=train, influence=SETTINGS), tmp_path / "selected")
+    kept = pq.read_table(out / "samples.parquet").to_pandas()
+    assert len(kept) == 6
+    whole = run_stage(
+        Select(
+            train=train_job({**TEACHER, "select": {"by": "magnitude", "keep": 0.99}}),
+            influence=SETTINGS,
+        ),
+        tmp_path / "whole",
+    )
+    everything = pq.read_table(whole / "samples.parquet").to_pandas()
+    left = everything[~everything.id.isin(kept.id)]
+    assert kept.direction.min() >= left.direction.max()
+    refs = FileRef(path=out / "samples.parquet", digest="x")
+    from holdfast.data.rows import train_rows
+
+    assert [row.question.id for row in train_rows(train.model_copy(update={"samples": refs}))] == kept.id.tolist()
