@@ -123,9 +123,9 @@ PriorBenchmark = Annotated[
 class Recipe(Config):
     """How the bundled base model is built; docs/decisions.md says why these values."""
 
-    warmup_steps: PositiveInt = 400
+    warmup_steps: PositiveInt = 550
     """Steps of dense vision warm-up (what every cell holds, and where)."""
-    steps: PositiveInt = 1100
+    steps: PositiveInt = 900
     """Steps of mixed prior questions."""
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 2e-3

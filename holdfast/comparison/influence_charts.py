@@ -69,12 +69,12 @@ def plane(traces: Sequence[Trace]) -> Markup | None:
     x, y = frame.scales(_padded(across, 0.08), _padded([0.0, *cosines], 0.12))
     labels = ("magnitude: mean gradient norm per token →", "direction: cosine with prior knowledge ↑")
     parts = [
-        charts.axes(frame, x, y, labels, planes._decades(x) if logarithmic else None),
+        charts.axes(frame, x, y, labels, planes.decades(x) if logarithmic else None),
         charts.line(frame.left, y(0), right, y(0), "matched"),
         charts.text(right + 8, y(0) - 5, "↑ reinforces", "note"),
         charts.text(right + 8, y(0) + 14, "↓ forgets", "note"),
-        *(planes._walk(walk, (x, y)) for walk in walks),
-        planes._names(frame, walks, (x, y)),
+        *(planes.drawn(walk, (x, y)) for walk in walks),
+        planes.named(frame, walks, (x, y)),
     ]
     return charts.svg(frame, parts, "Magnitude against direction of influence on prior knowledge")
 

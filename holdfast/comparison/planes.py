@@ -55,9 +55,9 @@ def frontier(
         *(charts.vertical(frame, x, level) for level in skill),
         charts.path([(x(place.score), y(place.retention)) for place in front], "front"),
         charts.horizontal(frame, y, guess),
-        *(_walk(walk._replace(spots=walk.spots[1:]), (x, y), base) for walk in walks),
+        *(drawn(walk._replace(spots=walk.spots[1:]), (x, y), base) for walk in walks),
         _base(frame, x(base.x), y(base.y)),
-        _names(frame, walks, (x, y)),
+        named(frame, walks, (x, y)),
     ]
     return charts.svg(frame, parts, "Skill against retention")
 
@@ -82,10 +82,10 @@ def drift(arms: Sequence[ArmRun]) -> Markup | None:
     low, high = min(spot.x for spot in spots), max(spot.x for spot in spots)
     x, y = frame.scales((low - 0.15, high + 0.15), _range([0.0, *(spot.y for spot in spots)], (-1, 1)))
     parts = [
-        charts.axes(frame, x, y, ("drift: KL(base ‖ now), nats per token →", "mean forgetting ↑"), _decades(x)),
+        charts.axes(frame, x, y, ("drift: KL(base ‖ now), nats per token →", "mean forgetting ↑"), decades(x)),
         charts.horizontal(frame, y, Level(0.0, "nothing forgotten")),
-        *(_walk(walk, (x, y)) for walk in walks),
-        _names(frame, walks, (x, y)),
+        *(drawn(walk, (x, y)) for walk in walks),
+        named(frame, walks, (x, y)),
     ]
     return charts.svg(frame, parts, "Drift against forgetting")
 
@@ -107,7 +107,7 @@ def _drifted(index: int, arm: ArmRun) -> Walk:
     )
 
 
-def _decades(x: Scale) -> dict[float, str]:
+def decades(x: Scale) -> dict[float, str]:
     """Ticks at 1, 2 and 5 times the powers of ten; at 1 alone where there are many."""
     powers = range(math.floor(x.low), math.ceil(x.high) + 1)
     factors = (1, 2, 5) if x.high - x.low < 2.5 else (1,)
@@ -121,7 +121,7 @@ def _range(values: Sequence[float], bounds: tuple[float, float]) -> tuple[float,
     return max(bounds[0], low), min(bounds[1], high)
 
 
-def _walk(walk: Walk, scales: tuple[Scale, Scale], start: Spot | None = None) -> Markup:
+def drawn(walk: Walk, scales: tuple[Scale, Scale], start: Spot | None = None) -> Markup:
     x, y = scales
     marks = []
     for spot in walk.spots:
@@ -135,7 +135,7 @@ def _walk(walk: Walk, scales: tuple[Scale, Scale], start: Spot | None = None) ->
     return Markup('<g class="{}">{}{}</g>').format(charts.series_class(walk.color), curve, Markup("").join(marks))
 
 
-def _names(frame: Frame, walks: Sequence[Walk], scales: tuple[Scale, Scale]) -> Markup:
+def named(frame: Frame, walks: Sequence[Walk], scales: tuple[Scale, Scale]) -> Markup:
     """Each arm's name beside its last spot, where it covers the fewest spots and names."""
     if len(walks) > NAMED:
         return Markup("")

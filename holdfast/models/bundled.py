@@ -30,7 +30,7 @@ from holdfast.models.muon import Muon
 from holdfast.models.processor import MERGE, PATCH, build_processor
 
 IGNORED = -100
-WARM_UPS, CAPTIONS, FORMS = 4000, 4000, 1200
+WARM_UPS, CAPTIONS, FORMS = 6000, 4000, 1200
 """Distinct warm-up images, captions, and puzzles with random answers."""
 QUESTIONS = {
     "color": 800,
@@ -49,6 +49,7 @@ CELL_FACTS = (4, 1 + len(SHAPES) + 10, len(COLORS), 2, *[grounding.RASTER + 1] *
 """How many values each fact about a cell can take: its place, thing, color, original row, and the thing's box."""
 UNASKED = -1
 UNASKED_BOX = (UNASKED,) * 4
+ANSWER_WEIGHT = 5.0
 SHARPNESS = 2.0
 FEATURE_SCALE = 0.5
 """Standard deviation of the tower's output: near the text's embeddings, so that layers can add to both."""
@@ -206,12 +207,13 @@ Drawn = tuple[list[Image.Image], str, str]
 class Lesson(NamedTuple):
     """A tokenised question with its completion; the frozen tower has seen its images already.
 
-    `ids` and `labels` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding, `seen` (image tokens,
-    hidden).
+    `ids`, `labels` and their `weights` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding, `seen`
+    (image tokens, hidden).
     """
 
     ids: Tensor
     labels: Tensor
+    weights: Tensor
     positions: Tensor
     seen: Tensor
 
@@ -225,10 +227,10 @@ def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int
             _batches(len(lessons), recipe.batch_size, recipe.steps, seed), recipe.warmup_steps
         ):
             chosen = sorted((lessons[i] for i in batch), key=lambda lesson: len(lesson.ids))
-            tokens = sum(int((lesson.labels != IGNORED).sum()) for lesson in chosen)
+            weight = sum(float(lesson.weights[lesson.labels != IGNORED].sum()) for lesson in chosen)
 
-            def loss_of(part: list[Lesson], tokens: int = tokens) -> Tensor:
-                return _token_losses(model, part).sum() / tokens
+            def loss_of(part: list[Lesson], weight: float = weight) -> Tensor:
+                return _loss(model, part) / weight
 
             loss = descent.step(_alike(chosen), loss_of)
             _report(journal, step, total, loss, "train/loss")
@@ -280,9 +282,16 @@ def _prepared(model: Any, processor: Qwen2_5_VLProcessor, chunk: list[Drawn]) ->
     positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
     views = seen.split(types.sum(-1).tolist())
     return [
-        Lesson(tokens, labels, positions[:, index, : len(tokens)], view)
+        Lesson(tokens, labels, _weights(processor, tokens), positions[:, index, : len(tokens)], view)
         for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True))
     ]
+
+
+def _weights(processor: Qwen2_5_VLProcessor, ids: Tensor) -> Tensor:
+    """More for the answer than for the reasoning: one token of yes or no is else lost among those that spell cells."""
+    opening = processor.tokenizer.convert_tokens_to_ids("<answer>")
+    answered = (ids == opening).cumsum(0).bool() & (ids != opening)
+    return torch.where(answered, ANSWER_WEIGHT, 1.0)
 
 
 def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str:
@@ -298,6 +307,13 @@ def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]
     answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
     pairs = zip(asked, answered, strict=True)
     return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]
+
+
+def _loss(model: Any, lessons: list[Lesson]) -> Tensor:
+    """Weighted sum over the lessons' tokens."""
+    weights = pad_sequence([lesson.weights for lesson in lessons], batch_first=True)
+    labels = pad_sequence([lesson.labels for lesson in lessons], batch_first=True, padding_value=IGNORED)
+    return _token_losses(model, lessons) @ weights[:, 1:][labels[:, 1:] != IGNORED]
 
 
 def _token_losses(model: Any, lessons: list[Lesson]) -> Tensor:

@@ -36,6 +36,7 @@ STUDY = {
         ],
     },
     "evaluation": {"every": 1, "max_new_tokens": 16, "drift_prompts": 2},
+    "influence": {"samples": 4, "questions": 2},
     "compute": {"device": "cpu"},
 }
 
@@ -88,12 +89,12 @@ def test_a_study_ends_with_its_table_and_report(studied: Repository):
     for name in ("base", "rft", "rollouts", "twice"):
         assert name in table
     assert Path(table.split("Report: ")[1].strip()).is_file()
-    assert "To do: 7 of 7 stages" in told
+    assert "To do: 11 of 11 stages" in told
 
 
 def test_the_same_study_again_finds_every_stage(studied: Repository):
     lines = studied.second.told.splitlines()
-    for name in ("rft", "rollouts sample", "rollouts", "twice", "twice 1"):
+    for name in ("rft", "rollouts sample", "rollouts", "twice", "twice 1", "rft influence", "twice 1 influence"):
         assert f"{name}: found" in lines
 
 
@@ -110,9 +111,32 @@ def test_every_stage_is_a_finished_child_of_its_study(store: Store):
     study = next(run for run in runs if run.data.tags["holdfast.kind"] == "study")
     stages = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
     kinds = sorted(run.data.tags["holdfast.kind"] for run in stages)
-    assert kinds == ["check", "compare", "data", "data", "evaluate", "train", "train", "train", "train"]
+    several = ["data"] * 2 + ["evaluate"] + ["influence"] * 4 + ["train"] * 4
+    assert kinds == ["check", "compare", *several]
     assert {"report.html", "summary.json", "stages.json"} <= {p.name for p in store.artifacts(study).iterdir()}
     assert "report.html" in study.data.tags["mlflow.note.content"]
+
+
+def test_influence_is_in_mlflow_and_in_the_report(studied: Repository, store: Store):
+    runs = store.search("tags.`holdfast.kind` = 'influence'")
+    names = {name for run in runs for name in run.data.metrics}
+    for source in ("grpo", "rollouts", "answers"):
+        assert {
+            f"influence/{source}/color/{measure}" for measure in ("norm", "cosine", "dot", "lbk", "exchange")
+        } <= names
+    assert 'id="influence"' in Path(studied.first.table.split("Report: ")[1].strip()).read_text()
+
+
+def test_a_past_training_is_traced_by_its_run(studied: Repository, store: Store):
+    trained = store.search("tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = 'twice'")[0].info.run_id
+    with tempfile.TemporaryDirectory(prefix="hf") as places:
+        arguments = ("influence", trained, "--step", "2", "--set", "samples=2", "--set", "questions=2")
+        code, table, told = holdfast(studied.root, places, *arguments)
+        refused = holdfast(studied.root, places, "influence", trained, "--set", "sample=2")
+    assert code == 0, told
+    assert "answers on color" in table
+    assert refused.code == 2
+    assert "did you mean 'samples'?" in refused.told
 
 
 def test_samples_became_a_version_of_the_data(studied: Repository):

@@ -1,4 +1,4 @@
-"""The engine against gradients of one sample at a time, and what it refuses."""
+"""The engine against gradients of one sample at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from unlike import (
+    LENGTHS,
+    Recurrent,
     Sample,
     batch_of,
+    close,
     inner,
     one_by_one,
     one_by_one_in_batch,
@@ -21,20 +24,10 @@ from unlike import (
     texts,
 )
 
-from holdfast.errors import UserError
-from holdfast.influence import accounts, algebra, capture
 from holdfast.influence.engine import Engine, Influences, block_of
 from holdfast.influence.gradients import Gradient, batch_gradient, log_likelihood, mean_gradient, selection
 from holdfast.models.adapt import freeze
 from holdfast.models.encode import TeacherForced
-
-PLACES = capture._places
-LENGTHS = [(3, 5), (9, 1), (1, 4)]
-
-
-def close(found: Tensor, wanted: Tensor, tolerance: float = 1e-10) -> bool:
-    """Equal relative to the largest."""
-    return bool((found - wanted).abs().max() <= tolerance * wanted.abs().max())
 
 
 def check(model: Any, given: TeacherForced, singles: list[Gradient]) -> Influences:
@@ -113,29 +106,6 @@ def test_the_padding_row_of_an_embedding_gets_no_gradient_from_its_lookups(text_
     check_within_batch(text_model("Llama", tie_word_embeddings=True), batch_of(samples))
 
 
-class Recurrent(nn.Module):
-    """Calls one layer three times and uses its matrix in a second module too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(40, 8)
-        self.again = nn.Linear(8, 8)
-        self.twin = nn.Linear(8, 8, bias=False)
-        self.twin.weight = self.again.weight
-        self.unused = nn.Linear(8, 8)
-        self.lm_head = nn.Linear(8, 40, bias=False)
-        self.lm_head.weight = self.embed_tokens.weight
-
-    def forward(self, input_ids: Tensor, logits_to_keep: int, **_: Any) -> Any:
-        hidden = self.embed_tokens(input_ids) + self.embed_tokens(input_ids.flip(1))
-        for _ in range(3):
-            hidden = self.again(hidden).tanh()
-        self.unused(hidden)
-        hidden = self.twin(hidden.cumsum(1)).tanh()
-        logits = self.lm_head(hidden)[:, -logits_to_keep:]
-        return type("Output", (), {"logits": logits + self.lm_head(hidden.sin())[:, -logits_to_keep:]})
-
-
 def test_all_uses_of_a_parameter_are_summed_before_they_are_squared() -> None:
     torch.manual_seed(0)
     check_within_batch(Recurrent().double(), batch_of(texts(40, [(4, 3), (4, 3)])))
@@ -190,16 +160,6 @@ def test_a_sample_points_its_own_way_and_a_negative_weight_turns_it_round(text_m
     assert torch.allclose(turned.dot[:, 0], -2 * measured.dot[:1, 0])
 
 
-def test_a_mean_per_token_weighs_samples_alike(text_model: Callable[..., Any]) -> None:
-    model = text_model("Llama")
-    samples = texts(40, LENGTHS)
-    batches = [batch_of(samples[:2]), batch_of(samples[2:])]
-    singles = [single for batch in batches for single in one_by_one_in_batch(model, batch)]
-    mean = mean_gradient(model, batches, per_token=True)
-    for name, value in mean.items():
-        assert close(value, sum(single[name] / n for single, (_, n) in zip(singles, LENGTHS, strict=True)) / 3)
-
-
 def test_another_objective_takes_the_same_pass(text_model: Callable[..., Any]) -> None:
     model = text_model("Llama")
     given = batch_of(texts(40, LENGTHS))
@@ -234,115 +194,6 @@ def test_single_precision_is_exact_to_its_rounding(processor: Any) -> None:
     assert torch.allclose(single.norm2, double.norm2, rtol=1e-4)
     spread = (double.norm2[:, None] * sum(value.numel() for value in targets[0].values())).sqrt()
     assert ((single.dot - double.dot).abs() / spread).max() < 1e-5
-
-
-def _product_of_sums(a: Tensor, g: Tensor, targets: Tensor) -> algebra.Reduced:
-    return algebra.materialised(a.sum(1, keepdim=True), g.sum(1, keepdim=True), targets)
-
-
-def _without_cross_term(self: accounts.Account) -> None:
-    self.rows = self.scattered = None
-
-
-def _mean_over_time(a: Tensor, g: Tensor, targets: Tensor) -> algebra.Reduced:
-    return algebra.materialised(a, g / a.shape[1], targets)
-
-
-@pytest.mark.parametrize(
-    ("place", "defect"),
-    [
-        ((algebra, "product"), _product_of_sums),
-        ((algebra, "product"), _mean_over_time),
-        ((accounts.Account, "_cross"), _without_cross_term),
-        ((capture, "_places"), lambda sizes: PLACES(sizes).roll(1, 0)),
-    ],
-)
-def test_verification_notices_wrong_algebra(
-    vision_model: Any, processor: Any, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], defect: Any
-) -> None:
-    given = batch_of(questions_with_images(processor))
-    Engine(vision_model, []).verify(given, tolerance=1e-9)
-    monkeypatch.setattr(*place, defect)
-    with pytest.raises(UserError, match="do not add up"):
-        Engine(vision_model, []).verify(given, tolerance=1e-6)
-
-
-class Sly(Recurrent):
-    """Uses a weight behind its module's back."""
-
-    def forward(self, input_ids: Tensor, logits_to_keep: int, **_: Any) -> Any:
-        output = super().forward(input_ids, logits_to_keep)
-        output.logits = (
-            output.logits + nn.functional.linear(output.logits[..., :8], self.again.weight).sum(-1)[..., None]
-        )
-        output.logits = output.logits * (1 + self.unused.weight.sum())
-        return output
-
-
-def test_verification_names_the_block_whose_weights_are_used_without_their_module() -> None:
-    model = Sly().double()
-    with pytest.raises(UserError, match=r"block (again|unused) do not add up"):
-        Engine(model, []).verify(batch_of(texts(40, LENGTHS)))
-
-
-def test_a_parameter_of_an_unknown_module_is_refused_by_name(text_model: Callable[..., Any]) -> None:
-    model = text_model("Llama")
-    model.model.norm = nn.Module()
-    model.model.norm.extra = nn.Parameter(torch.ones(3))
-    with pytest.raises(UserError, match=r"`model\.norm\.extra` belongs to a Module.*freeze it or choose other layers"):
-        Engine(model, [])
-
-
-def test_a_fully_frozen_model_is_refused(text_model: Callable[..., Any]) -> None:
-    with pytest.raises(UserError, match="every parameter is frozen"):
-        Engine(text_model("Llama").requires_grad_(False), [])
-
-
-def test_targets_that_do_not_fit_are_refused_by_name(text_model: Callable[..., Any]) -> None:
-    model = text_model("Llama")
-    [target] = random_targets(model, 1)
-    with pytest.raises(UserError, match=r"`model\.norm\.weight` has shape \(3,\) in target 1"):
-        Engine(model, [target, {**target, "model.norm.weight": torch.ones(3)}])
-    with pytest.raises(UserError, match=r"`lm_head\.weight` is missing in target 0"):
-        Engine(model, [{name: value for name, value in target.items() if name != "lm_head.weight"}])
-    with pytest.raises(UserError, match="`stranger` is in a target"):
-        Engine(model, [{**target, "stranger": torch.ones(3)}])
-
-
-def test_a_sample_that_supervises_nothing_is_named_before_the_pass(text_model: Callable[..., Any]) -> None:
-    given = batch_of([*texts(40, LENGTHS), *texts(40, [(3, 0)])])
-    with pytest.raises(UserError, match="sample 3 of the batch has no supervised token"):
-        Engine(text_model("Llama"), []).measure(given)
-    with pytest.raises(UserError, match="sample 3 of the batch has no supervised token"):
-        mean_gradient(text_model("Llama"), [given])
-
-
-def test_a_mean_of_nothing_is_refused(text_model: Callable[..., Any]) -> None:
-    with pytest.raises(UserError, match="at least one sample"):
-        mean_gradient(text_model("Llama"), [])
-
-
-def test_rows_that_belong_to_no_sample_are_refused_by_module(vision_model: Any, processor: Any) -> None:
-    given = batch_of(questions_with_images(processor))
-    with pytest.raises(UserError, match=r"visual\.merger\.mlp\.2 sees .* cannot be told apart"):
-        Engine(vision_model, []).measure(given._replace(images=(1, 1, 0, 1)))
-
-
-def test_after_an_error_the_model_is_as_it_was(text_model: Callable[..., Any]) -> None:
-    model = text_model("Llama").train()
-    model.model.norm.weight.requires_grad_(False)
-    flags = [value.requires_grad for value in model.parameters()]
-
-    def stumble(logits: Tensor, batch: TeacherForced) -> Tensor:
-        raise ZeroDivisionError
-
-    engine = Engine(model, [])
-    with pytest.raises(ZeroDivisionError):
-        engine.measure(batch_of(texts(40, LENGTHS)), stumble)
-    assert [value.requires_grad for value in model.parameters()] == flags
-    assert all(value.grad is None for value in model.parameters())
-    assert not any(module._forward_hooks for module in model.modules())
-    assert all(module.training for module in model.modules())
 
 
 def test_no_gradient_of_a_weight_is_computed(text_model: Callable[..., Any]) -> None:

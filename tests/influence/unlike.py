@@ -6,7 +6,7 @@ import io
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.data.shards import Question
 from holdfast.data.world import world_scene
@@ -16,6 +16,8 @@ from holdfast.models.encode import Encoded, TeacherForced, encode, teacher_force
 
 CPU = torch.device("cpu")
 PAD = 0
+LENGTHS = [(3, 5), (9, 1), (1, 4)]
+"""Of prompts and completions, for `texts`."""
 
 
 class Sample(NamedTuple):
@@ -93,3 +95,31 @@ def inner(left: Gradient, right: Gradient, blocks: list[str]) -> Tensor:
     for name, value in left.items():
         sums[blocks.index(block_of(name))] += (value.double() * right[name].double()).sum()
     return sums
+
+
+def close(found: Tensor, wanted: Tensor, tolerance: float = 1e-10) -> bool:
+    """Equal relative to the largest."""
+    return bool((found - wanted).abs().max() <= tolerance * wanted.abs().max())
+
+
+class Recurrent(nn.Module):
+    """Uses a matrix through two modules, calls modules several times, and throws some of their output away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(40, 8)
+        self.again = nn.Linear(8, 8)
+        self.twin = nn.Linear(8, 8, bias=False)
+        self.twin.weight = self.again.weight
+        self.unused = nn.Linear(8, 8)
+        self.lm_head = nn.Linear(8, 40, bias=False)
+        self.lm_head.weight = self.embed_tokens.weight
+
+    def forward(self, input_ids: Tensor, logits_to_keep: int, **_: Any) -> Any:
+        hidden = self.embed_tokens(input_ids) + self.embed_tokens(input_ids.flip(1))
+        for _ in range(3):
+            hidden = self.again(hidden).tanh()
+        self.unused(hidden), self.again(hidden), self.embed_tokens(input_ids)
+        hidden = self.twin(hidden.cumsum(1)).tanh()
+        logits = self.lm_head(hidden)[:, -logits_to_keep:]
+        return type("Output", (), {"logits": logits + self.lm_head(hidden.sin())[:, -logits_to_keep:]})

@@ -1,0 +1,59 @@
+"""How well gradients foresee what an optimizer's step does to prior knowledge: `python -m bench.validation DIRECTORY`.
+
+DIRECTORY holds the files of a finished train run (`holdfast show RUN` tells where). From the model that it started
+with, SGD and AdamW each take one real step, in float64, on samples of the stage; the change of the mean prior
+log-likelihood is predicted and measured along the whole step, a half and a quarter of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holdfast.influence import checkpoints
+from holdfast.influence.material import Material, benchmarks, supervised
+from holdfast.influence.validation import optimizer_step, order, residuals
+from holdfast.jobs import Train
+from holdfast.models.load import load_processor
+
+SAMPLES, QUESTIONS = 32, 8
+OPTIMIZERS: dict[str, Any] = {
+    "SGD, rate 0.01": lambda model: torch.optim.SGD(_learning(model), lr=1e-2),
+    "AdamW, rate 1e-5": lambda model: torch.optim.AdamW(_learning(model), lr=1e-5),
+}
+
+
+def main(directory: Path) -> None:
+    train = Train.model_validate_json((directory / "job.json").read_text())
+    material = Material(load_processor(train.start), SAMPLES)
+    asked = benchmarks(train.data.path, QUESTIONS)
+    asked.pop("jigsaw")
+    print("| optimizer | share of the step | measured | missed, first order | missed, trapezoid |")
+    print("|---|---|---|---|---|")
+    for name, make in OPTIMIZERS.items():
+        model = checkpoints.load(train, None).double()
+        questions = list(material.batches(material.samples(sum(asked.values(), [])), model.device))
+        [batch] = material.batches(material.samples(supervised(train, SAMPLES)), model.device)
+        start = checkpoints.weights(model)
+        step = optimizer_step(model, batch, make(model))
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                parameter.copy_(start.get(parameter_name, parameter))
+        found = residuals(model, questions, step)
+        for row in found:
+            print(f"| {name} | {row.scale:g} | {row.measured:.3e} | {row.first_order:.1e} | {row.trapezoid:.1e} |")
+        orders = [order(found, lambda row, kind=kind: getattr(row, kind)) for kind in ("first_order", "trapezoid")]
+        print(f"| {name} | order of convergence | | {orders[0]:.2f} | {orders[1]:.2f} |")
+
+
+def _learning(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m bench.validation DIRECTORY\n\n{__doc__}")
+    main(Path(sys.argv[1]))
