@@ -8,6 +8,7 @@ log-likelihood is predicted and measured along the whole step, a half and a quar
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def main(directory: Path) -> None:
     print("|---|---|---|---|---|")
     for name, make in OPTIMIZERS.items():
         model = checkpoints.load(train, None).double()
-        questions = list(material.batches(material.samples(sum(asked.values(), [])), model.device))
+        questions = list(material.batches(material.samples([*chain(*asked.values())]), model.device))
         [batch] = material.batches(material.samples(supervised(train, SAMPLES)), model.device)
         start = checkpoints.weights(model)
         step = optimizer_step(model, batch, make(model))
