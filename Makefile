@@ -29,8 +29,8 @@ test-all: lint
 	$(BIN)/pytest -m "slow or not slow"
 
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from holdfast.config import GRPO, SFT, Evaluation
 from holdfast.errors import UserError
 from holdfast.training.arguments import OURS, length, trainer_config
+from holdfast.training.order import order
 from holdfast.training.progress import schedule
 from holdfast.training.resume import last_complete, mark_complete
-from holdfast.training.rows import order
 
 MACHINE = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False}
 
