@@ -27,6 +27,7 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from holdfast.artifacts import DataRef
@@ -155,8 +156,12 @@ class Store:
     def dataset(self, run_id: str, data: DataRef, digest: str) -> None:
         """Say which version of the data a run read."""
         dataset = Dataset(data.path.name, digest[:DIGEST_LIMIT], "local", json.dumps({"uri": str(data.path)}))
-        tags = [InputTag("mlflow.data.context", "study")]
-        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+        given = [DatasetInput(dataset, [InputTag("mlflow.data.context", "study")])]
+        try:
+            self.client.log_inputs(run_id, datasets=given)
+        except MlflowException:
+            # Two stages that are the first to name a data set at the same moment both insert it; MLflow lets one fail.
+            self.client.log_inputs(run_id, datasets=given)
 
     def model(self, run_id: str, checkpoint: Checkpoint) -> str:
         """Id of the logged model of a checkpoint: found if it is there, otherwise made."""
