@@ -67,7 +67,7 @@ class Jigsaw(Config):
     """Ask for reasoning in <think> tags before the answer."""
     wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
     """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
-    train: PositiveInt = 3000
+    train: PositiveInt = 2000
     """Puzzles to learn from; the three splits are cut from disjoint images."""
     validation: PositiveInt = 64
     test: PositiveInt = 200

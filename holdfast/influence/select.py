@@ -48,6 +48,7 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     material = Material(load_processor(job.train.start), job.influence.batch_size)
     prior = _prior(model, job, material)
     engine = Engine(model, [prior])
+    engine.verify(next(material.batches(material.samples(given[: material.batch_size]), model.device)))
     rows: list[dict[str, Any]] = []
     for start in range(0, len(given), AT_ONCE):
         samples = material.samples(given[start : start + AT_ONCE])

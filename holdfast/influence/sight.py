@@ -102,7 +102,6 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
         targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
     batches = list(sheet.material.batches(samples, model.device))
     engine = Engine(model, list(targets.values()))
-    engine.verify(batches[0])
     likelihood = Likelihood()
     parts = [engine.measure(batch, likelihood) for batch in batches]
     finite = torch.cat([part.finite for part in parts]).numpy()

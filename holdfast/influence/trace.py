@@ -13,6 +13,7 @@ from typing import Any
 from holdfast.data.shards import read_questions
 from holdfast.influence import checkpoints, measures, table
 from holdfast.influence.checkpoints import difference, weights
+from holdfast.influence.engine import Engine
 from holdfast.influence.material import Material, Rollouts, Sample, benchmarks, supervised
 from holdfast.influence.path import Travelled
 from holdfast.influence.sight import Sheet, Sight, look
@@ -97,6 +98,8 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         step = kept.step if kept is not None else 0
         following = checkpoints.load(job.train, job.kept[index]) if index < len(job.kept) else None
         given = tracing.samples(model, samples)
+        if index == 0:
+            Engine(model, []).verify(next(tracing.material.batches(given, model.device)))
         samples = given if rollouts is None else None
         scale = checkpoints.preconditioner(job.moments[index - 1]) if index and job.moments else None
         sight = look(model, given, tracing.sheet, scale, job.train.seed + step)

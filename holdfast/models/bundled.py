@@ -242,7 +242,8 @@ def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
     matrices = [parameter for parameter in language.layers.parameters() if parameter.ndim == 2]
     own = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in language.parameters() if id(parameter) not in own]
-    return [Muon(matrices, recipe.matrix_learning_rate), torch.optim.AdamW(others, lr=recipe.learning_rate)]
+    muon = Muon(matrices, recipe.matrix_learning_rate, threads=recipe.threads)
+    return [muon, torch.optim.AdamW(others, lr=recipe.learning_rate)]
 
 
 def _alike(lessons: list[Lesson]) -> list[list[Lesson]]:
