@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
             for matrix, way in zip(group["params"], ways, strict=True):
                 matrix.add_(way, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
 
-    def _ahead(self, matrix: Tensor, momentum: float) -> Tensor:
+    def _ahead(self, matrix: Any, momentum: float) -> Tensor:
         velocity = self.state[matrix].setdefault("velocity", torch.zeros_like(matrix))
         velocity.lerp_(matrix.grad, 1 - momentum)
         return matrix.grad.lerp(velocity, momentum)
