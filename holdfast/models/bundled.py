@@ -6,9 +6,8 @@ It knows the prior benchmarks, knows how a jigsaw is answered, and has no skill 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,39 +16,24 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from holdfast.benchmarks import catalog, digits, grounding, pieces
-from holdfast.benchmarks.form import jigsaw_forms
+from holdfast.benchmarks import digits, grounding, pieces
 from holdfast.config import Recipe
-from holdfast.data.conversations import pictures, turn
 from holdfast.data.world import COLORS, SHAPES, Scene, generator, world_scene
 from holdfast.journal import Journal
-from holdfast.models.captions import captions
 from holdfast.models.descent import Descent
+from holdfast.models.lessons import IGNORED, Lesson, prepare
 from holdfast.models.load import save_checkpoint
 from holdfast.models.muon import Muon
 from holdfast.models.processor import MERGE, PATCH, build_processor
 
-IGNORED = -100
-WARM_UPS, CAPTIONS, FORMS = 6000, 4000, 1200
-"""Distinct warm-up images, captions, and puzzles with random answers."""
-QUESTIONS = {
-    "color": 800,
-    "shape": 1500,
-    "count": 800,
-    "presence": 2500,
-    "comparison": 2500,
-    "pieces": 1000,
-    "grounding": 1500,
-    "digits": 1500,
-}
-"""Distinct training questions of each benchmark. Whether two things are the same is learned last, from yes or no."""
+WARM_UPS = 6000
+"""Distinct warm-up images."""
 PARTS = 4
 """Of a batch; each goes through the model by itself."""
 CELL_FACTS = (4, 1 + len(SHAPES) + 10, len(COLORS), 2, *[grounding.RASTER + 1] * 4)
 """How many values each fact about a cell can take: its place, thing, color, original row, and the thing's box."""
 UNASKED = -1
 UNASKED_BOX = (UNASKED,) * 4
-ANSWER_WEIGHT = 5.0
 SHARPNESS = 2.0
 FEATURE_SCALE = 0.5
 """Standard deviation of the tower's output: near the text's embeddings, so that layers can add to both."""
@@ -200,27 +184,9 @@ def _facts(scene: Scene, shown: int, place: int) -> list[int]:
     return [shown, 1 + SHAPES.index(thing.shape), list(COLORS).index(thing.color), place // 2, *box]
 
 
-Drawn = tuple[list[Image.Image], str, str]
-"""Images, prompt, completion."""
-
-
-class Lesson(NamedTuple):
-    """A tokenised question with its completion; the frozen tower has seen its images already.
-
-    `ids`, `labels` and their `weights` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding, `seen`
-    (image tokens, hidden).
-    """
-
-    ids: Tensor
-    labels: Tensor
-    weights: Tensor
-    positions: Tensor
-    seen: Tensor
-
-
 def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int, journal: Journal) -> None:
     """Teach the language model to answer; the vision tower stays as it was warmed up."""
-    lessons = _lessons(model, processor, seed)
+    lessons = prepare(model, processor, seed, recipe.threads)
     total = recipe.warmup_steps + recipe.steps
     with Descent(_optimizers(model, recipe), recipe.steps, recipe.threads) as descent:
         for step, batch in enumerate(
@@ -250,64 +216,6 @@ def _alike(lessons: list[Lesson]) -> list[list[Lesson]]:
     """Sorted lessons in parts of like length, to spare the padding; the longest first, to keep all threads busy."""
     size = -(-len(lessons) // PARTS)
     return [lessons[first : first + size] for first in range(0, len(lessons), size)][::-1]
-
-
-def _curriculum(seed: int) -> Iterator[Drawn]:
-    for benchmark in catalog.PRIOR:
-        for _, asked in islice(catalog.draw(benchmark, seed, "train"), QUESTIONS[benchmark]):
-            yield [asked.image], asked.prompt, asked.reference
-    for caption in captions(CAPTIONS, seed):
-        yield [caption.image], caption.prompt, caption.text
-    for question, completion in jigsaw_forms("train", FORMS, seed):
-        yield pictures(question), question.prompt, completion
-
-
-def _lessons(model: Any, processor: Qwen2_5_VLProcessor, seed: int) -> list[Lesson]:
-    curriculum = _curriculum(seed)
-    chunks = iter(lambda: list(islice(curriculum, 200)), [])
-    return [lesson for chunk in chunks for lesson in _prepared(model, processor, chunk)]
-
-
-@torch.no_grad()
-def _prepared(model: Any, processor: Qwen2_5_VLProcessor, chunk: list[Drawn]) -> list[Lesson]:
-    features = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
-    grids = features["image_grid_thw"]
-    counts = grids.prod(-1) // MERGE**2
-    seen = model.model.visual(features["pixel_values"], grid_thw=grids).pooler_output
-    of_lesson = counts.split([len(images) for images, _, _ in chunk])
-    texts = [_text(processor, n.tolist(), prompt) for n, (_, prompt, _) in zip(of_lesson, chunk, strict=True)]
-    pairs = _tokens(processor, texts, [answer for _, _, answer in chunk])
-    ids = pad_sequence([ids for ids, _ in pairs], batch_first=True)
-    mask = pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
-    types = (ids == processor.image_token_id).int()
-    positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
-    views = seen.split(types.sum(-1).tolist())
-    return [
-        Lesson(tokens, labels, _weights(processor, tokens), positions[:, index, : len(tokens)], view)
-        for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True))
-    ]
-
-
-def _weights(processor: Qwen2_5_VLProcessor, ids: Tensor) -> Tensor:
-    """More for the answer than for the reasoning: one token of yes or no is else lost among those that spell cells."""
-    opening = processor.tokenizer.convert_tokens_to_ids("<answer>")
-    answered = (ids == opening).cumsum(0).bool() & (ids != opening)
-    return torch.where(answered, ANSWER_WEIGHT, 1.0)
-
-
-def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str:
-    """The conversation up to the answer, with as many placeholders as the images take tokens."""
-    text = processor.apply_chat_template(turn(len(counts), prompt), tokenize=False, add_generation_prompt=True)
-    first, *rest = text.split(processor.image_token)
-    return first + "".join(processor.image_token * n + part for n, part in zip(counts, rest, strict=True))
-
-
-def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]) -> list[tuple[Tensor, Tensor]]:
-    """Token ids and labels of each lesson."""
-    asked = processor.tokenizer(texts)["input_ids"]
-    answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
-    pairs = zip(asked, answered, strict=True)
-    return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]
 
 
 def _loss(model: Any, lessons: list[Lesson]) -> Tensor:

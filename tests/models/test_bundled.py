@@ -15,7 +15,7 @@ from holdfast.config import Recipe
 from holdfast.data.conversations import messages, pictures
 from holdfast.errors import UserError
 from holdfast.journal import Journal
-from holdfast.models import bundled
+from holdfast.models import bundled, lessons
 from holdfast.models.adapt import freeze
 from holdfast.models.captions import captions
 from holdfast.models.descent import Descent
@@ -27,9 +27,10 @@ from holdfast.models.processor import build_processor
 @pytest.fixture
 def short(monkeypatch):
     """A curriculum that takes seconds."""
-    for name in ("WARM_UPS", "CAPTIONS", "FORMS"):
-        monkeypatch.setattr(bundled, name, 12)
-    monkeypatch.setattr(bundled, "QUESTIONS", dict.fromkeys(bundled.QUESTIONS, 12))
+    monkeypatch.setattr(bundled, "WARM_UPS", 12)
+    for name in ("CAPTIONS", "FORMS"):
+        monkeypatch.setattr(lessons, name, 12)
+    monkeypatch.setattr(lessons, "QUESTIONS", dict.fromkeys(lessons.QUESTIONS, 12))
     return Recipe(warmup_steps=2, steps=2, batch_size=8, threads=1)
 
 
@@ -67,11 +68,11 @@ def test_the_vocabulary_is_the_same_every_time_and_tags_are_single_tokens(proces
 def test_a_lesson_is_the_conversation_that_the_processor_makes(short, processor):
     """The builder joins tokens and images itself, so it must agree with the processor's own path."""
     model = bundled.build_model(processor, hidden=64, layers=1)
-    lesson = bundled._lessons(model, processor, seed=0)[0]
+    lesson = lessons.prepare(model, processor, 0, 1)[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
     inputs = processor(text=text, images=pictures(question), return_tensors="pt")
-    prompt = int((lesson.labels == bundled.IGNORED).sum())
+    prompt = int((lesson.labels == lessons.IGNORED).sum())
     assert lesson.ids[:prompt].tolist() == inputs["input_ids"][0].tolist()
     assert processor.decode(lesson.ids[prompt:]) == question.reference + "<|im_end|>"
 
@@ -80,7 +81,7 @@ def test_the_loss_of_lessons_is_the_models_own(short, processor):
     """Precomputed images and positions must give what the whole model gives."""
     torch.manual_seed(0)
     model = bundled.build_model(processor, hidden=64, layers=1).eval()
-    lesson = bundled._lessons(model, processor, seed=0)[0]
+    lesson = lessons.prepare(model, processor, 0, 1)[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     features = processor.image_processor(images=pictures(question), return_tensors="pt")
     ids = lesson.ids[None]
@@ -91,9 +92,9 @@ def test_the_loss_of_lessons_is_the_models_own(short, processor):
 
 def test_padding_changes_no_lesson(short, processor):
     model = bundled.build_model(processor, hidden=64, layers=1).eval()
-    lessons = bundled._lessons(model, processor, seed=0)[:3]
-    together = bundled._token_losses(model, lessons)
-    apart = torch.cat([bundled._token_losses(model, [lesson]) for lesson in lessons])
+    three = lessons.prepare(model, processor, 0, 1)[:3]
+    together = bundled._token_losses(model, three)
+    apart = torch.cat([bundled._token_losses(model, [lesson]) for lesson in three])
     assert torch.allclose(together, apart, atol=1e-5)
 
 

@@ -1,0 +1,147 @@
+"""What the bundled base model is taught: questions, captions and puzzles with random answers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Qwen2_5_VLProcessor
+
+from holdfast.benchmarks import catalog
+from holdfast.benchmarks.form import jigsaw_forms
+from holdfast.data.conversations import pictures, turn
+from holdfast.models.captions import captions
+from holdfast.models.processor import MERGE
+
+IGNORED = -100
+CAPTIONS, FORMS = 4000, 1200
+"""Distinct captions, and puzzles with random answers."""
+QUESTIONS = {
+    "color": 800,
+    "shape": 1500,
+    "count": 800,
+    "presence": 2500,
+    "comparison": 2500,
+    "pieces": 1000,
+    "grounding": 1500,
+    "digits": 1500,
+}
+"""Distinct training questions of each benchmark. Whether two things are the same is learned last, from yes or no."""
+ANSWER_WEIGHT = 5.0
+AT_ONCE = 200
+"""Lessons whose images go through the tower together."""
+
+Drawn = tuple[list[Image.Image], str, str]
+"""Images, prompt, completion."""
+
+
+class Lesson(NamedTuple):
+    """A tokenised question with its completion; the frozen tower has seen its images already.
+
+    `ids`, `labels` and their `weights` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding, `seen`
+    (image tokens, hidden).
+    """
+
+    ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    positions: Tensor
+    seen: Tensor
+
+
+def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, processes: int) -> list[Lesson]:
+    """All lessons in the curriculum's order, which `processes` share out by subject and do not change."""
+
+    def of_subject(subject: str) -> list[Lesson]:
+        drawn = _drawn(subject, seed)
+        chunks = iter(lambda: list(islice(drawn, AT_ONCE)), [])
+        return [lesson for chunk in chunks for lesson in _prepared(model, processor, chunk)]
+
+    return [*chain(*_shared_out(of_subject, [*catalog.PRIOR, "captions", "forms"], processes))]
+
+
+def _shared_out(
+    of_subject: Callable[[str], list[Lesson]], subjects: list[str], processes: int
+) -> Iterator[list[Lesson]]:
+    """Forked processes have the model and the processor already; threads would wait for each other's Python."""
+    if processes == 1 or sys.platform != "linux":
+        yield from map(of_subject, subjects)
+        return
+    with multiprocessing.get_context("fork").Pool(processes, _remember, (of_subject,)) as pool:
+        for arrays in pool.imap(_as_arrays, subjects, chunksize=1):
+            yield [Lesson(*map(torch.from_numpy, lesson)) for lesson in arrays]
+
+
+_of_subject: Callable[[str], list[Lesson]]
+
+
+def _remember(of_subject: Callable[[str], list[Lesson]]) -> None:
+    """In a forked process, whose arguments need no pickling."""
+    global _of_subject
+    _of_subject = of_subject
+
+
+def _as_arrays(subject: str) -> list[tuple[Any, ...]]:
+    """A tensor would cross the border between processes as an open file, of which there are too few."""
+    return [tuple(part.numpy() for part in lesson) for lesson in _of_subject(subject)]
+
+
+def _drawn(subject: str, seed: int) -> Iterator[Drawn]:
+    if subject == "captions":
+        for caption in captions(CAPTIONS, seed):
+            yield [caption.image], caption.prompt, caption.text
+    elif subject == "forms":
+        for question, completion in jigsaw_forms("train", FORMS, seed):
+            yield pictures(question), question.prompt, completion
+    else:
+        for _, asked in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
+            yield [asked.image], asked.prompt, asked.reference
+
+
+@torch.no_grad()
+def _prepared(model: Any, processor: Qwen2_5_VLProcessor, chunk: list[Drawn]) -> list[Lesson]:
+    features = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
+    grids = features["image_grid_thw"]
+    counts = grids.prod(-1) // MERGE**2
+    seen = model.model.visual(features["pixel_values"], grid_thw=grids).pooler_output
+    of_lesson = counts.split([len(images) for images, _, _ in chunk])
+    texts = [_text(processor, n.tolist(), prompt) for n, (_, prompt, _) in zip(of_lesson, chunk, strict=True)]
+    pairs = _tokens(processor, texts, [answer for _, _, answer in chunk])
+    ids = pad_sequence([ids for ids, _ in pairs], batch_first=True)
+    mask = pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
+    types = (ids == processor.image_token_id).int()
+    positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
+    views = seen.split(types.sum(-1).tolist())
+    return [
+        Lesson(tokens, labels, _weights(processor, tokens), positions[:, index, : len(tokens)], view)
+        for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True))
+    ]
+
+
+def _weights(processor: Qwen2_5_VLProcessor, ids: Tensor) -> Tensor:
+    """More for the answer than for the reasoning: one token of yes or no is else lost among those that spell cells."""
+    opening = processor.tokenizer.convert_tokens_to_ids("<answer>")
+    answered = (ids == opening).cumsum(0).bool() & (ids != opening)
+    return torch.where(answered, ANSWER_WEIGHT, 1.0)
+
+
+def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str:
+    """The conversation up to the answer, with as many placeholders as the images take tokens."""
+    text = processor.apply_chat_template(turn(len(counts), prompt), tokenize=False, add_generation_prompt=True)
+    first, *rest = text.split(processor.image_token)
+    return first + "".join(processor.image_token * n + part for n, part in zip(counts, rest, strict=True))
+
+
+def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]) -> list[tuple[Tensor, Tensor]]:
+    """Token ids and labels of each lesson."""
+    asked = processor.tokenizer(texts)["input_ids"]
+    answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
+    pairs = zip(asked, answered, strict=True)
+    return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]
