@@ -45,5 +45,5 @@ ui: $(READY)
 	@trap 'kill $$mlflow $$prefect 2>/dev/null' INT TERM EXIT; \
 	$(BIN)/mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri $(MLFLOW_TRACKING_URI) \
 		--default-artifact-root mlruns/artifacts & mlflow=$$!; \
-	$(BIN)/prefect server start --host 127.0.0.1 --port $(PREFECT_PORT) & prefect=$$!; \
+	PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start --host 127.0.0.1 --port $(PREFECT_PORT) & prefect=$$!; \
 	wait
