@@ -54,9 +54,12 @@ def reward(stage: GRPO, question: Question, text: str) -> float:
 def advantages(rewards: np.ndarray, scale: str | bool) -> np.ndarray:
     """(prompts, rollouts) less their group's mean, over the standard deviation of the group, the batch, or nothing.
 
-    As TRL's GRPOTrainer: sample standard deviation plus 1e-4 (Shao et al. 2024, eq. for outcome supervision).
+    As TRL's GRPOTrainer: sample standard deviation plus 1e-4 (Shao et al. 2024, outcome supervision). Rollouts that
+    were all rewarded alike have an advantage of exactly 0.
     """
-    centred = rewards - rewards.mean(1, keepdims=True)
+    # The mean of equal numbers is off by rounding, which 1e-4 below would make an advantage of.
+    alike = np.ptp(rewards, axis=1, keepdims=True) == 0
+    centred = np.where(alike, 0.0, rewards - rewards.mean(1, keepdims=True))
     if scale in ("none", False):
         return centred
     width = rewards.std(ddof=1) if scale == "batch" else rewards.std(1, ddof=1, keepdims=True)

@@ -45,6 +45,10 @@ class Rows(NamedTuple):
     cosines: np.ndarray
     """w⟨g, V⟩ / (|w| ‖g‖ ‖V‖); not a number where w is 0 or ‖V‖ is not known (rows, benchmarks)."""
 
+    def idle(self) -> list[int]:
+        """Steps at which no sample has a weight, as where all rollouts of each prompt were rewarded alike."""
+        return sorted(set(self.steps.tolist()) - set(self.steps[self.weights != 0].tolist()))
+
     def where(self, kept: np.ndarray) -> Rows:
         """Some of the rows; `kept` is a mask (rows,)."""
         samples, prompts = (

@@ -50,6 +50,7 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
         "change": change(trace),
         "agreement": agreement(trace),
         "questions": len(trace.travel.measured),
+        "idle": trace.rows.idle(),
         "notes": trace.notes,
     }
 

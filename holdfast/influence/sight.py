@@ -86,6 +86,8 @@ class Sight(NamedTuple):
         return named
 
     def _adam(self, name: str) -> float:
+        if not self.source.weights.any():
+            return float("nan")
         dots = self.dots[:, self.targets.index(f"adam/{name}")].sum(-1)
         return float((self.source.weights * dots).sum() / self.source.tokens.sum())
 

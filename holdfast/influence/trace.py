@@ -6,6 +6,7 @@ says), and path.parquet (what the steps between two checkpoints were predicted t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ class Tracing:
             return
         stride = self.job.rates[place] * (steps[place + 1] - step)
         for name in self.questions:
-            self.summed[name] = self.summed.get(name, 0.0) + stride * found[f"{name}/dot"]
+            # Where no rollout has an advantage, nothing is learned, and there is no dot.
+            if math.isfinite(dot := found[f"{name}/dot"]):
+                self.summed[name] = self.summed.get(name, 0.0) + stride * dot
 
 
 def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) -> dict[str, Any]:

@@ -140,6 +140,23 @@ def test_what_the_linear_form_leaves_out_is_told(traced):
     assert "LoRA" not in section_of(traced[1])
 
 
+def test_rollouts_without_any_advantage_are_told_and_not_drawn(tmp_path):
+    arms = {"rft": [{"method": "grpo", "trainer": {"max_steps": 40}}], "one": [SFT]}
+    job = traced_study(tmp_path, five_arms(arms=arms, **SMALL), {"rft": LEARNERS["rft"], "one": LEARNERS["answers"]})
+    path = tmp_path / "rft-0-influence" / "influence.parquet"
+    table = pq.read_table(path)
+    weights = np.where(np.isin(table["step"], [10, 30]), 0.0, table["weight"])
+    pq.write_table(table.set_column(table.column_names.index("weight"), "weight", pa.array(weights)), path)
+    compare(job, tmp_path)
+    found = found_in(tmp_path)["traces"]
+    assert (found["rft"]["idle"], found["one"]["idle"]) == ([10, 30], [])
+    assert found["rft"]["checkpoints"][1]["dot"]["color"] is None
+    assert "at steps 10, 30, all rollouts of every prompt that was looked at were rewarded alike" in section_of(
+        tmp_path
+    )
+    assert "rft, step 10: –" not in section_of(tmp_path)
+
+
 def test_no_sample_stands_twice_in_a_ranking(traced):
     job, _ = traced
     for ranking in rankings(read(job), job.data.path, job.study.target).values():

@@ -162,6 +162,12 @@ def test_advantages_are_trls() -> None:
     assert advantages(rewards, "batch")[0] == pytest.approx(np.array([-1, 1]) / (rewards.std(ddof=1) + 1e-4))
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_rollouts_that_are_rewarded_alike_have_no_advantage_at_all(scale: str) -> None:
+    assert np.full((1, 6), 0.7).mean() != 0.7
+    assert (advantages(np.full((1, 6), 0.7), scale) == 0).all()
+
+
 def test_a_changed_checkpoint_is_refused_by_name(trained: Path, run_stage: Any, tmp_path: Path) -> None:
     kept = tuple(ref.model_copy(update={"digest": "0" * 64}) for ref in trace_of(trained).kept)
     with pytest.raises(SystemExit):
