@@ -22,6 +22,9 @@ from holdfast.jobs import Trace
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor
 
+TOKEN_MEAN = "dapo"
+"""TRL's default loss, whose steps `dot` has the scale of."""
+
 
 class Tracing:
     """What the looks at the checkpoints of one stage share, and what they leave."""
@@ -52,7 +55,7 @@ class Tracing:
         if self.rollouts is None:
             return self.material.samples(supervised(train, count))
         asked = read_questions(train.data.path / "target-train.parquet", count)
-        return self.material.samples(self.rollouts(model, asked, count))
+        return self.material.sampled(self.rollouts(model, asked, count))
 
     def note(self, step: int, sight: Sight, samples: Sequence[Sample]) -> None:
         """Keep a look's rows and log its measures."""
@@ -136,6 +139,11 @@ def caveats(job: Trace) -> dict[str, Any]:
     left_out = []
     if arguments.get("beta", 0.0):
         left_out.append(f"the KL penalty (beta {arguments['beta']})")
-    if arguments.get("num_iterations", 1) > 1 or arguments.get("steps_per_generation", 1) > 1:
+    steps = arguments.get("steps_per_generation") or 1
+    if arguments.get("num_iterations", 1) > 1 or steps > arguments.get("gradient_accumulation_steps", 1):
         left_out.append("clipping on the later steps of a batch")
+    if arguments.get("loss_type", TOKEN_MEAN) != TOKEN_MEAN:
+        left_out.append(f"the lengths' part in the loss {arguments['loss_type']}")
+    if arguments.get("temperature", 1.0) != 1.0:
+        left_out.append(f"the temperature ({arguments['temperature']}) of the log-likelihood")
     return {"rewards only, without": " and ".join(left_out)} if left_out else {}

@@ -15,7 +15,9 @@ import torch
 from holdfast.artifacts import FileRef, ModelRef
 from holdfast.config import Influence
 from holdfast.data.shards import read_questions
+from holdfast.influence.material import Material
 from holdfast.influence.select import chosen
+from holdfast.influence.trace import caveats
 from holdfast.jobs import Result, Select, Trace, Train
 from holdfast.journal import read_lines
 from holdfast.onpolicy import advantages, rollouts
@@ -140,6 +142,17 @@ def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
     assert "clipping" in str(notes)
 
 
+def test_what_the_linear_form_leaves_out_of_a_reinforced_stage_is_named(train_job: Any, schooled: ModelRef) -> None:
+    def told(**trainer: Any) -> str:
+        train = train_job({"method": "grpo", "trainer": trainer}, start=schooled)
+        return str(caveats(Trace(train=train, kept=(), influence=SETTINGS)))
+
+    assert told() == told(steps_per_generation=4, gradient_accumulation_steps=4) == "{}"
+    assert "clipping" in told(steps_per_generation=4, gradient_accumulation_steps=2)
+    assert "loss grpo" in told(loss_type="grpo")
+    assert "temperature (0.7)" in told(temperature=0.7)
+
+
 def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: ModelRef, tiny_data: Any) -> None:
     from holdfast.models.load import load_model, load_processor
 
@@ -151,7 +164,18 @@ def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: Mode
     before = torch.get_rng_state()
     said = [speak(load_model(schooled), asked, 4) for _ in range(2)]
     assert said[0] == said[1]
+    assert all(len(ids) <= 8 for _, ids, _ in said[0])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_rollout_that_was_cut_off_is_measured_without_an_end(processor: Any, tiny_data: Any) -> None:
+    [question] = read_questions(tiny_data.path / "target-train.parquet", 1)
+    end = processor.tokenizer.eos_token_id
+    whole = processor.tokenizer("3 1", add_special_tokens=False)["input_ids"]
+    cut, ended = Material(processor, 2).sampled([(question, whole, 1.0), (question, [*whole, end], -1.0)])
+    assert (cut.completion, ended.completion) == (whole, [*whole, end])
+    assert cut.text == ended.text
+    assert ended.weight == -1
 
 
 def test_advantages_are_trls() -> None:
