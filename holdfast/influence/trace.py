@@ -15,6 +15,7 @@ from holdfast.data.shards import read_questions
 from holdfast.influence import checkpoints, measures, table
 from holdfast.influence.checkpoints import difference, weights
 from holdfast.influence.engine import Engine
+from holdfast.influence.gradients import Gradient
 from holdfast.influence.material import Material, Rollouts, Sample, benchmarks, supervised
 from holdfast.influence.path import Travelled
 from holdfast.influence.sight import Sheet, Sight, look
@@ -56,6 +57,13 @@ class Tracing:
             return self.material.samples(supervised(train, count))
         asked = read_questions(train.data.path / "target-train.parquet", count)
         return self.material.sampled(self.rollouts(model, asked, count))
+
+    def preconditioner(self, place: int) -> Gradient | None:
+        """Of Adam at a kept checkpoint; there is none at the beginning, nor for another optimizer."""
+        if not place or not self.job.moments:
+            return None
+        epsilon = float(self.job.train.stage.trainer.get("adam_epsilon", checkpoints.EPSILON))
+        return checkpoints.preconditioner(self.job.moments[place - 1], epsilon)
 
     def note(self, step: int, sight: Sight, samples: Sequence[Sample]) -> None:
         """Keep a look's rows and log its measures."""
@@ -107,7 +115,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         if index == 0:
             Engine(model, []).verify(next(tracing.material.batches(given, model.device)))
         samples = given if rollouts is None else None
-        scale = checkpoints.preconditioner(job.moments[index - 1]) if index and job.moments else None
+        scale = tracing.preconditioner(index)
         sight = look(model, given, tracing.sheet, scale, job.train.seed + step)
         here = weights(model)
         ahead = difference(weights(following), here) if following is not None else None
