@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.influence.gradients import log_likelihood, wide
+from holdfast.influence.gradients import completion_logits, evaluating, log_likelihood, wide
 from holdfast.models.encode import TeacherForced
 
 
@@ -40,6 +42,17 @@ class Likelihood:
     def certainty(self) -> Certainty:
         """Of all samples so far, in their order."""
         return Certainty(*(np.concatenate(parts) for parts in zip(*self.seen, strict=True)))
+
+
+@torch.no_grad()
+def perplexity(model: Any, batches: Iterable[TeacherForced]) -> float:
+    """exp(−Σ log π / Σ n) of all completions together."""
+    loglik, tokens = 0.0, 0
+    with evaluating(model):
+        for batch in batches:
+            loglik += float(log_likelihood(completion_logits(model, batch), batch).double().sum())
+            tokens += int(batch.mask.sum())
+    return math.exp(-loglik / tokens)
 
 
 def certainty(logits: Tensor, batch: TeacherForced) -> Certainty:

@@ -104,8 +104,9 @@ def exchange(prior: float, skill: float) -> float:
 def reference_lbk(change: np.ndarray, spread_norms: np.ndarray, errors: np.ndarray) -> float:
     """LBK as Ren & Sutherland's notebook computes it, over an interval of training.
 
-    ‖Δ log π‖₂ over the probe questions / √(mean of √(|V|·(mean‖π‖)² + |V| − 2)) / mean over tokens of ‖π − e_y‖. The
-    root of a quantity that is a root already is the notebook's; `lbk` has the formula's form.
+    ‖Δ log π‖₂ over the probe questions, with log π summed over tokens, / √(mean of √(|V|·(mean‖π‖)² + |V| − 2)) / mean
+    over tokens of ‖π − e_y‖. The root of a quantity that is a root already is the notebook's; `lbk` has the formula's
+    form.
     """
     return float(np.sqrt((change**2).sum()) / np.sqrt(spread_norms.mean()) / errors.mean())
 
