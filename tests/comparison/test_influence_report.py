@@ -119,8 +119,8 @@ def test_every_arm_has_its_numbers_in_the_summary(traced):
     found = found_in(traced[1])
     assert list(found["traces"]) == list(five_arms().arms)
     for trace in found["traces"].values():
-        assert trace["perplexity"] > 1
-        assert {"norm_per_token", "coherence", "kernel", "lbk", "positive"} <= trace["means"].keys()
+        assert trace["means"]["perplexity_start"] > 1
+        assert {"norm_per_token", "coherence", "kernel", "lbk_per_token", "positive"} <= trace["means"].keys()
         assert trace["along"]["dot"].keys() == {"jigsaw", "color", "count", "mean"}
         assert trace["change"]["color"].keys() == {"measured", "first_order", "trapezoid"}
         assert trace["agreement"]["trapezoid"]["pearson"] > trace["agreement"]["first_order"]["pearson"]
@@ -195,14 +195,14 @@ def test_measures_that_were_not_finite_and_prompts_without_pictures_leave_gaps(t
     job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
     path = tmp_path / "one-0-influence" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    dropped = ("mean_cosine", "cosine", "kernel", "lbk", "perplexity", "change_measured", "pearson_trapezoid")
+    dropped = ("mean_cosine", "cosine", "kernel", "lbk", "perplexity_start", "change_measured", "pearson_trapezoid")
     for line in lines:
         line["metrics"] = {k: v for k, v in line["metrics"].items() if k.split("/")[-1] not in dropped}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "data" / "target-train.parquet").unlink()
     compare(job, tmp_path)
     found = found_in(tmp_path)["traces"]["one"]
-    assert found["perplexity"] is None
+    assert found["means"]["perplexity_start"] is None
     assert found["along"]["mean_cosine"]["color"] is None
     assert "NaN" not in (tmp_path / "summary.json").read_text()
     assert "no picture" in section_of(tmp_path)
