@@ -184,16 +184,13 @@ def _over_blocks(table: pa.Table, summed: Sequence[str]) -> pa.Table:
 def _cosines(
     along: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Mapping[int, Mapping[str, float]]
 ) -> np.ndarray:
-    """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which no row holds: it is what turns their mean into the logged mean cosine."""
+    """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which is logged by step and benchmark."""
     cosines = np.full_like(along, np.nan)
     for step in np.unique(steps):
-        rows = steps == step
+        rows, logged = steps == step, measures.get(int(step), {})
         for place, name in enumerate(benchmarks):
-            own = along[rows, place]
-            known = own[np.isfinite(own)]
-            logged = measures.get(int(step), {}).get(f"{name}/mean_cosine")
-            if logged and len(known) and known.mean():
-                cosines[rows, place] = own * logged / known.mean()
+            if length := logged.get(f"{name}/benchmark_norm"):
+                cosines[rows, place] = along[rows, place] / length
     return cosines
 
 

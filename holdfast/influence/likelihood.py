@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -52,7 +51,7 @@ def perplexity(model: Any, batches: Iterable[TeacherForced]) -> float:
         for batch in batches:
             loglik += float(log_likelihood(completion_logits(model, batch), batch).double().sum())
             tokens += int(batch.mask.sum())
-    return math.exp(-loglik / tokens)
+    return float(np.exp(-loglik / tokens))
 
 
 def certainty(logits: Tensor, batch: TeacherForced) -> Certainty:

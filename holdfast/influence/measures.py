@@ -72,8 +72,9 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
 
     `dot`: change of the benchmark per unit of learning rate. `dot_sample`: mean over samples of w⟨g, V⟩, which grows
     with length. `cosine`: of the sum of samples with V; `cosine_debiased`: with ‖V‖² from disjoint halves.
-    `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that reinforce. `lbk`: mean of
-    (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate; `lbk_per_token`: of g/n.
+    `benchmark_norm`: ‖V‖. `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that
+    reinforce. `lbk`: mean of (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate;
+    `lbk_per_token`: of g/n.
 
     Where no sample has a weight there is nothing to learn from, and what takes weights is not a number.
     """
@@ -89,6 +90,7 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
         "dot_sample": float((w * dots).mean()) if moving.any() else float("nan"),
         "cosine": _over(pull, float(np.sqrt(source.sum_norm2)) * length),
         "cosine_debiased": _over(pull, float(np.sqrt(source.sum_norm2 * max(benchmark.halves, 0.0)))),
+        "benchmark_norm": length,
         "mean_cosine": float(cosines[moving].mean()) if moving.any() else float("nan"),
         "positive": float((w * dots > 0)[moving].mean()) if moving.any() else float("nan"),
         "lbk": float((dots**2 / energy).mean()),

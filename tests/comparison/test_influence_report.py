@@ -195,7 +195,16 @@ def test_measures_that_were_not_finite_and_prompts_without_pictures_leave_gaps(t
     job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
     path = tmp_path / "one-0-influence" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    dropped = ("mean_cosine", "cosine", "kernel", "lbk", "perplexity_start", "change_measured", "pearson_trapezoid")
+    dropped = (
+        "benchmark_norm",
+        "mean_cosine",
+        "cosine",
+        "kernel",
+        "lbk",
+        "perplexity_start",
+        "change_measured",
+        "pearson_trapezoid",
+    )
     for line in lines:
         line["metrics"] = {k: v for k, v in line["metrics"].items() if k.split("/")[-1] not in dropped}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -34,6 +34,7 @@ def test_measures_on_a_benchmark_are_those_worked_by_hand():
     assert found["dot_sample"] == pytest.approx(4 / 3)
     assert found["cosine"] == pytest.approx(4 / (np.sqrt(13) * 2))
     assert found["cosine_debiased"] == pytest.approx(4 / np.sqrt(13))
+    assert found["benchmark_norm"] == 2
     assert found["mean_cosine"] == pytest.approx((0.6 - 1.0 + 0.0) / 3)
     assert found["positive"] == pytest.approx(1 / 3)
     assert found["lbk"] == pytest.approx((36 + 4 + 0) / (8 * 0.5) / 3)
