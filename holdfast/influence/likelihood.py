@@ -59,8 +59,9 @@ def certainty(logits: Tensor, batch: TeacherForced) -> Certainty:
     probabilities = logits.to(wide(logits.dtype)).softmax(-1)
     vocabulary = logits.shape[-1]
     square = probabilities.square().sum(-1)
-    right = probabilities.gather(-1, batch.targets[..., None]).squeeze(-1)
-    residual = (square - 2 * right + 1).clamp(min=0)
+    # ‖π‖² − 2π_y + 1 would lose a confident token, whose residual is far below 1, in rounding.
+    others = probabilities.scatter(-1, batch.targets[..., None], 0.0)
+    residual = others.square().sum(-1) + others.sum(-1).square()
     length = batch.mask.sum(1)
 
     def mean(values: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
     with length. `cosine`: of the sum of samples with V; `cosine_debiased`: with ‖V‖² from disjoint halves.
     `benchmark_norm`: ‖V‖. `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that
     reinforce. `lbk`: mean of (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate;
-    `lbk_per_token`: of g/n.
+    `lbk_per_token`: of g/n; both without samples of which the model is so sure that ‖G‖ is 0.
 
     Where no sample has a weight there is nothing to learn from, and what takes weights is not a number.
     """
@@ -84,7 +84,8 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
     own = np.sqrt(source.norms2) * np.abs(w)
     cosines = np.divide(w * dots, own * length, out=np.zeros_like(dots), where=own * length > 0)
     moving = w != 0
-    energy = benchmark.spread * source.certainty
+    unsure = source.certainty > 0
+    once = dots[unsure] ** 2 / (benchmark.spread * source.certainty[unsure])
     return {
         "dot": pull / float(n.sum()) if moving.any() else float("nan"),
         "dot_sample": float((w * dots).mean()) if moving.any() else float("nan"),
@@ -93,8 +94,8 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
         "benchmark_norm": length,
         "mean_cosine": float(cosines[moving].mean()) if moving.any() else float("nan"),
         "positive": float((w * dots > 0)[moving].mean()) if moving.any() else float("nan"),
-        "lbk": float((dots**2 / energy).mean()),
-        "lbk_per_token": float(((dots / n) ** 2 / energy).mean()),
+        "lbk": float(once.mean()) if unsure.any() else float("nan"),
+        "lbk_per_token": float((once / n[unsure] ** 2).mean()) if unsure.any() else float("nan"),
     }
 
 

@@ -74,6 +74,13 @@ def test_samples_without_weight_count_as_tokens_and_nothing_else():
     assert found["dot"] == pytest.approx(6 / 10)
 
 
+def test_a_sample_of_which_the_model_is_sure_has_no_part_in_lbk():
+    sure = source()._replace(certainty=np.array([0.0, 0.5, 0.5]))
+    assert measures.on_benchmark(sure, benchmark())["lbk"] == pytest.approx((4 + 0) / (8 * 0.5) / 2)
+    certain = sure._replace(certainty=np.zeros(3))
+    assert np.isnan(measures.on_benchmark(certain, benchmark())["lbk"])
+
+
 def test_where_no_sample_has_a_weight_nothing_that_takes_weights_is_measured():
     nothing = source(weights=np.zeros(3))
     found = measures.on_benchmark(nothing, benchmark()) | measures.of_source(nothing)
