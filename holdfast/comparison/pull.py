@@ -114,7 +114,10 @@ def difference(
 
 
 def equally_long(pair: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
-    """Samples that have one of about as many tokens on the other side, for the same prompt."""
+    """Samples that have one of about as many tokens on the other side, for the same prompt, at whatever checkpoint.
+
+    One side's sample may stand for several of the other's, so lengths are alike but not paired one to one.
+    """
     kept = [_has_partner(own, other) for own, other in (pair, pair[::-1])]
     return pair[0].where(kept[0]), pair[1].where(kept[1])
 
