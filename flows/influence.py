@@ -8,7 +8,7 @@ from prefect import flow
 from flows.jobs import trace_job
 from holdfast.config import Influence, Study
 from holdfast.errors import UserError
-from holdfast.jobs import Train
+from holdfast.jobs import Trace, Train
 from tasks import launch, progress, studies
 from tasks.memory import intact_result
 from tasks.stages import Context, StageRun, run_stage
@@ -63,7 +63,7 @@ def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
     return stage, study, tags.get("holdfast.data", "")
 
 
-def at_steps(job: Any, steps: tuple[int, ...]) -> Any:
+def at_steps(job: Trace, steps: tuple[int, ...]) -> Trace:
     """The job for some of the kept checkpoints only.
 
     Raises:

@@ -17,7 +17,7 @@ TRL_GROUP = 8
 
 
 def rollouts(job: Trace, processor: Any) -> Any:
-    """A function of a model, questions and a number: about so many rollouts as (question, completion, advantage)."""
+    """A function of a model, questions and a number: about so many rollouts as (question, tokens, advantage)."""
     stage = job.train.stage
     assert isinstance(stage, GRPO)
     group = int(stage.trainer.get("num_generations", TRL_GROUP))
@@ -25,16 +25,16 @@ def rollouts(job: Trace, processor: Any) -> Any:
     temperature = float(stage.trainer.get("temperature", 1.0))
     reader = Reader(processor, job.train.evaluation.batch_size)
 
-    def speak(model: Any, questions: list[Question], count: int) -> list[tuple[Question, str, float]]:
+    def speak(model: Any, questions: list[Question], count: int) -> list[tuple[Question, list[int], float]]:
         asked = questions[: max(1, count // group)]
         written = generate(model, reader, reader.encode(asked), Sampling(limit, temperature, group, job.seed))
         said = [[reader.text(ids) for ids in of_question] for of_question in written]
         rewards = np.array([[reward(stage, q, text) for text in texts] for q, texts in zip(asked, said, strict=True)])
         weights = advantages(rewards, stage.trainer.get("scale_rewards", "group"))
         return [
-            (question, text, float(weight))
-            for question, texts, row in zip(asked, said, weights, strict=True)
-            for text, weight in zip(texts, row, strict=True)
+            (question, ids, float(weight))
+            for question, of_question, row in zip(asked, written, weights, strict=True)
+            for ids, weight in zip(of_question, row, strict=True)
         ]
 
     return speak
@@ -54,9 +54,12 @@ def reward(stage: GRPO, question: Question, text: str) -> float:
 def advantages(rewards: np.ndarray, scale: str | bool) -> np.ndarray:
     """(prompts, rollouts) less their group's mean, over the standard deviation of the group, the batch, or nothing.
 
-    As TRL's GRPOTrainer: sample standard deviation plus 1e-4 (Shao et al. 2024, eq. for outcome supervision).
+    As TRL's GRPOTrainer: sample standard deviation plus 1e-4 (Shao et al. 2024, outcome supervision). Rollouts that
+    were all rewarded alike have an advantage of exactly 0.
     """
-    centred = rewards - rewards.mean(1, keepdims=True)
+    # The mean of equal numbers is off by rounding, which 1e-4 below would make an advantage of.
+    alike = np.ptp(rewards, axis=1, keepdims=True) == 0
+    centred = np.where(alike, 0.0, rewards - rewards.mean(1, keepdims=True))
     if scale in ("none", False):
         return centred
     width = rewards.std(ddof=1) if scale == "batch" else rewards.std(1, ddof=1, keepdims=True)

@@ -45,6 +45,10 @@ class Rows(NamedTuple):
     cosines: np.ndarray
     """w⟨g, V⟩ / (|w| ‖g‖ ‖V‖); not a number where w is 0 or ‖V‖ is not known (rows, benchmarks)."""
 
+    def idle(self) -> list[int]:
+        """Steps at which no sample has a weight, as where all rollouts of each prompt were rewarded alike."""
+        return sorted(set(self.steps.tolist()) - set(self.steps[self.weights != 0].tolist()))
+
     def where(self, kept: np.ndarray) -> Rows:
         """Some of the rows; `kept` is a mask (rows,)."""
         samples, prompts = (
@@ -180,16 +184,13 @@ def _over_blocks(table: pa.Table, summed: Sequence[str]) -> pa.Table:
 def _cosines(
     along: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Mapping[int, Mapping[str, float]]
 ) -> np.ndarray:
-    """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which no row holds: it is what turns their mean into the logged mean cosine."""
+    """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which is logged by step and benchmark."""
     cosines = np.full_like(along, np.nan)
     for step in np.unique(steps):
-        rows = steps == step
+        rows, logged = steps == step, measures.get(int(step), {})
         for place, name in enumerate(benchmarks):
-            own = along[rows, place]
-            known = own[np.isfinite(own)]
-            logged = measures.get(int(step), {}).get(f"{name}/mean_cosine")
-            if logged and len(known) and known.mean():
-                cosines[rows, place] = own * logged / known.mean()
+            if length := logged.get(f"{name}/benchmark_norm"):
+                cosines[rows, place] = along[rows, place] / length
     return cosines
 
 

@@ -15,7 +15,7 @@ from holdfast.comparison.pull import RESAMPLES, TESTS, Difference
 
 OF_SOURCE = ("norm", "norm_per_token")
 """Logged beside every benchmark, and the same for all."""
-OF_BENCHMARKS = ("cosine", "positive", "lbk", "kernel")
+OF_BENCHMARKS = ("cosine", "positive", "lbk", "lbk_per_token", "kernel", "kernel_per_token")
 CHANGES = ("measured", *KINDS)
 AGREEMENT = ("pearson", "spearman", "sign")
 
@@ -41,7 +41,6 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
         "lora": trace.lora,
         "prompts": len(set(trace.rows.prompts)),
         "samples": round(len(trace.rows.prompts) / len(trace.steps)),
-        "perplexity": trace.measures[trace.steps[0]].get("perplexity"),
         "means": means(trace),
         "along": along,
         "checkpoints": [
@@ -50,6 +49,7 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
         "change": change(trace),
         "agreement": agreement(trace),
         "questions": len(trace.travel.measured),
+        "idle": trace.rows.idle(),
         "notes": trace.notes,
     }
 
@@ -62,7 +62,10 @@ def means(trace: Trace) -> dict[str, float | None]:
         known = [(share, value) for share, value in zip(shares, values, strict=True) if value is not None and share]
         return sum(share * value for share, value in known) / sum(share for share, _ in known) if known else None
 
-    found = {"coherence": along([trace.measures[step].get("coherence") for step in trace.steps])}
+    found = {
+        name: along([trace.measures[step].get(name) for step in trace.steps])
+        for name in ("coherence", "perplexity", "perplexity_start")
+    }
     for name in OF_SOURCE:
         found[name] = along([of_source(trace, step, name) for step in trace.steps])
     for name in OF_BENCHMARKS:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from holdfast.comparison.examples import excerpt
 from holdfast.comparison.influence import TARGET, Trace
 from holdfast.comparison.pictures import Picture, shown
+from holdfast.comparison.pull import shares
 from holdfast.config import Jigsaw
 from holdfast.data.shards import Question
 
@@ -31,7 +32,7 @@ class Influential(NamedTuple):
     weight: float
     """Mean over occurrences."""
     effect: float
-    """Σ w⟨g, V⟩ over occurrences and prior benchmarks."""
+    """Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of training that began at its checkpoint."""
     pictures: list[Picture]
 
 
@@ -53,10 +54,11 @@ def rankings(traces: Iterable[Trace], data: Path, target: Jigsaw) -> dict[str, R
 
 
 def _ranked(trace: Trace) -> Ranking:
-    """Samples of no effect are in neither list, and none is in both."""
+    """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
     rows = trace.rows
     prior = [place for place, name in enumerate(rows.benchmarks) if name != TARGET]
-    effects = rows.pulls[:, prior].sum(axis=1)
+    parts = shares(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
+    effects = parts * rows.pulls[:, prior].sum(axis=1)
     found: dict[tuple[str, str], list[int]] = {}
     for place, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
         found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(place)

@@ -122,6 +122,7 @@ def _range(values: Sequence[float], bounds: tuple[float, float]) -> tuple[float,
 
 
 def drawn(walk: Walk, scales: tuple[Scale, Scale], start: Spot | None = None) -> Markup:
+    """A walk's spots, the last one larger, joined by a curve that begins at `start`, if there is one."""
     x, y = scales
     marks = []
     for spot in walk.spots:

@@ -114,7 +114,10 @@ def difference(
 
 
 def equally_long(pair: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
-    """Samples that have one of about as many tokens on the other side, for the same prompt."""
+    """Samples that have one of about as many tokens on the other side, for the same prompt, at whatever checkpoint.
+
+    One side's sample may stand for several of the other's, so lengths are alike but not paired one to one.
+    """
     kept = [_has_partner(own, other) for own, other in (pair, pair[::-1])]
     return pair[0].where(kept[0]), pair[1].where(kept[1])
 
@@ -130,7 +133,10 @@ def holm(p: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
 
 
 def _by_prompt(rows: Rows, steps: Sequence[int], prompts: Sequence[str]) -> np.ndarray:
-    """A row for each prompt: Σ n by step; then by step and benchmark Σ w⟨g, V⟩, Σ cosine, and how many cosines."""
+    """A row for each prompt: Σ n by step; then by step and benchmark Σ w⟨g, V⟩, Σ cosine, and how many cosines.
+
+    A step at which no sample has a weight has no tokens either, so that its dot is unknown and not 0.
+    """
     at = {step: place for place, step in enumerate(steps)}
     row = {prompt: place for place, prompt in enumerate(prompts)}
     kept = np.array([prompt in row for prompt in rows.prompts], dtype=bool)
@@ -141,7 +147,12 @@ def _by_prompt(rows: Rows, steps: Sequence[int], prompts: Sequence[str]) -> np.n
     known = np.isfinite(rows.cosines[kept])
     shape = (len(prompts), len(steps))
     parts = [np.zeros(shape), *(np.zeros((*shape, len(rows.benchmarks))) for _ in range(3))]
-    values = (rows.tokens[kept], rows.pulls[kept], np.where(known, rows.cosines[kept], 0.0), known)
+    values = (
+        np.where(np.isin(rows.steps, rows.idle()), 0.0, rows.tokens)[kept],
+        rows.pulls[kept],
+        np.where(known, rows.cosines[kept], 0.0),
+        known,
+    )
     for part, value in zip(parts, values, strict=True):
         np.add.at(part, place, value)
     return np.concatenate([part.reshape(len(prompts), -1) for part in parts], axis=1)

@@ -33,13 +33,19 @@ class Layout:
         grids = batch.inputs.get("image_grid_thw")
         self.patches: list[int] | None = None if grids is None else grids.prod(-1).tolist()
         self.places: dict[tuple[int, ...], Tensor] = {}
+        self.videos = any("video" in name and len(value) for name, value in batch.inputs.items())
 
     def of(self, site: Site, rows: Tensor) -> Tensor:
         """Rows (…, width) as (samples, time, width), zeros where a sample has fewer than others.
 
         Raises:
-            UserError: the module mixes samples, or its rows cannot be told apart.
+            UserError: the module mixes samples or sees videos, or its rows cannot be told apart.
         """
+        if self.videos and site.sees_images:
+            raise UserError(
+                f"influence: {site.path} sees videos, whose rows no rule assigns to samples; freeze the vision tower "
+                "or leave out samples with videos"
+            )
         arranged = self._images(rows) if site.sees_images else self._text(rows)
         if arranged is None:
             raise UserError(
@@ -135,7 +141,10 @@ class _Call:
         """Hand over what the call contributed and let go of its input."""
         a, self.a = self.a, None
         if a is None or _version(a) != self.version:
-            raise RuntimeError(f"{self.site.path}: its input was changed in place or its gradient came twice")
+            raise UserError(
+                f"influence: the input of {self.site.path} was changed in place or its gradient came twice, so its "
+                "gradients cannot be told apart by sample; freeze it or choose other layers"
+            )
         pieces = self.site.read(a, g, partial(self.layout.of, self.site))
         for attribute, slot in self.slots.items():
             self.accounts[self.site.names[attribute]].add(slot, pieces[attribute])

@@ -16,7 +16,7 @@ from holdfast.models.adapt import learning
 from holdfast.models.load import device, load_model
 
 EPSILON = 1e-8
-"""Adam's, as TRL sets it by default."""
+"""Adam's, where a stage's trainer does not name its own as `adam_epsilon`."""
 
 
 def load(train: Train, kept: ModelRef | None) -> Any:
@@ -52,20 +52,28 @@ def difference(after: Gradient, before: Gradient) -> Gradient:
     return {name: value - before[name] for name, value in after.items()}
 
 
-def preconditioner(moments: FileRef) -> Gradient:
+def preconditioner(moments: FileRef, epsilon: float = EPSILON) -> Gradient:
     """D = √v̂ + ε by parameter, from the optimizer's second moments after the step that led to the checkpoint.
+
+    v̂ is the file's: its bias was taken out as it was written. ε stands outside the root, as in torch's Adam.
 
     Raises:
         UserError: the file is not the one that was recorded.
     """
     if not moments.path.is_file() or file_digest(moments.path) != moments.digest:
         raise UserError(f"{moments.path}: the second moments are not those that were recorded; train the stage again")
-    return {name: value.float().sqrt() + EPSILON for name, value in load_file(moments.path).items()}
+    return {name: value.float().sqrt() + epsilon for name, value in load_file(moments.path).items()}
 
 
 def preconditioned(gradient: Gradient, scale: Gradient) -> Gradient:
-    """D⁻¹V: the dot of a sample's gradient with it is the effect of an Adam step of that sample, momentum apart."""
-    return {name: value / scale[name].to(value) for name, value in gradient.items()}
+    """D⁻¹V: the dot of a sample's gradient with it is the effect of an Adam step of that sample, momentum apart.
+
+    A parameter without second moments never had a gradient, so the optimizer does not move it: 0.
+    """
+    return {
+        name: value / scale[name].to(value) if name in scale else torch.zeros_like(value)
+        for name, value in gradient.items()
+    }
 
 
 def inner(left: Gradient, right: Gradient) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -84,7 +85,8 @@ def _reader(module: nn.Module) -> Reader | None:
         return _patches(module) if _cuts_patches(module) else None
     if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm"):
         scale = dict(_own(module)).get("weight")
-        return _norm(module, scale) if scale is not None and scale.ndim == 1 else None
+        alone = len(inspect.signature(module.forward).parameters) == 1
+        return _norm(module, scale) if alone and scale is not None and scale.ndim == 1 else None
     return None
 
 
@@ -127,14 +129,16 @@ def _cut(images: Tensor, kernel: tuple[int, ...]) -> Tensor:
     return images.permute(order).flatten(1 + spatial).flatten(1, spatial)
 
 
-def _norm(module: nn.Module, scale: Tensor) -> Reader:
+def _norm(module: nn.Module, scale: Tensor) -> Reader | None:
     """A norm is affine in its scale, so its own forward pass with scale 1, less that with 0, is what the scale meets.
 
-    Only some norms (Gemma's `1 + weight`) give anything with scale 0.
+    Only some norms (Gemma's `1 + weight`) give anything with scale 0. None for one that is not affine.
     """
-    unit, zero = _scaled(module, 1.0), _scaled(module, 0.0)
-    probe = torch.linspace(-1, 2, scale.numel(), dtype=scale.dtype, device=scale.device)
-    offset = bool(zero(probe[None]).any())
+    unit, zero, double = (_scaled(module, value) for value in (1.0, 0.0, 2.0))
+    probe = torch.linspace(-1, 2, scale.numel(), dtype=scale.dtype, device=scale.device)[None]
+    offset = bool(zero(probe).any())
+    if not torch.allclose(double(probe) + zero(probe), 2 * unit(probe), rtol=1e-2, atol=1e-2):
+        return None
 
     def read(x: Tensor, g: Tensor, arrange: Arrange) -> dict[str, Piece]:
         met = unit(x) - zero(x) if offset else unit(x)

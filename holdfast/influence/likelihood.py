@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.influence.gradients import log_likelihood, wide
+from holdfast.influence.gradients import completion_logits, evaluating, log_likelihood, wide
 from holdfast.models.encode import TeacherForced
 
 
@@ -42,13 +43,25 @@ class Likelihood:
         return Certainty(*(np.concatenate(parts) for parts in zip(*self.seen, strict=True)))
 
 
+@torch.no_grad()
+def perplexity(model: Any, batches: Iterable[TeacherForced]) -> float:
+    """exp(−Σ log π / Σ n) of all completions together."""
+    loglik, tokens = 0.0, 0
+    with evaluating(model):
+        for batch in batches:
+            loglik += float(log_likelihood(completion_logits(model, batch), batch).double().sum())
+            tokens += int(batch.mask.sum())
+    return float(np.exp(-loglik / tokens))
+
+
 def certainty(logits: Tensor, batch: TeacherForced) -> Certainty:
     """The certainty of each sample of a batch."""
     probabilities = logits.to(wide(logits.dtype)).softmax(-1)
     vocabulary = logits.shape[-1]
     square = probabilities.square().sum(-1)
-    right = probabilities.gather(-1, batch.targets[..., None]).squeeze(-1)
-    residual = (square - 2 * right + 1).clamp(min=0)
+    # ‖π‖² − 2π_y + 1 would lose a confident token, whose residual is far below 1, in rounding.
+    others = probabilities.scatter(-1, batch.targets[..., None], 0.0)
+    residual = others.square().sum(-1) + others.sum(-1).square()
     length = batch.mask.sum(1)
 
     def mean(values: Tensor) -> Tensor:

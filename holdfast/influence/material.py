@@ -27,8 +27,8 @@ class Sample(NamedTuple):
     weight: float = 1.0
 
 
-Rollouts = Callable[[Any, list[Question], int], list[tuple[Question, str, float]]]
-"""Of a model, for some questions, about so many: each with its question and its advantage within its group."""
+Rollouts = Callable[[Any, list[Question], int], list[tuple[Question, list[int], float]]]
+"""Of a model, for some questions, about so many: each one's question, tokens as sampled, and advantage in its group."""
 
 
 class Material:
@@ -39,11 +39,26 @@ class Material:
 
     def samples(self, given: Sequence[tuple[Question, str, float]]) -> list[Sample]:
         """One sample for every (question, completion, weight)."""
-        encoded = encode(self.processor, [question for question, _, _ in given])
         tokenizer = self.processor.tokenizer
+        return self._encoded(
+            [(question, text, completion_ids(tokenizer, text), weight) for question, text, weight in given]
+        )
+
+    def sampled(self, given: Sequence[tuple[Question, list[int], float]]) -> list[Sample]:
+        """One sample for every (question, tokens, weight): a completion that was cut off gets no end."""
+        tokenizer = self.processor.tokenizer
+        return self._encoded(
+            [
+                (question, tokenizer.decode(ids, skip_special_tokens=True), ids, weight)
+                for question, ids, weight in given
+            ]
+        )
+
+    def _encoded(self, given: Sequence[tuple[Question, str, list[int], float]]) -> list[Sample]:
+        encoded = encode(self.processor, [question for question, *_ in given])
         return [
-            Sample(f"{question.id}/{index}", question.id, text, row, completion_ids(tokenizer, text), weight)
-            for index, ((question, text, weight), row) in enumerate(zip(given, encoded, strict=True))
+            Sample(f"{question.id}/{index}", question.id, text, row, ids, weight)
+            for index, ((question, text, ids, weight), row) in enumerate(zip(given, encoded, strict=True))
         ]
 
     def batches(self, samples: Sequence[Sample], where: torch.device) -> Iterator[TeacherForced]:

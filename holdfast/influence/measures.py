@@ -44,14 +44,17 @@ class Benchmark(NamedTuple):
 def of_source(source: Source) -> dict[str, float]:
     """Measures that no benchmark takes part in.
 
-    `norm`: mean ‖g‖. `norm_per_token`: the same of g/n. `coherence`: the share of the mean squared length that is left
-    in the mean gradient, without the bias of few samples; near 0 for rollouts whose weights cancel.
+    `norm`: mean ‖g‖. `norm_per_token`: the same of g/n. `weighted`: share of samples whose weight is not 0; rollouts
+    that are all rewarded alike have none. `coherence`: the share of the mean squared length that is left in the mean
+    gradient, without the bias of few samples; near 0 where samples cancel. Its units are samples, so the rollouts of a
+    prompt, whose advantages add up to 0, pull it down.
     """
     w, n = source.weights, source.tokens
     lengths = np.sqrt(source.norms2)
     return {
         "norm": float(lengths.mean()),
         "norm_per_token": float((lengths / n).mean()),
+        "weighted": float((w != 0).mean()),
         "coherence": coherence(source.sum_norm2, w**2 * source.norms2),
     }
 
@@ -69,8 +72,11 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
 
     `dot`: change of the benchmark per unit of learning rate. `dot_sample`: mean over samples of w⟨g, V⟩, which grows
     with length. `cosine`: of the sum of samples with V; `cosine_debiased`: with ‖V‖² from disjoint halves.
-    `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that reinforce. `lbk`: mean of
-    (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate.
+    `benchmark_norm`: ‖V‖. `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that
+    reinforce. `lbk`: mean of (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate;
+    `lbk_per_token`: of g/n; both without samples of which the model is so sure that ‖G‖ is 0.
+
+    Where no sample has a weight there is nothing to learn from, and what takes weights is not a number.
     """
     w, n, dots = source.weights, source.tokens, benchmark.dots
     length = float(np.sqrt(benchmark.norm2))
@@ -78,14 +84,18 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
     own = np.sqrt(source.norms2) * np.abs(w)
     cosines = np.divide(w * dots, own * length, out=np.zeros_like(dots), where=own * length > 0)
     moving = w != 0
+    unsure = source.certainty > 0
+    once = dots[unsure] ** 2 / (benchmark.spread * source.certainty[unsure])
     return {
-        "dot": pull / float(n.sum()),
-        "dot_sample": float((w * dots).mean()),
+        "dot": pull / float(n.sum()) if moving.any() else float("nan"),
+        "dot_sample": float((w * dots).mean()) if moving.any() else float("nan"),
         "cosine": _over(pull, float(np.sqrt(source.sum_norm2)) * length),
         "cosine_debiased": _over(pull, float(np.sqrt(source.sum_norm2 * max(benchmark.halves, 0.0)))),
+        "benchmark_norm": length,
         "mean_cosine": float(cosines[moving].mean()) if moving.any() else float("nan"),
         "positive": float((w * dots > 0)[moving].mean()) if moving.any() else float("nan"),
-        "lbk": float((dots**2 / (benchmark.spread * source.certainty)).mean()),
+        "lbk": float(once.mean()) if unsure.any() else float("nan"),
+        "lbk_per_token": float((once / n[unsure] ** 2).mean()) if unsure.any() else float("nan"),
     }
 
 
@@ -97,22 +107,31 @@ def exchange(prior: float, skill: float) -> float:
 def reference_lbk(change: np.ndarray, spread_norms: np.ndarray, errors: np.ndarray) -> float:
     """LBK as Ren & Sutherland's notebook computes it, over an interval of training.
 
-    ‖Δ log π‖₂ over the probe questions / √(mean of √(|V|·(mean‖π‖)² + |V| − 2)) / mean over tokens of ‖π − e_y‖. The
-    root of a quantity that is a root already is the notebook's; `lbk` has the formula's form.
+    ‖Δ log π‖₂ over the probe questions, with log π summed over tokens, / √(mean of √(|V|·(mean‖π‖)² + |V| − 2)) / mean
+    over tokens of ‖π − e_y‖. The root of a quantity that is a root already is the notebook's; `lbk` has the formula's
+    form.
     """
     return float(np.sqrt((change**2).sum()) / np.sqrt(spread_norms.mean()) / errors.mean())
 
 
 def agreement(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """Pearson's and Spearman's correlation, and how often the signs agree."""
+    """Pearson's and Spearman's correlation, and how often the signs agree, where both are finite."""
+    known = np.isfinite(predicted) & np.isfinite(measured)
+    predicted, measured = predicted[known], measured[known]
     if len(predicted) < 3 or predicted.std() == 0 or measured.std() == 0:
         return {}
-    first, second = (np.argsort(np.argsort(values)) for values in (predicted, measured))
+    first, second = _ranks(predicted), _ranks(measured)
     return {
         "pearson": float(np.corrcoef(predicted, measured)[0, 1]),
         "spearman": float(np.corrcoef(first, second)[0, 1]),
         "sign": float((np.sign(predicted) == np.sign(measured)).mean()),
     }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Equal values share the mean of their ranks."""
+    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
+    return (times.cumsum() - (times - 1) / 2)[place]
 
 
 def _over(numerator: float, denominator: float) -> float:

@@ -23,6 +23,7 @@ class Travelled:
     def __init__(self, questions: Mapping[str, Sequence[Sample]], material: Material) -> None:
         self.asked = [(name, sample) for name, samples in questions.items() for sample in samples]
         self.material = material
+        self.tokens = np.array([len(sample.completion) for _, sample in self.asked], dtype=float)
         self.rows: list[dict[str, Any]] = []
         self.before: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -40,9 +41,8 @@ class Travelled:
         engine = Engine(model, ways)
         samples = [sample for _, sample in self.asked]
         parts = [engine.measure(batch) for batch in self.material.batches(samples, model.device)]
-        tokens = np.array([len(sample.completion) for sample in samples], dtype=float)
-        likelihood = np.concatenate([part.loglik.numpy() for part in parts]) / tokens
-        slopes = np.concatenate([part.dots.sum(-1).numpy() for part in parts]) / tokens[:, None]
+        likelihood = np.concatenate([part.loglik.numpy() for part in parts]) / self.tokens
+        slopes = np.concatenate([part.dots.sum(-1).numpy() for part in parts]) / self.tokens[:, None]
         return likelihood, slopes
 
     def _note(self, steps: tuple[int, int], measured: np.ndarray, slope: np.ndarray, arrived: np.ndarray) -> None:
@@ -60,8 +60,9 @@ class Travelled:
             )
 
     def changes(self, benchmark: str, step: int) -> np.ndarray:
-        """What happened to a benchmark's questions on the way to a checkpoint (questions,)."""
-        return np.array([r["measured"] for r in self.rows if r["benchmark"] == benchmark and r["step"] == step])
+        """Of log π, summed over each reference's tokens, on the way to a checkpoint (questions,)."""
+        per_token = [r["measured"] for r in self.rows if r["benchmark"] == benchmark and r["step"] == step]
+        return np.array(per_token) * self.tokens[[name == benchmark for name, _ in self.asked]]
 
     def measures(self, target: str) -> dict[str, float]:
         """Along the whole training: each benchmark's change, measured and predicted, and how well they agree.

@@ -17,6 +17,7 @@ from holdfast.influence import checkpoints
 from holdfast.influence.engine import Engine
 from holdfast.influence.gradients import Gradient, mean_gradient
 from holdfast.influence.material import Material, Sample, benchmarks, supervised
+from holdfast.influence.sight import verify
 from holdfast.jobs import Select
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor
@@ -48,7 +49,7 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     material = Material(load_processor(job.train.start), job.influence.batch_size)
     prior = _prior(model, job, material)
     engine = Engine(model, [prior])
-    engine.verify(next(material.batches(material.samples(given[: material.batch_size]), model.device)))
+    verify(model, material.samples(given[: material.batch_size]), material)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(given), AT_ONCE):
         samples = material.samples(given[start : start + AT_ONCE])
@@ -61,12 +62,13 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
 
 
 def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
-    """Places of `count` of the samples (samples, [magnitude, direction]), ascending; the non-finite come last."""
+    """Places of `count` of the samples (samples, [magnitude, direction]), ascending; none without a finite gradient."""
+    [finite] = np.isfinite(values).all(axis=1).nonzero()
     if by == "random":
-        wanted = np.random.default_rng(seed).permutation(len(values))
+        wanted = finite[np.random.default_rng(seed).permutation(len(finite))]
     else:
         key = values[:, 0] if by == "magnitude" else -values[:, 1]
-        wanted = np.argsort(np.where(np.isfinite(key), key, np.inf), kind="stable")
+        wanted = finite[np.argsort(key[finite], kind="stable")]
     return sorted(wanted[:count].tolist())
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from holdfast.errors import UserError
 from holdfast.influence import measures
 from holdfast.influence.checkpoints import inner, preconditioned
 from holdfast.influence.engine import Engine, Influences
@@ -29,6 +30,9 @@ class Sight(NamedTuple):
     """What was seen. Columns of `dots` are `targets`: BENCHMARK/a and /b (disjoint halves), adam/BENCHMARK."""
 
     samples: Sequence[Sample]
+    """Those whose gradients are finite."""
+    broken: tuple[str, ...]
+    """Ids of the others."""
     blocks: list[str]
     targets: list[str]
     norms2: np.ndarray
@@ -43,8 +47,8 @@ class Sight(NamedTuple):
     benchmarks: dict[str, measures.Benchmark]
     spread_norms: dict[str, np.ndarray]
     """By benchmark √(|V|·(mean ‖π‖)² + |V| − 2) of its questions (questions,)."""
-    kernels: dict[str, float]
-    """Root mean square over pairs of ‖K‖, by benchmark."""
+    kernels: dict[str, dict[str, float]]
+    """`kernel` and `kernel_per_token` by benchmark."""
 
     def rows(self, source: str, step: int) -> list[dict[str, Any]]:
         """One row for every sample and block; a sample whose gradient is not finite has none."""
@@ -66,16 +70,18 @@ class Sight(NamedTuple):
         ]
 
     def measures(self, target: str) -> dict[str, float]:
-        """Measures named BENCHMARK/MEASURE, and those of the source alone by their own names."""
+        """Measures named BENCHMARK/MEASURE, and those of the source alone by their own names.
+
+        `perplexity` is that of the source's text under the model that is looked at.
+        """
         alone = measures.of_source(self.source)
         alone["perplexity"] = float(np.exp(-self.loglik.sum() / self.source.tokens.sum()))
         adam = {name: self._adam(name) for name in self.benchmarks if f"adam/{name}" in self.targets}
         on = {name: measures.on_benchmark(self.source, seen) for name, seen in self.benchmarks.items()}
-        named = {name: value for name, value in alone.items() if name in ("perplexity", "coherence")}
+        named = {name: value for name, value in alone.items() if name not in ("norm", "norm_per_token")}
         for name, found in on.items():
             found |= {key: alone[key] for key in ("norm", "norm_per_token")}
-            if name in self.kernels:
-                found["kernel"] = self.kernels[name]
+            found |= self.kernels.get(name, {})
             if name in adam:
                 found["adam_dot"] = adam[name]
             if name != target:
@@ -86,6 +92,8 @@ class Sight(NamedTuple):
         return named
 
     def _adam(self, name: str) -> float:
+        if not self.source.weights.any():
+            return float("nan")
         dots = self.dots[:, self.targets.index(f"adam/{name}")].sum(-1)
         return float((self.source.weights * dots).sum() / self.source.tokens.sum())
 
@@ -94,8 +102,12 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
     """Measure samples against all benchmarks in one pass, and in a second one against the probes, if any.
 
     `scale` is Adam's √v̂ + ε; with it, every benchmark is a preconditioned target, too.
+
+    Raises:
+        UserError: a benchmark's gradient is not finite, or no sample's is.
     """
     found = {name: _halves(model, questions, sheet.material) for name, questions in sheet.questions.items()}
+    _require_finite(found)
     targets = {f"{name}/{half}": pair[place] for name, (*pair, _) in found.items() for place, half in enumerate("ab")}
     if scale is not None:
         whole = {name: _scaled(_added([a, b]), 0.5) for name, (a, b, _) in found.items()}
@@ -107,6 +119,11 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
     finite = torch.cat([part.finite for part in parts]).numpy()
     norms2, dots, loglik = (_joined(parts, name)[finite] for name in ("norms2", "dots", "loglik"))
     kept = [sample for sample, sound in zip(samples, finite, strict=True) if sound]
+    broken = tuple(sample.id for sample, sound in zip(samples, finite, strict=True) if not sound)
+    if not kept:
+        raise UserError(
+            f"influence: no sample has a finite gradient, beginning with {broken[0]}; train at a lower rate"
+        )
     certainty = Certainty(*(column[finite] for column in likelihood.certainty))
     source = measures.Source(
         tokens=np.array([len(sample.completion) for sample in kept], dtype=float),
@@ -125,9 +142,36 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
         )
         for name, (a, b, of_questions) in found.items()
     }
-    kernels = _kernels(model, batches, sheet, seed) if sheet.probes else {}
+    sound = batches if not broken else list(sheet.material.batches(kept, model.device))
+    kernels = _kernels(model, sound, sheet, seed) if sheet.probes else {}
     spreads = {name: of_questions.spread_norm for name, (_, _, of_questions) in found.items()}
-    return Sight(kept, engine.blocks, names, norms2, dots, loglik, source, certainty.error, seen, spreads, kernels)
+    return Sight(
+        kept, broken, engine.blocks, names, norms2, dots, loglik, source, certainty.error, seen, spreads, kernels
+    )
+
+
+def verify(model: Any, samples: Sequence[Sample], material: Material) -> None:
+    """Hold the engine against autograd on the first batch, samples without a finite gradient left out.
+
+    Raises:
+        UserError: they disagree, or no sample of the batch has a finite gradient.
+    """
+    engine = Engine(model, [])
+    first = samples[: material.batch_size]
+    [batch] = material.batches(first, model.device)
+    sound = [sample for sample, finite in zip(first, engine.measure(batch).finite.tolist(), strict=True) if finite]
+    if not sound:
+        raise UserError(f"influence: sample {first[0].id}, and all of its batch, has no finite gradient; leave it out")
+    engine.verify(next(material.batches(sound, model.device)))
+
+
+def _require_finite(found: Mapping[str, tuple[Gradient, Gradient, Certainty]]) -> None:
+    for name, (even, odd, _) in found.items():
+        if not np.isfinite(inner(even, even) + inner(odd, odd)):
+            raise UserError(
+                f"influence: the gradient of benchmark {name} is not finite at this checkpoint, so nothing can be held "
+                "against it; trace earlier steps (`--step`), or train at a lower rate"
+            )
 
 
 def _halves(model: Any, questions: Sequence[Sample], material: Material) -> tuple[Gradient, Gradient, Certainty]:
@@ -164,8 +208,11 @@ def _sum_norm2(model: Any, samples: Sequence[Sample], material: Material) -> flo
     return inner(total, total)
 
 
-def _kernels(model: Any, batches: list[TeacherForced], sheet: Sheet, seed: int) -> dict[str, float]:
-    """√ of the mean over samples, questions and probes of ‖K‖²_F."""
+def _kernels(model: Any, batches: list[TeacherForced], sheet: Sheet, seed: int) -> dict[str, dict[str, float]]:
+    """`kernel`, √ of the mean over samples, questions and probes of ‖K‖²_F, and the same of two tokens' ‖K_ml‖²_F.
+
+    The mean is unbiased; its root is too small on average, the more so the fewer the probes.
+    """
     squares: dict[str, list[np.ndarray]] = {name: [] for name in sheet.questions}
     for probe in range(sheet.probes):
         noise = [RandomLogits(_stream(seed, probe, side)) for side in (0, 1)]
@@ -177,7 +224,12 @@ def _kernels(model: Any, batches: list[TeacherForced], sheet: Sheet, seed: int) 
         dots = np.concatenate([engine.measure(batch, noise[1]).dots.sum(-1).numpy() for batch in batches])
         for place, name in enumerate(squares):
             squares[name].append(dots[:, place] ** 2)
-    return {name: float(np.sqrt(np.nanmean(found))) for name, found in squares.items()}
+    said = float(np.mean([tokens for batch in batches for tokens in batch.mask.sum(1).tolist()]))
+    found = {}
+    for name, questions in sheet.questions.items():
+        mean, asked = float(np.mean(squares[name])), float(np.mean([len(sample.completion) for sample in questions]))
+        found[name] = {"kernel": mean**0.5, "kernel_per_token": (mean / (said * asked)) ** 0.5}
+    return found
 
 
 def _stream(seed: int, probe: int, side: int) -> int:

@@ -6,20 +6,26 @@ says), and path.parquet (what the steps between two checkpoints were predicted t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from holdfast.data.shards import read_questions
 from holdfast.influence import checkpoints, measures, table
 from holdfast.influence.checkpoints import difference, weights
-from holdfast.influence.engine import Engine
+from holdfast.influence.gradients import Gradient
+from holdfast.influence.likelihood import perplexity
 from holdfast.influence.material import Material, Rollouts, Sample, benchmarks, supervised
 from holdfast.influence.path import Travelled
-from holdfast.influence.sight import Sheet, Sight, look
+from holdfast.influence.sight import Sheet, Sight, look, verify
 from holdfast.jobs import Trace
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor
+
+TOKEN_MEAN = "dapo"
+"""TRL's default loss, whose steps `dot` has the scale of."""
 
 
 class Tracing:
@@ -36,6 +42,9 @@ class Tracing:
         self.texts: list[dict[str, Any]] = []
         self.travelled = Travelled(self.questions, self.material)
         self.summed: dict[str, float] = {}
+        self.broken: list[str] = []
+        self.spoken: dict[int, Sequence[Sample]] = {}
+        self.perplexity = math.nan
 
     @property
     def source(self) -> str:
@@ -51,16 +60,42 @@ class Tracing:
         if self.rollouts is None:
             return self.material.samples(supervised(train, count))
         asked = read_questions(train.data.path / "target-train.parquet", count)
-        return self.material.samples(self.rollouts(model, asked, count))
+        return self.material.sampled(self.rollouts(model, asked, count))
+
+    def preconditioner(self, place: int) -> Gradient | None:
+        """Of Adam at a kept checkpoint; there is none at the beginning, nor for another optimizer."""
+        if not place or not self.job.moments:
+            return None
+        epsilon = float(self.job.train.stage.trainer.get("adam_epsilon", checkpoints.EPSILON))
+        return checkpoints.preconditioner(self.job.moments[place - 1], epsilon)
 
     def note(self, step: int, sight: Sight, samples: Sequence[Sample]) -> None:
         """Keep a look's rows and log its measures."""
         self.rows += sight.rows(self.source, step)
+        self.broken += [f"{sample} at step {step}" for sample in sight.broken]
         self.texts += [{"sample": s.id, "prompt": s.prompt, "step": step, "text": s.text} for s in samples]
         found = sight.measures(self.target)
         found |= self._reference_lbk(step, sight)
+        found |= self._under_the_start(step, sight, found["perplexity"])
         self._sum(step, found)
         self.journal.log(step, {f"influence/{self.source}/{name}": value for name, value in found.items()})
+
+    def _under_the_start(self, step: int, sight: Sight, perplexity: float) -> dict[str, float]:
+        """A supervised stage's samples had their perplexity at step 0; rollouts wait until the start is there again."""
+        if self.rollouts is not None:
+            self.spoken[step] = sight.samples
+            return {}
+        self.perplexity = perplexity if step == 0 else self.perplexity
+        return {"perplexity_start": self.perplexity}
+
+    def judge_rollouts(self) -> None:
+        """Log how foreign each checkpoint's rollouts would have been to the model that the stage began with."""
+        if not self.spoken:
+            return
+        start = checkpoints.load(self.job.train, None)
+        for step, samples in self.spoken.items():
+            found = perplexity(start, self.material.batches(samples, start.device))
+            self.journal.log(step, {f"influence/{self.source}/perplexity_start": found})
 
     def _reference_lbk(self, step: int, sight: Sight) -> dict[str, float]:
         """Of the steps that led here; none at the beginning."""
@@ -74,14 +109,19 @@ class Tracing:
         }
 
     def _sum(self, step: int, found: dict[str, float]) -> None:
-        """TracInCP: Σ over checkpoints of rate × steps × dot, with what was learned from next at each."""
+        """TracInCP: Σ over checkpoints of rate × steps × dot, with what was learned from next at each.
+
+        `adam_tracin` lacks the way to the first kept checkpoint, at whose beginning there are no second moments.
+        """
         steps = [0, *(kept.step for kept in self.job.kept)]
         place = steps.index(step)
         if place + 1 == len(steps) or not self.job.rates:
             return
         stride = self.job.rates[place] * (steps[place + 1] - step)
-        for name in self.questions:
-            self.summed[name] = self.summed.get(name, 0.0) + stride * found[f"{name}/dot"]
+        for name, (kind, total) in product(self.questions, {"dot": "tracin", "adam_dot": "adam_tracin"}.items()):
+            # Where no rollout has an advantage, nothing is learned, and there is no dot.
+            if math.isfinite(dot := found.get(f"{name}/{kind}", math.nan)):
+                self.summed[f"{name}/{total}"] = self.summed.get(f"{name}/{total}", 0.0) + stride * dot
 
 
 def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) -> dict[str, Any]:
@@ -99,9 +139,9 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         following = checkpoints.load(job.train, job.kept[index]) if index < len(job.kept) else None
         given = tracing.samples(model, samples)
         if index == 0:
-            Engine(model, []).verify(next(tracing.material.batches(given, model.device)))
+            verify(model, given, tracing.material)
         samples = given if rollouts is None else None
-        scale = checkpoints.preconditioner(job.moments[index - 1]) if index and job.moments else None
+        scale = tracing.preconditioner(index)
         sight = look(model, given, tracing.sheet, scale, job.train.seed + step)
         here = weights(model)
         ahead = difference(weights(following), here) if following is not None else None
@@ -110,19 +150,20 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         tracing.note(step, sight, given)
         journal.progress(index + 1, len(places))
         model, before = following, here
+    tracing.judge_rollouts()
     return _finish(tracing, out)
 
 
 def _finish(tracing: Tracing, out: Path) -> dict[str, Any]:
     travelled = tracing.travelled
     last = tracing.job.kept[-1].step
-    found = {f"{name}/tracin": value for name, value in tracing.summed.items()}
-    found |= travelled.measures(tracing.target)
+    found = tracing.summed | travelled.measures(tracing.target)
     tracing.journal.log(last, {f"influence/{tracing.source}/{name}": value for name, value in found.items()})
     table.write_rows(out / "influence.parquet", tracing.rows)
     table.write_sources(out / "sources.parquet", tracing.texts)
     table.write_path(out / "path.parquet", travelled.rows)
-    return {"source": tracing.source, **caveats(tracing.job)}
+    broken = {"samples without a finite gradient, left out,": tracing.broken} if tracing.broken else {}
+    return {"source": tracing.source, **broken, **caveats(tracing.job)}
 
 
 def caveats(job: Trace) -> dict[str, Any]:
@@ -133,6 +174,11 @@ def caveats(job: Trace) -> dict[str, Any]:
     left_out = []
     if arguments.get("beta", 0.0):
         left_out.append(f"the KL penalty (beta {arguments['beta']})")
-    if arguments.get("num_iterations", 1) > 1 or arguments.get("steps_per_generation", 1) > 1:
+    steps = arguments.get("steps_per_generation") or 1
+    if arguments.get("num_iterations", 1) > 1 or steps > arguments.get("gradient_accumulation_steps", 1):
         left_out.append("clipping on the later steps of a batch")
+    if arguments.get("loss_type", TOKEN_MEAN) != TOKEN_MEAN:
+        left_out.append(f"the lengths' part in the loss {arguments['loss_type']}")
+    if arguments.get("temperature", 1.0) != 1.0:
+        left_out.append(f"the temperature ({arguments['temperature']}) of the log-likelihood")
     return {"rewards only, without": " and ".join(left_out)} if left_out else {}

@@ -262,7 +262,7 @@ def _look(
 def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
     found = measures.of_source(seen)
     alone = {"norm": found.pop("norm"), "norm_per_token": found.pop("norm_per_token")}
-    found["perplexity"] = 1 + float(seen.norms2.mean())
+    found["perplexity"] = found["perplexity_start"] = 1 + float(seen.norms2.mean())
     for name, value in values.items():
         mean = value.mean(0)
         benchmark = measures.Benchmark(gradients @ mean, float(mean @ mean), float(value[0] @ value[1]), 30.0)

@@ -94,6 +94,18 @@ def test_a_weight_of_0_has_no_cosine_and_still_its_tokens():
     assert found.dot[0, 0] == pytest.approx([0.25, 0.25])
 
 
+def test_a_checkpoint_at_which_nothing_has_a_weight_has_no_dot_and_no_part_in_the_mean():
+    data = rows(
+        (0, "p", 10, (0, 0)), (0, "q", 10, (0, 0)), (5, "p", 10, (5, 1)), (5, "q", 10, (5, 3)), (9, "p", 1, (1, 1))
+    )
+    data.weights[:2] = 0
+    data.cosines[:2] = np.nan
+    assert data.idle() == [0]
+    found = intervals(data, [0, 5, 9], 0)
+    assert found[0]["dot"] == {"jigsaw": None, "color": None, MEAN: None}
+    assert found["along"]["dot"]["color"].value == found[5]["dot"]["color"].value == pytest.approx(0.2)
+
+
 def test_differences_are_taken_on_the_prompts_that_both_have():
     first = rows((0, "p", 1, (0, 3)), (0, "q", 1, (0, 5)), (0, "only", 1, (0, 900)))
     second = rows((0, "p", 1, (0, 1)), (0, "q", 1, (0, 3)), (0, "other", 1, (0, -900)))

@@ -119,8 +119,8 @@ def test_every_arm_has_its_numbers_in_the_summary(traced):
     found = found_in(traced[1])
     assert list(found["traces"]) == list(five_arms().arms)
     for trace in found["traces"].values():
-        assert trace["perplexity"] > 1
-        assert {"norm_per_token", "coherence", "kernel", "lbk", "positive"} <= trace["means"].keys()
+        assert trace["means"]["perplexity_start"] > 1
+        assert {"norm_per_token", "coherence", "kernel", "lbk_per_token", "positive"} <= trace["means"].keys()
         assert trace["along"]["dot"].keys() == {"jigsaw", "color", "count", "mean"}
         assert trace["change"]["color"].keys() == {"measured", "first_order", "trapezoid"}
         assert trace["agreement"]["trapezoid"]["pearson"] > trace["agreement"]["first_order"]["pearson"]
@@ -140,6 +140,23 @@ def test_what_the_linear_form_leaves_out_is_told(traced):
     assert "LoRA" not in section_of(traced[1])
 
 
+def test_rollouts_without_any_advantage_are_told_and_not_drawn(tmp_path):
+    arms = {"rft": [{"method": "grpo", "trainer": {"max_steps": 40}}], "one": [SFT]}
+    job = traced_study(tmp_path, five_arms(arms=arms, **SMALL), {"rft": LEARNERS["rft"], "one": LEARNERS["answers"]})
+    path = tmp_path / "rft-0-influence" / "influence.parquet"
+    table = pq.read_table(path)
+    weights = np.where(np.isin(table["step"], [10, 30]), 0.0, table["weight"])
+    pq.write_table(table.set_column(table.column_names.index("weight"), "weight", pa.array(weights)), path)
+    compare(job, tmp_path)
+    found = found_in(tmp_path)["traces"]
+    assert (found["rft"]["idle"], found["one"]["idle"]) == ([10, 30], [])
+    assert found["rft"]["checkpoints"][1]["dot"]["color"] is None
+    assert "at steps 10, 30, all rollouts of every prompt that was looked at were rewarded alike" in section_of(
+        tmp_path
+    )
+    assert "rft, step 10: –" not in section_of(tmp_path)
+
+
 def test_no_sample_stands_twice_in_a_ranking(traced):
     job, _ = traced
     for ranking in rankings(read(job), job.data.path, job.study.target).values():
@@ -151,7 +168,7 @@ def test_no_sample_stands_twice_in_a_ranking(traced):
         assert [item.effect for item in ranking.harmful] == sorted(item.effect for item in ranking.harmful)
 
 
-def test_an_effect_is_summed_over_checkpoints_and_prior_benchmarks(traced):
+def test_an_effect_is_summed_over_prior_benchmarks_and_the_checkpoints_that_training_began_at(traced):
     job, _ = traced
     trace = next(trace for trace in read(job) if trace.label == "answers")
     ranking = rankings([trace], job.data.path, job.study.target)["answers"]
@@ -159,7 +176,8 @@ def test_an_effect_is_summed_over_checkpoints_and_prior_benchmarks(traced):
     prior = [trace.rows.benchmarks.index(name) for name in ("color", "count")]
     own = [place for place, prompt in enumerate(trace.rows.prompts) if prompt == worst.prompt]
     assert worst.times == len(own) == 5
-    assert worst.effect == pytest.approx(trace.rows.pulls[np.ix_(own, prior)].sum())
+    learned = [place for place in own if trace.rows.steps[place] < trace.steps[-1]]
+    assert worst.effect == pytest.approx(trace.rows.pulls[np.ix_(learned, prior)].sum() / 4)
     assert worst.pictures[0].uri.startswith("data:image/png")
 
 
@@ -178,14 +196,23 @@ def test_measures_that_were_not_finite_and_prompts_without_pictures_leave_gaps(t
     job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
     path = tmp_path / "one-0-influence" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    dropped = ("mean_cosine", "cosine", "kernel", "lbk", "perplexity", "change_measured", "pearson_trapezoid")
+    dropped = (
+        "benchmark_norm",
+        "mean_cosine",
+        "cosine",
+        "kernel",
+        "lbk",
+        "perplexity_start",
+        "change_measured",
+        "pearson_trapezoid",
+    )
     for line in lines:
         line["metrics"] = {k: v for k, v in line["metrics"].items() if k.split("/")[-1] not in dropped}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "data" / "target-train.parquet").unlink()
     compare(job, tmp_path)
     found = found_in(tmp_path)["traces"]["one"]
-    assert found["perplexity"] is None
+    assert found["means"]["perplexity_start"] is None
     assert found["along"]["mean_cosine"]["color"] is None
     assert "NaN" not in (tmp_path / "summary.json").read_text()
     assert "no picture" in section_of(tmp_path)

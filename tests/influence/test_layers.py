@@ -152,6 +152,15 @@ def test_rows_out_of_proportion_are_refused(rows: Tensor) -> None:
         rows_of((1, 1), [[1, 4, 4], [1, 2, 4]], rows)
 
 
+def test_videos_are_refused_by_the_module_that_sees_them() -> None:
+    [site] = find_sites(Eyes(nn.Linear(1, 1)))
+    given = batch_with((1, 1), [[1, 4, 4], [1, 4, 4]])
+    layout = Layout(given._replace(inputs={**given.inputs, "pixel_values_videos": torch.zeros(8, 1)}))
+    with pytest.raises(UserError, match=r"visual sees videos.*freeze the vision tower"):
+        layout.of(site, torch.zeros(8, 1))
+    assert layout.of(site._replace(path="lm_head"), torch.zeros(2, 5, 1)).shape == (2, 5, 1)
+
+
 LAYERS = [
     (nn.Linear(4, 3), (2, 5, 4)),
     (nn.Linear(4, 3, bias=False), (2, 2, 5, 4)),
@@ -191,7 +200,19 @@ class Doubled(nn.Linear):
         return super().forward(2 * x)
 
 
+class GatedRMSNorm(nn.RMSNorm):
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return super().forward(x if gate is None else x * gate.sigmoid())
+
+
+class SquaredRMSNorm(nn.RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.weight
+
+
 UNSUPPORTED = [
+    GatedRMSNorm(4),
+    SquaredRMSNorm(4),
     Doubled(2, 2),
     nn.Conv2d(1, 1, kernel_size=3, stride=1),
     nn.Conv2d(2, 2, kernel_size=2, stride=2, groups=2),

@@ -30,6 +30,13 @@ def test_certainty_is_what_the_matrices_of_the_paper_say() -> None:
     assert found.spread[0] == pytest.approx(np.mean(spread), rel=1e-5)
 
 
+def test_a_confident_token_keeps_its_residual_in_single_precision() -> None:
+    given = TeacherForced({}, torch.tensor([[0]]), torch.tensor([[True]]), (0,))
+    found = certainty(torch.tensor([[[20.0, 0.0, 0.0]]]), given)
+    other = np.exp(-20) / (1 + 2 * np.exp(-20))
+    assert found.residual[0] == pytest.approx(2 * other**2 + (2 * other) ** 2, rel=1e-5)
+
+
 def test_certainty_is_noted_in_the_order_of_the_samples(text_model: Callable[..., Any]) -> None:
     model = text_model("Llama")
     samples = texts(40, [(3, 5), (9, 1), (1, 4)])

@@ -34,9 +34,11 @@ def test_measures_on_a_benchmark_are_those_worked_by_hand():
     assert found["dot_sample"] == pytest.approx(4 / 3)
     assert found["cosine"] == pytest.approx(4 / (np.sqrt(13) * 2))
     assert found["cosine_debiased"] == pytest.approx(4 / np.sqrt(13))
+    assert found["benchmark_norm"] == 2
     assert found["mean_cosine"] == pytest.approx((0.6 - 1.0 + 0.0) / 3)
     assert found["positive"] == pytest.approx(1 / 3)
     assert found["lbk"] == pytest.approx((36 + 4 + 0) / (8 * 0.5) / 3)
+    assert found["lbk_per_token"] == pytest.approx((36 / 25 + 4 / 1 + 0) / (8 * 0.5) / 3)
 
 
 def test_measures_of_a_source_are_those_worked_by_hand():
@@ -72,6 +74,23 @@ def test_samples_without_weight_count_as_tokens_and_nothing_else():
     assert found["dot"] == pytest.approx(6 / 10)
 
 
+def test_a_sample_of_which_the_model_is_sure_has_no_part_in_lbk():
+    sure = source()._replace(certainty=np.array([0.0, 0.5, 0.5]))
+    assert measures.on_benchmark(sure, benchmark())["lbk"] == pytest.approx((4 + 0) / (8 * 0.5) / 2)
+    certain = sure._replace(certainty=np.zeros(3))
+    assert np.isnan(measures.on_benchmark(certain, benchmark())["lbk"])
+
+
+def test_where_no_sample_has_a_weight_nothing_that_takes_weights_is_measured():
+    nothing = source(weights=np.zeros(3))
+    found = measures.on_benchmark(nothing, benchmark()) | measures.of_source(nothing)
+    assert found["weighted"] == 0
+    assert {name for name, value in found.items() if np.isnan(value)} == {
+        *("dot", "dot_sample", "cosine", "cosine_debiased", "mean_cosine", "positive", "coherence")
+    }
+    assert np.isnan(measures.exchange(found["dot"], found["dot"]))
+
+
 def test_exchange_is_forgetting_for_a_unit_of_skill():
     assert measures.exchange(prior=-0.2, skill=0.4) == pytest.approx(0.5)
     assert measures.exchange(prior=0.2, skill=0.4) == pytest.approx(-0.5)
@@ -88,6 +107,13 @@ def test_agreement_is_perfect_for_a_monotone_line_and_absent_for_a_constant():
     assert measures.agreement(line, 2 * line) == pytest.approx({"pearson": 1.0, "spearman": 1.0, "sign": 1.0})
     assert measures.agreement(line, -(line**3))["spearman"] == pytest.approx(-1.0)
     assert measures.agreement(np.ones(4), line) == {}
+
+
+def test_equal_values_share_a_rank_and_values_that_are_not_finite_take_no_part():
+    # Ranks 1.5, 1.5, 3 against 1, 2, 3: covariance 1.5, variances 1.5 and 2.
+    found = measures.agreement(np.array([1.0, 1.0, 2.0, np.nan]), np.array([1.0, 2.0, 3.0, 4.0]))
+    assert found["spearman"] == pytest.approx(1.5 / 3**0.5)
+    assert found["sign"] == 1
 
 
 @settings(deadline=None)

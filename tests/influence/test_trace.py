@@ -15,7 +15,10 @@ import torch
 from holdfast.artifacts import FileRef, ModelRef
 from holdfast.config import Influence
 from holdfast.data.shards import read_questions
+from holdfast.influence.material import Material
+from holdfast.influence.path import Travelled
 from holdfast.influence.select import chosen
+from holdfast.influence.trace import caveats
 from holdfast.jobs import Result, Select, Trace, Train
 from holdfast.journal import read_lines
 from holdfast.onpolicy import advantages, rollouts
@@ -97,6 +100,25 @@ def test_dots_summed_along_training_are_weighted_by_rate_and_steps(traced: Path)
     name = "influence/teacher/color"
     expected = 1e-3 * 2 * (steps[0][f"{name}/dot"] + steps[2][f"{name}/dot"])
     assert steps[4][f"{name}/tracin"] == pytest.approx(expected)
+    assert steps[4][f"{name}/adam_tracin"] == pytest.approx(1e-3 * 2 * steps[2][f"{name}/adam_dot"])
+
+
+def test_perplexity_is_that_under_the_checkpoint_and_under_the_stages_start(traced: Path) -> None:
+    steps = {step: found for step, found in logged(traced).items() if "influence/teacher/perplexity" in found}
+    now = [found["influence/teacher/perplexity"] for found in steps.values()]
+    start = [found["influence/teacher/perplexity_start"] for found in steps.values()]
+    assert start == [now[0]] * 3
+    assert now[2] < now[0]
+
+
+def test_the_reference_codes_lbk_sums_changes_over_tokens(processor: Any, tiny_data: Any) -> None:
+    asked = read_questions(tiny_data.path / "target-test.parquet", 2)
+    material = Material(processor, 2)
+    given = material.samples([(asked[0], "3", 1.0), (asked[1], "3 1 2", 1.0)])
+    travelled = Travelled({"color": given[:1], "jigsaw": given}, material)
+    travelled._note((0, 4), np.array([9.0, -1.0, 2.0]), np.zeros(3), np.zeros(3))
+    lengths = [len(sample.completion) for sample in given]
+    assert travelled.changes("jigsaw", 4).tolist() == [-lengths[0], 2 * lengths[1]]
 
 
 def test_the_way_that_was_taken_is_predicted_to_third_order(traced: Path) -> None:
@@ -135,9 +157,24 @@ def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
     of_prompt = rows[rows.step == 0].groupby("sample").first().groupby("prompt").weight
     assert (of_prompt.count() == 4).all()
     assert of_prompt.sum().abs().max() < 1e-6
+    steps = logged(traced)
+    first, last = ({key.split("/")[-1]: value for key, value in steps[step].items()} for step in (0, 1))
+    assert first["perplexity_start"] == pytest.approx(first["perplexity"], rel=1e-4)
+    assert last["perplexity_start"] != last["perplexity"]
     notes = json.loads((traced / "result.json").read_text())["notes"]
     assert "KL penalty" in str(notes)
     assert "clipping" in str(notes)
+
+
+def test_what_the_linear_form_leaves_out_of_a_reinforced_stage_is_named(train_job: Any, schooled: ModelRef) -> None:
+    def told(**trainer: Any) -> str:
+        train = train_job({"method": "grpo", "trainer": trainer}, start=schooled)
+        return str(caveats(Trace(train=train, kept=(), influence=SETTINGS)))
+
+    assert told() == told(steps_per_generation=4, gradient_accumulation_steps=4) == "{}"
+    assert "clipping" in told(steps_per_generation=4, gradient_accumulation_steps=2)
+    assert "loss grpo" in told(loss_type="grpo")
+    assert "temperature (0.7)" in told(temperature=0.7)
 
 
 def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: ModelRef, tiny_data: Any) -> None:
@@ -151,7 +188,18 @@ def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: Mode
     before = torch.get_rng_state()
     said = [speak(load_model(schooled), asked, 4) for _ in range(2)]
     assert said[0] == said[1]
+    assert all(len(ids) <= 8 for _, ids, _ in said[0])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_rollout_that_was_cut_off_is_measured_without_an_end(processor: Any, tiny_data: Any) -> None:
+    [question] = read_questions(tiny_data.path / "target-train.parquet", 1)
+    end = processor.tokenizer.eos_token_id
+    whole = processor.tokenizer("3 1", add_special_tokens=False)["input_ids"]
+    cut, ended = Material(processor, 2).sampled([(question, whole, 1.0), (question, [*whole, end], -1.0)])
+    assert (cut.completion, ended.completion) == (whole, [*whole, end])
+    assert cut.text == ended.text
+    assert ended.weight == -1
 
 
 def test_advantages_are_trls() -> None:
@@ -160,6 +208,12 @@ def test_advantages_are_trls() -> None:
     assert (advantages(rewards, "group")[1] == 0).all()
     assert advantages(rewards, "none")[0].tolist() == [-1.0, 1.0]
     assert advantages(rewards, "batch")[0] == pytest.approx(np.array([-1, 1]) / (rewards.std(ddof=1) + 1e-4))
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_rollouts_that_are_rewarded_alike_have_no_advantage_at_all(scale: str) -> None:
+    assert np.full((1, 6), 0.7).mean() != 0.7
+    assert (advantages(np.full((1, 6), 0.7), scale) == 0).all()
 
 
 def test_a_changed_checkpoint_is_refused_by_name(trained: Path, run_stage: Any, tmp_path: Path) -> None:
@@ -181,6 +235,7 @@ def test_a_part_of_the_samples_is_chosen_in_their_order() -> None:
     values = np.array([[3.0, 0.1], [1.0, -0.5], [2.0, 0.9], [np.nan, np.nan]])
     assert chosen(values, "magnitude", 2, seed=0) == [1, 2]
     assert chosen(values, "direction", 2, seed=0) == [0, 2]
+    assert chosen(values, "random", 4, seed=0) == [0, 1, 2]
     drawn = chosen(values, "random", 2, seed=0)
     assert drawn == chosen(values, "random", 2, seed=0) == sorted(drawn)
     assert {tuple(chosen(values, "random", 2, seed=seed)) for seed in range(20)} != {tuple(drawn)}

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from unlike import batch_of, questions_with_images
 
+from holdfast.artifacts import FileRef, file_digest
 from holdfast.influence import checkpoints
 from holdfast.influence.engine import Engine
 from holdfast.influence.gradients import mean_gradient
@@ -66,6 +68,18 @@ def test_the_samples_of_an_sgd_step_add_up_to_its_prediction(vision_model: Any, 
     step = stepped(vision_model, batch, OPTIMIZERS["SGD"](vision_model))
     expected = 1e-3 * measured.dot.sum() / batch.mask.sum()
     assert checkpoints.inner(prior, step) == pytest.approx(float(expected), rel=1e-8)
+
+
+def test_a_parameter_that_the_optimizer_never_moved_has_no_part_in_a_preconditioned_target() -> None:
+    gradient = {"moved": torch.tensor([4.0]), "never": torch.tensor([1.0])}
+    found = checkpoints.preconditioned(gradient, {"moved": torch.tensor([2.0])})
+    assert (found["moved"].item(), found["never"].item()) == (2.0, 0.0)
+
+
+def test_second_moments_are_rooted_before_epsilon_is_added(tmp_path: Any) -> None:
+    save_file({"w": torch.tensor([4.0, 0.0])}, tmp_path / "v.safetensors")
+    ref = FileRef(path=tmp_path / "v.safetensors", digest=file_digest(tmp_path / "v.safetensors"))
+    assert checkpoints.preconditioner(ref, 0.5)["w"].tolist() == [2.5, 0.5]
 
 
 def test_preconditioned_samples_add_up_to_an_adam_step_without_momentum(vision_model: Any, lessons: Any) -> None:

@@ -57,6 +57,31 @@ def test_verification_notices_wrong_algebra(
         Engine(vision_model, []).verify(given, tolerance=1e-6)
 
 
+def test_rounding_is_told_from_a_lost_cross_term(
+    text_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = batch_of(texts(4096, [(60, 120)]))
+    shape = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 512, "tie_word_embeddings": True}
+    model = text_model("Llama", **shape).float()
+    Engine(model, []).verify(given)
+    monkeypatch.setattr(accounts.Account, "_cross", _without_cross_term)
+    with pytest.raises(UserError, match="block embed_tokens do not add up"):
+        Engine(model, []).verify(given)
+
+
+def test_half_precision_is_no_error(text_model: Callable[..., Any]) -> None:
+    Engine(model := text_model("GPTNeoX").bfloat16(), []).verify(batch_of(texts(40, LENGTHS)))
+    assert model.dtype == torch.bfloat16
+
+
+def test_a_gradient_that_is_not_finite_is_not_called_a_hidden_use(text_model: Callable[..., Any]) -> None:
+    model = text_model("Llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match="is not finite"):
+        Engine(model, []).verify(batch_of(texts(40, LENGTHS)))
+
+
 class Sly(Recurrent):
     """Uses a weight behind its module's back."""
 

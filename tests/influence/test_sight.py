@@ -1,0 +1,103 @@
+"""One look at a model: what of it survives samples and benchmarks that are not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from holdfast.data.shards import Question
+from holdfast.errors import UserError
+from holdfast.influence import sight
+from holdfast.influence.gradients import log_likelihood
+from holdfast.influence.material import Material, Sample
+from holdfast.influence.sight import Sheet, look, verify
+from holdfast.models.encode import TeacherForced
+
+SAID = ("red", "blue", "green green")
+
+
+@pytest.fixture
+def material(processor: Any) -> Material:
+    return Material(processor, 2)
+
+
+@pytest.fixture
+def samples(material: Material) -> list[Sample]:
+    asked = [Question(str(place), "", (), f"what is {place}?", "", "", "", "") for place in range(3)]
+    return material.samples([(question, text, 1.0) for question, text in zip(asked, SAID, strict=True)])
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, sample: Sample) -> None:
+    """Make a sample's likelihood infinitely steep, whatever batch it comes in."""
+
+    def steep(logits: Tensor, batch: TeacherForced) -> Tensor:
+        own = torch.tensor(sample.completion)
+        rows = [torch.equal(row[mask], own) for row, mask in zip(batch.targets, batch.mask, strict=True)]
+        return log_likelihood(logits, batch) * torch.where(torch.tensor(rows), torch.inf, 1.0)
+
+    monkeypatch.setattr("holdfast.influence.likelihood.log_likelihood", steep)
+    monkeypatch.setattr(sight, "log_likelihood", steep)
+
+
+def test_a_sample_without_a_finite_gradient_is_named_and_the_others_are_measured(
+    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = Sheet({"jigsaw": samples[:2], "color": samples[:2]}, material, 1)
+    whole = look(vision_model, samples, sheet, None, seed=0)
+    spoil(monkeypatch, samples[2])
+    seen = look(vision_model, samples, sheet, None, seed=0)
+    assert seen.broken == ("2/2",)
+    assert not whole.broken
+    assert [sample.id for sample in seen.samples] == ["0/0", "1/1"]
+    assert np.allclose(seen.norms2, whole.norms2[:2])
+    assert all(np.isfinite(value) for name, value in seen.measures("jigsaw").items() if "exchange" not in name)
+
+
+def test_the_kernel_of_two_tokens_is_that_of_the_sequences_over_their_lengths(
+    vision_model: Any, material: Material, samples: list[Sample]
+) -> None:
+    found = look(vision_model, samples[:1], Sheet({"color": samples[1:]}, material, 1), None, seed=0).kernels["color"]
+    lengths = [len(sample.completion) for sample in samples]
+    pairs = lengths[0] * (lengths[1] + lengths[2]) / 2
+    assert found["kernel_per_token"] == pytest.approx(found["kernel"] / pairs**0.5)
+
+
+def test_a_benchmark_without_a_finite_gradient_is_refused_by_name(
+    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, samples[2])
+    sheet = Sheet({"jigsaw": samples[:2], "color": samples[1:]}, material, 0)
+    with pytest.raises(UserError, match="benchmark color is not finite"):
+        look(vision_model, samples[:2], sheet, None, seed=0)
+
+
+def test_samples_that_are_all_broken_are_refused_by_name(
+    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, samples[2])
+    with pytest.raises(UserError, match="no sample has a finite gradient, beginning with 2/2"):
+        look(vision_model, samples[2:], Sheet({"jigsaw": samples[:2]}, material, 0), None, seed=0)
+
+
+def test_verification_leaves_broken_samples_out(
+    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify(vision_model, samples, material)
+    monkeypatch.setattr(sight.Engine, "measure", broken_first(sight.Engine.measure))
+    verify(vision_model, samples, material)
+
+
+def broken_first(measure: Any) -> Any:
+    """The first sample of a batch of two is not finite."""
+
+    def measured(self: Any, batch: TeacherForced, *given: Any) -> Any:
+        found = measure(self, batch, *given)
+        if len(found.loglik) == 2:
+            found.loglik[0] = torch.nan
+        return found
+
+    return measured
