@@ -121,7 +121,7 @@ def test_influence_is_in_mlflow_and_in_the_report(studied: Repository, store: St
     runs = store.search("tags.`holdfast.kind` = 'influence'")
     names = {name for run in runs for name in run.data.metrics}
     # A random model's rollouts are all wrong: their advantages are 0, and a sum of nothing has no direction.
-    everywhere, directed = ("norm", "dot", "lbk"), ("cosine", "exchange")
+    everywhere, directed = ("norm", "lbk"), ("dot", "cosine", "exchange")
     for source, measures in {
         "grpo": everywhere,
         "rollouts": everywhere + directed,
