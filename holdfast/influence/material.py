@@ -27,8 +27,9 @@ class Sample(NamedTuple):
     weight: float = 1.0
 
 
-Rollouts = Callable[[Any, list[Question], int], list[tuple[Question, str, float]]]
-"""Of a model, for some questions, about so many: each with its question and its advantage within its group."""
+Rollouts = Callable[[Any, list[Question], int, int], list[tuple[Question, str, float]]]
+"""Of a model, for some questions, about so many, at a step of its training: each with its question and its advantage
+within its group."""
 
 
 class Material:

@@ -21,6 +21,7 @@ from holdfast.models.load import save_checkpoint
 from holdfast.training.completions import CompletionLog
 from holdfast.training.moments import save_moments
 from holdfast.training.resume import mark_complete
+from holdfast.training.rewards import Rewards
 
 Measure = Callable[[Any, int], dict[str, float]]
 REPORT_EVERY = 1.0
@@ -47,6 +48,7 @@ class Keeper(TrainerCallback):
         self.processor = processor
         self.steps: list[int] = []
         self.log: CompletionLog | None = None
+        self.rewards: Rewards | None = None
         self.moments = False
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
@@ -72,6 +74,8 @@ class Keeper(TrainerCallback):
         place = kept_path(self.out, step)
         shutil.rmtree(place, ignore_errors=True)
         save_checkpoint(model, self.processor, place)
+        if self.rewards is not None:
+            self.rewards.save(place)
         where = {"step": step, "path": place.relative_to(self.out).as_posix(), "digest": directory_digest(place)}
         self.journal.log(step, measured, checkpoint=where)
         self._show(measured)
@@ -91,8 +95,11 @@ class Keeper(TrainerCallback):
             self.log.write()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """TRL has written the last file of the checkpoint."""
-        mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", self.seconds)
+        """TRL has written the last file of the checkpoint but what the rewards remember."""
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self.rewards is not None:
+            self.rewards.save(checkpoint)
+        mark_complete(checkpoint, self.seconds)
 
     @property
     def seconds(self) -> float:
