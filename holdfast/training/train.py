@@ -17,6 +17,7 @@ from holdfast.jobs import Train
 from holdfast.journal import Journal
 from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_model
+from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.completions import CompletionLog
 from holdfast.training.grpo import grpo_trainer
@@ -59,6 +60,7 @@ def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer |
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1
         keeper.log = log = CompletionLog(out / "completions.parquet", group)
+        keeper.alarms = Alarms(job.stage.rewards)
         keeper.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
         rewards = {name: log.watched(name, reward) for name, reward in keeper.rewards.functions().items()}
         trainer = grpo_trainer(model, processor, config, data, rewards)
