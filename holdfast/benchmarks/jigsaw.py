@@ -220,23 +220,25 @@ def adjacency(completion: str, answer: str, question: str) -> float:
         # For every piece its position, so positions are what is listed.
         first = min(map(int, right))
         true, placed = ({str(i): int(p) - first for i, p in enumerate(order)} for order in (right, given))
-    pairs = [(a, b) for a in true for b in true if _beside(true[a], true[b], columns)]
-    offsets = ((_offset(true[a], true[b], columns), _offset(placed[a], placed[b], columns)) for a, b in pairs)
-    return sum(wanted == found for wanted, found in offsets) / len(pairs)
+    pairs = _neighbouring(true, columns)
+    kept = [_offset(true[a], true[b], columns) == _offset(placed[a], placed[b], columns) for a, b in pairs]
+    return sum(kept) / len(kept)
 
 
 def _places(order: list[str]) -> dict[str, int]:
     return {piece: position for position, piece in enumerate(order)}
 
 
+def _neighbouring(places: dict[str, int], columns: int) -> list[tuple[str, str]]:
+    """Every piece with the one to its right and with the one below it."""
+    at = {position: piece for piece, position in places.items()}
+    beside = [(here, here + 1) for here in at if (here + 1) % columns]
+    return [(at[here], at[there]) for here, there in [*beside, *((here, here + columns) for here in at)] if there in at]
+
+
 def _offset(here: int, there: int, columns: int) -> tuple[int, int]:
     """Rows and columns from one position to another."""
     return there // columns - here // columns, there % columns - here % columns
-
-
-def _beside(here: int, there: int, columns: int) -> bool:
-    """Whether the second position is the next to the right of the first, or the next below."""
-    return _offset(here, there, columns) in ((0, 1), (1, 0))
 
 
 def chance(target: Jigsaw) -> float:

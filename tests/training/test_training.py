@@ -162,6 +162,19 @@ def test_rewards_that_remember_and_warm_up_come_out_the_same_after_an_interrupti
     assert "train/frac_reward_zero_std" in logged
 
 
+def test_an_alarm_that_went_off_before_an_interruption_does_not_go_off_again(
+    train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job(grpo(max_steps=12), every=6)
+    whole = run_stage(job, tmp_path / "whole")
+    broken = interrupted(job, tmp_path / "broken", at=12)
+    run_stage(job, broken)
+    alarms = [(line["step"], line["alarm"]) for line in recorded(whole) if "alarm" in line]
+    assert (5, "no-spread") in alarms
+    assert len(alarms) == len({name for _, name in alarms})
+    assert recorded(whole) == recorded(broken)
+
+
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_what_influence_weighs_rollouts_by_is_trls_advantage(
