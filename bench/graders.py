@@ -1,7 +1,8 @@
 """How many short completions a second does each grader grade, on one core?
 
 Run: python -m bench.graders [--seconds 1]. Completions are right, wrong and without an answer in equal parts, some
-fifty characters long. Graders take turns; the figure is the median of five rounds. Prints a Markdown table.
+fifty characters long. Graders take turns; the figure is the median of five rounds, by the process's own CPU time, so that
+other work on the machine changes it little. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ def completions(right: str, wrong: str) -> list[str]:
 
 def rate(grading: Callable[[str], object], given: list[str], seconds: float) -> float:
     """Completions a second."""
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    done, began = 0, time.process_time()
+    while time.process_time() - began < seconds:
         for text in given:
             grading(text)
         done += BATCH
-    return done / (time.perf_counter() - began)
+    return done / (time.process_time() - began)
 
 
 def gradings() -> dict[str, tuple[Callable[[str], object], list[str]]]:
