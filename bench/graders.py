@@ -1,8 +1,8 @@
 """How many short completions a second does each grader grade, on one core?
 
 Run: python -m bench.graders [--seconds 1]. Completions are right, wrong and without an answer in equal parts, some
-fifty characters long. Graders take turns; the figure is the median of five rounds, by the process's own CPU time, so that
-other work on the machine changes it little. Prints a Markdown table.
+fifty characters long. Graders take turns; the figure is the median of five rounds. Time is the process's own CPU time,
+so that other work on the machine changes it little. Prints a Markdown table.
 """
 
 from __future__ import annotations

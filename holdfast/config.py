@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.frozen import Config
-from holdfast.terms import RewardTerm, rewards_misfit, terms
+from holdfast.terms import GradedTerm, RewardTerm, rewards_misfit, terms
 
 
 class World(Config):
@@ -226,8 +226,8 @@ class GRPO(Stage):
     rewards: Annotated[
         dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], RewardTerm],
         BeforeValidator(terms),
-        Field(min_length=1, validate_default=True),
-    ] = {"score": 1.0, "accuracy": 1.0, "format": 1.0}  # type: ignore[dict-item]
+        Field(min_length=1),
+    ] = {kind: GradedTerm(kind=kind) for kind in ("score", "accuracy", "format")}
     """Reward terms by name: a weight (`score: 1.0`), or a mapping with the term's own fields."""
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from holdfast.frozen import Config
 
@@ -73,8 +74,15 @@ class FunctionTerm(Term):
     """The user's own reward, called as TRL calls one: lists of completions and of columns in, a list of numbers out."""
 
     kind: Literal["function"] = "function"
-    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    function: str
     """`module:function`; the module is looked for in the directory where the command is run, too."""
+
+    @field_validator("function")
+    @classmethod
+    def _is_an_import_path(cls, path: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", path):
+            raise ValueError(f"{path!r} is no import path; write module:function, for example my_rewards:polite")
+        return path
 
 
 PLAIN_REWARDS = ("score", "accuracy", "format", "adjacency")

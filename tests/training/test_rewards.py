@@ -173,7 +173,7 @@ def test_what_each_weight_and_mapping_of_a_file_means() -> None:
         ({"iou": 1.0}, "iou: is none of score"),
         ({"id": 1.0}, "id: tables of completions"),
         ({"x": {"kind": "length", "variant": "band"}}, "needs a longest"),
-        ({"x": {"function": "no-colon"}}, "function"),
+        ({"x": {"function": "no-colon"}}, "write module:function"),
         ({"score": {"weigth": 1.0}}, "weigth"),
         ({}, "at least 1"),
     ],
