@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study
+from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study
+from holdfast.custom import source_digest
 from holdfast.jobs import BuildBase, Check, Compare, Evaluate, RunRecord, Sample, Select, Trace, Train
 from holdfast.journal import METRICS, read_lines
 from tasks.stages import StageRun, file_of, trained_model
@@ -78,8 +79,15 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, samples: FileRef |
         samples=samples,
         reference=start.reference,
         evaluation=study.evaluation,
+        functions=function_digests(stage),
         keep_moments=study.influence is not None,
     )
+
+
+def function_digests(stage: AnyStage) -> dict[str, str]:
+    """Digest of the module of every reward function of the user's own: a changed one is another stage."""
+    terms = stage.rewards.values() if isinstance(stage, GRPO) else ()
+    return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
 
 
 def select_job(study: Study, train: Train) -> Select:

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, ProcessorMixin
 
 from holdfast.artifacts import ModelRef
 from holdfast.config import SFT, AnyStage, Study
+from holdfast.custom import call, loaded
 from holdfast.data.conversations import messages
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
@@ -22,6 +23,7 @@ from holdfast.jobs import Check
 from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_config, load_processor
 from holdfast.training.arguments import trainer_config
+from holdfast.training.called import columns_of
 
 
 class Longest(NamedTuple):
@@ -45,6 +47,7 @@ def check(job: Check) -> dict[str, Any]:
             _check_stage(f"arms.{arm}.{number}", stage, study, model())
     files = [path for kind in ("prior", "target") for path in sorted(job.data.path.glob(f"{kind}-*.parquet"))]
     shards = {path.name: read_questions(path) for path in files}
+    _check_functions(study, processor, shards["target-train.parquet"])
     return _check_lengths(study, processor, model().config, shards)
 
 
@@ -91,6 +94,17 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
         raise UserError(
             f"{where}.trainer: per_device_train_batch_size and gradient_accumulation_steps must be positive"
         )
+
+
+def _check_functions(study: Study, processor: Any, questions: list[Question]) -> None:
+    """Try the user's own reward functions on a right and on an empty completion of two training questions."""
+    written = [(question, text) for question in questions[:2] for text in (question.reference, "")]
+    for where, stage in _stages(study):
+        for name, term in stage.rewards.items() if not isinstance(stage, SFT) else ():
+            if term.kind == "function":
+                columns = columns_of(written, processor, step=0)
+                at = f"{where}.rewards.{name}.function: {term.function}"
+                call(at, loaded(at, term.function), columns.pop("completions"), columns)
 
 
 def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]) -> dict[str, Any]:

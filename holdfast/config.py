@@ -1,4 +1,4 @@
-"""Every config class. People write sparse YAML, machines write the resolved JSON. Imports no torch."""
+"""The config classes of a study. People write sparse YAML, machines write the resolved JSON. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-
-class Config(BaseModel):
-    """Frozen; a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from holdfast.frozen import Config
+from holdfast.terms import GradedTerm, RewardTerm, rewards_misfit, terms
 
 
 class World(Config):
@@ -226,8 +223,12 @@ class GRPO(Stage):
     """Reinforcement fine-tuning with TRL's GRPOTrainer and verifiable rewards."""
 
     method: Literal["grpo"]
-    rewards: dict[Literal["score", "accuracy", "format"], float] = {"score": 1.0, "accuracy": 1.0, "format": 1.0}
-    """Weight of each reward term; a term of weight 0 is only logged."""
+    rewards: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], RewardTerm],
+        BeforeValidator(terms),
+        Field(min_length=1),
+    ] = {kind: GradedTerm(kind=kind) for kind in ("score", "accuracy", "format")}
+    """Reward terms by name: a weight (`score: 1.0`), or a mapping with the term's own fields."""
 
 
 AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]
@@ -295,6 +296,16 @@ class Study(Config):
         """The arms whose rollouts an arm learns from."""
         sources = (stage.source for stage in self.arms[arm] if isinstance(stage, SFT))
         return {source.arm for source in sources if isinstance(source, Rollouts)}
+
+    @model_validator(mode="after")
+    def _rewards_fit_the_target(self) -> Self:
+        for arm, stages in self.arms.items():
+            for number, stage in enumerate(stages):
+                if isinstance(stage, GRPO) and (
+                    misfit := rewards_misfit(stage.rewards, self.target.thinking, self.target.question)
+                ):
+                    raise ValueError(f"arms.{arm}.{number}.rewards.{misfit}")
+        return self
 
     @model_validator(mode="after")
     def _rollouts_come_from_other_arms(self) -> Self:

@@ -97,6 +97,8 @@ class Train(Job):
     reference: FileRef
     """drift.parquet of the base evaluation."""
     evaluation: Evaluation
+    functions: dict[str, str] = {}
+    """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
 

@@ -12,7 +12,10 @@ METRICS = "metrics.jsonl"
 
 
 class Journal:
-    """Appends to OUT/metrics.jsonl: `{"step", "metrics", "time"}` and `{"done", "total", "shown", "time"}` lines."""
+    """Appends to OUT/metrics.jsonl: `{"step", "metrics", "time"}` and `{"done", "total", "shown", "time"}` lines.
+
+    The line of an alarm has `alarm`, its name, and `sentence` too.
+    """
 
     def __init__(self, out: Path) -> None:
         self.path = out / METRICS
@@ -25,6 +28,10 @@ class Journal:
         if checkpoint is not None:
             line["checkpoint"] = checkpoint
         self._write(line)
+
+    def alarm(self, step: int, name: str, sentence: str) -> None:
+        """Record that something went wrong, with a metric that marks the step."""
+        self._write({"step": step, "metrics": {f"alarm/{name}": 1.0}, "alarm": name, "sentence": sentence})
 
     def progress(self, done: int, total: int, **shown: float) -> None:
         """Tell how far the stage is, with the few numbers worth showing beside it."""

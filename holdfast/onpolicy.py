@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,45 +11,54 @@ from holdfast.config import GRPO
 from holdfast.data.shards import Question
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.jobs import Trace
-from holdfast.training.rewards import REWARDS
+from holdfast.training.called import columns_of
+from holdfast.training.rewards import Rewards, token_counter
 
 TRL_GROUP = 8
 """GRPOConfig's default for num_generations."""
 
 
 def rollouts(job: Trace, processor: Any) -> Any:
-    """A function of a model, questions and a number: about so many rollouts as (question, tokens, advantage)."""
+    """A function of a model, questions, a number and a step of the training: about so many rollouts as
+    (question, tokens, advantage), rewarded as the training would reward them after that step."""
     stage = job.train.stage
     assert isinstance(stage, GRPO)
     group = int(stage.trainer.get("num_generations", TRL_GROUP))
     limit = int(stage.trainer.get("max_completion_length", job.train.evaluation.max_new_tokens))
     temperature = float(stage.trainer.get("temperature", 1.0))
     reader = Reader(processor, job.train.evaluation.batch_size)
+    kept = {ref.step: Path(ref.path) for ref in job.kept}
 
-    def speak(model: Any, questions: list[Question], count: int) -> list[tuple[Question, list[int], float]]:
+    def speak(
+        model: Any, questions: list[Question], count: int, step: int = 0
+    ) -> list[tuple[Question, list[int], float]]:
         asked = questions[: max(1, count // group)]
         written = generate(model, reader, reader.encode(asked), Sampling(limit, temperature, group, job.seed))
-        said = [[reader.text(ids) for ids in of_question] for of_question in written]
-        rewards = np.array([[reward(stage, q, text) for text in texts] for q, texts in zip(asked, said, strict=True)])
-        weights = advantages(rewards, stage.trainer.get("scale_rewards", "group"))
-        return [
-            (question, ids, float(weight))
-            for question, of_question, row in zip(asked, written, weights, strict=True)
-            for ids, weight in zip(of_question, row, strict=True)
-        ]
+        said = [(question, ids) for question, samples in zip(asked, written, strict=True) for ids in samples]
+        rewards = Rewards(stage.rewards, group, token_counter(reader.tokenizer))
+        if step in kept:
+            rewards.load(kept[step])
+        columns = columns_of([(question, reader.text(ids)) for question, ids in said], processor, step)
+        parts = np.stack([np.array(reward(**columns)) for reward in rewards.functions().values()], -1)
+        weights = np.array([term.weight for term in stage.rewards.values()])
+        found = aggregated(parts.reshape(len(asked), group, -1), weights, stage.trainer).ravel()
+        return [(question, ids, float(weight)) for (question, ids), weight in zip(said, found, strict=True)]
 
     return speak
 
 
-def reward(stage: GRPO, question: Question, text: str) -> float:
-    """The weighted sum of the stage's reward terms."""
-    columns = {
-        "answer": [question.answer],
-        "grader": [question.grader],
-        "thinking": ["<think>" in question.prompt],
-    }
-    chat = [[{"role": "assistant", "content": text}]]
-    return sum(weight * REWARDS[name](completions=chat, **columns)[0] for name, weight in stage.rewards.items())
+def aggregated(parts: np.ndarray, weights: np.ndarray, trainer: dict[str, Any]) -> np.ndarray:
+    """Advantages (prompts, rollouts) of reward terms (prompts, rollouts, terms), as TRL's GRPOTrainer.
+
+    NaN is a term that does not apply. `normalize_then_sum` is GDPO (arXiv 2601.05242).
+    """
+    if trainer.get("multi_objective_aggregation") != "normalize_then_sum":
+        rewards = np.where(np.isnan(parts).all(2), np.nan, np.nansum(parts * weights, 2))
+        return np.nan_to_num(advantages(rewards, trainer.get("scale_rewards", "group")))
+    centred = parts - np.nanmean(parts, 1, keepdims=True)
+    apart = centred / (np.nanstd(parts, 1, ddof=1, keepdims=True) + 1e-4)
+    rewards = np.where(np.isnan(parts).all(2), np.nan, np.nansum(apart * weights, 2))
+    return np.nan_to_num((rewards - np.nanmean(rewards)) / (np.nanstd(rewards, ddof=1) + 1e-4))
 
 
 def advantages(rewards: np.ndarray, scale: str | bool) -> np.ndarray:
@@ -58,9 +68,9 @@ def advantages(rewards: np.ndarray, scale: str | bool) -> np.ndarray:
     were all rewarded alike have an advantage of exactly 0.
     """
     # The mean of equal numbers is off by rounding, which 1e-4 below would make an advantage of.
-    alike = np.ptp(rewards, axis=1, keepdims=True) == 0
-    centred = np.where(alike, 0.0, rewards - rewards.mean(1, keepdims=True))
+    alike = np.nanmax(rewards, 1, keepdims=True) == np.nanmin(rewards, 1, keepdims=True)
+    centred = np.where(alike, 0.0, rewards - np.nanmean(rewards, 1, keepdims=True))
     if scale in ("none", False):
         return centred
-    width = rewards.std(ddof=1) if scale == "batch" else rewards.std(1, ddof=1, keepdims=True)
+    width = np.nanstd(rewards, ddof=1) if scale == "batch" else np.nanstd(rewards, 1, ddof=1, keepdims=True)
     return centred / (width + 1e-4)

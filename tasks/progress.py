@@ -87,6 +87,10 @@ def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
 
     def show(lines: list[dict[str, Any]]) -> None:
         evaluated = row.take(lines)
+        for line in lines:
+            if "alarm" in line:
+                said = f"{name}: alarm {line['alarm']} at step {line['step']}: {line['sentence']}"
+                console.print(said, markup=False, soft_wrap=True)
         if not console.is_terminal and (evaluated or (lines and time.monotonic() - row.told > EVERY)):
             row.told = time.monotonic()
             _say(row)

@@ -27,10 +27,14 @@ class Recorder:
         self.samples = 1 + max((step for name, step in self.seen if name.startswith("system/")), default=-1)
 
     def lines(self, lines: list[dict[str, Any]]) -> None:
-        """Log the metrics of journal lines that the run does not have yet."""
+        """Log the metrics of journal lines that the run does not have yet, and tag it with their alarms."""
         points = [point for line in lines for point in self._points(line) if self._is_new(point)]
         if points:
             self.store.log(self.run_id, points, self.data)
+        alarms = [line for line in lines if "alarm" in line]
+        if alarms:
+            said = {f"holdfast.alarm.{line['alarm']}": f"step {line['step']}: {line['sentence']}" for line in alarms}
+            self.store.tag(self.run_id, said)
 
     def totals(self, result: Result) -> None:
         """Log what the whole stage took."""

@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_REASONED = re.compile(
-    r"\s*<think>(?:(?!</?think>|</?answer>).)*</think>\s*<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*", re.DOTALL
-)
-_DIRECT = re.compile(r"\s*<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
+_THOUGHT = ["<think>", "</think>"]
+_ANSWERED = ["<answer>", "</answer>"]
 
 
 class Grade(NamedTuple):
@@ -26,18 +24,41 @@ UNPARSED = Grade(None, False, 0.0)
 
 def answer_text(completion: str) -> str | None:
     """The text in the one answer tag, or the whole completion if it has no tags; several answers are none."""
-    found = _ANSWER.findall(completion)
-    if len(found) == 1:
-        text = found[0].strip()
-        return text if text and "<" not in text else None
-    if not found and "<" not in completion:
-        return completion.strip() or None
-    return None
+    start, end = _answer(completion, 0)
+    if end < 0:
+        return None if "<" in completion else completion.strip() or None
+    if _answer(completion, end)[1] >= 0:
+        return None
+    text = completion[start:end].strip()
+    return text if text and "<" not in text else None
+
+
+def _answer(text: str, start: int) -> tuple[int, int]:
+    """Where the first answer from `start` on begins and ends; -1 as its end if there is none. Linear in the text."""
+    tag = text.find("<answer>", start)
+    first = tag + len("<answer>")
+    return first, text.find("</answer>", first) if tag >= 0 else -1
 
 
 def formatted(completion: str, thinking: bool) -> bool:
     """Whether the completion is reasoning and an answer in their tags, and nothing else."""
-    return bool((_REASONED if thinking else _DIRECT).fullmatch(completion))
+    text = completion.strip()
+    if _TAG.findall(text) != (_THOUGHT + _ANSWERED if thinking else _ANSWERED) or not text.endswith("</answer>"):
+        return False
+    if not thinking:
+        return text.startswith("<answer>")
+    between = text[text.index("</think>") + len("</think>") : text.index("<answer>")]
+    return text.startswith("<think>") and not between.strip()
+
+
+def thought(completion: str) -> str | None:
+    """What stands in the one pair of think tags; None where there is no such pair, or others, or an answer within."""
+    tags = _TAG.findall(completion)
+    if tags.count("<think>") != 1 or tags.count("</think>") != 1:
+        return None
+    if tags.index("</think>") != tags.index("<think>") + 1:
+        return None
+    return completion[completion.index("<think>") + len("<think>") : completion.index("</think>")]
 
 
 def one_of(completion: str, answer: str, words: tuple[str, ...]) -> Grade:

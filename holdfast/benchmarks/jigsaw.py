@@ -188,12 +188,57 @@ def grade(completion: str, answer: str) -> Grade:
     if answer in DIRECTIONS:
         return one_of(completion, answer, DIRECTIONS)
     right = answer.split()
-    text = answer_text(completion)
-    given = [part for part in re.split(r"[\s,;`\[\](){}]+", text) if part] if text else []
+    given = _indices(completion)
     if len(given) != len(right) or not set(given) <= set(right):
         return UNPARSED
     score = sum(a == b for a, b in zip(given, right, strict=True)) / len(right)
     return Grade(" ".join(given), score == 1.0, score)
+
+
+def _indices(completion: str) -> list[str]:
+    text = answer_text(completion)
+    return [part for part in re.split(r"[\s,;`\[\](){}]+", text) if part] if text else []
+
+
+_GRID = re.compile(r"\b([0-9]+)x([0-9]+) image")
+
+
+def adjacency(completion: str, answer: str, question: str) -> float:
+    """The share of neighbouring pieces of the image that the answer keeps neighbours, on the same sides of each other.
+
+    `question` is the full question's prompt, which tells the grid and the wording. 0 for an answer that is no order of
+    all pieces. A solution that is moved by one column keeps most pairs and has no piece in its place.
+    """
+    right, given = answer.split(), _indices(completion)
+    grid = _GRID.search(question)
+    if grid is None or sorted(given) != sorted(right):
+        return 0.0
+    columns = int(grid[2])
+    if "For each position" in question:
+        true, placed = _places(right), _places(given)
+    else:
+        # For every piece its position, so positions are what is listed.
+        first = min(map(int, right))
+        true, placed = ({str(i): int(p) - first for i, p in enumerate(order)} for order in (right, given))
+    pairs = _neighbouring(true, columns)
+    kept = [_offset(true[a], true[b], columns) == _offset(placed[a], placed[b], columns) for a, b in pairs]
+    return sum(kept) / len(kept)
+
+
+def _places(order: list[str]) -> dict[str, int]:
+    return {piece: position for position, piece in enumerate(order)}
+
+
+def _neighbouring(places: dict[str, int], columns: int) -> list[tuple[str, str]]:
+    """Every piece with the one to its right and with the one below it."""
+    at = {position: piece for piece, position in places.items()}
+    beside = [(here, here + 1) for here in at if (here + 1) % columns]
+    return [(at[here], at[there]) for here, there in [*beside, *((here, here + columns) for here in at)] if there in at]
+
+
+def _offset(here: int, there: int, columns: int) -> tuple[int, int]:
+    """Rows and columns from one position to another."""
+    return there // columns - here // columns, there % columns - here % columns
 
 
 def chance(target: Jigsaw) -> float:

@@ -63,6 +63,16 @@ class StageRun(NamedTuple):
     steps: int
 
 
+class Alarm(NamedTuple):
+    """A sign that a stage of an arm learned something else than the skill, at a step of that stage."""
+
+    arm: str
+    stage: int
+    step: int
+    name: str
+    sentence: str
+
+
 class ArmRun(NamedTuple):
     """A trained arm; its points begin with the base model."""
 
@@ -70,6 +80,17 @@ class ArmRun(NamedTuple):
     stages: tuple[StageRun, ...]
     points: tuple[Point, ...]
     final: tuple[Graded, ...]
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """What went off while its stages trained, in order."""
+        journals = [(stage.record.stage, read_lines(Path(stage.record.path) / METRICS)) for stage in self.stages]
+        return [
+            Alarm(self.name, number, line["step"], line["alarm"], line["sentence"])
+            for number, lines in journals
+            for line in lines
+            if "alarm" in line
+        ]
 
     @property
     def steps(self) -> int:

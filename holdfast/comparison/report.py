@@ -161,7 +161,9 @@ def _stage_row(stage: SFT | GRPO) -> StageRow:
         if stage.source.kind == "rollouts":
             source = f"rollouts of {stage.source.arm} ({stage.source.keep}, step {stage.source.step})"
     else:
-        arguments["rewards"] = " + ".join(f"{weight:g} {name}" for name, weight in stage.rewards.items() if weight)
+        arguments["rewards"] = " + ".join(
+            f"{term.weight:g} {name}" for name, term in stage.rewards.items() if term.weight
+        )
     return StageRow(
         method=stage.method.upper(),
         source=source,

@@ -42,6 +42,7 @@ def summarise(finished: Finished, chance: Chance, seed: int) -> dict[str, Any]:
         "frontier": [place._asdict() for place in pareto([p for path in places.values() for p in path])],
         "differences": uncertainty.differences(),
         "aliases": _aliases(finished.arms, places),
+        "alarms": [alarm._asdict() for arm in finished.arms for alarm in arm.alarms],
     }
     return _plain(content)
 

@@ -27,8 +27,9 @@ class Sample(NamedTuple):
     weight: float = 1.0
 
 
-Rollouts = Callable[[Any, list[Question], int], list[tuple[Question, list[int], float]]]
-"""Of a model, for some questions, about so many: each one's question, tokens as sampled, and advantage in its group."""
+Rollouts = Callable[[Any, list[Question], int, int], list[tuple[Question, list[int], float]]]
+"""Of a model, for some questions, about so many, at a step of its training: each one's question, tokens as sampled, and
+advantage in its group."""
 
 
 class Material:

@@ -52,7 +52,7 @@ class Tracing:
         stage = self.job.train.stage
         return stage.method if stage.method == "grpo" else stage.source.kind
 
-    def samples(self, model: Any, known: list[Sample] | None) -> list[Sample]:
+    def samples(self, model: Any, known: list[Sample] | None, step: int) -> list[Sample]:
         """A supervised stage's samples stay; those of reinforcement are what the model says now."""
         if known is not None:
             return known
@@ -60,7 +60,7 @@ class Tracing:
         if self.rollouts is None:
             return self.material.samples(supervised(train, count))
         asked = read_questions(train.data.path / "target-train.parquet", count)
-        return self.material.sampled(self.rollouts(model, asked, count))
+        return self.material.sampled(self.rollouts(model, asked, count, step))
 
     def preconditioner(self, place: int) -> Gradient | None:
         """Of Adam at a kept checkpoint; there is none at the beginning, nor for another optimizer."""
@@ -137,7 +137,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     for index, kept in enumerate(places):
         step = kept.step if kept is not None else 0
         following = checkpoints.load(job.train, job.kept[index]) if index < len(job.kept) else None
-        given = tracing.samples(model, samples)
+        given = tracing.samples(model, samples, step)
         if index == 0:
             verify(model, given, tracing.material)
         samples = given if rollouts is None else None

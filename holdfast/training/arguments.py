@@ -63,6 +63,8 @@ def trainer_config(stage: SFT | GRPO, evaluation: Evaluation, settings: dict[str
     for name in stage.trainer:
         _check_name(name, list(fields), kind.__name__)
     given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
+    if stage.method == "grpo":
+        _check_aggregation(stage)
     settings = {**_defaults(stage, evaluation), **given, **_ours(stage), **settings}
     try:
         return kind(**settings)
@@ -77,6 +79,24 @@ def _check_name(name: str, known: list[str], kind: str) -> None:
         close = difflib.get_close_matches(name, [other for other in known if other not in OURS], 1)
         hint = f"did you mean {close[0]}?" if close else "see TRL's documentation for its arguments."
         raise UserError(f"trainer.{name} is no argument of TRL's {kind}; {hint}")
+
+
+AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")
+
+
+def _check_aggregation(stage: GRPO) -> None:
+    """TRL refuses an unknown one in its first step only."""
+    given = stage.trainer.get("multi_objective_aggregation", AGGREGATIONS[0])
+    if given not in AGGREGATIONS:
+        raise UserError(
+            f"trainer.multi_objective_aggregation: {given} is unknown; use one of {', '.join(AGGREGATIONS)}"
+        )
+    warming = [name for name, term in stage.rewards.items() if term.warm_up]
+    if warming and given == "normalize_then_sum":
+        raise UserError(
+            f"rewards.{warming[0]}.warm_up: normalize_then_sum divides every term by its spread, so a warm-up changes "
+            "nothing; leave it out or use sum_then_normalize"
+        )
 
 
 def _value(name: str, value: Any, wanted: Any) -> Any:
@@ -115,7 +135,7 @@ def _ours(stage: SFT | GRPO) -> dict[str, Any]:
     }
     if stage.method == "sft":
         return {**shared, "train_sampling_strategy": "sequential"}
-    return {**shared, "reward_weights": list(stage.rewards.values())}
+    return {**shared, "reward_weights": [term.weight for term in stage.rewards.values()]}
 
 
 class Length(NamedTuple):

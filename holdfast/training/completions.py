@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ class CompletionLog:
     def watched(self, name: str, reward: Reward) -> Reward:
         """The reward, noting what it gives; TRL names the metrics after the function."""
 
-        @wraps(reward)
         def watching(completions: Chats, **columns: Any) -> list[float]:
             values = reward(completions=completions, **columns)
             state = columns["trainer_state"]

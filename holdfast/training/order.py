@@ -40,6 +40,7 @@ def conversation(row: Row) -> dict[str, Any]:
         "id": question.id,
         "prompt": messages(question),
         "images": pictures(question),
+        "question": question.prompt,
         "answer": question.answer,
         "grader": question.grader,
         "thinking": "<think>" in question.prompt,

@@ -18,9 +18,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from holdfast.artifacts import directory_digest
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import save_checkpoint
+from holdfast.training.alarms import Alarms
 from holdfast.training.completions import CompletionLog
 from holdfast.training.moments import save_moments
 from holdfast.training.resume import mark_complete
+from holdfast.training.rewards import Rewards
 
 Measure = Callable[[Any, int], dict[str, float]]
 REPORT_EVERY = 1.0
@@ -47,6 +49,8 @@ class Keeper(TrainerCallback):
         self.processor = processor
         self.steps: list[int] = []
         self.log: CompletionLog | None = None
+        self.rewards: Rewards | None = None
+        self.alarms: Alarms | None = None
         self.moments = False
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
@@ -72,8 +76,10 @@ class Keeper(TrainerCallback):
         place = kept_path(self.out, step)
         shutil.rmtree(place, ignore_errors=True)
         save_checkpoint(model, self.processor, place)
+        if self.rewards is not None:
+            self.rewards.save(place)
         where = {"step": step, "path": place.relative_to(self.out).as_posix(), "digest": directory_digest(place)}
-        self.journal.log(step, measured, checkpoint=where)
+        self._record(step, measured, where)
         self._show(measured)
         if self.log is not None:
             self.log.write()
@@ -85,14 +91,23 @@ class Keeper(TrainerCallback):
         if "train_runtime" in logs:
             return
         numbers = {name: value for name, value in logs.items() if value is not None and name not in UNREPORTED}
-        self.journal.log(state.global_step, {f"train/{name}": value for name, value in numbers.items()})
+        self._record(state.global_step, {f"train/{name}": value for name, value in numbers.items()})
         self.shown |= {name: numbers[name] for name in ("loss", "reward") if name in numbers}
         if self.log is not None:
             self.log.write()
 
+    def _record(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
+        """Log, and then what the metrics set off."""
+        self.journal.log(step, metrics, checkpoint)
+        for alarm in self.alarms.take(step, metrics) if self.alarms is not None else ():
+            self.journal.alarm(alarm.step, alarm.name, alarm.sentence)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """TRL has written the last file of the checkpoint."""
-        mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", self.seconds)
+        """TRL has written the last file of the checkpoint but what the rewards remember."""
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self.rewards is not None:
+            self.rewards.save(checkpoint)
+        mark_complete(checkpoint, self.seconds)
 
     @property
     def seconds(self) -> float:
@@ -112,6 +127,8 @@ class Keeper(TrainerCallback):
             self.log.rewind(step)
         for line in read_lines(self.journal.path):
             self._show(line["metrics"])
+            if self.alarms is not None:
+                self.alarms.take(line["step"], line["metrics"])
 
     def _show(self, measured: dict[str, float]) -> None:
         for name, value in measured.items():

@@ -1,19 +1,34 @@
-"""Verifiable rewards as TRL calls them: plain functions of completions and of the questions' columns.
+"""Verifiable rewards as TRL calls them: functions of completions and of the questions' columns.
 
 They read and grade an answer by the same functions as the evaluation, so a reward and a score cannot disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from holdfast.benchmarks.answers import formatted
+import numpy as np
+
+from holdfast.benchmarks import jigsaw
+from holdfast.benchmarks.answers import formatted, thought
 from holdfast.benchmarks.catalog import grade
+from holdfast.custom import call, loaded
+from holdfast.terms import LengthTerm, RewardTerm
+from holdfast.training.groups import group_metrics
+from holdfast.training.lengths import length_rewards
 
 Reward = Callable[..., list[float]]
 Chats = list[list[dict[str, str]]]
 """For every completion the one assistant message that holds it."""
+
+STATE = "rewards.json"
+DECAY = 0.9
+"""Of the running mean of lengths, a generation: it forgets what is older than some ten generations."""
 
 
 def texts(completions: Chats) -> list[str]:
@@ -22,7 +37,7 @@ def texts(completions: Chats) -> list[str]:
 
 
 def score(completions: Chats, answer: list[str], grader: list[str], **_: Any) -> list[float]:
-    """Partial credit: for a jigsaw the share of indices that are right."""
+    """Partial credit: for a jigsaw the share of indices that are right, for a box the IoU."""
     return [grade(*given).score for given in zip(grader, texts(completions), answer, strict=True)]
 
 
@@ -36,4 +51,83 @@ def format_reward(completions: Chats, thinking: list[bool], **_: Any) -> list[fl
     return [float(formatted(text, asked)) for text, asked in zip(texts(completions), thinking, strict=True)]
 
 
-REWARDS: dict[str, Reward] = {"score": score, "accuracy": accuracy, "format": format_reward}
+def adjacency(completions: Chats, answer: list[str], question: list[str], **_: Any) -> list[float]:
+    """Of a jigsaw, the share of neighbouring pieces that stay neighbours, on the same sides of each other."""
+    return [jigsaw.adjacency(*given) for given in zip(texts(completions), answer, question, strict=True)]
+
+
+REWARDS: dict[str, Reward] = {
+    "score": score,
+    "accuracy": accuracy,
+    "format": format_reward,
+    "adjacency": adjacency,
+}
+
+
+class Rewards:
+    """A stage's reward terms. `group` consecutive completions answer one prompt; `tokens` counts those of a text."""
+
+    def __init__(self, terms: Mapping[str, RewardTerm], group: int, tokens: Callable[[str], int]) -> None:
+        self.terms, self.group, self.tokens = terms, group, tokens
+        own = {name: term.function for name, term in terms.items() if term.kind == "function"}
+        self.own = {name: loaded(f"rewards.{name}: {path}", path) for name, path in own.items()}
+        self.means: dict[str, float] = {}
+        """Running means of lengths, by term."""
+        self.given: dict[str, np.ndarray] = {}
+
+    def functions(self) -> dict[str, Reward]:
+        """A function a term for TRL, which calls them in this order."""
+        return {name: partial(self.reward, name) for name in self.terms}
+
+    def reward(self, name: str, completions: Chats, **columns: Any) -> list[float]:
+        """One term's rewards, gated and warmed up; the last term that is asked for also logs how groups differ."""
+        term = self.terms[name]
+        values = np.array(self._values(name, term, completions, columns))
+        right = np.array(accuracy(completions, **columns)) == 1
+        if term.gate:
+            values = np.where(right | np.isnan(values), values, 0.0)
+        if term.warm_up:
+            values = values * min(1.0, columns["trainer_state"].global_step / term.warm_up)
+        self.given[name] = values.reshape(-1, self.group)
+        if len(self.given) == len(self.terms):
+            for metric, share in group_metrics(self.terms, self.given, right.reshape(-1, self.group)).items():
+                columns["log_metric"](metric, share)
+            self.given = {}
+        return values.tolist()
+
+    def _values(self, name: str, term: RewardTerm, completions: Chats, columns: dict[str, Any]) -> list[float]:
+        if term.kind == "function":
+            return call(f"rewards.{name}: {term.function}", self.own[name], completions, columns)
+        if term.kind == "length":
+            right = np.array(accuracy(completions, **columns)) == 1
+            return self._lengths(name, term, texts(completions), right)
+        return REWARDS[term.kind](completions=completions, **columns)
+
+    def _lengths(self, name: str, term: LengthTerm, written: list[str], right: np.ndarray) -> list[float]:
+        count = self.tokens if term.unit == "tokens" else _words
+        thoughts = map(thought, written)
+        lengths = np.array([math.nan if text is None else count(text) for text in thoughts]).reshape(-1, self.group)
+        values = length_rewards(term, lengths, right.reshape(lengths.shape), self.means.get(name))
+        if term.variant == "running-mean" and not np.isnan(lengths).all():
+            now = float(np.nanmean(lengths))
+            self.means[name] = DECAY * self.means.get(name, now) + (1 - DECAY) * now
+        return values.ravel().tolist()
+
+    def save(self, directory: Path) -> None:
+        """Leave in a checkpoint what the next generation's rewards depend on, if anything."""
+        if self.means:
+            (directory / STATE).write_text(json.dumps(self.means))
+
+    def load(self, directory: Path) -> None:
+        """Go on from a checkpoint."""
+        state = directory / STATE
+        self.means = json.loads(state.read_text()) if state.is_file() else {}
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def token_counter(tokenizer: Any) -> Callable[[str], int]:
+    """How many tokens of a model's a text takes."""
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

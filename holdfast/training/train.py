@@ -17,13 +17,14 @@ from holdfast.jobs import Train
 from holdfast.journal import Journal
 from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_model
+from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.completions import CompletionLog
 from holdfast.training.grpo import grpo_trainer
 from holdfast.training.order import dataset, order
 from holdfast.training.progress import Keeper, Measure, schedule
 from holdfast.training.resume import last_complete, seconds_of, step_of
-from holdfast.training.rewards import REWARDS
+from holdfast.training.rewards import Rewards, token_counter
 
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     keeper.rewind(step)
     if found is not None:
         keeper.earlier = seconds_of(found)
+        if keeper.rewards is not None:
+            keeper.rewards.load(found)
         restore(model, found, job)
     trainer.train(resume_from_checkpoint=str(found) if found else None)
     shutil.rmtree(out / "trainer", ignore_errors=True)
@@ -55,8 +58,11 @@ def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer |
     trainer: SFTTrainer | GRPOTrainer
     data = dataset(rows, order(len(rows), whole.rows, job.seed))
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
-        keeper.log = CompletionLog(out / "completions.parquet", config.num_generations or 1)
-        rewards = {str(name): keeper.log.watched(name, REWARDS[name]) for name in job.stage.rewards}
+        group = config.num_generations or 1
+        keeper.log = log = CompletionLog(out / "completions.parquet", group)
+        keeper.alarms = Alarms(job.stage.rewards)
+        keeper.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
+        rewards = {name: log.watched(name, reward) for name, reward in keeper.rewards.functions().items()}
         trainer = grpo_trainer(model, processor, config, data, rewards)
     else:
         trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=processor)

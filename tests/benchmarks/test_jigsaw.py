@@ -172,3 +172,35 @@ def test_prompts_name_index_base_and_tags() -> None:
     assert "Pieces 0 to 3" in jigsaw.prompt(Jigsaw(index_base=0))
     assert "<think>" in jigsaw.prompt(Jigsaw())
     assert "<think>" not in jigsaw.prompt(Jigsaw(thinking=False))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("1 2 3 4 5 6", 1.0),
+        # Every column moved by one: in both rows one pair of two is torn, and all columns hold.
+        ("2 3 1 5 6 4", 5 / 7),
+        ("4 5 6 1 2 3", 4 / 7),
+        ("6 5 4 3 2 1", 0.0),
+        ("1 1 1 1 1 1", 0.0),
+        ("1 2 3", 0.0),
+        ("6 5 4 3 2 9999999999999999999999", 0.0),
+    ],
+)
+def test_adjacency_is_the_share_of_neighbours_that_stay_so(given, expected):
+    asked = jigsaw.prompt(Jigsaw(grid=(2, 3)))
+    assert jigsaw.adjacency(f"<answer> {given} </answer>", "1 2 3 4 5 6", asked) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("base", [0, 1])
+@given(st.permutations(range(6)), st.permutations(range(6)))
+def test_adjacency_does_not_depend_on_the_wording(base, order, guess):
+    """The same arrangement, told as pieces of positions and as positions of pieces."""
+    found = []
+    for wording in ("position-to-piece", "piece-to-position"):
+        target = Jigsaw(grid=(3, 2), wording=wording, index_base=base)
+        right, given = jigsaw.solution(order, target), jigsaw.solution(guess, target)
+        found.append(jigsaw.adjacency(f"<answer> {given} </answer>", right, jigsaw.prompt(target)))
+    assert found[0] == pytest.approx(found[1])
+    assert 0 <= found[0] <= 1
+    assert (found[0] == 1) == (order == guess)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from holdfast.comparison.records import finished_runs
 from holdfast.comparison.report import compare, headline, score_by_chance
 from holdfast.comparison.table import arms_table, duration, number
 from holdfast.config import Jigsaw
+from holdfast.journal import Journal
 
 SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 40}}
 
@@ -243,3 +245,22 @@ def test_numbers_and_durations_read_well():
 def test_comparison_needs_neither_torch_nor_a_plotting_library():
     code = "import sys, holdfast.comparison.report; print({'torch', 'matplotlib', 'mlflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_alarms_of_a_training_stand_in_the_report_escaped(tmp_path):
+    study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["color"])
+    job = finished_study(tmp_path, study, {"one": LEARNERS["self"]})
+    assert "Alarms during training" not in page_after(job, tmp_path)
+    (record,) = (run for run in job.runs if run.kind == "train")
+    Journal(Path(record.path)).alarm(20, "no-spread", f"90% of the groups {HOSTILE}")
+    page = page_after(job, tmp_path)
+    assert "step 20, no spread: 90% of the groups &lt;script&gt;" in page
+    assert HOSTILE not in page
+    assert summary_of(tmp_path)["alarms"] == [
+        {"arm": "one", "stage": 0, "step": 20, "name": "no-spread", "sentence": f"90% of the groups {HOSTILE}"}
+    ]
+
+
+def page_after(job, root):
+    compare(job, root)
+    return page_of(root)

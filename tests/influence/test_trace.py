@@ -202,6 +202,22 @@ def test_a_rollout_that_was_cut_off_is_measured_without_an_end(processor: Any, t
     assert ended.weight == -1
 
 
+def test_rollouts_are_rewarded_as_at_their_step_of_the_training(
+    train_job: Any, schooled: ModelRef, tiny_data: Any, tmp_path: Path
+) -> None:
+    from holdfast.models.load import load_model, load_processor
+
+    trainer = {"num_generations": 4, "max_completion_length": 16}
+    stage = {"method": "grpo", "rewards": {"score": {"warm_up": 10}}, "trainer": {**trainer, "scale_rewards": "none"}}
+    job = Trace(train=train_job(stage, start=schooled), kept=(), influence=SETTINGS)
+    speak, model = rollouts(job, load_processor(schooled)), load_model(schooled)
+    asked = read_questions(tiny_data.path / "target-train.parquet", 4)
+    cold, half, warm = ([weight for _, _, weight in speak(model, asked, 16, step)] for step in (0, 5, 20))
+    assert set(cold) == {0.0}
+    assert max(warm) > 0
+    assert half == pytest.approx([weight / 2 for weight in warm])
+
+
 def test_advantages_are_trls() -> None:
     rewards = np.array([[1.0, 3.0], [2.0, 2.0]])
     assert advantages(rewards, "group")[0] == pytest.approx(np.array([-1, 1]) / (2**0.5 + 1e-4))

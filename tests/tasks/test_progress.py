@@ -25,6 +25,12 @@ def test_without_a_terminal_an_evaluation_is_one_line(plain):
     assert len(lines) == 3
 
 
+def test_an_alarm_is_a_plain_line(plain):
+    with progress.running("grpo") as show:
+        show([{"step": 7, "metrics": {"alarm/length": 1.0}, "alarm": "length", "sentence": "it grew [bold]"}])
+    assert "grpo: alarm length at step 7: it grew [bold]\n" in plain.getvalue()
+
+
 def test_a_stage_that_ends_with_an_error_is_not_called_done(plain):
     with pytest.raises(RuntimeError), progress.running("grpo"):
         raise RuntimeError

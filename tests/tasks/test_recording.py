@@ -50,6 +50,16 @@ def test_lines_that_come_again_are_logged_once_by_another_recorder_too(root, stu
     assert [m.step for m in store.client.get_metric_history(run_id, "train/loss")] == [1, 2, 3]
 
 
+def test_an_alarm_is_a_tag_that_says_why_and_a_metric_at_its_step(root, study):
+    store = open_store(root)
+    line = {"step": 7, "metrics": {"alarm/length": 1.0}, "alarm": "length", "sentence": "it grew", "time": 5.0}
+    with study_run(root, study) as run_id:
+        Recorder(store, run_id, None).lines([line])
+        Recorder(store, run_id, None).lines([line])
+    assert store.client.get_run(run_id).data.tags["holdfast.alarm.length"] == "step 7: it grew"
+    assert [(m.step, m.value) for m in store.client.get_metric_history(run_id, "alarm/length")] == [(7, 1.0)]
+
+
 def test_more_metrics_than_mlflow_takes_at_once_are_all_logged(root, study):
     store = open_store(root)
     lines = [{"step": s, "metrics": {f"train/m{i}": 1.0 for i in range(15)}, "time": 1.0} for s in range(100)]

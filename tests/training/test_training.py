@@ -8,18 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from holdfast.artifacts import ModelRef
+from holdfast.artifacts import FileRef, ModelRef
+from holdfast.data.shards import read_questions
 from holdfast.jobs import Train
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor
+from holdfast.onpolicy import aggregated
 from holdfast.training.progress import Keeper
 from holdfast.training.train import build
 
+SCHOOL = {
+    "max_steps": 60,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "constant",
+}
 SFT = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": "1e-3"}
 GRPO = {
     "max_steps": 4,
@@ -37,6 +46,19 @@ def sft(**trainer: Any) -> dict[str, Any]:
 
 def grpo(**trainer: Any) -> dict[str, Any]:
     return {"method": "grpo", "trainer": {**GRPO, **trainer}}
+
+
+SHAPED = {
+    "score": 1.0,
+    "format": {"weight": 0.5, "warm_up": 4},
+    "adjacency": 0.0,
+    "near": {"kind": "length", "variant": "running-mean", "weight": 0.3},
+    "longer": {"kind": "length", "variant": "minmax", "unit": "words", "weight": 0.2, "gate": "correct", "warm_up": 3},
+}
+
+
+def shaped(**trainer: Any) -> dict[str, Any]:
+    return {**grpo(**trainer), "rewards": SHAPED}
 
 
 def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
@@ -103,6 +125,75 @@ def test_an_interrupted_training_ends_with_the_same_bits_as_an_uninterrupted_one
     assert json.loads((broken / "result.json").read_text())["notes"]["resumed_at"] > 0
     if stage["method"] == "grpo":
         assert pq.read_table(whole / "completions.parquet") == pq.read_table(broken / "completions.parquet")
+
+
+@pytest.fixture(scope="module")
+def reasoning(
+    train_job: Callable, tiny_data: Any, run_stage: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> ModelRef:
+    """The tiny model after it has learned to think nought to three words."""
+    place = tmp_path_factory.mktemp("reasoning")
+    questions = read_questions(tiny_data.path / "target-train.parquet")
+    said = [f"<think> {'piece ' * (i % 4)}</think> {question.reference}" for i, question in enumerate(questions)]
+    rows = [{"id": question.id, "completion": text} for question, text in zip(questions, said, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), place / "samples.parquet")
+    stage = {"method": "sft", "source": "self", "freeze": [], "trainer": SCHOOL}
+    samples = FileRef(path=place / "samples.parquet", digest="thoughts")
+    out = run_stage(train_job(stage).model_copy(update={"samples": samples}), place / "out")
+    return ModelRef(path=str(out / "checkpoints" / "step-000060"), digest="reasoning", step=60)
+
+
+def test_rewards_that_remember_and_warm_up_come_out_the_same_after_an_interruption(
+    reasoning: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job(shaped(max_steps=6, max_completion_length=24, learning_rate=1e-4), reasoning, every=2)
+    whole = run_stage(job, tmp_path / "whole")
+    means = [(whole / "checkpoints" / f"step-{step:06d}" / "rewards.json").read_text() for step in (2, 4, 6)]
+    assert len(set(means)) == 3
+    broken = interrupted(job, tmp_path / "broken", at=4)
+    run_stage(job, broken)
+    assert json.loads((broken / "result.json").read_text())["notes"]["resumed_at"] == 2
+    assert (broken / "checkpoints" / "step-000006" / "rewards.json").read_text() == means[-1]
+    assert all(torch.equal(value, weights(broken, 6)[name]) for name, value in weights(whole, 6).items())
+    assert recorded(whole) == recorded(broken)
+    logged = recorded(whole)[0]["metrics"].keys()
+    assert {f"train/rewards/{name}/mean" for name in SHAPED} <= logged
+    assert {"train/groups/all_right", "train/groups/all_wrong", "train/groups/length_only"} <= logged
+    assert "train/frac_reward_zero_std" in logged
+
+
+def test_an_alarm_that_went_off_before_an_interruption_does_not_go_off_again(
+    train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job(grpo(max_steps=12), every=6)
+    whole = run_stage(job, tmp_path / "whole")
+    broken = interrupted(job, tmp_path / "broken", at=12)
+    run_stage(job, broken)
+    alarms = [(line["step"], line["alarm"]) for line in recorded(whole) if "alarm" in line]
+    assert (5, "no-spread") in alarms
+    assert len(alarms) == len({name for _, name in alarms})
+    assert recorded(whole) == recorded(broken)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_what_influence_weighs_rollouts_by_is_trls_advantage(
+    aggregation: str, scale: str, reasoning: ModelRef, train_job: Callable, tmp_path: Path
+) -> None:
+    rewards = {name: 1.0 if name == "format" else term for name, term in SHAPED.items()}
+    rewards["longer"] = {**SHAPED["longer"], "warm_up": 0}
+    arguments = {"multi_objective_aggregation": aggregation, "scale_rewards": scale, "max_completion_length": 24}
+    stage = {**grpo(**arguments), "rewards": rewards}
+    trainer = trainer_of(train_job(stage, reasoning), tmp_path)
+    seen: list[Any] = []
+    calculate = trainer._calculate_rewards
+    trainer._calculate_rewards = lambda *given: seen.append(calculate(*given)) or seen[-1]
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions([trainer.train_dataset[i // 4] for i in range(8)])
+    parts = seen[0].reshape(2, 4, len(rewards)).double().numpy()
+    weighed = aggregated(parts, trainer.reward_weights.double().numpy(), stage["trainer"]).ravel()
+    assert abs(weighed).max() > 0.1
+    assert weighed == pytest.approx(batch["advantages"].double().numpy(), abs=1e-4)
 
 
 class Killed(Exception):
