@@ -93,9 +93,8 @@ def _words(name: str, value: float) -> str:
 def _picture(shape: dict[str, float], rng: np.random.Generator) -> Image.Image:
     side = SIZE[0] * FINER
     own = {name: value + SPREAD * (high - low) * rng.normal() for (name, value), (low, high) in _with_ranges(shape)}
-    sky = rng.integers((110, 150, 190), (190, 215, 250), 3)
-    noise = rng.normal(0, 6, (SIZE[1], SIZE[0], 3)).repeat(FINER, 0).repeat(FINER, 1)
-    image = Image.fromarray(np.clip(sky + noise, 0, 255).astype(np.uint8))
+    sky = tuple(int(part) for part in rng.integers((110, 150, 190), (190, 215, 250)))
+    image = Image.new("RGB", (side, side), sky)
     place = _Place(
         rng.uniform(0.42, 0.58, 2) * side, rng.uniform(0.62, 0.78) * side, math.radians(rng.uniform(-60, 60))
     )
@@ -103,7 +102,8 @@ def _picture(shape: dict[str, float], rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for outline, color in _outlines(own, body, wing):
         draw.polygon(place(outline), fill=color, outline=(30, 30, 30))
-    return image.reduce(FINER)
+    pixels = np.asarray(image.reduce(FINER)) + rng.normal(0, 6, (SIZE[1], SIZE[0], 3))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def _with_ranges(shape: dict[str, float]) -> list[tuple[tuple[str, float], tuple[float, float]]]:

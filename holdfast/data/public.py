@@ -15,6 +15,7 @@ from PIL import Image
 
 from holdfast.benchmarks.target import Annotation, Box
 from holdfast.config import Columns, Public
+from holdfast.data.hub import load_split
 from holdfast.data.images import UNREADABLE, rgb
 from holdfast.errors import UserError
 
@@ -39,6 +40,8 @@ KNOWN = {
 """FGVC-Aircraft's photographs end in 20 lines with the photographer's name. Boxes are in pixels in all of them: COCO's
 as corners, RefCOCO's as corner and size; RefCOCO's `answer` lists expressions for the one thing in the box."""
 
+TEXTS = ("label", "question", "answer", "caption")
+
 
 def columns_of(public: Public) -> Columns:
     """The mapping of a data set. UserError if nobody gave one."""
@@ -59,7 +62,10 @@ class Rows:
         self.columns = columns_of(public)
         named = self.columns.model_dump(include={"image", *TEXTS, "options", "boxes", "categories"})
         self.paths = {field: path.split(".") for field, path in named.items() if path is not None}
-        rows = _open(public, split)
+        try:
+            rows = load_split(public.name, public.revision, split)
+        except ValueError as error:
+            raise UserError(f"target.public: {error}; check its name, revision and columns.splits.") from error
         for field, (column, *_) in self.paths.items():
             if column not in rows.column_names:
                 raise UserError(
@@ -114,23 +120,6 @@ class Rows:
         width, height = size if self.columns.box_unit == "pixels" else (1, 1)
         inside = [min(1.0, max(0.0, side)) for side in (x1 / width, y1 / height, x2 / width, y2 / height)]
         return inside[0], inside[1], inside[2], inside[3]
-
-
-TEXTS = ("label", "question", "answer", "caption")
-
-
-def _open(public: Public, split: str):  # type: ignore[no-untyped-def]  # datasets.Dataset, not imported before it is needed
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(public.name, revision=public.revision, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(
-            f"target.public: cannot load split {split!r} of {public.name} ({reason}); "
-            f"check its name, revision and columns.splits."
-        ) from error
 
 
 def _class_names(features: Any, path: Sequence[str]) -> tuple[str, ...]:
