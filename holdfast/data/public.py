@@ -40,6 +40,8 @@ KNOWN = {
 """FGVC-Aircraft's photographs end in 20 lines with the photographer's name. Boxes are in pixels in all of them: COCO's
 as corners, RefCOCO's as corner and size; RefCOCO's `answer` lists expressions for the one thing in the box."""
 
+REVISIONS = {"HuggingFaceM4/FGVC-Aircraft": "e18a7c97147c90dc7f4a60d74a7f4258e9264e97"}
+"""Where a data set's main branch needs a loading script, which `datasets` no longer runs: the same as Parquet."""
 TEXTS = ("label", "question", "answer", "caption")
 
 
@@ -63,7 +65,7 @@ class Rows:
         named = self.columns.model_dump(include={"image", *TEXTS, "options", "boxes", "categories"})
         self.paths = {field: path.split(".") for field, path in named.items() if path is not None}
         try:
-            rows = load_split(public.name, public.revision, split)
+            rows = load_split(public.name, public.revision or REVISIONS.get(public.name), split)
         except ValueError as error:
             raise UserError(f"target.public: {error}; check its name, revision and columns.splits.") from error
         for field, (column, *_) in self.paths.items():
