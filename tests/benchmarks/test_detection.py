@@ -19,7 +19,11 @@ from holdfast.data.world import COLORS
 ALL = Detection(benchmark="detection")
 SIDES = st.integers(0, 16)
 BOX = st.tuples(SIDES, SIDES, SIDES, SIDES).map(lambda box: tuple(float(side) for side in box))
-REAL = BOX.filter(lambda box: box[0] < box[2] and box[1] < box[3])
+CORNER, LENGTH = st.integers(0, 12), st.integers(1, 4)
+REAL = st.tuples(CORNER, CORNER, LENGTH, LENGTH).map(
+    lambda box: (float(box[0]), float(box[1]), float(box[0] + box[2]), float(box[1] + box[3]))
+)
+"""Boxes that have an area."""
 
 
 def tagged(text: str) -> str:
@@ -72,6 +76,14 @@ def test_greedy_takes_the_largest_overlap_first_even_where_another_pairing_sums_
     p, q = (14.0, 0.0, 24.0, 1.0), (4.0, 0.0, 14.0, 1.0)
     assert matched([p, q], [u, v]) == [pytest.approx(6 / 14)]
     assert grade(tagged(written([p, q])), written([u, v])).score == pytest.approx(6 / 14 / 2)
+
+
+def test_a_tie_is_decided_by_coordinates_whatever_the_order() -> None:
+    """a meets u and v at 1/3 each, b meets u at 1/4 alone: were v taken first, b would be left with u."""
+    u, v = (0.0, 0.0, 8.0, 1.0), (8.0, 0.0, 16.0, 1.0)
+    a, b = (4.0, 0.0, 12.0, 1.0), (0.0, 0.0, 2.0, 1.0)
+    for one, other in itertools.product(((a, b), (b, a)), ((u, v), (v, u))):
+        assert matched(list(one), list(other)) == [pytest.approx(1 / 3)]
 
 
 def test_no_box_is_matched_twice() -> None:
