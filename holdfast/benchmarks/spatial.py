@@ -29,6 +29,8 @@ VIEWS = ("front", "right", "behind", "left")
 HEADINGS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """Up, right, down, left: clockwise as well."""
 COUNTS = ("0", "1", "2")
+LETTERS = "ABCDEFGHIJ"
+"""Of a public data set's options."""
 WORDS = (*SIDES, "front", "behind", *COUNTS)
 KINDS = {"relation": tuple(SIDES), "counting": COUNTS, "perspective": VIEWS}
 
@@ -65,12 +67,12 @@ def ask(target: Spatial, draw: Draw) -> Posed:
 
 def read(row: Annotation, _target: Spatial, draw: Draw) -> Posed | None:
     """The row's question with its options by letter, in random order."""
-    if not row.question or len(row.options) < 2 or row.answer not in row.options:
+    if not row.question or not 2 <= len(row.options) <= len(LETTERS) or row.answer not in row.options:
         return None
     order = generator("options", draw.seed, draw.split, draw.number).permutation(len(row.options))
     shown = [row.options[place] for place in order]
-    letter = "ABCDEFGHIJ"[shown.index(row.answer)]
-    options = " ".join(f"{name}. {option}" for name, option in zip("ABCDEFGHIJ", shown, strict=False))
+    letter = LETTERS[shown.index(row.answer)]
+    options = " ".join(f"{name}. {option}" for name, option in zip(LETTERS, shown, strict=False))
     reasoning = f"I compare where things are in the picture, which speaks for: {row.answer}."
     return Posed(row.images, f"{row.question} {options}", letter, reasoning, row.label, "choice")
 
