@@ -15,7 +15,8 @@ from flows.estimate import Estimates, Place
 from flows.jobs import sampled_source
 from flows.walk import Runs, begin, follow, in_order, traced
 from holdfast.artifacts import DataRef, FileRef
-from holdfast.config import SFT, Study
+from holdfast.benchmarks.target import described
+from holdfast.config import SFT, Jigsaw, Study, Target
 from holdfast.jobs import AnyJob, MakeData
 from tasks import data, slots
 from tasks.stages import Context, StageRun, file_of, find_stage
@@ -100,9 +101,8 @@ def at_once(study: Study) -> int:
 
 def told(study: Study, works: list[Work]) -> list[str]:
     """The plan in lines for a person."""
-    rows, columns = study.target.grid
     lines = [
-        f"{study.name}: {study.target.train:,} puzzles of {rows}×{columns}, prior benchmarks: {len(study.prior)}, "
+        f"{study.name}: {_asked(study.target)}, prior benchmarks: {len(study.prior)}, "
         f"arms: {len(study.arms)}, stages at a time: {at_once(study)}"
     ]
     lines += [f"  {_name(work.place):<24} {'found' if work.found else about(work.seconds)}" for work in works]
@@ -110,6 +110,12 @@ def told(study: Study, works: list[Work]) -> list[str]:
     if not new:
         return [*lines, "Everything is there; only the report may be written again."]
     return [*lines, f"To do: {new} of {len(works)} stages, {about(remaining(study, works))}."]
+
+
+def _asked(target: Target) -> str:
+    if isinstance(target, Jigsaw):
+        return f"{target.train:,} puzzles of {target.grid[0]}×{target.grid[1]}"
+    return f"{target.train:,} questions of {described(target)}"
 
 
 def about(seconds: float | None) -> str:

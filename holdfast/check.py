@@ -123,7 +123,7 @@ def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, 
         train = "target-train.parquet"
         answer = needed[train]
         if isinstance(stage, SFT) and stage.source.kind == "teacher":
-            answer = _longest_teaching(processor, shards[train])
+            answer = _longest_teaching(processor, shards[train], where)
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{train} in the style that {where} teaches")
         _check_stage_lengths(where, stage, found[train], answer)
     return {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
@@ -135,7 +135,13 @@ def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
             yield f"arms.{arm}.{number}", stage
 
 
-def _longest_teaching(processor: Any, questions: list[Question]) -> Longest:
+def _longest_teaching(processor: Any, questions: list[Question], where: str) -> Longest:
+    silent = next((question.id for question in questions if not question.teacher), None)
+    if silent is not None:
+        raise UserError(
+            f"{where}.source: question {silent} has no teacher's reasoning; fill in the column `reasoning` of "
+            f"target.path in every row, or use another source"
+        )
     return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
 
 

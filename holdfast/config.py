@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from holdfast.frozen import Config
+from holdfast.frozen import Config as Config
+from holdfast.targets import Banner as Banner
+from holdfast.targets import Classes as Classes
+from holdfast.targets import Columns as Columns
+from holdfast.targets import Counting as Counting
+from holdfast.targets import Detection as Detection
+from holdfast.targets import Jigsaw as Jigsaw
+from holdfast.targets import Public as Public
+from holdfast.targets import Spatial as Spatial
+from holdfast.targets import Target as Target
 from holdfast.terms import GradedTerm, RewardTerm, rewards_misfit, terms
 
 
@@ -46,34 +55,6 @@ class Hub(Config):
 
 
 Images = Annotated[World | Folder | Hub, Field(discriminator="source")]
-
-
-class Jigsaw(Config):
-    """The target skill: put the shuffled pieces of an image back in order."""
-
-    benchmark: Literal["jigsaw"] = "jigsaw"
-    grid: tuple[PositiveInt, PositiveInt] = (2, 2)
-    """Rows and columns."""
-    layout: Literal["composite", "pieces"] = "composite"
-    """One image of the shuffled pieces, or every piece as an image of its own."""
-    question: Literal["full", "pair"] = "full"
-    """The order of all pieces, or how the second of two pieces lies relative to the first."""
-    index_base: Literal[0, 1] = 1
-    """Number of the first position."""
-    thinking: bool = True
-    """Ask for reasoning in <think> tags before the answer."""
-    wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
-    """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
-    train: PositiveInt = 2000
-    """Puzzles to learn from; the three splits are cut from disjoint images."""
-    validation: PositiveInt = 64
-    test: PositiveInt = 200
-
-    @model_validator(mode="after")
-    def _more_than_one_piece(self) -> Self:
-        if self.grid[0] * self.grid[1] < 2:
-            raise ValueError("grid: a puzzle needs at least two pieces, for example [2, 2]")
-        return self
 
 
 PRIOR_NAMES = ("color", "shape", "count", "presence", "comparison", "pieces", "grounding", "digits")
@@ -278,8 +259,8 @@ class Study(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0
     images: Images = World()
-    """Where the target's images come from."""
-    target: Jigsaw = Jigsaw()
+    """What jigsaws are cut from; every other target has images of its own."""
+    target: Target = Jigsaw()
     prior: tuple[PriorBenchmark, ...] = Field(default=tuple(Prior(benchmark=n) for n in PRIOR_NAMES), min_length=1)
     model: Model = Model()
     arms: dict[
@@ -299,10 +280,11 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _rewards_fit_the_target(self) -> Self:
+        neighbours = isinstance(self.target, Jigsaw) and self.target.question == "full"
         for arm, stages in self.arms.items():
             for number, stage in enumerate(stages):
                 if isinstance(stage, GRPO) and (
-                    misfit := rewards_misfit(stage.rewards, self.target.thinking, self.target.question)
+                    misfit := rewards_misfit(stage.rewards, self.target.thinking, neighbours)
                 ):
                     raise ValueError(f"arms.{arm}.{number}.rewards.{misfit}")
         return self

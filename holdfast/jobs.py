@@ -19,12 +19,12 @@ from holdfast.config import (
     Evaluation,
     Images,
     Influence,
-    Jigsaw,
     PriorBenchmark,
     Recipe,
     Rollouts,
     SelfReasoning,
     Study,
+    Target,
 )
 
 
@@ -37,11 +37,11 @@ class Job(Config):
 
 
 class MakeData(Job):
-    """Cut puzzles and ask prior questions: target-{train,validation,test}.parquet and prior-NAME.parquet."""
+    """Ask the target's and the prior questions: target-{train,validation,test}.parquet and prior-NAME.parquet."""
 
     verb: Literal["data"] = "data"
     images: Images
-    target: Jigsaw
+    target: Target
     prior: tuple[PriorBenchmark, ...]
     inputs: str = ""
     """Digest of the user's files that are read (photographs, imported benchmarks)."""

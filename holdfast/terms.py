@@ -116,11 +116,11 @@ def _term(name: str, given: Any) -> Any:
 RewardTerm = Annotated[GradedTerm | LengthTerm | FunctionTerm, Field(discriminator="kind")]
 
 
-def rewards_misfit(rewards: Mapping[str, RewardTerm], thinking: bool, question: str) -> str:
+def rewards_misfit(rewards: Mapping[str, RewardTerm], thinking: bool, neighbours: bool) -> str:
     """Which term can measure nothing on this target, and the remedy; empty if all can."""
     for name, term in rewards.items():
         if term.kind == "length" and not thinking:
             return f"{name}: measures what stands in <think>, and target.thinking is false; set it or remove the term"
-        if term.kind == "adjacency" and question != "full":
-            return f"{name}: a pair has no neighbours to keep; set target.question to full or remove the term"
+        if term.kind == "adjacency" and not neighbours:
+            return f"{name}: only a jigsaw whose target.question is full has neighbours to keep; remove the term"
     return ""

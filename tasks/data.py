@@ -35,13 +35,14 @@ def data_job(study: Study) -> MakeData:
     """The job that makes a study's data; refuses images and benchmark files that cannot be used."""
     job = MakeData(seed=study.seed, images=study.images, target=study.target, prior=study.prior)
     check(job)
-    return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior)})
+    return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior, study.target)})
 
 
 def data_directory(study_name: str, job: MakeData, root: Path) -> Path:
     """Where the data of a job lies; named by its content, not by where the user's files are."""
     content = job.model_dump(mode="json", include={"seed", "target", "inputs"})
     content["images"] = job.images.model_dump(mode="json", exclude={"path"})
+    content["target"].pop("path", None)
     content["prior"] = [prior.model_dump(mode="json", exclude={"path"}) for prior in job.prior]
     return root / "data" / f"{study_name}-{content_key(content)[:8]}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -17,14 +18,20 @@ from rich.text import Text
 EVERY = 10.0
 """Seconds between plain lines of one stage."""
 MATTERING = {
-    "target/jigsaw/score": "score",
     "prior/mean/accuracy": "prior",
     "retention": "retention",
     "train/reward": "reward",
     "train/loss": "loss",
 }
 
+TARGET_SCORE = re.compile(r"target/[^/]+/score")
+
 console = Console(stderr=True, highlight=False)
+
+
+def short(metric: str) -> str:
+    """What a metric that matters is called here; empty for any other."""
+    return "score" if TARGET_SCORE.fullmatch(metric) else MATTERING.get(metric, "")
 
 
 class Row:
@@ -45,7 +52,7 @@ class Row:
                 self.done, self.total = line["done"], line["total"]
                 self.shown |= line["shown"]
             metrics = line.get("metrics", {})
-            self.shown |= {short: metrics[name] for name, short in MATTERING.items() if name in metrics}
+            self.shown |= {short(name): value for name, value in metrics.items() if short(name)}
         return any("prior/mean/accuracy" in line.get("metrics", {}) for line in lines)
 
     def left(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 from holdfast.artifacts import DataRef
 from holdfast.check import check, longest_prompt
 from holdfast.config import Study
-from holdfast.data.shards import read_questions
+from holdfast.data.shards import read_questions, write_questions
 from holdfast.errors import UserError
 from holdfast.jobs import Check
 from holdfast.models.encode import encode
@@ -72,3 +72,12 @@ def test_prompts_are_as_long_as_the_processor_makes_them(tiny_data: DataRef, pro
     questions = read_questions(tiny_data.path / "prior-color.parquet")
     lengths = [len(row["input_ids"]) for row in encode(processor, questions)]
     assert longest_prompt(processor, questions).tokens == max(lengths)
+
+
+def test_a_teacher_who_says_nothing_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:
+    for file in tiny_data.path.iterdir():
+        silent = [question._replace(teacher="") for question in read_questions(file)]
+        write_questions(tmp_path / file.name, silent)
+    with pytest.raises(UserError, match=r"arms\.a\.0\.source: question \S+ has no teacher's reasoning"):
+        checked(DataRef(path=tmp_path, digest="x"), {"source": "teacher"})
+    checked(DataRef(path=tmp_path, digest="x"), {"source": "answers"})

@@ -7,6 +7,13 @@ from typing import NamedTuple
 from PIL import Image
 
 
+def form(thinking: bool) -> str:
+    """How a target asks for its answer."""
+    if thinking:
+        return "Think in <think> </think>, then answer in <answer> </answer>."
+    return "Answer in <answer> </answer>."
+
+
 class Asked(NamedTuple):
     """`think` is how the bundled base is taught to reason before it answers."""
 

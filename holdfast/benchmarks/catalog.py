@@ -9,8 +9,12 @@ from itertools import count
 import numpy as np
 
 from holdfast.benchmarks import (
+    banner,
+    classes,
     color,
     comparison,
+    counting,
+    detection,
     digits,
     grounding,
     imported,
@@ -18,10 +22,13 @@ from holdfast.benchmarks import (
     pieces,
     presence,
     shape,
+    spatial,
 )
-from holdfast.benchmarks import count as counting
+from holdfast.benchmarks import count as count_
 from holdfast.benchmarks.answers import Grade
 from holdfast.benchmarks.asked import Asked
+from holdfast.benchmarks.target import Asking
+from holdfast.config import Banner, Jigsaw, Target
 from holdfast.data.shards import Question, png
 from holdfast.data.world import Scene, generator, world_scene
 
@@ -31,7 +38,7 @@ Grader = Callable[[str, str], Grade]
 PRIOR = {
     "color": color,
     "shape": shape,
-    "count": counting,
+    "count": count_,
     "presence": presence,
     "comparison": comparison,
     "pieces": pieces,
@@ -39,8 +46,20 @@ PRIOR = {
     "digits": digits,
 }
 
+TARGETS: dict[str, Asking] = {
+    "classes": classes,
+    "spatial": spatial,
+    "banner": banner,
+    "detection": detection,
+    "counting": counting,
+}
+"""The targets that draw their own images; jigsaws are cut from any."""
+
 GRADERS: dict[str, Grader] = {
     "jigsaw": jigsaw.grade,
+    "spatial": spatial.grade,
+    "detection": detection.grade,
+    "counting": counting.grade,
     **{name: module.grade for name, module in PRIOR.items()},
     **imported.GRADERS,
 }
@@ -92,3 +111,11 @@ def chance(benchmark: str) -> float | None:
     pairs = [(given, right) for i, given in enumerate(answers) for j, right in enumerate(answers) if i != j]
     tags = {given: f"<answer> {given} </answer>" for given in answers}
     return sum(GRADERS[benchmark](tags[given], right).correct for given, right in pairs) / len(pairs)
+
+
+def target_chance(target: Target) -> float | None:
+    """What guessing scores on the target; unknown for data that is not drawn here."""
+    if isinstance(target, Jigsaw):
+        return jigsaw.score_by_chance(target)
+    drawn = target.path is None if isinstance(target, Banner) else target.public is None
+    return TARGETS[target.benchmark].chance(target) if drawn else None

@@ -1,4 +1,4 @@
-"""Anyone's own prior benchmark: rows of image, question and answer in a JSONL or Parquet file, and their graders."""
+"""Anyone's own benchmark: rows of image, question and answer in a JSONL or Parquet file, and their graders."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from holdfast.errors import UserError
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 COLUMNS = ("image", "question", "answer")
+OPTIONAL = ("grader", "reasoning")
 
 
 def exact(completion: str, answer: str) -> Grade:
@@ -127,7 +128,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             if column not in names:
                 raise UserError(f"{path}: has no column {column!r}; add it, the file has {', '.join(names)}.")
         number = 0
-        for batch in file.iter_batches(64, columns=[name for name in (*COLUMNS, "grader") if name in names]):
+        for batch in file.iter_batches(64, columns=[name for name in (*COLUMNS, *OPTIONAL) if name in names]):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(number, f"{path}, row {number}", values)
@@ -141,15 +142,17 @@ def _question(row: Row, benchmark: Imported) -> Question:
     if grader not in GRADERS:
         raise UserError(f"{row.place}: grader {grader!r} is unknown; use one of {', '.join(GRADERS)}.")
     answer = _answer(row, grader)
+    reference = f"<answer> {answer} </answer>"
     return Question(
         id=f"{benchmark.name}-{row.number:06d}",
         image_id=f"{benchmark.name}/{row.number:06d}",
         images=(_image(row, benchmark.path.parent),),
         prompt=_text(row, "question"),
         answer=answer,
-        reference=f"<answer> {answer} </answer>",
+        reference=reference,
         grader=grader,
         benchmark=benchmark.name,
+        teacher=f"<think> {_text(row, 'reasoning')} </think> {reference}" if row.values.get("reasoning") else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""The target skill: an image is cut into m×n pieces, the pieces are shuffled, and the model says where each belongs.
+"""The default target: an image is cut into m×n pieces, the pieces are shuffled, and the model says where each belongs.
 
 Pieces are numbered row by row as they are shown, positions row by row as they were in the image. Every puzzle's
 shuffle is drawn uniformly from all orders but the solved one, from (seed, image identity, number of the puzzle on
@@ -15,6 +15,7 @@ import re
 from PIL import Image
 
 from holdfast.benchmarks.answers import UNPARSED, Grade, answer_text, one_of
+from holdfast.benchmarks.asked import form
 from holdfast.config import Jigsaw
 from holdfast.data.shards import Question, png
 from holdfast.errors import UserError
@@ -117,7 +118,7 @@ def prompt(target: Jigsaw) -> str:
         asked = "For each position, row by row, which piece belongs there?"
     else:
         asked = f"For each piece, to which position, {first} to {last} row by row, does it belong?"
-    return f"{subject} {asked} {_form(target)}"
+    return f"{subject} {asked} {form(target.thinking)}"
 
 
 def _pair_prompt(target: Jigsaw, pair: tuple[int, int]) -> str:
@@ -129,13 +130,7 @@ def _pair_prompt(target: Jigsaw, pair: tuple[int, int]) -> str:
     else:
         subject = f"These are two neighbouring pieces of a {rows}x{columns} image."
         asked = "In the original, is the second left, right, above or below of the first?"
-    return f"{subject} {asked} {_form(target)}"
-
-
-def _form(target: Jigsaw) -> str:
-    if target.thinking:
-        return "Think in <think> </think>, then answer in <answer> </answer>."
-    return "Answer in <answer> </answer>."
+    return f"{subject} {asked} {form(target.thinking)}"
 
 
 def _neighbours(order: list[int], columns: int, rng: random.Random) -> tuple[int, int]:
@@ -248,3 +243,10 @@ def chance(target: Jigsaw) -> float:
         return 1 / (math.factorial(rows * columns) - 1)
     across, down = rows * (columns - 1), columns * (rows - 1)
     return max(across, down) / (2 * (across + down))
+
+
+def score_by_chance(target: Jigsaw) -> float:
+    """Partial credit of a random order: each of the n pieces is right once in n; else accuracy of a guess."""
+    if target.question == "full":
+        return 1 / (target.grid[0] * target.grid[1])
+    return chance(target)

@@ -1,4 +1,4 @@
-"""What the report shows of single questions: puzzles with each model's answer, and knowledge that was lost.
+"""What the report shows of single questions: target questions with each model's answer, and knowledge that was lost.
 
 Examples are drawn by the study's seed, never picked.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from holdfast.comparison.ledger import Flip, flips
 from holdfast.comparison.pictures import Picture, assembled, picture, shown
 from holdfast.comparison.records import Finished, Graded
-from holdfast.config import Jigsaw
+from holdfast.config import Target
 from holdfast.data.conversations import pictures
 from holdfast.data.shards import Question, read_questions
 
@@ -42,7 +42,7 @@ class Lost(NamedTuple):
     pictures: list[Picture]
 
 
-def puzzles(finished: Finished, data: Path, target: Jigsaw, seed: int) -> list[Puzzle]:
+def puzzles(finished: Finished, data: Path, target: Target, seed: int) -> list[Puzzle]:
     """Randomly drawn test puzzles, answered by the base and by every arm's last checkpoint."""
     answers = {"base": finished.base_graded, **{arm.name: arm.final for arm in finished.arms}}
     by_model = {name: {row.id: row for row in graded if row.role == "target"} for name, graded in answers.items()}
@@ -51,7 +51,7 @@ def puzzles(finished: Finished, data: Path, target: Jigsaw, seed: int) -> list[P
     return [_puzzle(question, target, by_model) for question in drawn]
 
 
-def _puzzle(question: Question, target: Jigsaw, by_model: dict[str, dict[str, Graded]]) -> Puzzle:
+def _puzzle(question: Question, target: Target, by_model: dict[str, dict[str, Graded]]) -> Puzzle:
     attempts = []
     for model, graded in by_model.items():
         row = graded[question.id]

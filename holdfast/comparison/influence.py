@@ -17,7 +17,6 @@ from holdfast.comparison.records import ArmRun, Finished, read_metrics
 from holdfast.config import Study
 from holdfast.jobs import Result, RunRecord
 
-TARGET = "jigsaw"
 HALVES = ("a", "b")
 KINDS = ("first_order", "trapezoid")
 """Predictions of a change; `path.parquet` has a column for each."""
@@ -102,7 +101,7 @@ class Trace(NamedTuple):
 
     @property
     def prior(self) -> tuple[str, ...]:
-        return tuple(name for name in self.rows.benchmarks if name != TARGET)
+        return self.rows.benchmarks[1:]
 
     def at(self, step: int, measure: str) -> dict[str, float]:
         """A measure by benchmark; a benchmark for which it was not finite is missing."""
@@ -134,7 +133,7 @@ def _trace(arm: ArmRun, color: int, run: tuple[RunRecord, Result], study: Study)
         source=str(result.notes.get("source", "")),
         lora=study.arms[arm.name][record.stage].lora is not None,
         measures=measures,
-        rows=read_rows(path / "influence.parquet", measures),
+        rows=read_rows(path / "influence.parquet", measures, study.target.benchmark),
         texts=_texts(path / "sources.parquet"),
         travel=_travel(path / "path.parquet"),
         notes={name: value for name, value in result.notes.items() if name != "source"},
@@ -149,12 +148,12 @@ def _measures(path: Path) -> dict[int, dict[str, float]]:
     }
 
 
-def read_rows(path: Path, measures: Mapping[int, Mapping[str, float]]) -> Rows:
+def read_rows(path: Path, measures: Mapping[int, Mapping[str, float]], target: str) -> Rows:
     """Sum the blocks of every sample, in the file's order."""
     table = pq.read_table(path)
     names = [name.removeprefix("dot/") for name in table.column_names if name.startswith("dot/")]
     found = [name.removesuffix("/a") for name in names if name.endswith("/a")]
-    benchmarks = tuple(sorted(found, key=lambda name: (name != TARGET, name)))
+    benchmarks = tuple(sorted(found, key=lambda name: (name != target, name)))
     halves = [f"dot/{name}/{half}" for name in benchmarks for half in HALVES]
     summed = _over_blocks(table, ["norm2", *halves])
     columns = {name: summed[name].to_numpy() for name in ("step", "tokens", "weight", "norm2_sum")}

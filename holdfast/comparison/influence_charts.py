@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from holdfast.comparison import charts, planes
 from holdfast.comparison.charts import Frame, Level, Scale
-from holdfast.comparison.influence import TARGET, Trace
+from holdfast.comparison.influence import Trace
 from holdfast.comparison.influence_summary import of_source, prior_mean, significant
 from holdfast.comparison.planes import Spot, Walk
 
@@ -150,7 +150,7 @@ def _place(
 
 def scatters(traces: Sequence[Trace]) -> list[Markup]:
     """Measured over predicted change, one chart a trace, all on one scale; a mark a prior question and way."""
-    prior = [np.array([name != TARGET for name in trace.travel.benchmarks], dtype=bool) for trace in traces]
+    prior = [np.isin(trace.travel.benchmarks, trace.prior) for trace in traces]
     columns = [
         {"measured": trace.travel.measured[kept]} | {kind: v[kept] for kind, v in trace.travel.predicted.items()}
         for trace, kept in zip(traces, prior, strict=True)

@@ -1,4 +1,4 @@
-"""The samples that did most to prior knowledge, for better and for worse, with their puzzles."""
+"""The samples that did most to prior knowledge, for better and for worse, with their questions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from holdfast.comparison.examples import excerpt
-from holdfast.comparison.influence import TARGET, Trace
+from holdfast.comparison.influence import Trace
 from holdfast.comparison.pictures import Picture, shown
 from holdfast.comparison.pull import shares
-from holdfast.config import Jigsaw
+from holdfast.config import Target
 from holdfast.data.shards import Question
 
 SHOWN = 10
@@ -41,7 +41,7 @@ class Ranking(NamedTuple):
     helpful: list[Influential]
 
 
-def rankings(traces: Iterable[Trace], data: Path, target: Jigsaw) -> dict[str, Ranking]:
+def rankings(traces: Iterable[Trace], data: Path, target: Target) -> dict[str, Ranking]:
     """The strongest of every trace, by its label."""
     ranked = {trace.label: _ranked(trace) for trace in traces}
     asked = {item.prompt for ranking in ranked.values() for side in ranking for item in side}
@@ -56,9 +56,8 @@ def rankings(traces: Iterable[Trace], data: Path, target: Jigsaw) -> dict[str, R
 def _ranked(trace: Trace) -> Ranking:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
     rows = trace.rows
-    prior = [place for place, name in enumerate(rows.benchmarks) if name != TARGET]
     parts = shares(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
-    effects = parts * rows.pulls[:, prior].sum(axis=1)
+    effects = parts * rows.pulls[:, 1:].sum(axis=1)
     found: dict[tuple[str, str], list[int]] = {}
     for place, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
         found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(place)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from holdfast.benchmarks.jigsaw import cut, join
-from holdfast.config import Jigsaw
+from holdfast.config import Jigsaw, Target
 from holdfast.data.conversations import pictures
 from holdfast.data.shards import Question
 
@@ -43,17 +43,17 @@ def picture(image: Image.Image) -> Picture:
     return Picture(f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}", sharp)
 
 
-def shown(question: Question, target: Jigsaw) -> list[Picture]:
-    """The puzzle as the model saw it; the pieces of a full question side by side, with their numbers."""
-    if target.question == "pair":
+def shown(question: Question, target: Target) -> list[Picture]:
+    """The question as the model saw it; the pieces of a full question side by side, with their numbers."""
+    if not isinstance(target, Jigsaw) or target.question == "pair":
         return [picture(image) for image in pictures(question)]
     numbers = tuple(str(index + target.index_base) for index in range(target.grid[0] * target.grid[1]))
     return [_board(join(_pieces(question, target), target.grid), target, numbers)]
 
 
-def assembled(question: Question, target: Jigsaw, answer: str | None) -> Picture | None:
+def assembled(question: Question, target: Target, answer: str | None) -> Picture | None:
     """The picture that a full question's answer makes, its pieces marked; None if there is nothing to put together."""
-    if target.question == "pair" or answer is None:
+    if not isinstance(target, Jigsaw) or target.question == "pair" or answer is None:
         return None
     pieces = _pieces(question, target)
     given, right = (placed(text, question.answer, target) for text in (answer, question.answer))

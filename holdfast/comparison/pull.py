@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from holdfast.comparison.influence import TARGET, Rows
+from holdfast.comparison.influence import Rows
 from holdfast.comparison.statistics import Interval, interval, ratio, resampled_means
 
 RESAMPLES = 2000
@@ -192,7 +192,8 @@ def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _prior(benchmarks: Sequence[str]) -> list[int]:
-    return [place for place, name in enumerate(benchmarks) if name != TARGET]
+    """The target is the first."""
+    return list(range(1, len(benchmarks)))
 
 
 def _with_mean(benchmarks: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
@@ -215,12 +216,10 @@ def _interval(value: float, draws: np.ndarray) -> Interval | None:
 
 def _exchange(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) -> Found:
     """Forgetting per unit of skill, −prior / target; None where a resample's target pull is not positive."""
-    if TARGET not in benchmarks:
-        return {}
-    skill, drawn = (values[:, benchmarks.index(TARGET)] for values in (point, draws))
+    skill, drawn = point[:, 0], draws[:, 0]
     values, others = _with_mean(benchmarks, -point), _with_mean(benchmarks, -draws)
     found: Found = {}
-    for name in (name for name in values if name != TARGET):
+    for name in (name for name in values if name != benchmarks[0]):
         rates, value = ratio(others[name], drawn), ratio(values[name], skill)
         found[name] = None if rates is None or value is None else _interval(float(value[0]), rates)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,6 @@ import pyarrow.parquet as pq
 from holdfast.artifacts import content_key
 from holdfast.jobs import Result, RunRecord
 from holdfast.journal import METRICS, read_lines
-
-SCORE = "target/jigsaw/score"
-ACCURACY = "target/jigsaw/accuracy"
 
 
 class Point(NamedTuple):
@@ -26,7 +24,7 @@ class Point(NamedTuple):
 
     @property
     def score(self) -> float:
-        return self.metrics[SCORE]
+        return self.metrics[target_metric(self.metrics, "score")]
 
     @property
     def prior(self) -> dict[str, float]:
@@ -110,6 +108,16 @@ class Finished(NamedTuple):
     others: tuple[tuple[RunRecord, Result], ...]
     """Runs that train no arm: data, base model, base evaluation."""
 
+    @property
+    def target(self) -> str:
+        """The target's benchmark."""
+        return target_metric(self.base.metrics, "score").split("/")[1]
+
+
+def target_metric(metrics: Iterable[str], kind: str) -> str:
+    """The name of the target's `score`, `accuracy` or `unparsed`, whichever benchmark the target is."""
+    return next(name for name in metrics if name.startswith("target/") and name.endswith(f"/{kind}"))
+
 
 def prior_accuracies(metrics: dict[str, float]) -> dict[str, float]:
     """Accuracy by prior benchmark, without the mean that is logged beside them."""
@@ -157,11 +165,12 @@ def finished_runs(runs: tuple[RunRecord, ...], arms: tuple[str, ...]) -> Finishe
 
 def _arm(name: str, records: list[RunRecord], base: Point) -> ArmRun:
     points = [base]
+    score = target_metric(base.metrics, "score")
     stages: list[StageRun] = []
     for record in sorted(records, key=lambda record: record.stage):
         offset = sum(stage.steps for stage in stages)
         metrics = read_metrics(Path(record.path))
-        evaluated = [step for step, values in metrics.items() if SCORE in values and step > 0]
+        evaluated = [step for step, values in metrics.items() if score in values and step > 0]
         points += [Point(offset + step, metrics[step], record.stage, step) for step in evaluated]
         stages.append(StageRun(record, read_result(record), max(metrics)))
     final = read_graded(Path(stages[-1].record.path), points[-1].stage_step)

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from holdfast.benchmarks import catalog, jigsaw
+from holdfast.benchmarks import catalog
+from holdfast.benchmarks.target import described
 from holdfast.comparison import curves, examples, influence_charts, influential, planes
 from holdfast.comparison.charts import Level
 from holdfast.comparison.frontier import pareto
@@ -20,7 +21,7 @@ from holdfast.comparison.influence_summary import significant, summarise_influen
 from holdfast.comparison.records import ArmRun, Finished, comparison_digest, finished_runs
 from holdfast.comparison.summary import Chance, summarise, trajectory
 from holdfast.comparison.table import duration, number, unparsed
-from holdfast.config import GRPO, SFT, Jigsaw, Prior, Study
+from holdfast.config import GRPO, SFT, Prior, Study
 from holdfast.jobs import Compare
 
 
@@ -58,23 +59,17 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
 def chances(study: Study) -> Chance:
     """What guessing scores on the target and on each prior benchmark; None where nobody knows."""
     known = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in study.prior}
-    return {"target": score_by_chance(study.target), **known}
-
-
-def score_by_chance(target: Jigsaw) -> float:
-    """Partial credit of a random order: each of the n pieces is right once in n; else accuracy of a guess."""
-    if target.question == "full":
-        return 1 / (target.grid[0] * target.grid[1])
-    return jigsaw.chance(target)
+    return {"target": catalog.target_chance(study.target), **known}
 
 
 def headline(summary: dict[str, Any]) -> str:
     """The result in one sentence, without taking sides."""
-    arms, base = summary["arms"], summary["base"]["metrics"]["target/jigsaw/score"]
+    score = f"target/{summary['target']['benchmark']}/score"
+    arms, base = summary["arms"], summary["base"]["metrics"][score]
     common = summary["matched"]["all_arms"]
     if len(arms) == 1:
         name, metrics = next((name, arm["metrics"]) for name, arm in arms.items())
-        moved = f"{number(base)} to {number(metrics['target/jigsaw/score'])}"
+        moved = f"{number(base)} to {number(metrics[score])}"
         kept = number(metrics["retention"])
         return f"The arm {name} moves the target score from {moved} and retains {kept} of its prior accuracy."
     if common is None:
@@ -107,6 +102,7 @@ def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Se
         study=job.study,
         summary=summary,
         headline=headline(summary),
+        skill=described(job.study.target),
         arms=finished.arms,
         passes=sorted({name for arm in summary["arms"].values() for name in arm["metrics"] if "/pass_at_" in name}),
         swatch={name: curves.swatch(index) for index, name in enumerate(names)},

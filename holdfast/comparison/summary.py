@@ -22,7 +22,7 @@ def summarise(finished: Finished, chance: Chance, seed: int) -> dict[str, Any]:
     known = [guess for guess in guesses if guess is not None]
     content = {
         "target": {
-            "benchmark": "jigsaw",
+            "benchmark": finished.target,
             "chance": chance["target"],
             "questions": sum(row.role == "target" for row in finished.base_graded),
         },

@@ -33,6 +33,7 @@ def unparsed(metrics: dict[str, float]) -> float | None:
 def arms_table(summary: dict[str, Any]) -> Table:
     """One row an arm, the base model first; `summary` is the content of summary.json."""
     target = summary["target"]
+    score = f"target/{target['benchmark']}/score"
     table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
     table.add_column("arm")
     skill = f"skill\n[dim]chance {number(target['chance'])}[/dim]"
@@ -47,12 +48,12 @@ def arms_table(summary: dict[str, Any]) -> Table:
         "unparsed\n[dim]prior[/dim]",
     ):
         table.add_column(name, justify="right")
-    table.add_row("base", "", "", *_numbers(summary["base"]["metrics"]), style="dim")
+    table.add_row("base", "", "", *_numbers(summary["base"]["metrics"], score), style="dim")
     for name, arm in summary["arms"].items():
-        table.add_row(name, str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"]))
+        table.add_row(name, str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"], score))
     return table
 
 
-def _numbers(metrics: dict[str, float]) -> list[str]:
-    names = ("target/jigsaw/score", "prior/mean/accuracy", "retention", "forgetting/mean")
+def _numbers(metrics: dict[str, float], score: str) -> list[str]:
+    names = (score, "prior/mean/accuracy", "retention", "forgetting/mean")
     return [number(metrics[name]) for name in names] + [number(unparsed(metrics))]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.comparison.records import ACCURACY, SCORE, Finished, Graded
+from holdfast.comparison.records import Finished, Graded
 from holdfast.comparison.statistics import Interval, interval, ratio, resampled_means
 
 PRIOR_MEAN = "prior/mean/accuracy"
@@ -20,9 +20,11 @@ class Uncertainty:
         self.names = [arm.name for arm in finished.arms]
         self.prior = list(finished.base.prior)
         answers = [finished.base_graded, *(arm.final for arm in finished.arms)]
+        target = finished.target
+        self.score = f"target/{target}/score"
         values = {
-            SCORE: _matrix(answers, ("target", "jigsaw"), "score"),
-            ACCURACY: _matrix(answers, ("target", "jigsaw"), "correct"),
+            self.score: _matrix(answers, ("target", target), "score"),
+            f"target/{target}/accuracy": _matrix(answers, ("target", target), "correct"),
             **{accuracy(name): _matrix(answers, ("prior", name), "correct") for name in self.prior},
         }
         rng = np.random.default_rng(seed)
@@ -50,7 +52,7 @@ class Uncertainty:
         """Paired differences, first arm − second."""
         return [
             {"arms": [self.names[i], self.names[j]]}
-            | {name: self._difference(name, i + 1, j + 1) for name in (SCORE, PRIOR_MEAN)}
+            | {name: self._difference(name, i + 1, j + 1) for name in (self.score, PRIOR_MEAN)}
             for i, j in combinations(range(len(self.names)), 2)
         ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from holdfast.artifacts import content_key
 from holdfast.config import Hub
 from holdfast.data.images import UNREADABLE, deal, rgb, square
 from holdfast.errors import UserError
@@ -37,18 +38,37 @@ class HubSource:
             return None
 
 
-def _open(images: Hub):  # type: ignore[no-untyped-def]  # datasets.Dataset, not imported before it is needed
+def load_split(name: str, revision: str | None, split: str):  # type: ignore[no-untyped-def]  # datasets.Dataset
+    """The rows of a data set's split. ValueError, with the reason, where they cannot be loaded."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(images.name, revision=images.revision, split=images.split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(
-            f"images.name: cannot load split {images.split!r} of {images.name} ({reason}); "
-            f"check images.name, images.revision and images.split."
-        ) from error
+        return datasets.load_dataset(name, revision=revision, split=split, cache_dir=_cache(name))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(f"cannot load split {split!r} of {name} ({reason})") from error
+
+
+def _cache(name: str) -> str | None:
+    """A cache for this state of a local directory; `datasets` takes another one of the same name for the same data."""
+    import datasets
+
+    root = Path(name)
+    if not root.is_dir():
+        return None
+    files = [(str(path.resolve()), path.stat()) for path in sorted(root.rglob("*")) if path.is_file()]
+    state = content_key([(path, found.st_size, found.st_mtime_ns) for path, found in files])
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / state[:16])
+
+
+def _open(images: Hub):  # type: ignore[no-untyped-def]  # datasets.Dataset, not imported before it is needed
+    import datasets
+
+    try:
+        rows = load_split(images.name, images.revision, images.split)
+    except ValueError as error:
+        raise UserError(f"images.name: {error}; check images.name, images.revision and images.split.") from error
     if images.column not in rows.column_names:
         raise UserError(
             f"images.column: {images.name} has no column {images.column!r}; it has {', '.join(rows.column_names)}."

@@ -1,4 +1,4 @@
-"""The data stage: puzzles cut from a source's images and questions of every prior benchmark, as shards."""
+"""The data stage: the target's questions and those of every prior benchmark, as shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 from holdfast.artifacts import content_key, file_digest
 from holdfast.benchmarks import catalog, imported, jigsaw
-from holdfast.config import Images, Imported, Jigsaw, PriorBenchmark
+from holdfast.config import Images, Imported, Jigsaw, PriorBenchmark, Target, World
+from holdfast.data import pose
 from holdfast.data.images import Source, input_files, open_source
 from holdfast.data.shards import Question, write_questions
 from holdfast.errors import UserError
@@ -25,25 +26,52 @@ SPLITS = ("train", "validation", "test")
 def make_data(job: MakeData, out: Path) -> dict[str, Any]:
     """Write target-{train,validation,test}.parquet and prior-NAME.parquet into `out`; returns counts and skips."""
     check(job)
-    counts = {split: getattr(job.target, split) for split in SPLITS}
+    target = job.target
+    notes = _cut(target, job, out) if isinstance(target, Jigsaw) else _posed(target, job, out)
+    for prior in job.prior:
+        asked = questions(prior, job.seed)
+        notes["questions"][prior.name] = write_questions(out / f"prior-{prior.name}.parquet", asked)
+    return notes
+
+
+def _cut(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
+    """Puzzles of the source's images."""
+    counts = {split: getattr(target, split) for split in SPLITS}
     source = open_source(job.images, job.seed)
     splits = source.split(counts)
-    notes: dict[str, Any] = {"images": {split: len(splits[split]) for split in SPLITS}}
-    notes["questions"] = {
-        prior.name: write_questions(out / f"prior-{prior.name}.parquet", questions(prior, job.seed))
-        for prior in job.prior
-    }
+    written = {}
     for split in SPLITS:
-        cut = islice(puzzles(source, splits[split], job.target, job.seed), counts[split])
-        notes["questions"][f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
-    notes["skipped"] = sorted(source.skipped)
-    return notes
+        cut = islice(puzzles(source, splits[split], target, job.seed), counts[split])
+        written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
+    images = {split: len(splits[split]) for split in SPLITS}
+    return {"images": images, "questions": written, "skipped": sorted(source.skipped)}
+
+
+def _posed(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
+    """Questions of any other target. UserError if a split is left with none."""
+    poser = pose.Poser(target, job.seed)
+    written = {}
+    for split in pose.SPLITS:
+        count = write_questions(out / f"target-{split}.parquet", poser.questions(split))
+        if not count:
+            raise UserError(
+                f"target.{split}: the data holds no question for this split; ask for fewer elsewhere, or use more data."
+            )
+        written[f"target-{split}"] = count
+    return {"questions": written, "skipped": sorted(poser.skipped)}
 
 
 def check(job: MakeData) -> None:
     """Refuse what no data can be made for, before any is."""
-    jigsaw.check_fit(job.target.grid, job.images.size)
+    if isinstance(job.target, Jigsaw):
+        jigsaw.check_fit(job.target.grid, job.images.size)
+    else:
+        pose.check(job.target)
+        if job.images != World():
+            raise UserError(f"images: {job.target.benchmark} has images of its own; leave this field out.")
     names = [prior.name for prior in job.prior]
+    if job.target.benchmark in names:
+        raise UserError(f"prior: {job.target.benchmark!r} is the target's name; give the benchmark another name.")
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
@@ -96,9 +124,11 @@ def shard_names(job: MakeData) -> list[str]:
     return sorted([*(f"target-{split}.parquet" for split in SPLITS), *(f"prior-{p.name}.parquet" for p in job.prior)])
 
 
-def inputs_digest(images: Images, prior: Sequence[PriorBenchmark]) -> str:
+def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], target: Target | None = None) -> str:
     """Digest of the user's files that are read, by name and content; empty if there are none."""
     files = [("images", *file) for file in input_files(images)]
+    if target is not None:
+        files += [("target", *file) for file in pose.input_files(target)]
     for benchmark in prior:
         if isinstance(benchmark, Imported):
             files += [(benchmark.name, *file) for file in imported.input_files(benchmark)]

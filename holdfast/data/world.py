@@ -75,11 +75,14 @@ def _thing(rng: np.random.Generator, draw: ImageDraw.ImageDraw, place: int, cell
     x = column * cell + int(rng.integers(radius + 2, cell - radius - 1))
     y = row * cell + int(rng.integers(radius + 2, cell - radius - 1))
     box = (x - radius, y - radius, x + radius, y + radius)
-    _draw(draw, shape, box, COLORS[color])
+    draw_shape(draw, shape, box, COLORS[color])
     return Thing(place, color, shape, box)
 
 
-def _draw(draw: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int, int], color: tuple[int, int, int]) -> None:
+def draw_shape(
+    draw: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int, int], color: tuple[int, int, int]
+) -> None:
+    """Draw a filled shape with a dark outline that touches the sides of its box."""
     x1, y1, x2, y2 = box
     outline = (30, 30, 30)
     third = (x2 - x1) // 3

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from holdfast.artifacts import DataRef, content_key
 from holdfast.benchmarks import catalog, jigsaw
+from holdfast.benchmarks.target import Draw
 from holdfast.config import Study
 from holdfast.data.shards import Question, write_questions
 from holdfast.data.world import world_scene
@@ -48,14 +49,22 @@ LEARNERS = {
 def write_data(root: Path, study: Study, prior_questions: int = 30) -> dict[str, list[Question]]:
     """target-test.parquet and prior-NAME.parquet; returns their questions."""
     root.mkdir(parents=True)
-    size = study.images.size
-    scenes = [(f"world/test/{i:06d}", world_scene(study.seed, "jigsaw", i, size)) for i in range(study.target.test)]
-    shards = {"target-test": [jigsaw.puzzle(scene.image, name, study.target, study.seed) for name, scene in scenes]}
+    shards = {"target-test": target_questions(study, "test", "jigsaw", study.target.test)}
     for prior in study.prior:
         shards[f"prior-{prior.name}"] = list(catalog.prior_questions(prior.name, prior_questions, study.seed))
     for name, questions in shards.items():
         write_questions(root / f"{name}.parquet", questions)
     return shards
+
+
+def target_questions(study: Study, split: str, stream: str, count: int) -> list[Question]:
+    """Of a jigsaw, puzzles of scenes from a random stream; of any other target, what it draws for the split."""
+    if study.target.benchmark != "jigsaw":
+        module = catalog.TARGETS[study.target.benchmark]
+        asked = [module.ask(study.target, Draw(study.seed, split, i)) for i in range(count)]
+        return [posed.question(f"drawn/{split}/{i:06d}", study.target) for i, posed in enumerate(asked)]
+    scenes = [(f"world/{split}/{i:06d}", world_scene(study.seed, stream, i, study.images.size)) for i in range(count)]
+    return [jigsaw.puzzle(scene.image, name, study.target, study.seed) for name, scene in scenes]
 
 
 def graded_rows(shards: dict[str, list[Question]], model: Model, seed: int) -> list[dict]:
@@ -101,8 +110,9 @@ def metrics_of(rows: list[dict], base: list[dict], drift: float | None) -> dict[
         return float(np.mean([row["parsed"] is None for row in rows if row["benchmark"] == benchmark]))
 
     names = sorted({row["benchmark"] for row in rows if row["role"] == "prior"})
-    metrics = {f"target/jigsaw/{k}": mean("jigsaw", f) for k, f in (("score", "score"), ("accuracy", "correct"))}
-    metrics["target/jigsaw/unparsed"] = unread("jigsaw")
+    target = next(row["benchmark"] for row in rows if row["role"] == "target")
+    metrics = {f"target/{target}/{k}": mean(target, f) for k, f in (("score", "score"), ("accuracy", "correct"))}
+    metrics[f"target/{target}/unparsed"] = unread(target)
     for name in names:
         metrics[f"prior/{name}/accuracy"] = mean(name, "correct")
         metrics[f"prior/{name}/unparsed"] = unread(name)
@@ -185,9 +195,7 @@ PULLS = {"rft": 0.1, "self": 0.02, "rollouts": 0.05, "teacher": -0.5, "answers":
 def traced_study(root: Path, study: Study, learners: dict[str, Model], prompts: int = 8) -> Compare:
     """A finished study with an influence run for every stage, whose gradients are short made-up vectors."""
     job = finished_study(root, study, learners)
-    size = study.images.size
-    scenes = [(f"world/train/{i:06d}", world_scene(study.seed, "train", i, size)) for i in range(prompts)]
-    asked = [jigsaw.puzzle(scene.image, name, study.target, study.seed) for name, scene in scenes]
+    asked = target_questions(study, "train", "train", prompts)
     write_questions(root / "data" / "target-train.parquet", asked)
     runs = [
         write_influence(root / f"{run.arm}-{run.stage}-influence", run, study, asked)
@@ -205,7 +213,7 @@ def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Que
     rng = np.random.default_rng([study.seed, *trained.arm.encode()])
     total = int(config.trainer["max_steps"])
     steps = [round(total * share) for share in (0, 0.25, 0.5, 0.75, 1)]
-    names = ["jigsaw", *(prior.name for prior in study.prior)]
+    names = [study.target.benchmark, *(prior.name for prior in study.prior)]
     rows: list[dict] = []
     texts: list[dict] = []
     for step in steps:
@@ -228,7 +236,7 @@ def _look(
     values: dict[str, np.ndarray],
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Rows and texts of one checkpoint, in two blocks of twelve parameters; returns its measures.
+    """Rows and texts of one checkpoint, in two blocks of twelve parameters; returns its measures. The target is first.
 
     `at` is the source, the step, and how far the samples point along prior gradients.
     """
@@ -239,8 +247,9 @@ def _look(
     length = {"grpo": 21, "self": 21, "rollouts": 21, "teacher": 45, "answers": 9}[source]
     tokens = rng.integers(length - 1, length + 2, count).astype(float)
     weights = rng.normal(size=count) if source == "grpo" else np.ones(count)
-    prior = np.mean([value.mean(0) for name, value in values.items() if name != "jigsaw"], axis=0)
-    gradients = rng.normal(size=(count, 24)) + weights[:, None] * (lean * 8 * prior + values["jigsaw"].mean(0) * 6)
+    skill, *others = (value.mean(0) for value in values.values())
+    prior = np.mean(others, axis=0)
+    gradients = rng.normal(size=(count, 24)) + weights[:, None] * (lean * 8 * prior + skill * 6)
     gradients *= abs(lean) ** 0.5 + 0.2
     for place, prompt in enumerate(prompts):
         name = f"{prompt}/{place % rollouts}"
@@ -288,7 +297,7 @@ def _changes(names: list[str], way: list[dict]) -> dict[str, float]:
     for kind in ("measured", "first_order", "trapezoid"):
         for name in names:
             found[f"{name}/change_{kind}"] = sum(row[kind] for row in way if row["benchmark"] == name) / 6
-    prior = [row for row in way if row["benchmark"] != "jigsaw"]
+    prior = [row for row in way if row["benchmark"] != names[0]]
     measured = np.array([row["measured"] for row in prior])
     for kind in ("first_order", "trapezoid"):
         agreed = measures.agreement(np.array([row[kind] for row in prior]), measured)

@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 from synthetic_runs import BASE, HOSTILE, LEARNERS, Model, finish, finished_study, five_arms
 
+from holdfast.benchmarks import jigsaw
 from holdfast.comparison.records import finished_runs
-from holdfast.comparison.report import compare, headline, score_by_chance
+from holdfast.comparison.report import compare, headline
 from holdfast.comparison.table import arms_table, duration, number
 from holdfast.config import Jigsaw
 from holdfast.journal import Journal
@@ -233,8 +234,8 @@ def test_the_terminal_table_has_a_row_for_the_base_and_every_arm(bundled):
 
 
 def test_guessing_a_puzzle_places_one_piece_in_n():
-    assert score_by_chance(Jigsaw(grid=(3, 3))) == pytest.approx(1 / 9)
-    assert score_by_chance(Jigsaw(grid=(2, 2), question="pair")) == pytest.approx(1 / 4)
+    assert jigsaw.score_by_chance(Jigsaw(grid=(3, 3))) == pytest.approx(1 / 9)
+    assert jigsaw.score_by_chance(Jigsaw(grid=(2, 2), question="pair")) == pytest.approx(1 / 4)
 
 
 def test_numbers_and_durations_read_well():

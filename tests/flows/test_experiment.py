@@ -115,3 +115,26 @@ def test_reinforcement_comes_first_and_what_it_is_sampled_for_last():
         update={"arms": {"a": study.arms["self"], "b": (rollouts,), "late": (GRPO(method="grpo"),)}}
     )
     assert in_order(study) == ["late", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["target.gird=[3,3]"], "target.gird: unknown field (did you mean 'grid'?)"),
+        (["target.benchmark=clases"], "target: unknown benchmark 'clases' (did you mean 'classes'?)"),
+        (["target.benchmark=classes", "target.diffculty=1"], "unknown field (did you mean 'difficulty'?)"),
+        (["target.benchmark=classes", "target.difficulty=2"], "target.difficulty: "),
+        (["target.benchmark=spatial", "target.public.revison=x"], "target.public.name: this field is required"),
+        (["target.benchmark=spatial", "target.public=owner/data"], "target.public: the columns of owner/data"),
+        (["target.benchmark=banner", "target.path=nowhere.jsonl"], "target.path: nowhere.jsonl is no JSONL"),
+        (["target.benchmark=classes", "images={source: world, size: 96}"], "images: classes has images of its own"),
+    ],
+)
+def test_what_is_wrong_with_a_target_is_told_by_field(overrides: list[str], words: str):
+    assert words in refusal(*overrides)
+
+
+@pytest.mark.parametrize("benchmark", ["classes", "spatial", "banner", "detection", "counting"])
+def test_any_study_can_be_given_another_target(benchmark: str):
+    target = load_study(BUNDLED, [f"target.benchmark={benchmark}", "target.train=400"]).target
+    assert (target.benchmark, target.train) == (benchmark, 400)

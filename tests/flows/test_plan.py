@@ -61,3 +61,11 @@ def test_found_stages_take_no_time():
 )
 def test_estimates_are_told_no_more_precisely_than_they_are_known(seconds: float, text: str):
     assert about(seconds) == text
+
+
+def test_a_plan_tells_what_is_learned():
+    assert told(BUNDLED, works(True, 1.0))[0].startswith("bundled: 2,000 puzzles of 2×2, prior benchmarks: 8")
+    classes = load_study(Path("experiments/bundled.yaml"), ["target.benchmark=classes", "target.per_class=4"])
+    assert told(classes, works(True, 1.0))[0].startswith(
+        "bundled: 2,000 questions of classes from drawn images, 4 of each class, prior"
+    )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from holdfast.config import SFT, Answers, Imported, Jigsaw, Prior, Study
+from holdfast.config import SFT, Answers, Banner, Imported, Jigsaw, Prior, Study
 from holdfast.data.make import make_data
 from holdfast.errors import UserError
 from holdfast.jobs import MakeData
@@ -280,6 +280,18 @@ def test_moved_input_files_name_the_same_data_and_changed_ones_other_data(tmp_pa
         return data.data_directory("x", data.data_job(STUDY.model_copy(update={"prior": (own,)})), tmp_path).name
 
     assert place("here", "yes") == place("there", "yes") != place("elsewhere", "no")
+
+
+def test_a_target_of_the_users_files_is_named_by_their_content(tmp_path: Path) -> None:
+    names = []
+    for place, color in (("here", "red"), ("there", "red"), ("elsewhere", "blue")):
+        (tmp_path / place).mkdir()
+        Image.new("RGB", (8, 8), color).save(tmp_path / place / "a.png")
+        path = tmp_path / place / "own.jsonl"
+        path.write_text('{"image": "a.png", "question": "Which brand?", "answer": "x"}')
+        study = STUDY.model_copy(update={"target": Banner(benchmark="banner", path=path)})
+        names.append(data.data_directory("own", data.data_job(study), tmp_path).name)
+    assert names[0] == names[1] != names[2]
 
 
 def test_nothing_is_printed_when_all_goes_well(root: Path, capfd: pytest.CaptureFixture) -> None:

@@ -59,3 +59,10 @@ def test_a_terminal_shows_a_row_for_every_running_stage(plain):
         show([{"done": 1, "total": 2, "shown": {}}])
         assert progress._table().row_count == 2
     assert progress._table().row_count == 0
+
+
+def test_the_score_of_any_target_is_shown(plain):
+    with progress.shown(), progress.running("sft") as show:
+        show([{"done": 1, "total": 2, "shown": {}}])
+        show([{"step": 1, "metrics": {"target/banner/score": 0.25, "prior/mean/accuracy": 0.9}}])
+    assert plain.getvalue().splitlines()[1].endswith("score 0.25  prior 0.9")

@@ -1,0 +1,168 @@
+"""Questions of a target that is no jigsaw: drawn, read from a public data set, or from a file of one's own.
+
+No image is in two splits. Where one split of a data set is dealt out, or two of them hold the same image, the test
+questions come first, then the validation's, and training does without their images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from holdfast.benchmarks import catalog, imported
+from holdfast.benchmarks.asked import form
+from holdfast.benchmarks.target import Draw, Posed, Reading
+from holdfast.config import Banner, Classes, Counting, Detection, Imported, Spatial, Target
+from holdfast.data.images import deal
+from holdfast.data.public import Rows, columns_of
+from holdfast.data.shards import Question
+from holdfast.data.world import generator
+from holdfast.errors import UserError
+
+SPLITS = ("test", "validation", "train")
+"""In the order in which they choose their images."""
+Readable = Classes | Spatial | Detection | Counting
+
+
+def check(target: Target) -> None:
+    """Refuse what can be seen without reading data."""
+    path = target.path if isinstance(target, Banner) else None
+    if path is not None and (path.suffix not in {".jsonl", ".parquet"} or not path.is_file()):
+        raise UserError(f"target.path: {path} is no JSONL or Parquet file; correct the path.")
+    if isinstance(target, Readable) and target.public is not None:
+        columns = columns_of(target.public)
+        for field in cast(Reading, catalog.TARGETS[target.benchmark]).COLUMNS:
+            if getattr(columns, field) is None:
+                raise UserError(
+                    f"target.public.columns: {target.benchmark} needs `{field}`, which {target.public.name} lacks; "
+                    f"name its column."
+                )
+
+
+def input_files(target: Target) -> list[tuple[str, Path]]:
+    """The user's files that a target reads, by name."""
+    if isinstance(target, Banner) and target.path is not None:
+        return imported.input_files(_as_imported(target))
+    public = target.public if isinstance(target, Readable) else None
+    if public is None or not Path(public.name).is_dir():
+        return []
+    root = Path(public.name)
+    return [(path.relative_to(root).as_posix(), path) for path in sorted(root.rglob("*")) if path.is_file()]
+
+
+class Poser:
+    """Asks a target's questions, split by split in the order of SPLITS."""
+
+    def __init__(self, target: Target, seed: int) -> None:
+        self.target: Any = target
+        self.seed = seed
+        self.owner: dict[str, str] = {}
+        """Which split an image went to, by the digest of its pixels' file."""
+        self.skipped: list[str] = []
+        self._rows: dict[str, Rows] = {}
+
+    def questions(self, split: str) -> Iterator[Question]:
+        """At most as many as the target wants."""
+        wanted = getattr(self.target, split)
+        if isinstance(self.target, Banner) and self.target.path is not None:
+            found = self._own(self.target, split)
+        elif isinstance(self.target, Readable) and self.target.public is not None:
+            found = self._read(split, wanted)
+        else:
+            found = self._drawn(split, wanted)
+        limit = self.target.per_class if split == "train" else None
+        yield from _few(found, wanted, limit)
+
+    def _drawn(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
+        module = catalog.TARGETS[self.target.benchmark]
+        for index in range(wanted):
+            posed = module.ask(self.target, Draw(self.seed, split, index))
+            yield posed.group, posed.question(f"{self.target.benchmark}/{split}/{index:06d}", self.target)
+
+    def _read(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
+        """Rows of the split in random order; those that another split began with are left to it."""
+        names = dict(zip(("train", "validation", "test"), columns_of(self.target.public).splits, strict=True))
+        rows = self._opened(names[split])
+        sharing = {other: getattr(self.target, other) for other in SPLITS if names[other] == names[split]}
+        for index in _dealt(len(rows), sharing, self.seed)[split]:
+            posed = self._posed(rows, index)
+            if posed is not None:
+                question = posed.question(f"{rows.split}/{index:08d}", self.target)
+                if self._claim(question.images, split):
+                    yield posed.group, question
+
+    def _opened(self, name: str) -> Rows:
+        if name not in self._rows:
+            self._rows[name] = Rows(self.target.public, name)
+        return self._rows[name]
+
+    def _posed(self, rows: Rows, index: int) -> Posed | None:
+        row = rows.row(index, generator("row", self.seed, rows.split, index))
+        if row is None:
+            self.skipped.append(f"{rows.split}/{index:08d}")
+            return None
+        module = cast(Reading, catalog.TARGETS[self.target.benchmark])
+        return module.read(row, self.target, Draw(self.seed, rows.split, index))
+
+    def _own(self, target: Banner, split: str) -> Iterator[tuple[str, Question]]:
+        """Questions about the images that the split was dealt; several rows may ask about one image."""
+        splits = self._dealt_images(target)
+        for question in _imported(target):
+            if splits.get(_digest(question.images)) == split:
+                yield question.answer, question._replace(prompt=f"{question.prompt} {form(target.thinking)}")
+
+    def _dealt_images(self, target: Banner) -> dict[str, str]:
+        if not self.owner:
+            images = list(dict.fromkeys(_digest(question.images) for question in _imported(target)))
+            counts = {name: getattr(target, name) for name in SPLITS}
+            for name, numbers in deal(len(images), counts, self.seed).items():
+                self.owner |= {images[number]: name for number in numbers}
+        return self.owner
+
+    def _claim(self, images: Iterable[bytes], split: str) -> bool:
+        """Whether the split may show these images; they are its own from now on."""
+        digests = [_digest([image]) for image in images]
+        if any(self.owner.get(digest, split) != split for digest in digests):
+            return False
+        self.owner |= dict.fromkeys(digests, split)
+        return True
+
+
+def _few(found: Iterator[tuple[str, Question]], wanted: int, per_class: int | None) -> Iterator[Question]:
+    """The first `wanted` questions; of these, so many of each class."""
+    seen: Counter[str] = Counter()
+    for _, (group, question) in zip(range(wanted), found, strict=False):
+        seen[group] += 1
+        if per_class is None or seen[group] <= per_class:
+            yield question
+
+
+def _dealt(rows: int, counts: dict[str, int], seed: int) -> dict[str, list[int]]:
+    """Row numbers by split: in proportion to what they want, and what is left over to the last in SPLITS."""
+    order = generator("splits", seed).permutation(rows).tolist()
+    last = [name for name in SPLITS if name in counts][-1]
+    total, start, dealt = sum(counts.values()), 0, {}
+    for name in (name for name in SPLITS if name in counts and name != last):
+        share = max(1, min(2 * counts[name], rows * counts[name] // total))
+        dealt[name] = order[start : start + share]
+        start += share
+    return dealt | {last: order[start:]}
+
+
+def _imported(target: Banner) -> Iterator[Question]:
+    return imported.read_imported(_as_imported(target))
+
+
+def _as_imported(target: Banner) -> Imported:
+    assert target.path is not None
+    return Imported(name="banner", path=target.path, grader=target.grader)
+
+
+def _digest(images: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(image)
+    return digest.hexdigest()

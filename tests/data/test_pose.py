@@ -1,0 +1,200 @@
+"""Data of every target: complete, the same bytes every time, no image in two splits, few shots nested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import numpy as np
+import public_sets
+import pytest
+from PIL import Image
+
+from holdfast.benchmarks.catalog import TARGETS, grade
+from holdfast.config import (
+    Banner,
+    Classes,
+    Columns,
+    Counting,
+    Detection,
+    Folder,
+    Imported,
+    Prior,
+    Public,
+    Spatial,
+    Target,
+)
+from holdfast.data.make import SPLITS, inputs_digest, make_data, shard_names
+from holdfast.data.public import KNOWN
+from holdfast.data.shards import Question, read_questions
+from holdfast.errors import UserError
+from holdfast.jobs import MakeData
+
+COUNTS = {"train": 20, "validation": 4, "test": 6}
+PRIOR = (Prior(benchmark="color", questions=2),)
+KINDS = {"classes": Classes, "spatial": Spatial, "banner": Banner, "detection": Detection, "counting": Counting}
+SERVED = {"aircraft": "classes", "sat": "spatial", "coco": "detection", "refcoco": "detection"}
+
+
+def made(target: Target, out: Path, **fields: object) -> dict[str, list[Question]]:
+    out.mkdir()
+    job = MakeData(images={"source": "world"}, target=target, prior=PRIOR, **fields)
+    make_data(job, out)
+    assert sorted(path.name for path in out.iterdir()) == shard_names(job)
+    return {split: read_questions(out / f"target-{split}.parquet") for split in SPLITS}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def target_of(kind: str, **fields: object) -> Target:
+    return KINDS[kind](benchmark=kind, **{**COUNTS, **fields})
+
+
+def public_target(name: str, folder: Path, **fields: object) -> Target:
+    copy = getattr(public_sets, name)(folder / name) if not (folder / name).exists() else folder / name
+    public = Public(name=str(copy), columns=KNOWN[public_sets.NAMES[name]])
+    return target_of(SERVED[name], public=public, **fields)
+
+
+def check_apart(splits: dict[str, list[Question]]) -> None:
+    """No image in two splits, no question twice, all references right."""
+    shown = [{image for question in questions for image in question.images} for questions in splits.values()]
+    assert sum(map(len, shown)) == len(set.union(*shown))
+    ids = [question.id for questions in splits.values() for question in questions]
+    assert len(ids) == len(set(ids))
+    for question in (question for questions in splits.values() for question in questions):
+        for completion in (question.reference, question.teacher):
+            assert grade(question.grader, completion, question.answer).score == 1.0
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_drawn_target_fills_its_splits_and_comes_out_the_same(kind: str, tmp_path: Path) -> None:
+    splits = made(target_of(kind), tmp_path / "a")
+    assert {split: len(questions) for split, questions in splits.items()} == COUNTS
+    check_apart(splits)
+    made(target_of(kind), tmp_path / "b")
+    made(target_of(kind), tmp_path / "c", seed=1)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert digests(tmp_path / "a") != digests(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_public_target_fills_its_splits_and_comes_out_the_same(name: str, tmp_path: Path) -> None:
+    target = public_target(name, tmp_path, train=6, validation=4, test=6)
+    splits = made(target, tmp_path / "a")
+    assert {split: len(questions) for split, questions in splits.items()} == {"train": 6, "validation": 4, "test": 6}
+    check_apart(splits)
+    made(target, tmp_path / "b")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_images_that_test_questions_show_are_not_learned_from(tmp_path: Path) -> None:
+    """RefCOCO's training and validation questions are dealt out of one split with four rows an image."""
+    target = public_target("refcoco", tmp_path, train=400, validation=3, test=3)
+    splits = made(target, tmp_path / "a")
+    check_apart(splits)
+    assert 0 < len(splits["train"]) <= 36
+    shown = {question.images for question in splits["validation"]}
+    assert len(splits["train"]) + 4 * len(shown) == 40
+
+
+def test_captions_that_state_a_count_are_asked_about(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    captions = ["Two dogs", "A dog", "Five men on 3 horses", "Seven boats at sea"]
+    rows = [{"image": public_sets.photograph(i), "caption": captions[i % 4]} for i in range(48)]
+    public_sets.write(tmp_path / "own", features, {"train": rows})
+    columns = Columns(caption="caption", splits=("train", "train", "train"))
+    public = Public(name=str(tmp_path / "own"), columns=columns)
+    splits = made(target_of("counting", public=public, train=8, validation=2, test=2), tmp_path / "a")
+    check_apart(splits)
+    asked = Counter(question.answer for questions in splits.values() for question in questions)
+    assert set(asked) == {"2", "7"}
+    assert sum(asked.values()) == 12
+
+
+@pytest.mark.parametrize("kind", ["classes", "counting"])
+def test_few_shots_are_part_of_more_shots(kind: str, tmp_path: Path) -> None:
+    wanted = {"train": 200, "validation": 2, "test": 8}
+    found = {
+        shots: made(target_of(kind, per_class=shots, **wanted), tmp_path / str(shots)) for shots in (1, 4, 16, None)
+    }
+    for shots in (1, 4, 16):
+        counts = Counter(question.answer for question in found[shots]["train"])
+        assert set(counts.values()) == {shots}
+    ids = {shots: {question.id for question in splits["train"]} for shots, splits in found.items()}
+    assert ids[1] < ids[4] < ids[16] < ids[None]
+    assert len({len(splits["test"]) for splits in found.values()}) == 1
+
+
+def test_few_shots_of_a_public_data_set_are_balanced(tmp_path: Path) -> None:
+    splits = made(public_target("aircraft", tmp_path, train=24, per_class=2), tmp_path / "a")
+    assert Counter(question.answer for question in splits["train"]) == dict.fromkeys(public_sets.VARIANTS, 2)
+
+
+def own_banners(folder: Path, images: int = 12, **extra: object) -> Path:
+    folder.mkdir()
+    lines = []
+    for index in range(images):
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+        lines += [
+            {"image": f"{index}.png", "question": "Which brand?", "answer": f"Brand {index}", **extra},
+            {"image": f"{index}.png", "question": "What price?", "answer": index + 0.99, "grader": "number", **extra},
+        ]
+    (folder / "banners.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder / "banners.jsonl"
+
+
+def test_own_banners_are_split_by_image_and_keep_their_graders(tmp_path: Path) -> None:
+    path = own_banners(tmp_path / "own", reasoning="The logo says it.")
+    splits = made(target_of("banner", path=path, train=12, validation=4, test=4), tmp_path / "a")
+    check_apart(splits)
+    for questions in splits.values():
+        assert {question.grader for question in questions} <= {"exact", "number"}
+        assert all(question.prompt.endswith("then answer in <answer> </answer>.") for question in questions)
+        assert all(question.teacher.startswith("<think> The logo says it. </think>") for question in questions)
+    assert {question.benchmark for questions in splits.values() for question in questions} == {"banner"}
+
+
+def test_the_digest_of_inputs_follows_a_targets_files(tmp_path: Path) -> None:
+    path = own_banners(tmp_path / "own")
+    target = target_of("banner", path=path)
+    first = inputs_digest(MakeData(images={"source": "world"}, target=target, prior=()).images, (), target)
+    Image.new("RGB", (96, 32), "red").save(tmp_path / "own" / "0.png")
+    images = MakeData(images={"source": "world"}, target=target, prior=()).images
+    assert first
+    assert inputs_digest(images, (), target) != first
+    assert inputs_digest(images, (), target_of("classes")) == ""
+
+
+def refused(target: Target, match: str, out: Path, **fields: object) -> None:
+    job = {"images": {"source": "world"}, "prior": PRIOR, **fields}
+    with pytest.raises(UserError, match=match):
+        make_data(MakeData(target=target, **job), out)
+    assert not list(out.glob("*.parquet"))
+
+
+def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path: Path) -> None:
+    nowhere = target_of("banner", path=tmp_path / "nowhere.jsonl")
+    refused(nowhere, r"target\.path: .*nowhere\.jsonl is no JSONL or Parquet file", tmp_path)
+    unknown = target_of("detection", public=Public(name="owner/data"))
+    refused(unknown, r"target\.public: the columns of owner/data are not known", tmp_path)
+    wrong = target_of("spatial", public=Public(name="detection-datasets/coco"))
+    refused(wrong, r"spatial needs `question`, which detection-datasets/coco lacks", tmp_path)
+    refused(target_of("classes"), r"images: classes has images of its own", tmp_path, images=Folder(source="folder"))
+    own = Imported(name="classes", path=tmp_path / "own.jsonl")
+    refused(target_of("classes"), r"prior: 'classes' is the target's name", tmp_path, prior=(own,))
+
+
+def test_a_split_without_questions_is_refused(tmp_path: Path) -> None:
+    target = public_target("refcoco", tmp_path, find="all")
+    columns = Columns(boxes="bbox", splits=("val", "val", "val"))
+    assert isinstance(target, Detection)
+    empty = target.model_copy(update={"public": Public(name=str(tmp_path / "refcoco"), columns=columns)})
+    with pytest.raises(UserError, match=r"target\.test: the data holds no question"):
+        make_data(MakeData(images={"source": "world"}, target=empty, prior=PRIOR), tmp_path)
