@@ -24,6 +24,9 @@ RIGHT = {
     "pieces": ("sky",),
     "grounding": ("2 3 9 12",),
     "digits": ("7",),
+    "spatial": ("left", "2"),
+    "detection": ("2 3 9 12", "2 3 9 12, 1 1 4 4"),
+    "counting": ("3",),
     "exact": ("a red kite",),
     "number": ("1200.5",),
     "choice": ("B",),
@@ -45,7 +48,8 @@ def test_ten_thousand_hostile_completions_neither_crash_a_grader_nor_are_paid_wi
         read = answer_text(text)
         if read is None:
             assert given == (None, False, 0.0)
-        if read is None or answer.split()[0].casefold() not in read.casefold():
+        words = ("three",) if name == "counting" else ()
+        if read is None or not any(word.casefold() in read.casefold() for word in (answer.split()[0], *words)):
             assert not given.correct, text
         assert grade(name, text, answer) == given
 
