@@ -9,8 +9,6 @@ from flows.walk import Runs
 from tasks.stages import Context, StageRun
 from tasks.tracking import open_store
 
-TOLD = {"kind", "arm", "stage", "run_id", "digest", "found", "seconds"}
-
 
 def describe(runs: Runs, failed: Mapping[str, Exception], context: Context) -> None:
     """Write the note and stages.json."""

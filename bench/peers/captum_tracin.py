@@ -6,24 +6,11 @@ Run, from bench/peers: PYTHONPATH=. captum/bin/python captum_tracin.py TIME TARG
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from captum.influence import TracInCP
-from common import build, loglik, report, setting, tokens, tracked
-from torch import Tensor, nn
+from common import Likelihood, build, report, setting, tokens, tracked
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
-
-
-class Likelihood(nn.Module):
-    """Gives each sample's log-likelihood as its prediction."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return loglik(self.model, ids)
 
 
 def total(predicted: Tensor, labels: Tensor) -> Tensor:

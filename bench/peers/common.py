@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 TOKENS, VOCABULARY, ROUNDS = 1024, 8192, 3
@@ -55,6 +55,17 @@ def loglik(model: Any, ids: Tensor) -> Tensor:
     asked = ids.shape[1] // 4
     logits = model(ids, use_cache=False, logits_to_keep=ids.shape[1] - asked + 1).logits[:, :-1]
     return (logits.gather(-1, ids[:, asked:, None]).squeeze(-1) - logits.logsumexp(-1)).sum(1)
+
+
+class Likelihood(nn.Module):
+    """Gives each sample's log-likelihood as its prediction."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return loglik(self.model, ids)
 
 
 def gradient(model: Any, ids: Tensor) -> Tensor:

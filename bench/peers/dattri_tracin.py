@@ -10,26 +10,13 @@ Run, from bench/peers: PYTHONPATH=. dattri/bin/python dattri_tracin.py TIME TARG
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from common import build, loglik, report, setting, tokens
+from common import Likelihood, build, report, setting, tokens
 from dattri.algorithm import TracInAttributor
 from dattri.task import AttributionTask
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
-
-
-class Likelihood(nn.Module):
-    """Gives each sample's log-likelihood."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return loglik(self.model, ids)
 
 
 def attributor(model: Likelihood) -> TracInAttributor:
