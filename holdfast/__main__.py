@@ -23,6 +23,7 @@ from holdfast.jobs import (
     BuildBase,
     Checkpoint,
     Compare,
+    Contrast,
     Evaluate,
     Job,
     MakeData,
@@ -66,6 +67,10 @@ def run(job: Job, out: Path) -> Notes:
         from holdfast.comparison.report import compare
 
         return compare(job, out)
+    if isinstance(job, Contrast):
+        from holdfast.comparison.sweep import contrast
+
+        return contrast(job, out)
     _settle_torch(job.threads)
     return _run_with_torch(job, out, Journal(out))
 

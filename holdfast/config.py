@@ -110,6 +110,8 @@ class Recipe(Config):
     """AdamW's: of the vision tower, of embeddings and of norms."""
     matrix_learning_rate: PositiveFloat = 4e-3
     """Muon's: of the language model's layers."""
+    forms: tuple[Literal["classes", "spatial", "banner", "detection", "counting"], ...] = ()
+    """Targets, beside the jigsaw, whose form of answer the base is taught, with random answers."""
     threads: PositiveInt = 2
     """CPU threads of the building process; they change no result."""
 
@@ -272,6 +274,13 @@ class Study(Config):
     influence: Influence | None = None
     """Trace forgetting to training samples; without this block, nothing is traced."""
     compute: Compute = Compute()
+    sweep: str = ""
+    """The sweep that this study is a member of, set by `vary`: they share an experiment in MLflow and a place in data/."""
+
+    @property
+    def experiment(self) -> str:
+        """Its name in MLflow and in data/."""
+        return self.sweep or self.name
 
     def sampled_arms(self, arm: str) -> set[str]:
         """The arms whose rollouts an arm learns from."""
@@ -301,3 +310,20 @@ class Study(Config):
             circle = " ← ".join(error.args[1])
             raise ValueError(f"arms: {circle} sample each other; one of them needs another source") from None
         return self
+
+
+class Member(Config):
+    """A study of a sweep."""
+
+    levels: dict[str, str]
+    """The level of each factor."""
+    study: Study
+
+
+class Sweep(Config):
+    """An experiment file with `vary`: the same study for every combination of some factors' levels."""
+
+    name: str
+    factors: dict[str, tuple[str, ...]]
+    """The levels of each factor, in the file's order."""
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]

@@ -156,8 +156,32 @@ class Compare(Job):
     """Digest of the holdfast sources."""
 
 
+class Told(Config):
+    """A member of a sweep with its finished runs."""
+
+    levels: dict[str, str]
+    study: Study
+    data: DataRef
+    runs: tuple[RunRecord, ...]
+
+
+class Contrast(Job):
+    """Write the report of a sweep, report.html and summary.json, from its members' finished runs."""
+
+    verb: Literal["contrast"] = "contrast"
+    name: str
+    factors: dict[str, tuple[str, ...]]
+    members: tuple[Told, ...]
+    command: str
+    """The command that reproduces the sweep."""
+    data_version: str
+    """md5 in data.dvc."""
+    code: str = ""
+    """Digest of the holdfast sources."""
+
+
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare,
+    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare | Contrast,
     Field(discriminator="verb"),
 ]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from holdfast.jobs import AnyJob, Compare, MakeData
+from holdfast.jobs import AnyJob, Compare, Contrast, MakeData
 
 PLACE = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1
@@ -52,7 +52,7 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterat
 
 def uses_gpu(job: AnyJob) -> bool:
     """Whether a job runs on one of this machine's GPUs."""
-    return job.device != "cpu" and not isinstance(job, MakeData | Compare) and bool(gpus())
+    return job.device != "cpu" and not isinstance(job, MakeData | Compare | Contrast) and bool(gpus())
 
 
 @functools.cache

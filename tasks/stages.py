@@ -42,7 +42,7 @@ class Context(Config):
 class StageRun(Config):
     """A finished stage."""
 
-    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare"]
+    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare", "contrast"]
     arm: str | None = None
     stage: int = 0
     run_id: str

@@ -1,13 +1,16 @@
-"""Puzzles with random answers: they teach a model how a jigsaw is answered, and nothing of how it is solved."""
+"""Questions with random answers: they teach a model how a target is answered, and nothing of how it is solved."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from holdfast.benchmarks import catalog
 from holdfast.benchmarks.jigsaw import puzzle
-from holdfast.config import Jigsaw
+from holdfast.benchmarks.target import Draw, Posed
+from holdfast.config import Jigsaw, Target
 from holdfast.data.shards import Question
 from holdfast.data.world import generator, world_scene
 
@@ -23,6 +26,27 @@ def jigsaw_forms(split: str, number: int, seed: int = 0) -> Iterator[tuple[Quest
         question = puzzle(scene.image, f"form/{split}/{index}", target, seed)
         answer = f"<answer> {_random_answer(question.answer, rng)} </answer>"
         yield question, f"<think> i look at the pieces </think> {answer}" if target.thinking else answer
+
+
+def target_forms(benchmark: str, number: int, seed: int = 0) -> Iterator[tuple[Question, str]]:
+    """Drawn questions of a target that is no jigsaw, each with the answer to another question of its group."""
+    module = catalog.TARGETS[benchmark]
+    rng = generator("form", seed, benchmark)
+    read = TypeAdapter(Target).validate_python
+    targets = [read({"benchmark": benchmark, "thinking": thinking}) for thinking in (True, False)]
+    posed = [module.ask(targets[0], Draw(seed, "form", index)) for index in range(number)]
+    for index, asked in enumerate(posed):
+        target = targets[int(rng.random() < 0.4)]
+        other = _other(posed, asked, rng)
+        completion = f"<answer> {other.answer} </answer>"
+        question = asked.question(f"form/{benchmark}/{index}", target)
+        yield question, f"<think> i look at the picture </think> {completion}" if target.thinking else completion
+
+
+def _other(posed: list[Posed], asked: Posed, rng: np.random.Generator) -> Posed:
+    """Any question of a kind, whose answer has the form of this one's; a class is an answer, and all are of a kind."""
+    kin = [other for other in posed if other.group == asked.group or asked.group == asked.answer]
+    return kin[rng.integers(len(kin))]
 
 
 def _any_target(rng: np.random.Generator) -> Jigsaw:

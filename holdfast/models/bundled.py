@@ -186,7 +186,7 @@ def _facts(scene: Scene, shown: int, place: int) -> list[int]:
 
 def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int, journal: Journal) -> None:
     """Teach the language model to answer; the vision tower stays as it was warmed up."""
-    lessons = prepare(model, processor, seed, recipe.threads)
+    lessons = prepare(model, processor, seed, recipe)
     total = recipe.warmup_steps + recipe.steps
     with Descent(_optimizers(model, recipe), recipe.steps, recipe.threads) as descent:
         for step, batch in enumerate(

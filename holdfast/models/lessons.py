@@ -15,14 +15,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2_5_VLProcessor
 
 from holdfast.benchmarks import catalog
-from holdfast.benchmarks.form import jigsaw_forms
+from holdfast.benchmarks.form import jigsaw_forms, target_forms
+from holdfast.config import Recipe
 from holdfast.data.conversations import pictures, turn
 from holdfast.models.captions import captions
 from holdfast.models.processor import MERGE
 
 IGNORED = -100
-CAPTIONS, FORMS = 4000, 1200
-"""Distinct captions, and puzzles with random answers."""
+CAPTIONS, FORMS, OTHER_FORMS = 4000, 1200, 600
+"""Distinct captions, puzzles with random answers, and questions of each other target with random answers."""
 QUESTIONS = {
     "color": 800,
     "shape": 1500,
@@ -56,15 +57,16 @@ class Lesson(NamedTuple):
     seen: Tensor
 
 
-def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, processes: int) -> list[Lesson]:
-    """All lessons in the curriculum's order, which `processes` share out by subject and do not change."""
+def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recipe) -> list[Lesson]:
+    """All lessons in the curriculum's order, which processes share out by subject and do not change."""
 
     def of_subject(subject: str) -> list[Lesson]:
         drawn = _drawn(subject, seed)
         chunks = iter(lambda: list(islice(drawn, AT_ONCE)), [])
         return [lesson for chunk in chunks for lesson in _prepared(model, processor, chunk)]
 
-    return [*chain(*_shared_out(of_subject, [*catalog.PRIOR, "captions", "forms"], processes))]
+    subjects = [*catalog.PRIOR, "captions", "jigsaw", *recipe.forms]
+    return [*chain(*_shared_out(of_subject, subjects, recipe.threads))]
 
 
 def _shared_out(
@@ -97,8 +99,9 @@ def _drawn(subject: str, seed: int) -> Iterator[Drawn]:
     if subject == "captions":
         for caption in captions(CAPTIONS, seed):
             yield [caption.image], caption.prompt, caption.text
-    elif subject == "forms":
-        for question, completion in jigsaw_forms("train", FORMS, seed):
+    elif subject == "jigsaw" or subject in catalog.TARGETS:
+        forms = jigsaw_forms("train", FORMS, seed) if subject == "jigsaw" else target_forms(subject, OTHER_FORMS, seed)
+        for question, completion in forms:
             yield pictures(question), question.prompt, completion
     else:
         for _, asked in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):

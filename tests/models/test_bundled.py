@@ -68,7 +68,7 @@ def test_the_vocabulary_is_the_same_every_time_and_tags_are_single_tokens(proces
 def test_a_lesson_is_the_conversation_that_the_processor_makes(short, processor):
     """The builder joins tokens and images itself, so it must agree with the processor's own path."""
     model = bundled.build_model(processor, hidden=64, layers=1)
-    lesson = lessons.prepare(model, processor, 0, 1)[0]
+    lesson = lessons.prepare(model, processor, 0, Recipe(threads=1))[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
     inputs = processor(text=text, images=pictures(question), return_tensors="pt")
@@ -81,7 +81,7 @@ def test_the_loss_of_lessons_is_the_models_own(short, processor):
     """Precomputed images and positions must give what the whole model gives."""
     torch.manual_seed(0)
     model = bundled.build_model(processor, hidden=64, layers=1).eval()
-    lesson = lessons.prepare(model, processor, 0, 1)[0]
+    lesson = lessons.prepare(model, processor, 0, Recipe(threads=1))[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     features = processor.image_processor(images=pictures(question), return_tensors="pt")
     ids = lesson.ids[None]
@@ -92,7 +92,7 @@ def test_the_loss_of_lessons_is_the_models_own(short, processor):
 
 def test_padding_changes_no_lesson(short, processor):
     model = bundled.build_model(processor, hidden=64, layers=1).eval()
-    three = lessons.prepare(model, processor, 0, 1)[:3]
+    three = lessons.prepare(model, processor, 0, Recipe(threads=1))[:3]
     together = bundled._token_losses(model, three)
     apart = torch.cat([bundled._token_losses(model, [lesson]) for lesson in three])
     assert torch.allclose(together, apart, atol=1e-5)
