@@ -13,7 +13,7 @@ from tasks.tracking import open_store
 def describe(runs: Runs, failed: Mapping[str, Exception], context: Context) -> None:
     """Write the note and stages.json."""
     store = open_store(context.root)
-    experiment = store.experiment(context.study.name)
+    experiment = store.experiment(context.study.experiment)
     stages = [
         run.model_dump(mode="json", include={"kind", "arm", "stage", "run_id", "digest", "found", "seconds"})
         for run in runs

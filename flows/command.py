@@ -18,7 +18,7 @@ import typer
 from holdfast.errors import UserError
 
 if TYPE_CHECKING:
-    from holdfast.config import Study
+    from holdfast.config import Study, Sweep
 
 app = typer.Typer(
     add_completion=False,
@@ -43,33 +43,35 @@ ENVIRONMENT = {
 
 @app.command()
 def study(file: File, overrides: Set = None) -> None:
-    """Run a study. The same command continues one that was interrupted."""
+    """Run a study, or all studies of a sweep. The same command continues one that was interrupted."""
     command = _command(file, overrides)
     with _failures(command):
-        from flows.experiment import load_study
+        from flows.experiment import load_experiment, studies_of
 
-        config = load_study(file, overrides or ())
+        experiment = load_experiment(file, overrides or ())
         from flows.server import prefect_server
 
         with prefect_server() as ready:
             from flows.plan import plan, told
             from tasks.launch import warm
 
-            works = plan(config, Path.cwd())
-            typer.echo("\n".join(told(config, works)), err=True)
-            if not all(work.found for work in works):
+            plans = [plan(config, Path.cwd()) for config in studies_of(experiment)]
+            typer.echo("\n".join(told(experiment, plans)), err=True)
+            if not all(work.found for works in plans for work in works):
                 warm()
             ready()
-            _run(config, command)
+            _run(experiment, command)
 
 
-def _run(config: Study, command: str) -> None:
+def _run(experiment: Study | Sweep, command: str) -> None:
     from flows.results import print_outcome
     from flows.study import ArmsFailed
     from flows.study import study as run
+    from flows.sweep import sweep as run_all
+    from holdfast.config import Sweep
 
     try:
-        outcome = run(config, command)
+        outcome = run_all(experiment, command) if isinstance(experiment, Sweep) else run(experiment, command)
     except ArmsFailed as error:
         if error.outcome is not None:
             print_outcome(error.outcome.report, error.outcome.summary)
@@ -86,18 +88,20 @@ def data(
     overrides: Set = None,
     accept: Annotated[bool, typer.Option(help="Record data that differs from data.dvc as its new version.")] = False,
 ) -> None:
-    """Make, restore or verify a study's data, and nothing else."""
+    """Make, restore or verify the data of a study or a sweep, and nothing else."""
     with _failures(f"holdfast data {file}"):
-        from flows.experiment import load_study
+        from flows.experiment import load_experiment, studies_of
 
-        config = load_study(file, overrides or ())
+        experiment = load_experiment(file, overrides or ())
         from flows.server import prefect_server
 
         with prefect_server() as ready:
             from flows.study import dataset
 
             ready()
-            typer.echo(f"data.dvc: {dataset(config, accept=accept)}")
+            for config in studies_of(experiment):
+                version = dataset(config, accept=accept)
+            typer.echo(f"data.dvc: {version}")
 
 
 @app.command()
@@ -159,14 +163,14 @@ def serve(
     overrides: Set = None,
     cron: Annotated[Optional[str], typer.Option(help="When to run, for example '0 3 * * 1'.")] = None,  # noqa: UP045
 ) -> None:
-    """Offer a study to a Prefect server, which then runs it on request or by schedule."""
+    """Offer a study or a sweep to a Prefect server, which then runs it on request or by schedule."""
     # Whoever serves wants to see what runs.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
     with _failures(f"holdfast serve {file}"):
-        from flows.experiment import load_study
-        from flows.serving import serve_study
+        from flows.experiment import load_experiment
+        from flows.serving import serve_experiment
 
-        serve_study(load_study(file, overrides or ()), _command(file, overrides), cron)
+        serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
 
 
 def _command(file: Path, overrides: list[str] | None) -> str:

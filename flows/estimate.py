@@ -74,11 +74,12 @@ class Estimates:
 def _earlier(study: Study, root: Path) -> dict[Place, Any]:
     """The latest finished run of every stage."""
     store = open_store(root)
-    experiment = store.experiment(study.name)
+    experiment = store.experiment(study.experiment)
     found: dict[Place, Any] = {}
     for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''"):
-        if run.info.experiment_id == experiment and "seconds" in run.data.metrics:
-            tags = run.data.tags
+        tags = run.data.tags
+        own = run.info.experiment_id == experiment and tags.get("holdfast.study") == study.name
+        if own and "seconds" in run.data.metrics:
             arm = tags["holdfast.arm"] or None
             verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
             found.setdefault((verb, arm, int(tags["holdfast.stage"])), run)

@@ -1,4 +1,4 @@
-"""From a sparse YAML file and `--set` overrides to a whole, validated study, or to one sentence that says what to mend.
+"""From a sparse YAML file and `--set` overrides to a validated study or sweep, or to one sentence on what to mend.
 
 Relative paths in a file mean the directory in which the command is run.
 """
@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from holdfast.config import Config, Influence, Study
+from flows.vary import varied
+from holdfast.config import Config, Influence, Member, Study, Sweep
 from holdfast.data.make import check
 from holdfast.errors import UserError
 from holdfast.jobs import MakeData
@@ -42,11 +43,34 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_study(file: Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in a YAML file, with overrides such as `target.grid=[3,3]` applied. UserError on anything wrong."""
+def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
+    """What a YAML file describes, with overrides such as `target.grid=[3,3]` applied. UserError on anything wrong."""
     content = _read(file)
     for override in overrides:
         content = _overridden(content, override)
+    if "vary" not in content:
+        return _study(file, content)
+    name = content.get("name", "")
+    given = varied(content, str(file))
+    factors = {factor: tuple(levels) for factor, levels in given.factors.items()}
+    members = [Member(levels=levels, study=_study(file, member)) for levels, member in given.members]
+    return Sweep(name=name, factors=factors, members=tuple(members))
+
+
+def studies_of(experiment: Study | Sweep) -> list[Study]:
+    """The one study, or all of a sweep."""
+    return [member.study for member in experiment.members] if isinstance(experiment, Sweep) else [experiment]
+
+
+def load_study(file: Path, overrides: Sequence[str] = ()) -> Study:
+    """The one study of a YAML file. UserError on anything wrong, and if it describes a sweep."""
+    experiment = load_experiment(file, overrides)
+    if isinstance(experiment, Sweep):
+        raise UserError(f"{file}: vary: describes {len(experiment.members)} studies where one is needed; remove it.")
+    return experiment
+
+
+def _study(file: Path, content: dict[str, Any]) -> Study:
     try:
         study = Study.model_validate(content)
     except ValidationError as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study
+from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study, Sweep
 from holdfast.custom import source_digest
-from holdfast.jobs import BuildBase, Check, Compare, Evaluate, RunRecord, Sample, Select, Trace, Train
+from holdfast.jobs import BuildBase, Check, Compare, Contrast, Evaluate, RunRecord, Sample, Select, Told, Trace, Train
 from holdfast.journal import METRICS, read_lines
 from tasks.stages import StageRun, file_of, trained_model
 
@@ -143,3 +143,9 @@ def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
 def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin) -> Compare:
     """Write the report."""
     return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(origin))
+
+
+def contrast_job(sweep: Sweep, told: tuple[Told, ...], origin: Origin) -> Contrast:
+    """Write the report of a sweep."""
+    seed = sweep.members[0].study.seed
+    return Contrast(seed=seed, name=sweep.name, factors=sweep.factors, members=told, **dict(origin))

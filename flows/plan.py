@@ -16,10 +16,12 @@ from flows.jobs import sampled_source
 from flows.walk import Runs, begin, follow, in_order, traced
 from holdfast.artifacts import DataRef, FileRef
 from holdfast.benchmarks.target import described
-from holdfast.config import SFT, Jigsaw, Study, Target
+from holdfast.config import SFT, Jigsaw, Model, Study, Sweep, Target
 from holdfast.jobs import AnyJob, MakeData
 from tasks import data, slots
 from tasks.stages import Context, StageRun, file_of, find_stage
+
+ALL_THERE = "Everything is there; only the report may be written again."
 
 
 class Work(NamedTuple):
@@ -99,17 +101,42 @@ def at_once(study: Study) -> int:
     return study.compute.parallel or max(1, slots.cores() // study.compute.threads)
 
 
-def told(study: Study, works: list[Work]) -> list[str]:
-    """The plan in lines for a person."""
-    lines = [
-        f"{study.name}: {_asked(study.target)}, prior benchmarks: {len(study.prior)}, "
-        f"arms: {len(study.arms)}, stages at a time: {at_once(study)}"
-    ]
+def told(experiment: Study | Sweep, plans: list[list[Work]]) -> list[str]:
+    """The plans of an experiment's studies in lines for a person."""
+    if isinstance(experiment, Sweep):
+        return _told_of_sweep(experiment, plans)
+    works = plans[0]
+    lines = [_summary(experiment)]
     lines += [f"  {_name(work.place):<24} {'found' if work.found else about(work.seconds)}" for work in works]
     new = sum(not work.found for work in works)
     if not new:
-        return [*lines, "Everything is there; only the report may be written again."]
-    return [*lines, f"To do: {new} of {len(works)} stages, {about(remaining(study, works))}."]
+        return [*lines, ALL_THERE]
+    return [*lines, f"To do: {new} of {len(works)} stages, {about(remaining(experiment, works))}."]
+
+
+def _told_of_sweep(sweep: Sweep, plans: list[list[Work]]) -> list[str]:
+    """A line for each study. They run beside each other, and share a base where they say the same about it."""
+    factors = ", ".join(f"{name} ({', '.join(levels)})" for name, levels in sweep.factors.items())
+    lines = [f"{sweep.name}: {len(plans)} studies, varying {factors}"]
+    left: list[float | None] = []
+    bases: list[tuple[Model, int]] = []
+    for study, works in zip((member.study for member in sweep.members), plans, strict=True):
+        new = [work for work in works if not work.found]
+        lines.append(f"  {_summary(study)}; to do: {len(new)} of {len(works)} stages")
+        base = (study.model, study.seed)
+        left.append(remaining(study, [work for work in works if work.place[0] != "base" or base not in bases]))
+        bases.append(base)
+    if all(work.found for works in plans for work in works):
+        return [*lines, ALL_THERE]
+    known = [seconds for seconds in left if seconds is not None]
+    return [*lines, f"To do: {about(sum(known) if len(known) == len(left) else None)}."]
+
+
+def _summary(study: Study) -> str:
+    return (
+        f"{study.name}: {_asked(study.target)}, prior benchmarks: {len(study.prior)}, "
+        f"arms: {len(study.arms)}, stages at a time: {at_once(study)}"
+    )
 
 
 def _asked(target: Target) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from holdfast.comparison.table import arms_table
+sweep_table = str
 from holdfast.errors import UserError
 from tasks.tracking import open_store
 
@@ -20,21 +21,24 @@ if not console.is_terminal:
 
 
 def print_outcome(report: Path, summary: Path) -> None:
-    """The table of arms and where the report is."""
-    console.print(arms_table(json.loads(summary.read_text())))
+    """The table of arms, or of a sweep, and where the report is."""
+    content = json.loads(summary.read_text())
+    console.print(sweep_table(content) if "sweep" in content else arms_table(content))
     console.print(f"\nReport: {report}", soft_wrap=True)
 
 
-def show_report(study: str, root: Path) -> None:
-    """The latest report of a study. UserError where there is none."""
+def show_report(name: str, root: Path) -> None:
+    """The latest report of a study or a sweep. UserError where there is none."""
     store = open_store(root)
-    runs = store.search(f"tags.`holdfast.kind` = 'study' and attributes.run_name = '{study}'")
-    for run in runs:
+    for run in store.search(f"attributes.run_name = '{name}'"):
         place = store.artifacts(run)
-        if (place / "report.html").is_file():
+        whole = run.data.tags.get("holdfast.kind") in ("study", "sweep")
+        if whole and (place / "report.html").is_file():
             print_outcome(place / "report.html", place / "summary.json")
             return
-    raise UserError(f"{study}: no run of this study has a report in {store.uri}; make one with `holdfast study FILE`.")
+    raise UserError(
+        f"{name}: no study or sweep of this name has a report in {store.uri}; make one with `holdfast study FILE`."
+    )
 
 
 def show_run(prefix: str, root: Path) -> None:

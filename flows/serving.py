@@ -1,4 +1,4 @@
-"""A study as a Prefect deployment, for runs on request and by schedule.
+"""A study or a sweep as a Prefect deployment, for runs on request and by schedule.
 
 By module entrypoint: one by path would put flows/ first on sys.path, where its modules would hide libraries.
 """
@@ -12,12 +12,13 @@ from prefect.deployments.runner import EntrypointType
 from prefect.settings import get_current_settings
 
 from flows.study import study
-from holdfast.config import Study
+from flows.sweep import sweep
+from holdfast.config import Study, Sweep
 from holdfast.errors import UserError
 
 
-def serve_study(config: Study, command: str, cron: str | None = None) -> None:
-    """Run a study whenever the Prefect server asks, until stopped; `command` does the same by hand.
+def serve_experiment(config: Study | Sweep, command: str, cron: str | None = None) -> None:
+    """Run it whenever the Prefect server asks, until stopped; `command` does the same by hand.
 
     UserError without a server.
     """
@@ -25,7 +26,8 @@ def serve_study(config: Study, command: str, cron: str | None = None) -> None:
         raise UserError(
             "PREFECT_API_URL: is not set; start a server with `make ui` and set its address, ending in /api."
         )
-    study.serve(
+    flow = sweep if isinstance(config, Sweep) else study
+    flow.serve(
         name=config.name,
         cron=cron,
         parameters={"config": config.model_dump(mode="json"), "command": command, "root": os.fspath(Path.cwd())},

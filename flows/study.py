@@ -19,7 +19,7 @@ from flows.account import describe
 from flows.jobs import Origin, Start, check_job, compare_job
 from flows.walk import Runs, begin, follow, in_order, reinforced, traced
 from holdfast.artifacts import DataRef, FileRef
-from holdfast.config import Study
+from holdfast.config import Config, Study
 from holdfast.jobs import AnyJob, MakeData
 from tasks import data, launch, progress, studies
 from tasks.memory import code_digest
@@ -52,6 +52,29 @@ class ArmsFailed(Exception):
         self.failed, self.outcome = failed, outcome
 
 
+class Begun(Config):
+    """A study whose base is there and measured."""
+
+    common: Runs
+    start: Start
+
+
+class Learning(NamedTuple):
+    """Futures of every arm's runs, and of its influence analyses."""
+
+    arms: dict[str, PrefectFuture[Any]]
+    looks: dict[str, PrefectFuture[Any]]
+
+
+class Ended(NamedTuple):
+    """A study of which nothing runs any more."""
+
+    runs: Runs
+    failed: dict[str, Exception]
+    outcome: Outcome | None
+    """None where no arm finished."""
+
+
 class Running:
     """Stages are found again or run; samples become a new version of the data."""
 
@@ -74,15 +97,11 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         steps = Running(context, provide(context))
         steps.run(check_job(config, steps.data))
-        common, start = begin(config, steps.data, steps)
-        arms, failed = learn_all(config, start, context)
-        outcome = None
-        if arms:
-            runs = (*made_data(context), *common, *(run for arm in arms.values() for run in arm))
-            outcome = concluded(runs, failed, steps, command)
-        if failed or outcome is None:
-            raise ArmsFailed(failed, outcome)
-        return outcome
+        begun = begun_with(steps)
+        ended = conclude(begun, set_going(begun, context), steps, command)
+        if ended.failed or ended.outcome is None:
+            raise ArmsFailed(ended.failed, ended.outcome)
+        return ended.outcome
 
 
 @flow(name="data", persist_result=False)
@@ -110,25 +129,37 @@ def made_data(context: Context) -> Runs:
     return () if found is None else (found,)
 
 
-def learn_all(config: Study, start: Start, context: Context) -> tuple[dict[str, Runs], dict[str, Exception]]:
-    """Every arm at the same time, as far as this machine has room; an arm that fails leaves the others alone."""
-    futures: dict[str, PrefectFuture[Any]] = {}
+def begun_with(steps: Running) -> Begun:
+    """The base of a study, built or found, and measured."""
+    common, start = begin(steps.context.study, steps.data, steps)
+    return Begun(common=common, start=start)
+
+
+def set_going(begun: Any, context: Context) -> Learning:
+    """Every arm at the same time, as far as this machine has room. `begun` may be a future of a Begun."""
+    config = context.study
+    arms: dict[str, PrefectFuture[Any]] = {}
     looks: dict[str, PrefectFuture[Any]] = {}
     for arm in in_order(config):
-        sampled: dict[str, Any] = {other: futures[other] for other in sorted(config.sampled_arms(arm))}
-        futures[arm] = learn.submit(config, arm, start, sampled, context)
+        sampled: dict[str, Any] = {other: arms[other] for other in sorted(config.sampled_arms(arm))}
+        arms[arm] = learn.submit(arm, begun, sampled, context)
         if config.influence is not None:
-            runs: Any = futures[arm]
-            looks[arm] = influence.submit(config, arm, runs, start, context)
-        if reinforced(config, arm):
+            runs: Any = arms[arm]
+            looks[arm] = influence.submit(arm, runs, begun, context)
+        if reinforced(config, arm) and not config.sweep:
             # Room on the machine goes to who asks first, and this arm takes longest.
             time.sleep(HEAD_START)
-    wait([*futures.values(), *looks.values()])
-    ended = {arm: _result(futures[arm]) for arm in config.arms}
+    return Learning(arms, looks)
+
+
+def learned(learning: Learning, config: Study) -> tuple[dict[str, Runs], dict[str, Exception]]:
+    """Wait for every arm; one that failed leaves the others alone."""
+    wait([*learning.arms.values(), *learning.looks.values()])
+    ended = {arm: _result(learning.arms[arm]) for arm in config.arms}
     failed = {arm: result for arm, result in ended.items() if isinstance(result, Exception)}
     arms = {arm: runs for arm, runs in ended.items() if arm not in failed}
-    for arm in looks.keys() & arms.keys():
-        seen = _result(looks[arm])
+    for arm in learning.looks.keys() & arms.keys():
+        seen = _result(learning.looks[arm])
         if isinstance(seen, Exception):
             failed[f"influence of {arm}"] = seen
         else:
@@ -139,20 +170,28 @@ def learn_all(config: Study, start: Start, context: Context) -> tuple[dict[str, 
 def _result(future: PrefectFuture[Any]) -> Any:
     # Prefect leaves a task pending for good when what it waits for failed.
     if future.state.is_pending():
-        return launch.StageFailed("an arm whose rollouts it learns from failed")
+        return launch.StageFailed("what it builds on failed")
     return future.result(raise_on_failure=False)
 
 
 @task(task_run_name="{arm}", cache_policy=NO_CACHE, persist_result=False)
-def learn(config: Study, arm: str, start: Start, sampled: Mapping[str, Runs], context: Context) -> Runs:
+def learn(arm: str, begun: Begun, sampled: Mapping[str, Runs], context: Context) -> Runs:
     """Train one arm, stage after stage."""
-    return follow(config, arm, start, sampled, Running(context, start.data))
+    return follow(context.study, arm, begun.start, sampled, Running(context, begun.start.data))
 
 
 @task(task_run_name="influence {arm}", cache_policy=NO_CACHE, persist_result=False)
-def influence(config: Study, arm: str, runs: Runs, start: Start, context: Context) -> Runs:
+def influence(arm: str, runs: Runs, begun: Begun, context: Context) -> Runs:
     """Trace what an arm forgot to its samples."""
-    return traced(config, arm, runs, Running(context, start.data))
+    return traced(context.study, arm, runs, Running(context, begun.start.data))
+
+
+def conclude(begun: Begun, learning: Learning, steps: Running, command: str) -> Ended:
+    """Wait for the arms and compare those that finished."""
+    context = steps.context
+    arms, failed = learned(learning, context.study)
+    runs = (*made_data(context), *begun.common, *(run for arm in arms.values() for run in arm))
+    return Ended(runs, failed, concluded(runs, failed, steps, command) if arms else None)
 
 
 def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command: str) -> Outcome:

@@ -275,7 +275,7 @@ class Study(Config):
     """Trace forgetting to training samples; without this block, nothing is traced."""
     compute: Compute = Compute()
     sweep: str = ""
-    """The sweep that this study is a member of, set by `vary`: they share an experiment in MLflow and a place in data/."""
+    """The sweep that this study belongs to, set by `vary`: its studies share an experiment in MLflow."""
 
     @property
     def experiment(self) -> str:

@@ -38,13 +38,13 @@ def data_job(study: Study) -> MakeData:
     return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior, study.target)})
 
 
-def data_directory(study_name: str, job: MakeData, root: Path) -> Path:
+def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     """Where the data of a job lies; named by its content, not by where the user's files are."""
     content = job.model_dump(mode="json", include={"seed", "target", "inputs"})
     content["images"] = job.images.model_dump(mode="json", exclude={"path"})
     content["target"].pop("path", None)
     content["prior"] = [prior.model_dump(mode="json", exclude={"path"}) for prior in job.prior]
-    return root / "data" / f"{study_name}-{content_key(content)[:8]}"
+    return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 
 
 def prepare(study: Study, root: Path, generate: Generate, accept: bool = False) -> DataRef:
@@ -53,7 +53,7 @@ def prepare(study: Study, root: Path, generate: Generate, accept: bool = False) 
     Data that differs from data.dvc raises UserError, unless `accept` records it as a new version.
     """
     job = data_job(study)
-    place = data_directory(study.name, job, root)
+    place = data_directory(study.experiment, job, root)
     names = shard_names(job)
     if not _intact(place, names, pointer.listing(root)):
         with _alone(root):

@@ -76,7 +76,7 @@ class Attempt(NamedTuple):
                     done = self._run(store, out, gpu, into)
             shutil.rmtree(out, ignore_errors=True)
         if found is not None:
-            progress.found(self.name)
+            progress.found(self.label)
         return self.described(key, found or done, found is not None)
 
     @property
@@ -84,11 +84,17 @@ class Attempt(NamedTuple):
         words = [self.arm or self.job.verb, str(self.stage) if self.stage else "", self.job.verb if self.arm else ""]
         return " ".join(word for word in words if word and word != "train")
 
+    @property
+    def label(self) -> str:
+        """Its name where the stages of several studies run."""
+        study = self.context.study
+        return f"{study.name.removeprefix(f'{study.sweep}-')} {self.name}" if study.sweep else self.name
+
     def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> Remembered:
         data = getattr(self.job, "data", None)
         version = self.context.data_version
         run_id = self._open(store, out)
-        with tracking.ending(store, run_id, (slots.Stopped, launch.StageKilled)), progress.running(self.name) as show:
+        with tracking.ending(store, run_id, (slots.Stopped, launch.StageKilled)), progress.running(self.label) as show:
             if data is not None and version:
                 store.dataset(run_id, data, version)
             recorder = Recorder(store, run_id, (data.path.name, version) if data is not None and version else None)
@@ -112,13 +118,14 @@ class Attempt(NamedTuple):
             run_id = interrupted[0].info.run_id
             store.reopen(run_id, tags)
             return run_id
-        run_id = store.begin(self.context.study.name, self.name, tags)
+        run_id = store.begin(self.context.study.experiment, self.name, tags)
         store.params(run_id, leaves(self.job.model_dump(mode="json")))
         store.text(run_id, self.context.study.model_dump_json(indent=1), "config.json")
         return run_id
 
     def _tags(self, key: str) -> dict[str, str]:
         return {
+            "holdfast.study": self.context.study.name,
             "holdfast.kind": KINDS.get(self.job.verb, self.job.verb),
             "holdfast.arm": self.arm or "",
             "holdfast.stage": str(self.stage),

@@ -1,4 +1,4 @@
-"""The parent run of a study in MLflow, and what is said there about the study as a whole."""
+"""The parent runs of studies and sweeps in MLflow, and what is said there about each as a whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.config import Study
+from holdfast.config import Study, Sweep
 from tasks import tracking
 from tasks.memory import code_digest
 from tasks.recording import leaves
@@ -14,18 +14,34 @@ from tasks.tracking import open_store
 
 
 @contextmanager
-def study_run(root: Path, study: Study, flow_run: str = "") -> Iterator[str]:
-    """The parent run of one flow run; ends FINISHED, FAILED on an error, KILLED on an interrupt.
+def study_run(root: Path, study: Study, flow_run: str = "", sweep_run: str = "") -> Iterator[str]:
+    """The parent run of a study; below that of its sweep, if it has one."""
+    above = {"mlflow.parentRunId": sweep_run} if sweep_run else {}
+    tags = {"holdfast.kind": "study", "prefect.flow_run_id": flow_run, **above}
+    with _parent(root, study, study.experiment, tags) as run_id:
+        yield run_id
+
+
+@contextmanager
+def sweep_run(root: Path, sweep: Sweep, flow_run: str = "") -> Iterator[str]:
+    """The run above those of a sweep's studies."""
+    with _parent(root, sweep, sweep.name, {"holdfast.kind": "sweep", "prefect.flow_run_id": flow_run}) as run_id:
+        yield run_id
+
+
+@contextmanager
+def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, str]) -> Iterator[str]:
+    """A run for as long as the block lasts; ends FINISHED, FAILED on an error, KILLED on an interrupt.
 
     Before it begins, runs that dead processes of this machine left RUNNING become KILLED.
     """
     store = open_store(root)
     store.reap()
-    tags = {"holdfast.kind": "study", "holdfast.code": code_digest()[:12], "prefect.flow_run_id": flow_run}
-    run_id = store.begin(study.name, study.name, tags)
+    run_id = store.begin(experiment, config.name, {"holdfast.code": code_digest()[:12], **tags})
     with tracking.ending(store, run_id):
-        store.params(run_id, leaves(study.model_dump(mode="json")))
-        store.text(run_id, study.model_dump_json(indent=1), "config.json")
+        described = config.model_dump(mode="json", exclude={"members"})
+        store.params(run_id, leaves(described))
+        store.text(run_id, config.model_dump_json(indent=1), "config.json")
         yield run_id
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.experiment import load_study
+from flows.experiment import load_experiment, load_study
 from flows.walk import in_order
 from holdfast.config import GRPO, SFT, Folder, Rollouts
 from holdfast.errors import UserError
@@ -25,7 +25,7 @@ def test_there_are_experiments():
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
 def test_every_experiment_is_valid(file: Path):
-    assert load_study(file).name == file.stem
+    assert load_experiment(file).name == file.stem
 
 
 def test_the_smoke_study_has_the_arms_of_the_default_study():

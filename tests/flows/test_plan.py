@@ -48,12 +48,12 @@ def test_no_study_is_faster_than_its_longest_chain():
 
 def test_a_stage_nobody_knows_leaves_the_time_unknown():
     assert remaining(BUNDLED, works(False, None)) is None
-    assert "time unknown" in told(BUNDLED, works(False, None))[-1]
+    assert "time unknown" in told(BUNDLED, [works(False, None)])[-1]
 
 
 def test_found_stages_take_no_time():
     assert remaining(BUNDLED, works(True, None)) == 0
-    assert "Everything is there" in told(BUNDLED, works(True, None))[-1]
+    assert "Everything is there" in told(BUNDLED, [works(True, None)])[-1]
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_estimates_are_told_no_more_precisely_than_they_are_known(seconds: float
 
 
 def test_a_plan_tells_what_is_learned():
-    assert told(BUNDLED, works(True, 1.0))[0].startswith("bundled: 2,000 puzzles of 2×2, prior benchmarks: 8")
+    assert told(BUNDLED, [works(True, 1.0)])[0].startswith("bundled: 2,000 puzzles of 2×2, prior benchmarks: 8")
     classes = load_study(Path("experiments/bundled.yaml"), ["target.benchmark=classes", "target.per_class=4"])
-    assert told(classes, works(True, 1.0))[0].startswith(
+    assert told(classes, [works(True, 1.0)])[0].startswith(
         "bundled: 2,000 questions of classes from drawn images, 4 of each class, prior"
     )
