@@ -26,6 +26,8 @@ class Jigsaw(Config):
     """Ask for reasoning in <think> tags before the answer."""
     wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
     """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
+    per_class: PositiveInt | None = None
+    """Keep this many of the training puzzles of each answer, to study few shots."""
     train: PositiveInt = 2000
     """Puzzles to learn from; the three splits are cut from disjoint images."""
     validation: PositiveInt = 64

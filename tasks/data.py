@@ -39,11 +39,14 @@ def data_job(study: Study) -> MakeData:
 
 
 def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
-    """Where the data of a job lies; named by its content, not by where the user's files are."""
-    content = job.model_dump(mode="json", include={"seed", "target", "inputs"})
-    content["images"] = job.images.model_dump(mode="json", exclude={"path"})
+    """Where the data of a job lies; named by its content, not by where the user's files are.
+
+    What is not set is left out, so that a new optional field does not give old data another name.
+    """
+    content = job.model_dump(mode="json", include={"seed", "target", "inputs"}, exclude_none=True)
+    content["images"] = job.images.model_dump(mode="json", exclude={"path"}, exclude_none=True)
     content["target"].pop("path", None)
-    content["prior"] = [prior.model_dump(mode="json", exclude={"path"}) for prior in job.prior]
+    content["prior"] = [prior.model_dump(mode="json", exclude={"path"}, exclude_none=True) for prior in job.prior]
     return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 
 

@@ -101,8 +101,8 @@ class Reading(Asking, Protocol):
 
 def described(target: Target) -> str:
     """A target in a few words."""
-    if isinstance(target, Jigsaw):
-        return f"{target.grid[0]}×{target.grid[1]} jigsaw"
     few = f", {target.per_class} of each class" if target.per_class else ""
+    if isinstance(target, Jigsaw):
+        return f"{target.grid[0]}×{target.grid[1]} jigsaw{few}"
     public = getattr(target, "public", None)
     return f"{target.benchmark} from {public.name if public else getattr(target, 'path', None) or 'drawn images'}{few}"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def _cut(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
     splits = source.split(counts)
     written = {}
     for split in SPLITS:
-        cut = islice(puzzles(source, splits[split], target, job.seed), counts[split])
+        asked = ((puzzle.answer, puzzle) for puzzle in puzzles(source, splits[split], target, job.seed))
+        cut = pose.few(asked, counts[split], target.per_class if split == "train" else None)
         written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
     images = {split: len(splits[split]) for split in SPLITS}
     return {"images": images, "questions": written, "skipped": sorted(source.skipped)}

@@ -74,7 +74,7 @@ class Poser:
         else:
             found = self._drawn(split, wanted)
         limit = self.target.per_class if split == "train" else None
-        yield from _few(found, wanted, limit)
+        yield from few(found, wanted, limit)
 
     def _drawn(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
         module = catalog.TARGETS[self.target.benchmark]
@@ -131,8 +131,8 @@ class Poser:
         return True
 
 
-def _few(found: Iterator[tuple[str, Question]], wanted: int, per_class: int | None) -> Iterator[Question]:
-    """The first `wanted` questions; of these, so many of each class."""
+def few(found: Iterable[tuple[str, Question]], wanted: int, per_class: int | None) -> Iterator[Question]:
+    """The first `wanted` questions; of these, so many of each class, which stands before each question."""
     seen: Counter[str] = Counter()
     for _, (group, question) in zip(range(wanted), found, strict=False):
         seen[group] += 1

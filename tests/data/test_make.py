@@ -146,3 +146,18 @@ def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(UserError, match=r"/dev/full: cannot be written \(no space left on device\)"):
         write_questions(Path("/dev/full"), [Question("1", "i", (b"1",), "p", "a", "r", "g", "b")])
+
+
+def test_few_puzzles_of_each_answer_are_part_of_more_and_leave_the_test_alone(tmp_path: Path) -> None:
+    for shots in (1, 2, None):
+        target = Jigsaw(train=120, validation=2, test=5, per_class=shots)
+        (tmp_path / str(shots)).mkdir()
+        make_data(WORLD.model_copy(update={"target": target, "prior": ()}), tmp_path / str(shots))
+    ids = {
+        shots: [(puzzle.answer, puzzle.id) for puzzle in read_questions(tmp_path / shots / "target-train.parquet")]
+        for shots in ("1", "2", "None")
+    }
+    assert len(ids["1"]) == len({answer for answer, _ in ids["1"]}) == 23
+    assert set(ids["1"]) < set(ids["2"]) < set(ids["None"])
+    assert max(sum(answer == other for other, _ in ids["2"]) for answer, _ in ids["1"]) == 2
+    assert digests(tmp_path / "1")["target-test.parquet"] == digests(tmp_path / "None")["target-test.parquet"]
