@@ -1,4 +1,5 @@
-"""Run one stage in a child process: forked from one preloaded server, watched, and dead when we are.
+"""Run one stage in a child process: forked from one preloaded server (or, without torch, spawned), watched, and dead
+when we are.
 
 `import trl` takes many seconds, so children are forked from a forkserver that has imported everything and never
 touched CUDA. A stage works in NAME.partial/, which is renamed when it is complete and kept when it is not, so that
@@ -18,13 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import UserError
-from holdfast.jobs import AnyJob
+from holdfast.jobs import AnyJob, MakeData
 from holdfast.journal import METRICS
 from tasks.slots import Stopped
 from tasks.usage import Usage
@@ -42,10 +43,12 @@ POLL = 0.25
 LOG_LINES = 15
 
 Line = dict[str, Any]
+Process = ForkServerProcess | SpawnProcess
 
 stopping = threading.Event()
 _forkserver = multiprocessing.get_context("forkserver")
-_running: set[ForkServerProcess] = set()
+_spawn = multiprocessing.get_context("spawn")
+_running: set[Process] = set()
 # Starting a process polls all others, and a poll in two threads at once loses the exit code.
 _polling = threading.Lock()
 
@@ -104,25 +107,27 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "job.json").write_text(job.model_dump_json(indent=1))
         (partial / "error.json").unlink(missing_ok=True)
-        code = _watch(_start(partial, gpu), tail, on_lines, gpu)
+        code = _watch(_start(job, partial, gpu), tail, on_lines, gpu)
         _judge(code, partial)
         partial.rename(out)
         tail = tail.moved(out / METRICS)
     on_lines(tail.new())
 
 
-def _start(partial: Path, gpu: str) -> ForkServerProcess:
+def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
     warm()
+    # Data is made without torch, so it need not wait until the forkserver has imported that.
+    context = _spawn if isinstance(job, MakeData) else _forkserver
     with _polling:
         if stopping.is_set():
             raise Stopped
-        process = _forkserver.Process(target=_child, args=(ENTRY, str(partial), gpu))
+        process = context.Process(target=_child, args=(ENTRY, str(partial), gpu))
         process.start()
         _running.add(process)
     return process
 
 
-def _watch(process: ForkServerProcess, tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> int:
+def _watch(process: Process, tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> int:
     usage = Usage(process.pid, gpu)
     try:
         while not wait([process.sentinel], POLL):
@@ -154,7 +159,7 @@ def _judge(code: int, partial: Path) -> None:
     raise StageFailed(f"the stage's process ended with code {code}; its last lines:\n{last}")
 
 
-def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
+def _signal(process: Process, number: signal.Signals) -> None:
     assert process.pid is not None
     try:
         os.killpg(process.pid, number)
