@@ -53,7 +53,7 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def asked(rows: Sequence[Graded]) -> Asked:
-    """The identity of a benchmark's questions. Ids alone are not enough: another seed draws others under the same ids."""
+    """The identity of a benchmark's questions. Ids alone would not do: another seed draws others under the same ids."""
     return rows[0].role, rows[0].benchmark, tuple((row.id, row.image_id, row.answer) for row in rows)
 
 
