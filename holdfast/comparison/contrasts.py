@@ -14,6 +14,8 @@ from holdfast.comparison.layout import Layout, Model, level
 from holdfast.comparison.resampling import Estimate, Measured, asked, mean
 
 MEASURES = ("accuracy", "prior")
+NAMED_ARMS = 3
+"""More are not named one by one."""
 Pair = tuple[Model, Model]
 
 
@@ -54,7 +56,8 @@ def _levels(layout: Layout, factor: str) -> list[Compared]:
     both = [arm for arm, pairs in alone.items() if pairs]
     rows = [Compared(name, arm, _by_panel(layout, alone[arm]), factor) for arm in both]
     every = _by_panel(layout, [pair for arm in both for pair in alone[arm]])
-    together = Compared(name, f"all {len(both)} arms", every, factor)
+    told = " and ".join(both) if len(both) <= NAMED_ARMS else f"all {len(both)} arms"
+    together = Compared(name, told, every, factor)
     return [together, *rows] if len(both) > 1 else rows
 
 

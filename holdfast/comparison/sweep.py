@@ -11,10 +11,11 @@ from holdfast.comparison.cases import cases
 from holdfast.comparison.contrasts import MEASURES, apart, intervals
 from holdfast.comparison.layout import Layout, laid_out
 from holdfast.comparison.report import templates
-from holdfast.comparison.sweep_charts import LENGTH, REWARD
+from holdfast.comparison.sweep_charts import LENGTH, REWARD, Course
 from holdfast.comparison.sweep_summary import signed, summarise
 from holdfast.jobs import Contrast
 
+Logged = dict[tuple[str, str], list[Course]]
 COURSES = {LENGTH: "mean length, tokens", REWARD: "mean reward"}
 
 
@@ -39,43 +40,46 @@ def render(job: Contrast, layout: Layout, summary: dict[str, Any]) -> str:
     environment.filters |= {"signed": signed}
     environment.tests |= {"apart": apart}
     panels = summary["panels"]
+    logged = {title: _logged(layout, metric) for metric, title in COURSES.items()}
     return environment.get_template("sweep.html.j2").render(
         job=job,
         summary=summary,
         swatches=[curves.swatch(place) for place in range(len(layout.series))],
         by_samples={name: sweep_charts.by_samples(panel, layout.series) for name, panel in panels.items()},
         by_length={name: sweep_charts.by_length(panel) for name, panel in panels.items()},
-        courses={title: _courses(layout, metric) for metric, title in COURSES.items()},
+        courses={title: _courses(layout, found) for title, found in logged.items()},
+        reinforced=sorted({one.series for found in logged.values() for group in found.values() for one in group}),
         bars=_bars(summary),
         cases=cases(layout, job.seed),
-        settings={setting.study.name: setting for setting in layout.settings},
     )
 
 
-def _courses(layout: Layout, metric: str) -> dict[str, dict[str, Any]]:
-    """Small charts by panel and column, all on one range; empty where nothing was logged."""
-    found = {
+def _logged(layout: Layout, metric: str) -> Logged:
+    return {
         (panel, column): sweep_charts.courses(layout, panel, column, metric)
         for panel in layout.panels
         for column in layout.columns
     }
+
+
+def _courses(layout: Layout, found: Logged) -> dict[str, dict[str, Any]]:
+    """Small charts by panel and column, all on one range; panels in one row where there is one column alone."""
     every = [one for group in found.values() for one in group]
     if not every:
         return {}
     y_range = sweep_charts.shared(every)
+    if layout.roles.samples is None:
+        charts = {panel: sweep_charts.course(group, y_range, panel) for (panel, _), group in found.items() if group}
+        return {"": charts}
     return {
         panel: {
-            column: sweep_charts.course(found[panel, column], y_range, _told(layout, column))
+            column: sweep_charts.course(found[panel, column], y_range, f"{layout.roles.samples} {column}")
             for column in layout.columns
             if found[panel, column]
         }
         for panel in layout.panels
         if any(found[panel, column] for column in layout.columns)
     }
-
-
-def _told(layout: Layout, column: str) -> str:
-    return f"{layout.roles.samples} {column}" if layout.roles.samples else "along training"
 
 
 def _bars(summary: dict[str, Any]) -> dict[str, Any]:

@@ -37,13 +37,13 @@ def by_samples(panel: Panel, series: Sequence[Series]) -> Markup | None:
     counts = {column: count for column, count in panel["columns"].items() if count}
     if len(set(counts.values())) < 2:
         return None
-    frame = Frame(540, 320, 36, 24, 26, 42)
+    frame = Frame(540, 320, 36, 84, 26, 42)
     low, high = math.log10(min(counts.values())), math.log10(max(counts.values()))
     air = 0.06 * (high - low)
     x, y = frame.scales((low - air, high + air), (0, 1))
     ticks = {math.log10(count): str(count) for count in counts.values()}
     parts = [charts.axes(frame, x, y, ("training questions (logarithmic)", "target accuracy"), ticks)]
-    parts += [charts.horizontal(frame, y, level) for level in references(panel)]
+    parts.append(_drawn(frame, y, references(panel)))
     for place, row in enumerate(panel["rows"]):
         shift = DODGE * (place - (len(series) - 1) / 2)
         known = sorted((counts[column], cell) for column, cell in row["cells"].items() if cell and column in counts)
@@ -58,9 +58,22 @@ def references(panel: Panel) -> list[Level]:
     seen: dict[float, str] = {}
     for base in panel["bases"]:
         if base["cell"]:
-            seen.setdefault(round(base["cell"]["intervals"]["accuracy"]["value"], 3), base["name"])
+            name = " ".join(("base", *base["levels"]))
+            seen.setdefault(round(base["cell"]["intervals"]["accuracy"]["value"], 2), name)
     alone = len(seen) == 1
-    return levels + [Level(value, "base" if alone else name, above=True) for value, name in seen.items()]
+    return levels + [Level(value, "base" if alone else name) for value, name in seen.items()]
+
+
+def _drawn(frame: Frame, y: Scale, levels: Sequence[Level]) -> Markup:
+    """Lines across the chart with their names in the right margin, moved apart."""
+    known = [(level.value, level.name) for level in levels if level.value is not None]
+    right = frame.width - frame.right
+    heights = charts.spread([y(value) for value, _ in known], 14, frame.top + 4, frame.height - frame.bottom)
+    return Markup("").join(
+        charts.line(frame.left, y(value), right, y(value), "reference")
+        + charts.text(right + 6, height + 4, charts.short(name), "note")
+        for (value, name), height in zip(known, heights, strict=True)
+    )
 
 
 def _line(place: int, name: str, known: Sequence[tuple[float, int, dict[str, Any]]], y: Scale) -> Markup:
@@ -90,16 +103,16 @@ def by_length(panel: Panel) -> Markup | None:
     bases = [base for base in panel["bases"] if base["cell"]]
     if not cells:
         return None
-    frame = Frame(540, 320, 36, 24, 26, 42)
+    frame = Frame(540, 320, 36, 84, 26, 42)
     longest = max([cell["tokens"] for *_, cell in cells] + [base["cell"]["tokens"] for base in bases])
     x, y = frame.scales((0, longest * 1.06), (0, 1))
     parts = [charts.axes(frame, x, y, ("mean length of a completion, tokens", "target accuracy"))]
-    parts += [charts.horizontal(frame, y, level) for level in references(panel)[:1]]
+    parts.append(_drawn(frame, y, references(panel)[:1]))
     parts += [_based(base, x, y) for base in bases]
-    steps = max(1, len(panel["columns"]) - 1)
+    steps = len(panel["columns"]) - 1
     for place, name, column, size, cell in sorted(cells, key=lambda entry: -entry[3]):
         value = cell["intervals"]["accuracy"]["value"]
-        mark = charts.marker(place, x(cell["tokens"]), y(value), 3 + 4 * size / steps)
+        mark = charts.marker(place, x(cell["tokens"]), y(value), 3 + 4 * size / steps if steps else 5)
         told = f"{name}{', ' + column if column else ''}: {cell['tokens']:.1f} tokens, accuracy {value:.3f}"
         parts.append(Markup('<g class="{}">{}<title>{}</title></g>').format(charts.series_class(place), mark, told))
     return charts.svg(frame, parts, "Target accuracy against the length of completions")

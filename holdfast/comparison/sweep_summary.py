@@ -66,9 +66,9 @@ def _effect(layout: Layout, row: dict[str, Any]) -> str:
         for panel, found in list(row["accuracy"]["panels"].items())[:NAMED_PANELS]
         if found
     ]
-    over = row["within"] if row["within"].startswith("all ") else f"arm {row['within']}"
     first, second = layout.factors[factor]
-    return f"With {factor} {first} rather than {second}, target accuracy differs by {_listed(parts)} ({over})."
+    told = f"With {factor} {first} rather than {second}, target accuracy differs by {_listed(parts)}"
+    return f"{told}; arms: {row['within']}."
 
 
 def _span(layout: Layout, measured: dict[Model, Measured]) -> str:
@@ -82,9 +82,10 @@ def _span(layout: Layout, measured: dict[Model, Measured]) -> str:
         }
         if ends:
             least, most = min(ends, key=lambda name: ends[name].value), max(ends, key=lambda name: ends[name].value)
-            told = [f"{ranged(ends[name].interval._asdict())} for {name}" for name in dict.fromkeys((least, most))]
-            parts.append((" to " if len(told) > 1 else "").join(told) + _in(layout, panel))
-    return f"At the end of training, target accuracy is {'; '.join(parts)}."
+            low, high = (f"{ranged(ends[name].interval._asdict())} for {name}" for name in (least, most))
+            told = f"is {low}" if len(ends) == 1 else f"ranges from {low} to {high}"
+            parts.append(told + _in(layout, panel))
+    return f"At the end of training, target accuracy {'; '.join(parts)}."
 
 
 def _in(layout: Layout, panel: str) -> str:

@@ -172,7 +172,7 @@ def test_a_contrast_and_its_difference_of_differences_are_what_the_hand_finds(tm
     name = "thinking: on − off"
     assert values(name, "sft") == [0.5, 1.0, -0.5]
     assert values(name, "rft") == [0.0, -0.75, 0.75]
-    assert values(name, "all 2 arms") == [0.25, 0.125, 0.125]
+    assert values(name, "sft and rft") == [0.25, 0.125, 0.125]
     assert values("sft − rft", "thinking on") == [0.25, 0.75, -0.5]
     assert values("sft − rft", "thinking off") == [-0.25, -1.0, 0.75]
     assert ("sft − length", "thinking off") not in rows
@@ -228,12 +228,12 @@ def reversed_arms(told: Any) -> Any:
 def test_the_headline_states_the_first_two_level_factor_with_an_interval(tasks: tuple[Contrast, Path]) -> None:
     summary = summary_of(tasks[1])
     together = summary["contrasts"]["rows"][0]
-    assert (together["name"], together["within"]) == ("thinking: on − off", "all 2 arms")
+    assert (together["name"], together["within"]) == ("thinking: on − off", "sft and rft")
     assert together["settings"] == {"classes": 6, "spatial": 6}
     number = r"[+−]?0\.\d\d \(−?0\.\d\d to −?0\.\d\d\)"
     assert re.fullmatch(
-        rf"With thinking on rather than off, target accuracy differs by {number} in classes and {number} in spatial "
-        r"\(all 2 arms\)\.",
+        rf"With thinking on rather than off, target accuracy differs by {number} in classes and {number} in spatial; "
+        r"arms: sft and rft\.",
         summary["headline"],
     )
     assert summary["headline"] in page_of(tasks[1])
@@ -247,7 +247,7 @@ def test_intervals_are_counted_and_those_that_leave_out_zero_are_marked(tasks: t
     apart = sum(one["low"] > 0 or one["high"] < 0 for one in found)
     assert summary["contrasts"]["apart"]["accuracy"] == apart > 0
     assert f"{len(found)} intervals, of which {apart} leave" in page
-    assert page.count(" ●</span>") == apart + summary["contrasts"]["apart"]["prior"]
+    assert page.count('"apart">● ') == apart + summary["contrasts"]["apart"]["prior"]
     assert "ignifican" not in page[page.index("</style>") :]
 
 
@@ -308,7 +308,7 @@ def test_a_sweep_over_seeds_is_averaged_in_one_panel_and_its_range_shown(tmp_pat
     assert low < cell["intervals"]["accuracy"]["value"] < high
     assert len(summary["contrasts"]["rows"]) == 10
     assert {row["settings"][""] for row in summary["contrasts"]["rows"]} == {3}
-    assert summary["headline"].startswith("At the end of training, target accuracy is ")
+    assert summary["headline"].startswith("At the end of training, target accuracy ranges from ")
     assert "Means over again" in page_of(tmp_path / "out")
     assert "score 0." in page_of(tmp_path / "out")
 
@@ -421,7 +421,7 @@ def test_a_contrast_needs_neither_torch_nor_a_plotting_library() -> None:
 def test_rows_of_contrasts_follow_from_the_factors(tmp_path: Path) -> None:
     rows = compared(laid_out(small(tmp_path)))
     assert [(row.name, row.within) for row in rows] == [
-        ("thinking: on − off", "all 2 arms"),
+        ("thinking: on − off", "sft and rft"),
         ("thinking: on − off", "sft"),
         ("thinking: on − off", "rft"),
         ("sft − rft", "thinking on"),
