@@ -117,9 +117,10 @@ def _boxed(question: Question, target: Detection, answer: str) -> Picture:
 
 
 def _outlines(answer: str, target: Detection, kind: Literal["right", "given"]) -> list[Outline]:
-    """Cut off at the image's border, which an answer may overstep."""
+    """Boxes with an area, as the grader counts no others, cut off at the image's border."""
     found = []
     for box in boxes(answer) or []:
         x1, y1, x2, y2 = (min(max(side / target.raster, 0.0), 1.0) for side in box)
-        found.append(Outline(kind, min(x1, x2), min(y1, y2), abs(x2 - x1), abs(y2 - y1)))
+        if x1 < x2 and y1 < y2:
+            found.append(Outline(kind, x1, y1, x2 - x1, y2 - y1))
     return found

@@ -394,6 +394,18 @@ def test_the_quoted_answers_are_drawn_by_the_seed_at_the_most_training_questions
     assert drawn[0] != drawn[1]
 
 
+def test_boxes_are_drawn_where_they_are_the_answer(tmp_path: Path) -> None:
+    levels = {"thinking": "on"}
+    sweep = swept("boxes", {"task": ("detection", "classes")}, lambda named: of_tasks(named | levels, 5))
+    job = finished_sweep(tmp_path, sweep, lambda m: learned(m.model_copy(update={"levels": m.levels | levels})))
+    contrast(job, tmp_path)
+    cases = page_of(tmp_path)[page_of(tmp_path).index('id="cases"') :]
+    first, second = cases.split("<h3>task: classes</h3>")
+    assert first.count('class="right"/>') > first.count('class="outlines"') >= 3 * (1 + 1 + 3) - 3
+    assert 'class="given"/>' in first
+    assert "outlines" not in second
+
+
 def test_alarms_are_listed_with_their_member_and_marked_in_the_charts(tasks: tuple[Contrast, Path]) -> None:
     summary, page = summary_of(tasks[1]), page_of(tasks[1])
     assert [(a["member"], a["arm"], a["step"], a["name"]) for a in summary["alarms"]] == [
