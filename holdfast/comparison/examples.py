@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.comparison.ledger import Flip, flips
-from holdfast.comparison.pictures import Picture, assembled, picture, shown
+from holdfast.comparison.pictures import Picture, assembled, picture, shown, solved
 from holdfast.comparison.records import Finished, Graded
 from holdfast.config import Target
 from holdfast.data.conversations import pictures
@@ -56,8 +56,7 @@ def _puzzle(question: Question, target: Target, by_model: dict[str, dict[str, Gr
     for model, graded in by_model.items():
         row = graded[question.id]
         attempts.append(Attempt(model, row, excerpt(row.completion), assembled(question, target, row.parsed)))
-    solved = assembled(question, target, question.answer)
-    return Puzzle(question, shown(question, target), solved._replace(marks=()) if solved else None, attempts)
+    return Puzzle(question, shown(question, target), solved(question, target), attempts)
 
 
 def lost(finished: Finished, data: Path, seed: int) -> dict[str, list[Lost]]:

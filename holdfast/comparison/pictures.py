@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
+from holdfast.benchmarks.detection import boxes
 from holdfast.benchmarks.jigsaw import cut, join
-from holdfast.config import Jigsaw, Target
+from holdfast.config import Detection, Jigsaw, Target
 from holdfast.data.conversations import pictures
 from holdfast.data.shards import Question
 
@@ -20,6 +21,16 @@ SHARP = 96
 NOTHING = (128, 128, 128)
 
 
+class Outline(NamedTuple):
+    """A box on a picture, in shares of its sides."""
+
+    kind: Literal["right", "given"]
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class Picture(NamedTuple):
     uri: str
     sharp: bool
@@ -27,6 +38,7 @@ class Picture(NamedTuple):
     columns: int = 1
     marks: tuple[str, ...] = ()
     """What is written on each cell: the number of a piece, or `right` or `wrong`."""
+    outlines: tuple[Outline, ...] = ()
 
 
 def picture(image: Image.Image) -> Picture:
@@ -52,7 +64,12 @@ def shown(question: Question, target: Target) -> list[Picture]:
 
 
 def assembled(question: Question, target: Target, answer: str | None) -> Picture | None:
-    """The picture that a full question's answer makes, its pieces marked; None if there is nothing to put together."""
+    """What an answer makes of the image: a puzzle put together, its pieces marked, or boxes beside the right ones.
+
+    None if there is nothing to draw.
+    """
+    if isinstance(target, Detection) and answer is not None:
+        return _boxed(question, target, answer)
     if not isinstance(target, Jigsaw) or target.question == "pair" or answer is None:
         return None
     pieces = _pieces(question, target)
@@ -61,6 +78,14 @@ def assembled(question: Question, target: Target, answer: str | None) -> Picture
     board = [blank if piece is None else pieces[piece] for piece in given]
     marks = tuple("right" if a == b else "wrong" for a, b in zip(given, right, strict=True))
     return _board(join(board, target.grid), target, marks)
+
+
+def solved(question: Question, target: Target) -> Picture | None:
+    """What the right answer makes of it."""
+    found = assembled(question, target, question.answer)
+    if found is None:
+        return None
+    return found._replace(marks=(), outlines=tuple(one for one in found.outlines if one.kind == "right"))
 
 
 def placed(answer: str, right: str, target: Jigsaw) -> list[int | None]:
@@ -84,3 +109,18 @@ def _pieces(question: Question, target: Jigsaw) -> list[Image.Image]:
 def _board(image: Image.Image, target: Jigsaw, marks: tuple[str, ...]) -> Picture:
     rows, columns = target.grid
     return picture(image)._replace(rows=rows, columns=columns, marks=marks)
+
+
+def _boxed(question: Question, target: Detection, answer: str) -> Picture:
+    outlines = [*_outlines(question.answer, target, "right"), *_outlines(answer, target, "given")]
+    return picture(pictures(question)[0])._replace(outlines=tuple(outlines))
+
+
+def _outlines(answer: str, target: Detection, kind: Literal["right", "given"]) -> list[Outline]:
+    """Boxes with an area, as the grader counts no others, cut off at the image's border."""
+    found = []
+    for box in boxes(answer) or []:
+        x1, y1, x2, y2 = (min(max(side / target.raster, 0.0), 1.0) for side in box)
+        if x1 < x2 and y1 < y2:
+            found.append(Outline(kind, x1, y1, x2 - x1, y2 - y1))
+    return found

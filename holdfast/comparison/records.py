@@ -49,6 +49,8 @@ class Graded(NamedTuple):
     answer: str
     correct: bool
     score: float
+    tokens: int = 0
+    """Length of the completion, its end included."""
 
     @property
     def key(self) -> tuple[str, str]:

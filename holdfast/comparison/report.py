@@ -86,15 +86,8 @@ def _range(kept: dict[str, float]) -> str:
 
 def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Sequence[Trace] = ()) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
-    environment = Environment(
-        loader=PackageLoader("holdfast.comparison", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "duration": duration, "unparsed": unparsed}
-    environment.filters |= {"significant": significant, "sure": sure, "told": _told}
+    environment = templates()
+    environment.filters |= {"unparsed": unparsed, "significant": significant, "sure": sure, "told": _told}
     data, seed = job.data.path, job.study.seed
     names = [arm.name for arm in finished.arms]
     return environment.get_template("report.html.j2").render(
@@ -114,6 +107,19 @@ def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Se
         facts=_facts(finished),
         samples=[_provenance(Path(run.path), run.arm) for run, _ in finished.others if run.kind == "sample"],
     )
+
+
+def templates() -> Environment:
+    """The pages, which escape everything and know no undefined names."""
+    environment = Environment(
+        loader=PackageLoader("holdfast.comparison", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "duration": duration}
+    return environment
 
 
 def _figures(finished: Finished, summary: dict[str, Any]) -> dict[str, Any]:

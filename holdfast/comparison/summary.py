@@ -44,7 +44,7 @@ def summarise(finished: Finished, chance: Chance, seed: int) -> dict[str, Any]:
         "aliases": _aliases(finished.arms, places),
         "alarms": [alarm._asdict() for arm in finished.arms for alarm in arm.alarms],
     }
-    return _plain(content)
+    return plain(content)
 
 
 def retention(point: Point, base: Point) -> float:
@@ -109,12 +109,12 @@ def _aliases(arms: tuple[ArmRun, ...], places: dict[str, list[Place]]) -> dict[s
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON with named fields, floats to six digits."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return plain(value._asdict())
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return round(value, 6) if isinstance(value, float) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -57,3 +58,31 @@ def arms_table(summary: dict[str, Any]) -> Table:
 def _numbers(metrics: dict[str, float], score: str) -> list[str]:
     names = (score, "prior/mean/accuracy", "retention", "forgetting/mean")
     return [number(metrics[name]) for name in names] + [number(unparsed(metrics))]
+
+
+def sweep_table(summary: dict[str, Any]) -> Table:
+    """Target accuracy ± half the width of its interval; one row a panel and series, `summary` as a sweep's."""
+    roles = summary["roles"]
+    table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
+    if roles["panel"]:
+        table.add_column(Text(roles["panel"]))
+    table.add_column("arm")
+    table.add_column("base", justify="right")
+    columns = list(next(iter(summary["panels"].values()))["columns"])
+    for column in columns:
+        name = f"{roles['samples']} {column}" if roles["samples"] else "trained"
+        table.add_column(Text(name), justify="right")
+    for panel, found in summary["panels"].items():
+        bases = {tuple(base["levels"]): base["cell"] for base in found["bases"]}
+        for row in found["rows"]:
+            cells = [bases[tuple(row["levels"])], *(row["cells"][column] for column in columns)]
+            named = [Text(panel)] if roles["panel"] else []
+            table.add_row(*named, Text(row["series"]), *(_accuracy(cell) for cell in cells))
+    return table
+
+
+def _accuracy(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    found = cell["intervals"]["accuracy"]
+    return f"{number(found['value'])} ± {number((found['high'] - found['low']) / 2)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +14,11 @@ import pyarrow.parquet as pq
 from holdfast.artifacts import DataRef, content_key
 from holdfast.benchmarks import catalog, jigsaw
 from holdfast.benchmarks.target import Draw
-from holdfast.config import Study
+from holdfast.config import GRPO, Member, Study, Sweep
 from holdfast.data.shards import Question, write_questions
 from holdfast.data.world import world_scene
 from holdfast.influence import measures, table
-from holdfast.jobs import Checkpoint, Compare, Result, RunRecord
+from holdfast.jobs import Checkpoint, Compare, Contrast, Result, RunRecord, Told
 from holdfast.journal import Journal
 
 HOSTILE = "<script>alert('owned')</script><img src=x onerror=alert(1)>"
@@ -30,6 +31,8 @@ class Model(NamedTuple):
     prior: float
     unreadable: float = 0.0
     drift: float | None = 0.0
+    words: float = 0.0
+    """Mean number of words that it thinks more than the others."""
 
     def towards(self, other: Model, share: float) -> Model:
         pairs = zip(self, other, strict=True)
@@ -88,8 +91,9 @@ def graded_rows(shards: dict[str, list[Question]], model: Model, seed: int) -> l
 
 
 def _completion(question: Question, right: bool, luck: np.random.Generator, model: Model) -> str:
+    more = " and look" * luck.poisson(model.words) if model.words else ""
     if right:
-        return f"<think> i look at the pieces </think> <answer> {question.answer} </answer>"
+        return f"<think> i look at the pieces{more} </think> <answer> {question.answer} </answer>"
     if luck.random() < model.unreadable:
         return f"<think> {HOSTILE} <answer> 3 1 2"
     words = question.answer.split()
@@ -97,7 +101,7 @@ def _completion(question: Question, right: bool, luck: np.random.Generator, mode
         words = [words[i] for i in luck.permutation(len(words))]
     else:
         words = [str(luck.choice([w for w in ("red", "blue", "yes", "no", "3", "7", "left") if w != words[0]]))]
-    return f"<think> i look </think> <answer> {' '.join(words)} </answer>"
+    return f"<think> i look{more} </think> <answer> {' '.join(words)} </answer>"
 
 
 def metrics_of(rows: list[dict], base: list[dict], drift: float | None) -> dict[str, float]:
@@ -186,6 +190,37 @@ def five_arms(**changes: object) -> Study:
     arms["rollouts"] = [{"method": "sft", "source": {"kind": "rollouts", "arm": "rft"}, "trainer": sft}]
     settings = {"name": "bundled", "arms": arms, "target": {"test": 60}} | changes
     return Study.model_validate(settings)
+
+
+def finished_sweep(root: Path, sweep: Sweep, learners: Callable[[Member], dict[str, Model]]) -> Contrast:
+    """The job that contrasts a sweep's members, whose arms end as `learners` says; only the size of what they learned
+    from is real, `target.train` questions."""
+    told = []
+    for member in sweep.members:
+        job = finished_study(root / member.study.name, member.study, learners(member), evaluations=2)
+        blank = Question("train", "none", (), "?", "a", "a", "exact", member.study.target.benchmark)
+        write_questions(job.data.path / "target-train.parquet", [blank] * member.study.target.train)
+        for run in job.runs:
+            if run.arm and isinstance(member.study.arms[run.arm][run.stage], GRPO):
+                _log_rollouts(Path(run.path), learners(member)[run.arm])
+        told.append(Told(levels=member.levels, study=member.study, data=job.data, runs=job.runs))
+    return Contrast(
+        name=sweep.name,
+        factors=sweep.factors,
+        members=tuple(told),
+        command=f"holdfast study experiments/{sweep.name}.yaml",
+        data_version="d41d8cd98f00b204e9800998ecf8427e.dir",
+        code="c0" * 32,
+    )
+
+
+def _log_rollouts(out: Path, model: Model) -> None:
+    """What TRL reports while an arm is reinforced."""
+    journal, rng = Journal(out), np.random.default_rng(int(1000 * model.skill))
+    for step in range(10, 801, 10):
+        length = 14 + model.words * step / 800 + rng.normal()
+        logged = {"train/completions/mean_length": length, "train/reward": model.skill * step / 800 + rng.normal() / 20}
+        journal.log(step, logged)
 
 
 PULLS = {"rft": 0.1, "self": 0.02, "rollouts": 0.05, "teacher": -0.5, "answers": -0.9}

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from holdfast.benchmarks import detection
 from holdfast.benchmarks.jigsaw import puzzle
-from holdfast.comparison.pictures import assembled, picture, placed, shown
-from holdfast.config import Jigsaw
+from holdfast.benchmarks.target import Draw
+from holdfast.comparison.pictures import Outline, assembled, picture, placed, shown, solved
+from holdfast.config import Detection, Jigsaw
 from holdfast.data.world import world_scene
 
 
@@ -60,3 +62,14 @@ def test_large_pictures_are_made_small_enough_to_inline():
     found = picture(Image.fromarray(noise))
     assert max(decoded(found.uri).size) == 240
     assert len(found.uri) < 60_000
+
+
+def test_answered_boxes_are_drawn_beside_the_right_ones():
+    target = Detection(benchmark="detection", raster=16)
+    question = detection.ask(target, Draw(0, "test", 1)).question("s", target)._replace(answer="4 0 12 8")
+    assert shown(question, target)[0].outlines == ()
+    right = Outline("right", 0.25, 0, 0.5, 0.5)
+    assert solved(question, target).outlines == (right,)
+    found = assembled(question, target, "8 8 16 999; 5 5 2 2")
+    assert found.outlines == (right, Outline("given", 0.5, 0.5, 0.5, 0.5))
+    assert assembled(question, target, None) is None
