@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from holdfast.comparison.table import arms_table, sweep_table
-
 from holdfast.errors import UserError
 from tasks.tracking import open_store
 

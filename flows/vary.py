@@ -60,7 +60,9 @@ def _factor(name: str, given: Any, file: str) -> tuple[str, Levels]:
         if not NAME.fullmatch(level):
             raise UserError(f"{at}: {level!r} is no name for a level; give it letters, digits, `_`, `.` or `-`.")
         if not isinstance(fields, dict):
-            raise UserError(f"{at}.{level}: is a mapping of fields, not {fields!r}; values go to `{name}.{level}: […]`.")
+            raise UserError(
+                f"{at}.{level}: is a mapping of fields, not {fields!r}; values go to `{name}.{level}: […]`."
+            )
     return name, levels
 
 
