@@ -63,8 +63,12 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
             )
             for member, run in zip(config.members, runs, strict=True)
         ]
-        members = [Running(context, provide(context)) for context in contexts]
-        for checked in [check.submit(steps.data, steps.context) for steps in members]:
+        members, checks = [], []
+        for context in contexts:
+            members.append(Running(context, provide(context)))
+            # Beside the making of the next one's data, which is one at a time.
+            checks.append(check.submit(members[-1].data, context))
+        for checked in checks:
             checked.result()
         begun = [build.submit(steps.data, steps.context) for steps in members]
         courses = [

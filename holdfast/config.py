@@ -113,7 +113,7 @@ class Recipe(Config):
     forms: tuple[Literal["classes", "spatial", "banner", "detection", "counting"], ...] = ()
     """Targets, beside the jigsaw, whose form of answer the base is taught, with random answers."""
     threads: PositiveInt = 2
-    """CPU threads of the building process; they change no result."""
+    """Processes that build it side by side; they change no result."""
 
 
 class Model(Config):
