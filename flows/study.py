@@ -191,7 +191,10 @@ def conclude(begun: Begun, learning: Learning, steps: Running, command: str) -> 
     context = steps.context
     arms, failed = learned(learning, context.study)
     runs = (*made_data(context), *begun.common, *(run for arm in arms.values() for run in arm))
-    return Ended(runs, failed, concluded(runs, failed, steps, command) if arms else None)
+    try:
+        return Ended(runs, failed, concluded(runs, failed, steps, command) if arms else None)
+    except launch.StageFailed as error:
+        return Ended(runs, failed | {"report": error}, None)
 
 
 def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command: str) -> Outcome:

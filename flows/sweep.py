@@ -98,7 +98,7 @@ def _concluded(config: Sweep, courses: list[Course], context: Context, command: 
         ended = _ended(course, command)
         study = course.member.study
         failed |= {f"{study.name}: {arm}": error for arm, error in ended.failed.items()}
-        if ended.outcome is not None:
+        if any(run.kind == "train" for run in ended.runs):
             runs = tuple(map(record, ended.runs))
             told.append(Told(levels=course.member.levels, study=study, data=course.steps.data, runs=runs))
         course.run.close()

@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.frozen import Config as Config
 from holdfast.targets import Banner as Banner
@@ -112,6 +112,9 @@ class Recipe(Config):
     """Muon's: of the language model's layers."""
     forms: tuple[Literal["classes", "spatial", "banner", "detection", "counting"], ...] = ()
     """Targets, beside the jigsaw, whose form of answer the base is taught, with random answers."""
+    facts: NonNegativeInt = 0
+    """Facts about the picture that the reasoning in such forms states at most; a random number of them, so that
+    completions differ in length. With 0, it says only that it looks."""
     threads: PositiveInt = 2
     """Processes that build it side by side; they change no result."""
 

@@ -38,7 +38,8 @@ def ask(target: Counting, draw: Draw) -> Posed:
     cells = ", ".join(str(thing.place + 1) for thing in scene.things if thing.shape == shape)
     caption = f"Number of {plural(shape)}: {GAP}"
     reasoning = f"Row by row, I find {plural(shape)} in cells {cells}."
-    return _posed(Annotation((scene.image,), caption=caption), count, reasoning)
+    facts = tuple(f"cell {thing.place + 1} {thing.color} {thing.shape}" for thing in scene.things)
+    return _posed(Annotation((scene.image,), caption=caption), count, reasoning)._replace(facts=facts)
 
 
 def read(row: Annotation, _target: Counting, _draw: Draw) -> Posed | None:

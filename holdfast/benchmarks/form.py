@@ -17,19 +17,26 @@ from holdfast.data.world import generator, world_scene
 GRIDS = ((2, 2), (1, 2), (2, 1), (2, 3), (3, 2), (3, 3))
 
 
-def jigsaw_forms(split: str, number: int, seed: int = 0) -> Iterator[tuple[Question, str]]:
-    """Puzzles of every kind, most of them the default one, each with a completion whose answer is random."""
+def jigsaw_forms(split: str, number: int, seed: int = 0, facts: int = 0) -> Iterator[tuple[Question, str]]:
+    """Puzzles of every kind, most of them the default one, each with a completion whose answer is random.
+
+    Its reasoning states up to so many true facts (of the default puzzle, which pieces are sky), or only says that it looks.
+    """
     for index in range(number):
         rng = generator("form", seed, split, index)
         target = Jigsaw() if rng.random() < 0.6 else _any_target(rng)
         scene = world_scene(seed, f"form/{split}", index)
         question = puzzle(scene.image, f"form/{split}/{index}", target, seed)
         answer = f"<answer> {_random_answer(question.answer, rng)} </answer>"
-        yield question, f"<think> i look at the pieces </think> {answer}" if target.thinking else answer
+        told = _told("i look at the pieces", _rows(question.answer) if target == Jigsaw() else (), facts, rng)
+        yield question, f"<think> {told} </think> {answer}" if target.thinking else answer
 
 
-def target_forms(benchmark: str, number: int, seed: int = 0) -> Iterator[tuple[Question, str]]:
-    """Drawn questions of a target that is no jigsaw, each with the answer to another question of its group."""
+def target_forms(benchmark: str, number: int, seed: int = 0, facts: int = 0) -> Iterator[tuple[Question, str]]:
+    """Drawn questions of a target that is no jigsaw, each with the answer to another question of its group.
+
+    The reasoning states up to so many true facts about the picture, or only says that it looks.
+    """
     module = catalog.TARGETS[benchmark]
     rng = generator("form", seed, benchmark)
     read = TypeAdapter(Target).validate_python
@@ -40,7 +47,21 @@ def target_forms(benchmark: str, number: int, seed: int = 0) -> Iterator[tuple[Q
         other = _other(posed, asked, rng)
         completion = f"<answer> {other.answer} </answer>"
         question = asked.question(f"form/{benchmark}/{index}", target)
-        yield question, f"<think> i look at the picture </think> {completion}" if target.thinking else completion
+        told = _told("i look at the picture", asked.facts, facts, rng)
+        yield question, f"<think> {told} </think> {completion}" if target.thinking else completion
+
+
+def _told(phrase: str, facts: tuple[str, ...], most: int, rng: np.random.Generator) -> str:
+    """Some of the facts, from none to `most`, in their order."""
+    number = int(rng.integers(min(most, len(facts)) + 1)) if most and facts else 0
+    chosen = sorted(rng.permutation(len(facts))[:number].tolist()) if number else []
+    return " ".join(facts[place] for place in chosen) or phrase
+
+
+def _rows(answer: str) -> tuple[str, ...]:
+    """Of the default puzzle's four pieces, which are from the upper row."""
+    upper = answer.split()[:2]
+    return tuple(f"piece {piece} {'sky' if piece in upper else 'ground'}" for piece in ("1", "2", "3", "4"))
 
 
 def _other(posed: list[Posed], asked: Posed, rng: np.random.Generator) -> Posed:

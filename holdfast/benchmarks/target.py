@@ -59,6 +59,8 @@ class Posed(NamedTuple):
     group: str
     """What `per_class` counts."""
     grader: str
+    facts: tuple[str, ...] = ()
+    """What can be seen, in the bundled base's own words; nothing of it answers the question alone."""
 
     def question(self, image_id: str, target: Target) -> Question:
         """With its completions: the bare answer, and the answer after a foreign reasoning."""

@@ -55,7 +55,8 @@ def at_score(trajectory: Sequence[Place], score: float) -> Matched | None:
 def common_score(trajectories: Sequence[Sequence[Place]]) -> float | None:
     """The highest score, rounded down to two decimals, that all arms reach; None if that is no more than the base's."""
     best = min(max(place.score for place in trajectory) for trajectory in trajectories)
-    common = math.floor(best * 100 + 1e-9) / 100
+    # A mean that should be 0.85 may be a hair below it, and rounding down must not then round up.
+    common = min(best, math.floor(best * 100 + 1e-9) / 100)
     return common if common > trajectories[0][0].score else None
 
 

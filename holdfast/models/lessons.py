@@ -61,7 +61,7 @@ def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recip
     """All lessons in the curriculum's order, which processes share out by subject and do not change."""
 
     def of_subject(subject: str) -> list[Lesson]:
-        drawn = _drawn(subject, seed)
+        drawn = _drawn(subject, seed, recipe.facts)
         chunks = iter(lambda: list(islice(drawn, AT_ONCE)), [])
         return [lesson for chunk in chunks for lesson in _prepared(model, processor, chunk)]
 
@@ -95,12 +95,15 @@ def _as_arrays(subject: str) -> list[tuple[Any, ...]]:
     return [tuple(part.numpy() for part in lesson) for lesson in _of_subject(subject)]
 
 
-def _drawn(subject: str, seed: int) -> Iterator[Drawn]:
+def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:
     if subject == "captions":
         for caption in captions(CAPTIONS, seed):
             yield [caption.image], caption.prompt, caption.text
     elif subject == "jigsaw" or subject in catalog.TARGETS:
-        forms = jigsaw_forms("train", FORMS, seed) if subject == "jigsaw" else target_forms(subject, OTHER_FORMS, seed)
+        jigsaws = subject == "jigsaw"
+        forms = (
+            jigsaw_forms("train", FORMS, seed, facts) if jigsaws else target_forms(subject, OTHER_FORMS, seed, facts)
+        )
         for question, completion in forms:
             yield pictures(question), question.prompt, completion
     else:

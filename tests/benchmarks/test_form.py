@@ -39,3 +39,22 @@ def test_forms_are_the_same_every_time_and_differ_by_seed():
     assert list(target_forms("spatial", 5)) == list(target_forms("spatial", 5))
     assert list(target_forms("spatial", 5)) != list(target_forms("spatial", 5, seed=1))
     assert list(jigsaw_forms("train", 3)) == list(jigsaw_forms("train", 3))
+
+
+def test_reasoning_that_states_facts_differs_in_length_and_is_true():
+    plain = [said for _, said in jigsaw_forms("train", 40)]
+    assert all("piece 1" not in said for said in plain)
+    told = [(q, said) for q, said in jigsaw_forms("train", 80, facts=4) if "piece" in said.replace("pieces", "")]
+    for question, said in told:
+        facts = said.split("</think>")[0].split()[1:]
+        for piece, row in zip(facts[1::3], facts[2::3], strict=True):
+            assert (piece in question.answer.split()[:2]) == (row == "sky")
+    assert {said.count("piece ") for _, said in told} == {1, 2, 3, 4}
+
+
+def test_the_facts_of_a_count_are_what_the_picture_shows():
+    told = [(q, said) for q, said in target_forms("counting", 80, facts=3) if " cell " in said]
+    for question, said in told:
+        shape = question.prompt.split("Number of ")[1].split(":")[0][:-1].removesuffix("e")
+        assert said.split("</think>")[0].count(shape) <= int(question.answer)
+    assert {said.count("cell ") for _, said in told} == {1, 2, 3}

@@ -69,3 +69,10 @@ def test_every_arm_reaches_the_common_score(pairs):
     common = common_score(arms)
     if common is not None:
         assert all(at_score(arm, common) is not None for arm in arms)
+
+
+def test_a_mean_a_hair_below_two_decimals_is_still_reached_by_its_arm():
+    arms = [walk("a", (0.25, 1.0), (0.85 - 1e-12, 0.9)), walk("b", (0.25, 1.0), (0.9, 0.5))]
+    common = common_score(arms)
+    assert common == pytest.approx(0.85)
+    assert all(at_score(arm, common) for arm in arms)
