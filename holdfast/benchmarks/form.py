@@ -20,7 +20,7 @@ GRIDS = ((2, 2), (1, 2), (2, 1), (2, 3), (3, 2), (3, 3))
 def jigsaw_forms(split: str, number: int, seed: int = 0, facts: int = 0) -> Iterator[tuple[Question, str]]:
     """Puzzles of every kind, most of them the default one, each with a completion whose answer is random.
 
-    Its reasoning states up to so many true facts (of the default puzzle, which pieces are sky), or only says that it looks.
+    Its reasoning states up to so many true facts (of the default puzzle, which pieces are sky), or says that it looks.
     """
     for index in range(number):
         rng = generator("form", seed, split, index)
@@ -35,7 +35,7 @@ def jigsaw_forms(split: str, number: int, seed: int = 0, facts: int = 0) -> Iter
 def target_forms(benchmark: str, number: int, seed: int = 0, facts: int = 0) -> Iterator[tuple[Question, str]]:
     """Drawn questions of a target that is no jigsaw, each with the answer to another question of its group.
 
-    The reasoning states up to so many true facts about the picture, or only says that it looks.
+    The reasoning states up to so many true facts about the picture, or says that it looks.
     """
     module = catalog.TARGETS[benchmark]
     rng = generator("form", seed, benchmark)

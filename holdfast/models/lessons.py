@@ -18,6 +18,7 @@ from holdfast.benchmarks import catalog
 from holdfast.benchmarks.form import jigsaw_forms, target_forms
 from holdfast.config import Recipe
 from holdfast.data.conversations import pictures, turn
+from holdfast.data.shards import Question
 from holdfast.models.captions import captions
 from holdfast.models.processor import MERGE
 
@@ -109,6 +110,12 @@ def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:
     else:
         for _, asked in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
             yield [asked.image], asked.prompt, asked.reference
+
+
+def _forms(subject: str, seed: int, facts: int) -> Iterator[tuple[Question, str]]:
+    if subject == "jigsaw":
+        return jigsaw_forms("train", FORMS, seed, facts)
+    return target_forms(subject, OTHER_FORMS, seed, facts)
 
 
 @torch.no_grad()
