@@ -226,12 +226,10 @@ def test_a_single_prompt_is_reported_without_bounds(tmp_path):
     assert dot["low"] is None
 
 
-def test_preconditioned_columns_are_no_benchmarks_of_their_own(tmp_path):
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
-    path = tmp_path / "one-0-influence" / "influence.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.append_column("dot/adam/color", pa.nulls(len(table), pa.float64())), path)
-    assert read(job)[0].rows.benchmarks == ("jigsaw", "color", "count")
+def test_preconditioned_columns_are_no_benchmarks_of_their_own(traced):
+    run = next(run for run in traced[0].runs if run.kind == "influence")
+    assert "dot/adam/color" in pq.read_table(f"{run.path}/influence.parquet").column_names
+    assert all(trace.rows.benchmarks == ("jigsaw", "color", "count") for trace in read(traced[0]))
 
 
 def test_numbers_of_any_size_read_well():
