@@ -43,13 +43,12 @@ def beside(rows: Rows, steps: Sequence[int], seed: int) -> dict[str, Any] | None
     """
     if not np.isfinite(rows.adam).any():
         return None
-    plain = rows._replace(pulls=np.where(np.isfinite(rows.adam), rows.pulls, np.nan))
-    both = pull.intervals(plain, steps, seed), intervals(rows, steps, seed)
-    step = last_learned(rows, steps)
-    places = dict(zip(PLACES, (step, "along"), strict=True))
+    known = np.isfinite(rows.adam)
+    plain = pull.intervals(rows._replace(pulls=np.where(known, rows.pulls, np.nan)), steps, seed)
+    own, step = intervals(rows, steps, seed), last_learned(rows, steps)
+    places: dict[str, int | str] = dict(zip(PLACES, (step, "along"), strict=True))
     return {"step": step} | {
-        place: {name: both[name in KINDS.values()][at][name] for pair in KINDS.items() for name in pair}
-        for place, at in places.items()
+        name: {kind: plain[place][kind] for kind in KINDS} | own[place] for name, place in places.items()
     }
 
 

@@ -53,8 +53,8 @@ class Rows(NamedTuple):
         """Some of the rows; `kept` is a mask (rows,)."""
         given = self._asdict()
         columns = {name: values[kept] for name, values in given.items() if isinstance(values, np.ndarray)}
-        names = {name: _masked(given[name], kept) for name in ("samples", "prompts")}
-        return self._replace(**columns, **names)
+        samples, prompts = _masked(self.samples, kept), _masked(self.prompts, kept)
+        return self._replace(samples=samples, prompts=prompts, **columns)
 
 
 def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], target: str) -> Rows:

@@ -301,7 +301,8 @@ def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np
         benchmark = measures.Benchmark(gradients @ mean, float(mean @ mean), float(value[0] @ value[1]), 30.0)
         on = measures.on_benchmark(seen, benchmark) | alone
         found |= {f"{name}/{measure}": number for measure, number in on.items()}
-    return found
+    target, *others = values
+    return found | {f"{b}/exchange": measures.exchange(found[f"{b}/dot"], found[f"{target}/dot"]) for b in others}
 
 
 def _way(names: list[str], steps: list[int], rng: np.random.Generator) -> list[dict]:
