@@ -20,11 +20,11 @@ PLACES = ("last", "along")
 
 
 class Signs(NamedTuple):
-    """Pairs of a source and a benchmark that have a rate of both kinds."""
+    """Pairs of a source and a prior benchmark that have a dot of both kinds."""
 
     compared: int
     differ: int
-    """Pairs whose two rates have opposite signs."""
+    """Pairs whose two dots have opposite signs, and with them the two rates, where there are any."""
     sure: int
     """Of these, pairs in which neither interval holds 0."""
 
@@ -64,7 +64,7 @@ def sums(measures: Mapping[str, float], benchmarks: Iterable[str]) -> dict[str, 
 
 
 def signs(traces: Iterable[Mapping[str, Any]]) -> dict[str, Signs]:
-    """By place, over the benchmarks of all sources that have Adam's rates beside the plain ones."""
+    """By place, over the prior benchmarks of all sources that have Adam's dots beside the plain ones."""
     found = [trace["adam"] for trace in traces if trace["adam"]]
     return {place: _signs([one[place] for one in found]) for place in PLACES}
 
@@ -73,8 +73,8 @@ def _signs(found: Iterable[Mapping[str, Found]]) -> Signs:
     pairs = [
         (plain, own)
         for one in found
-        for name, plain in one["exchange"].items()
-        if name != MEAN and plain and (own := one["adam_exchange"].get(name))
+        for name in one["exchange"]
+        if name != MEAN and (plain := one["dot"][name]) and (own := one["adam_dot"][name])
     ]
     differ = [pair for pair in pairs if pair[0].value * pair[1].value < 0]
     return Signs(len(pairs), len(differ), sum(all(map(_sided, pair)) for pair in differ))

@@ -15,6 +15,7 @@ DATA = rows(
 """Pulls on the target and on color at the beginning, at a checkpoint, and at the end."""
 OWN = np.array([[np.nan, np.nan]] * 2 + [[2.0, 1.0], [4.0, 1.0]] + [[1.0, 1.0]] * 2)
 STEPS = [0, 5, 9]
+KINDS = ("dot", "adam_dot")
 
 
 def scaled(pulls=OWN):
@@ -48,10 +49,14 @@ def test_without_moments_there_is_nothing_to_lay_beside():
 
 
 def pair(plain, own):
-    return {"exchange": {"mean": plain, "color": plain}, "adam_exchange": {"mean": own, "color": own}}
+    """Of a source whose rates are not known."""
+    dots = {
+        kind: dict.fromkeys(("jigsaw", "mean", "color"), one) for kind, one in zip(KINDS, (plain, own), strict=True)
+    }
+    return dots | {"exchange": {"mean": None, "color": None}}
 
 
-def test_opposite_signs_are_counted_by_source_and_benchmark_without_the_mean():
+def test_opposite_signs_are_counted_by_source_and_prior_benchmark_even_without_a_rate():
     below, above, unsure = Interval(-1, -2, -0.5), Interval(1, 0.5, 2), Interval(1, -0.5, 2)
     given = [pair(below, above), pair(below, unsure), pair(above, unsure), pair(below, None), pair(None, above)]
     found = adam.signs([{"adam": {"along": one, "last": pair(above, above)}} for one in given])
