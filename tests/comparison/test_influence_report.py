@@ -189,9 +189,15 @@ def test_the_page_says_for_how_many_pairs_adam_and_the_gradient_disagree(traced,
 def test_where_no_skill_is_learned_for_sure_pulls_are_open_instead_of_rates(traced, tmp_path):
     assert "<details open>" not in section_of(traced[1])
     job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
-    turn_round(tmp_path / "one-0-influence" / "influence.parquet", "dot/adam/jigsaw")
+    path = tmp_path / "one-0-influence" / "influence.parquet"
+    turn_round(path, "dot/adam/jigsaw")
     compare(job, tmp_path)
     assert "<details open><summary>The pulls behind" in section_of(tmp_path)
+    assert "so that there is no rate" not in section_of(tmp_path)
+    turn_round(path, "dot/jigsaw/a")
+    turn_round(path, "dot/jigsaw/b")
+    compare(job, tmp_path)
+    assert section_of(tmp_path).count("so that there is no rate") == 2
 
 
 def turn_round(path, column):
