@@ -5,65 +5,19 @@ The files and the measures' names are those that `holdfast.influence` leaves; it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from holdfast.comparison.influence_rows import Rows, read_rows
 from holdfast.comparison.records import ArmRun, Finished, read_metrics
 from holdfast.config import Study
 from holdfast.jobs import Result, RunRecord
 
-HALVES = ("a", "b")
 KINDS = ("first_order", "trapezoid")
 """Predictions of a change; `path.parquet` has a column for each."""
-
-
-class Rows(NamedTuple):
-    """A source's samples at all checkpoints, one row for each sample and checkpoint, all blocks of layers together.
-
-    With g the gradient of the log-likelihood of a completion (summed over its tokens), w its weight, V a benchmark's
-    mean gradient per token.
-    """
-
-    benchmarks: tuple[str, ...]
-    """The target first."""
-    steps: np.ndarray
-    """The stage's own steps (rows,)."""
-    samples: tuple[str, ...]
-    prompts: tuple[str, ...]
-    tokens: np.ndarray
-    """(rows,)."""
-    weights: np.ndarray
-    """w: 1 for supervised samples, the advantage for rollouts (rows,)."""
-    pulls: np.ndarray
-    """w⟨g, V⟩ (rows, benchmarks)."""
-    cosines: np.ndarray
-    """w⟨g, V⟩ / (|w| ‖g‖ ‖V‖); not a number where w is 0 or ‖V‖ is not known (rows, benchmarks)."""
-
-    def idle(self) -> list[int]:
-        """Steps at which no sample has a weight, as where all rollouts of each prompt were rewarded alike."""
-        return sorted(set(self.steps.tolist()) - set(self.steps[self.weights != 0].tolist()))
-
-    def where(self, kept: np.ndarray) -> Rows:
-        """Some of the rows; `kept` is a mask (rows,)."""
-        samples, prompts = (
-            tuple(name for name, keep in zip(names, kept, strict=True) if keep)
-            for names in (self.samples, self.prompts)
-        )
-        return Rows(
-            self.benchmarks,
-            self.steps[kept],
-            samples,
-            prompts,
-            self.tokens[kept],
-            self.weights[kept],
-            self.pulls[kept],
-            self.cosines[kept],
-        )
 
 
 class Travel(NamedTuple):
@@ -133,7 +87,7 @@ def _trace(arm: ArmRun, color: int, run: tuple[RunRecord, Result], study: Study)
         source=str(result.notes.get("source", "")),
         lora=study.arms[arm.name][record.stage].lora is not None,
         measures=measures,
-        rows=read_rows(path / "influence.parquet", measures, study.target.benchmark),
+        rows=read_rows(path, measures, study.target.benchmark),
         texts=_texts(path / "sources.parquet"),
         travel=_travel(path / "path.parquet"),
         notes={name: value for name, value in result.notes.items() if name != "source"},
@@ -146,51 +100,6 @@ def _measures(path: Path) -> dict[int, dict[str, float]]:
         step: {name.split("/", 2)[2]: value for name, value in found.items() if name.startswith("influence/")}
         for step, found in read_metrics(path).items()
     }
-
-
-def read_rows(path: Path, measures: Mapping[int, Mapping[str, float]], target: str) -> Rows:
-    """Sum the blocks of every sample, in the file's order."""
-    table = pq.read_table(path)
-    names = [name.removeprefix("dot/") for name in table.column_names if name.startswith("dot/")]
-    found = [name.removesuffix("/a") for name in names if name.endswith("/a")]
-    benchmarks = tuple(sorted(found, key=lambda name: (name != target, name)))
-    halves = [f"dot/{name}/{half}" for name in benchmarks for half in HALVES]
-    summed = _over_blocks(table, ["norm2", *halves])
-    columns = {name: summed[name].to_numpy() for name in ("step", "tokens", "weight", "norm2_sum")}
-    dots = np.stack([summed[f"{name}_sum"].to_numpy() for name in halves], axis=1)
-    means = dots.reshape(len(dots), len(benchmarks), len(HALVES)).mean(-1)
-    pulls = columns["weight"][:, None] * means
-    scale = np.abs(columns["weight"]) * np.sqrt(columns["norm2_sum"])
-    along = np.divide(pulls, scale[:, None], out=np.full_like(pulls, np.nan), where=scale[:, None] > 0)
-    return Rows(
-        benchmarks,
-        columns["step"],
-        tuple(summed["sample"].to_pylist()),
-        tuple(summed["prompt"].to_pylist()),
-        columns["tokens"].astype(float),
-        columns["weight"],
-        pulls,
-        _cosines(along, columns["step"], benchmarks, measures),
-    )
-
-
-def _over_blocks(table: pa.Table, summed: Sequence[str]) -> pa.Table:
-    keys = ["step", "sample", "prompt", "tokens", "weight"]
-    grouped = table.group_by(keys, use_threads=False)
-    return grouped.aggregate([(name, "sum") for name in summed])
-
-
-def _cosines(
-    along: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Mapping[int, Mapping[str, float]]
-) -> np.ndarray:
-    """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which is logged by step and benchmark."""
-    cosines = np.full_like(along, np.nan)
-    for step in np.unique(steps):
-        rows, logged = steps == step, measures.get(int(step), {})
-        for place, name in enumerate(benchmarks):
-            if length := logged.get(f"{name}/benchmark_norm"):
-                cosines[rows, place] = along[rows, place] / length
-    return cosines
 
 
 def _texts(path: Path) -> dict[tuple[int, str], str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.comparison import pull
+from holdfast.comparison import adam, magnitude, pull
+from holdfast.comparison.along import Found, shares
 from holdfast.comparison.influence import KINDS, Trace
 from holdfast.comparison.pull import RESAMPLES, TESTS, Difference
 
@@ -22,17 +23,19 @@ AGREEMENT = ("pearson", "spearman", "sign")
 
 def summarise_influence(traces: Sequence[Trace], seed: int) -> dict[str, Any]:
     """Everything but texts and pictures; numbers to six digits, whatever their size."""
+    found = {trace.label: _trace(trace, seed) for trace in traces}
     return digits(
         {
             "resamples": RESAMPLES,
-            "traces": {trace.label: _trace(trace, seed) for trace in traces},
+            "traces": found,
+            "adam_signs": adam.signs(found.values()),
             "differences": differences(traces, seed),
         }
     )
 
 
 def _trace(trace: Trace, seed: int) -> dict[str, Any]:
-    found = pull.intervals(trace.rows, trace.steps, seed)
+    found = _intervals(trace, seed)
     along = found.pop("along")
     return {
         "arm": trace.arm.name,
@@ -46,6 +49,8 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
         "checkpoints": [
             {"step": step, "measures": trace.measures.get(step, {}), **found[step]} for step in trace.steps
         ],
+        "adam": adam.beside(trace.rows, trace.steps, seed),
+        "sums": adam.sums(trace.measures[max(trace.measures)], trace.rows.benchmarks),
         "change": change(trace),
         "agreement": agreement(trace),
         "questions": len(trace.travel.measured),
@@ -54,12 +59,20 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
     }
 
 
+def _intervals(trace: Trace, seed: int) -> dict[int | str, dict[str, Found]]:
+    """Of pulls, of Adam's, and of magnitudes: at every step and along the training."""
+    found = pull.intervals(trace.rows, trace.steps, seed)
+    own = adam.intervals(trace.rows, trace.steps, seed)
+    sizes = magnitude.intervals(trace.rows, trace.measures, trace.steps, seed)
+    return {place: found[place] | own[place] | sizes[place] for place in found}
+
+
 def means(trace: Trace) -> dict[str, float | None]:
     """Along training, each step taken by the last checkpoint before it; benchmarks' measures over the prior ones."""
-    shares = pull.shares(trace.steps)
+    parts = shares(trace.steps)
 
     def along(values: Sequence[float | None]) -> float | None:
-        known = [(share, value) for share, value in zip(shares, values, strict=True) if value is not None and share]
+        known = [(share, value) for share, value in zip(parts, values, strict=True) if value is not None and share]
         return sum(share * value for share, value in known) / sum(share for share, _ in known) if known else None
 
     found = {
@@ -111,6 +124,7 @@ def differences(traces: Sequence[Trace], seed: int) -> list[dict[str, Any]]:
             "prompts": whole.prompts if whole else _common(pair),
             "dot": whole.dot if whole else {},
             "p_holm": {name: adjusted[str(place), name] for name in whole.p} if whole else {},
+            "magnitude": _magnitudes(pair, seed),
             "equally_long": alike and {"prompts": alike.prompts, "samples": alike.samples, "dot": alike.dot},
         }
         for place, (pair, (whole, alike)) in enumerate(zip(pairs, found, strict=True))
@@ -123,6 +137,13 @@ def _difference(pair: tuple[Trace, Trace], rng: np.random.Generator) -> tuple[Di
     return (
         pull.difference(rows, steps, TESTS, rng),
         pull.difference(pull.equally_long(rows), steps, RESAMPLES, rng),
+    )
+
+
+def _magnitudes(pair: tuple[Trace, Trace], seed: int) -> dict[str, Found]:
+    first, second = pair
+    return magnitude.differences(
+        (first.rows, second.rows), (first.measures, second.measures), (first.steps, second.steps), seed
     )
 
 

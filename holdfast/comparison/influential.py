@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from holdfast.comparison.along import shares
 from holdfast.comparison.examples import excerpt
 from holdfast.comparison.influence import Trace
 from holdfast.comparison.pictures import Picture, shown
-from holdfast.comparison.pull import shares
 from holdfast.config import Target
 from holdfast.data.shards import Question
 

@@ -5,23 +5,20 @@ The benchmarks' questions are not redrawn, so the intervals are about other samp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from holdfast.comparison.influence import Rows
-from holdfast.comparison.statistics import Interval, interval, ratio, resampled_means
+from holdfast.comparison.along import Found, along, bounded, named, over, shares, with_mean
+from holdfast.comparison.influence_rows import Rows
+from holdfast.comparison.statistics import ratio, resampled_means
 
 RESAMPLES = 2000
 TESTS = 20_000
 """Resamples behind a p-value: its least value is 1 / TESTS, and Holm multiplies that by the number of comparisons."""
 ALIKE = 0.1
 """Share of the longer completion by which two may differ in tokens and still count as equally long."""
-MEAN = "mean"
-"""Beside the benchmarks' names: the mean over the prior ones."""
-Found = dict[str, Interval | None]
 
 
 class Pull(NamedTuple):
@@ -41,7 +38,7 @@ class Pull(NamedTuple):
         """`dot` and `cosine` at a step, or along training after the last one (resamples, benchmarks)."""
         if place < len(self.shares):
             return self.dot[:, place], self.cosine[:, place]
-        return _along(self.dot, self.shares), _along(self.cosine, self.shares)
+        return along(self.dot, self.shares), along(self.cosine, self.shares)
 
 
 class Difference(NamedTuple):
@@ -53,12 +50,6 @@ class Difference(NamedTuple):
     dot: Found
     p: dict[str, float]
     """Two-sided, not corrected, by benchmark."""
-
-
-def shares(steps: Sequence[int]) -> np.ndarray:
-    """The part of the training that began at each checkpoint: none at the last one."""
-    ahead = np.diff([*steps, steps[-1]]).astype(float)
-    return ahead / ahead.sum() if ahead.sum() else np.ones(len(steps)) / len(steps)
 
 
 def pull(rows: Rows, steps: Sequence[int], resamples: int, rng: np.random.Generator | None) -> Pull:
@@ -76,8 +67,8 @@ def intervals(rows: Rows, steps: Sequence[int], seed: int) -> dict[int | str, di
     for index, place in enumerate(places):
         (dot, cosine), (dots, cosines) = point.at(index), draws.at(index)
         found[place] = {
-            "dot": _intervals(rows.benchmarks, dot, dots),
-            "mean_cosine": _intervals(rows.benchmarks, cosine, cosines),
+            "dot": named(rows.benchmarks, dot, dots),
+            "mean_cosine": named(rows.benchmarks, cosine, cosines),
             "exchange": _exchange(rows.benchmarks, dot, dots),
         }
     return found
@@ -102,15 +93,13 @@ def difference(
 
     def subtracted(means: np.ndarray) -> np.ndarray:
         parts = zip((means[:, :cut], means[:, cut:]), steps, strict=True)
-        first, second = (_along(_dots(part, at, len(names)), shares(at)) for part, at in parts)
+        first, second = (along(_dots(part, at, len(names)), shares(at)) for part, at in parts)
         return first - second
 
     point, draws = subtracted(_redrawn(joined, 1, None)), subtracted(_redrawn(joined, resamples, rng))
     both = set(common)
     held = [sum(prompt in both for prompt in rows.prompts) for rows in pair]
-    return Difference(
-        len(common), (held[0], held[1]), _intervals(names, point, draws), _p_values(names, draws, len(common))
-    )
+    return Difference(len(common), (held[0], held[1]), named(names, point, draws), _p_values(names, draws, len(common)))
 
 
 def equally_long(pair: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
@@ -169,59 +158,22 @@ def _measured(means: np.ndarray, steps: Sequence[int], benchmarks: int) -> Pull:
     """From columns as `_by_prompt` lays them out."""
     cut = len(steps) * (1 + benchmarks)
     cosines, counted = means[:, cut:].reshape(len(means), 2, len(steps), benchmarks).swapaxes(0, 1)
-    return Pull(_dots(means[:, :cut], steps, benchmarks), _over(cosines, counted), shares(steps))
+    return Pull(_dots(means[:, :cut], steps, benchmarks), over(cosines, counted), shares(steps))
 
 
 def _dots(means: np.ndarray, steps: Sequence[int], benchmarks: int) -> np.ndarray:
     tokens, pulls = means[:, : len(steps), None], means[:, len(steps) :].reshape(len(means), len(steps), benchmarks)
-    return _over(pulls, np.broadcast_to(tokens, pulls.shape))
-
-
-def _along(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Mean over the steps of training, each taken by the last checkpoint before it (resamples, benchmarks).
-
-    A checkpoint at which a resample has nothing is left out of its mean.
-    """
-    known = np.isfinite(values) & (parts > 0)[None, :, None]
-    weights = np.where(known, parts[None, :, None], 0.0)
-    return _over((weights * np.where(known, values, 0.0)).sum(1), weights.sum(1))
-
-
-def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
-
-
-def _prior(benchmarks: Sequence[str]) -> list[int]:
-    """The target is the first."""
-    return list(range(1, len(benchmarks)))
-
-
-def _with_mean(benchmarks: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
-    named = {name: values[:, place] for place, name in enumerate(benchmarks)}
-    return named | {MEAN: values[:, _prior(benchmarks)].mean(axis=1)}
-
-
-def _intervals(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) -> Found:
-    values, drawn = _with_mean(benchmarks, point), _with_mean(benchmarks, draws)
-    return {name: _interval(float(values[name][0]), drawn[name]) for name in values}
-
-
-def _interval(value: float, draws: np.ndarray) -> Interval | None:
-    """Without the resamples in which there was nothing to measure; no bounds where these are all."""
-    known = draws[np.isfinite(draws)]
-    if not np.isfinite(value):
-        return None
-    return interval(value, known) if len(known) else Interval(value, math.nan, math.nan)
+    return over(pulls, np.broadcast_to(tokens, pulls.shape))
 
 
 def _exchange(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) -> Found:
     """Forgetting per unit of skill, −prior / target; None where a resample's target pull is not positive."""
     skill, drawn = point[:, 0], draws[:, 0]
-    values, others = _with_mean(benchmarks, -point), _with_mean(benchmarks, -draws)
+    values, others = with_mean(benchmarks, -point), with_mean(benchmarks, -draws)
     found: Found = {}
     for name in (name for name in values if name != benchmarks[0]):
         rates, value = ratio(others[name], drawn), ratio(values[name], skill)
-        found[name] = None if rates is None or value is None else _interval(float(value[0]), rates)
+        found[name] = None if rates is None or value is None else bounded(float(value[0]), rates)
     return found
 
 

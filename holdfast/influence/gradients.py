@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,3 +107,13 @@ def _derivatives(total: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     if not total.requires_grad:
         return [torch.zeros_like(value) for value in parameters]
     return list(torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
+
+
+def added(parts: Sequence[Gradient]) -> Gradient:
+    """Their sum."""
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+
+def scaled(gradient: Gradient, factor: float) -> Gradient:
+    """A multiple of it."""
+    return {name: value * factor for name, value in gradient.items()}

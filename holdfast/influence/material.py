@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,14 @@ class Material:
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
             yield teacher_forced([s.encoded for s in part], [s.completion for s in part], pad, where)
+
+
+class Sheet(NamedTuple):
+    """What every checkpoint is asked: the questions of each benchmark, and how many random-logit probes."""
+
+    questions: Mapping[str, Sequence[Sample]]
+    material: Material
+    probes: int
 
 
 def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:

@@ -104,6 +104,17 @@ def exchange(prior: float, skill: float) -> float:
     return _over(-prior, skill)
 
 
+def kernel(squares: np.ndarray, tokens: np.ndarray, asked: float) -> dict[str, float]:
+    """Norms of the eNTK between samples and a benchmark's questions, from random-logit probes.
+
+    `squares` (probes, samples) are squared dots, each with the mean ‖K‖²_F over the questions as its expectation;
+    `asked` is the mean number of tokens of these. `kernel`: √ of the mean. `kernel_per_token`: the same of two
+    tokens' ‖K_ml‖²_F. The means are unbiased; their roots are too small on average, the more so the fewer the probes.
+    """
+    mean = float(squares.mean())
+    return {"kernel": mean**0.5, "kernel_per_token": (mean / (float(tokens.mean()) * asked)) ** 0.5}
+
+
 def reference_lbk(change: np.ndarray, spread_norms: np.ndarray, errors: np.ndarray) -> float:
     """LBK as Ren & Sutherland's notebook computes it, over an interval of training.
 

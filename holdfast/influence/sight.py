@@ -9,21 +9,13 @@ import numpy as np
 import torch
 
 from holdfast.errors import UserError
-from holdfast.influence import measures
+from holdfast.influence import kernel, measures
 from holdfast.influence.checkpoints import inner, preconditioned
 from holdfast.influence.engine import Engine, Influences
-from holdfast.influence.gradients import Gradient, batch_gradient, log_likelihood, mean_gradient
-from holdfast.influence.likelihood import Certainty, Likelihood, RandomLogits
-from holdfast.influence.material import Material, Sample
+from holdfast.influence.gradients import Gradient, added, batch_gradient, log_likelihood, mean_gradient, scaled
+from holdfast.influence.likelihood import Certainty, Likelihood
+from holdfast.influence.material import Material, Sample, Sheet
 from holdfast.models.encode import TeacherForced
-
-
-class Sheet(NamedTuple):
-    """What every checkpoint is asked: the questions of each benchmark, and how many random-logit probes."""
-
-    questions: Mapping[str, Sequence[Sample]]
-    material: Material
-    probes: int
 
 
 class Sight(NamedTuple):
@@ -47,6 +39,8 @@ class Sight(NamedTuple):
     benchmarks: dict[str, measures.Benchmark]
     spread_norms: dict[str, np.ndarray]
     """By benchmark √(|V|·(mean ‖π‖)² + |V| − 2) of its questions (questions,)."""
+    probed: dict[str, np.ndarray]
+    """By benchmark, squared dots with random-logit probes, whose mean is that of ‖K‖²_F (probes, samples)."""
     kernels: dict[str, dict[str, float]]
     """`kernel` and `kernel_per_token` by benchmark."""
 
@@ -68,6 +62,19 @@ class Sight(NamedTuple):
             for place, sample in enumerate(self.samples)
             for column, block in enumerate(self.blocks)
         ]
+
+    def of_samples(self) -> dict[str, dict[str, float]]:
+        """By sample's id, what magnitudes are means of and no block of layers has a part of, by column."""
+        certainty = self.source.certainty
+        return {
+            sample.id: {"certainty": certainty[place]}
+            | {
+                f"kernel2/{name}/{probe}": square[place]
+                for name, squares in self.probed.items()
+                for probe, square in enumerate(squares)
+            }
+            for place, sample in enumerate(self.samples)
+        }
 
     def measures(self, target: str) -> dict[str, float]:
         """Measures named BENCHMARK/MEASURE, and those of the source alone by their own names.
@@ -110,7 +117,7 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
     _require_finite(found)
     targets = {f"{name}/{half}": pair[place] for name, (*pair, _) in found.items() for place, half in enumerate("ab")}
     if scale is not None:
-        whole = {name: _scaled(_added([a, b]), 0.5) for name, (a, b, _) in found.items()}
+        whole = {name: scaled(added([a, b]), 0.5) for name, (a, b, _) in found.items()}
         targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
     batches = list(sheet.material.batches(samples, model.device))
     engine = Engine(model, list(targets.values()))
@@ -143,10 +150,15 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
         for name, (a, b, of_questions) in found.items()
     }
     sound = batches if not broken else list(sheet.material.batches(kept, model.device))
-    kernels = _kernels(model, sound, sheet, seed) if sheet.probes else {}
+    probed = kernel.probed(model, sound, sheet, seed) if sheet.probes else {}
+    kernels = {
+        name: measures.kernel(squares, source.tokens, kernel.mean_length(sheet.questions[name]))
+        for name, squares in probed.items()
+    }
     spreads = {name: of_questions.spread_norm for name, (_, _, of_questions) in found.items()}
     return Sight(
-        kept, broken, engine.blocks, names, norms2, dots, loglik, source, certainty.error, seen, spreads, kernels
+        *(kept, broken, engine.blocks, names, norms2, dots, loglik),
+        *(source, certainty.error, seen, spreads, probed, kernels),
     )
 
 
@@ -184,14 +196,6 @@ def _halves(model: Any, questions: Sequence[Sample], material: Material) -> tupl
     return even, odd, likelihood.certainty
 
 
-def _added(parts: Sequence[Gradient]) -> Gradient:
-    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
-
-
-def _scaled(gradient: Gradient, factor: float) -> Gradient:
-    return {name: value * factor for name, value in gradient.items()}
-
-
 def _joined(parts: Sequence[Influences], name: str) -> np.ndarray:
     return torch.cat([getattr(part, name) for part in parts]).numpy()
 
@@ -204,34 +208,5 @@ def _sum_norm2(model: Any, samples: Sequence[Sample], material: Material) -> flo
         own = torch.tensor([next(weights) for _ in batch.targets], device=logits.device)
         return own * log_likelihood(logits, batch)
 
-    total = _added([batch_gradient(model, batch, weighted) for batch in material.batches(samples, model.device)])
+    total = added([batch_gradient(model, batch, weighted) for batch in material.batches(samples, model.device)])
     return inner(total, total)
-
-
-def _kernels(model: Any, batches: list[TeacherForced], sheet: Sheet, seed: int) -> dict[str, dict[str, float]]:
-    """`kernel`, √ of the mean over samples, questions and probes of ‖K‖²_F, and the same of two tokens' ‖K_ml‖²_F.
-
-    The mean is unbiased; its root is too small on average, the more so the fewer the probes.
-    """
-    squares: dict[str, list[np.ndarray]] = {name: [] for name in sheet.questions}
-    for probe in range(sheet.probes):
-        noise = [RandomLogits(_stream(seed, probe, side)) for side in (0, 1)]
-        targets = []
-        for questions in sheet.questions.values():
-            parts = [batch_gradient(model, b, noise[0]) for b in sheet.material.batches(questions, model.device)]
-            targets.append(_scaled(_added(parts), len(questions) ** -0.5))
-        engine = Engine(model, targets)
-        dots = np.concatenate([engine.measure(batch, noise[1]).dots.sum(-1).numpy() for batch in batches])
-        for place, name in enumerate(squares):
-            squares[name].append(dots[:, place] ** 2)
-    said = float(np.mean([tokens for batch in batches for tokens in batch.mask.sum(1).tolist()]))
-    found = {}
-    for name, questions in sheet.questions.items():
-        mean, asked = float(np.mean(squares[name])), float(np.mean([len(sample.completion) for sample in questions]))
-        found[name] = {"kernel": mean**0.5, "kernel_per_token": (mean / (said * asked)) ** 0.5}
-    return found
-
-
-def _stream(seed: int, probe: int, side: int) -> int:
-    """Another stream for every probe and side."""
-    return (seed * 1_000_003 + probe * 2 + side) % 2**63

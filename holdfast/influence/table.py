@@ -26,8 +26,16 @@ FIXED = pa.schema(
 over tokens) and the gradient behind `norm2` and every `dot/…` column are those of the completion's log-likelihood."""
 
 SOURCES = pa.schema(
-    [("sample", pa.string()), ("prompt", pa.string()), ("step", pa.int64()), ("text", pa.string())],
+    [
+        ("sample", pa.string()),
+        ("prompt", pa.string()),
+        ("step", pa.int64()),
+        ("text", pa.string()),
+        ("certainty", pa.float64()),
+    ]
 )
+"""`certainty` is the mean over tokens of ‖π − e_y‖²; empty, as every column after it, where a sample has no finite
+gradient."""
 PATH = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -43,19 +51,23 @@ PATH = pa.schema(
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write influence.parquet with a column `dot/TARGET` for every target; empty where a checkpoint lacks it."""
-    targets = dict.fromkeys(name for row in rows for name in row if name.startswith("dot/"))
-    columns = [*FIXED, *(pa.field(target, pa.float64()) for target in targets)]
-    _write(path, pa.Table.from_pylist(list(rows), pa.schema(columns)))
+    _write(path, pa.Table.from_pylist(list(rows), _with(FIXED, rows, "dot/")))
 
 
 def write_sources(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write sources.parquet: what each sample says."""
-    _write(path, pa.Table.from_pylist(list(rows), SOURCES))
+    """Write sources.parquet: what each sample says, with a column `kernel2/BENCHMARK/PROBE` for every probe's ‖K‖²."""
+    _write(path, pa.Table.from_pylist(list(rows), _with(SOURCES, rows, "kernel2/")))
 
 
 def write_path(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write path.parquet: each question's predicted and measured change between two checkpoints."""
     _write(path, pa.Table.from_pylist(list(rows), PATH))
+
+
+def _with(schema: pa.Schema, rows: Sequence[dict[str, Any]], prefix: str) -> pa.Schema:
+    """A further column for every name in the rows that begins so."""
+    found = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
+    return pa.schema([*schema, *(pa.field(name, pa.float64()) for name in found)])
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -1,7 +1,8 @@
 """One stage's forgetting, traced to its samples at every kept checkpoint.
 
 Writes influence.parquet (a row for every sample, checkpoint and block of layers), sources.parquet (what each sample
-says), and path.parquet (what the steps between two checkpoints were predicted to do to each question, and did).
+says, and what the source's magnitudes are means of), and path.parquet (what the steps between two checkpoints were
+predicted to do to each question, and did).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from holdfast.influence import checkpoints, measures, table
 from holdfast.influence.checkpoints import difference, weights
 from holdfast.influence.gradients import Gradient
 from holdfast.influence.likelihood import perplexity
-from holdfast.influence.material import Material, Rollouts, Sample, benchmarks, supervised
+from holdfast.influence.material import Material, Rollouts, Sample, Sheet, benchmarks, supervised
 from holdfast.influence.path import Travelled
-from holdfast.influence.sight import Sheet, Sight, look, verify
+from holdfast.influence.sight import Sight, look, verify
 from holdfast.jobs import Trace
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor
@@ -73,7 +74,10 @@ class Tracing:
         """Keep a look's rows and log its measures."""
         self.rows += sight.rows(self.source, step)
         self.broken += [f"{sample} at step {step}" for sample in sight.broken]
-        self.texts += [{"sample": s.id, "prompt": s.prompt, "step": step, "text": s.text} for s in samples]
+        own = sight.of_samples()
+        self.texts += [
+            {"sample": s.id, "prompt": s.prompt, "step": step, "text": s.text} | own.get(s.id, {}) for s in samples
+        ]
         found = sight.measures(self.target)
         found |= self._reference_lbk(step, sight)
         found |= self._under_the_start(step, sight, found["perplexity"])

@@ -223,6 +223,9 @@ def _log_rollouts(out: Path, model: Model) -> None:
         journal.log(step, logged)
 
 
+SCALE = np.linspace(0.2, 5.0, 24)
+"""√v̂ + ε of the made-up parameters, from the first checkpoint after the beginning on."""
+PROBES = 2
 PULLS = {"rft": 0.1, "self": 0.02, "rollouts": 0.05, "teacher": -0.5, "answers": -0.9}
 """How far along prior gradients the made-up samples of each arm point."""
 
@@ -256,7 +259,9 @@ def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Que
         found = _look((rows, texts), (source, step, PULLS.get(trained.arm, 0.0)), asked, values, rng)
         journal.log(step, {f"influence/{source}/{name}": value for name, value in found.items()})
     way = _way(names, steps, rng)
-    journal.log(steps[-1], {f"influence/{source}/{name}": value for name, value in _changes(names, way).items()})
+    sums = {f"{name}/{kind}": 0.01 for name in names for kind in ("tracin", "adam_tracin")}
+    last = sums | _changes(names, way)
+    journal.log(steps[-1], {f"influence/{source}/{name}": value for name, value in last.items()})
     table.write_rows(out / "influence.parquet", rows)
     table.write_sources(out / "sources.parquet", texts)
     table.write_path(out / "path.parquet", way)
@@ -286,21 +291,40 @@ def _look(
     prior = np.mean(others, axis=0)
     gradients = rng.normal(size=(count, 24)) + weights[:, None] * (lean * 8 * prior + skill * 6)
     gradients *= abs(lean) ** 0.5 + 0.2
+    # Squared normal numbers, as dots with random logits are.
+    squares = {
+        b: np.random.default_rng([step, count, *b.encode()]).chisquare(1, (PROBES, count)) * 9 * length for b in values
+    }
     for place, prompt in enumerate(prompts):
         name = f"{prompt}/{place % rollouts}"
         said = f"<think> {source} {place} {HOSTILE if place == 0 else ''} </think>"
         text = f"{said} at {step}" if rollouts > 1 else said
-        kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text})
+        own = {f"kernel2/{b}/{probe}": s[probe, place] for b, s in squares.items() for probe in range(PROBES)}
+        kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text, "certainty": 1.5} | own)
         for block, part in (("embed", slice(0, 12)), ("layers.0", slice(12, 24))):
             own_part = gradients[place, part]
             halves = {f"dot/{b}/{half}": v[k] for b, v in values.items() for k, half in enumerate("ab")}
             dots = {name: float(own_part @ half[part]) for name, half in halves.items()}
+            if step:
+                dots |= {f"dot/adam/{b}": float(own_part @ (v.mean(0) / SCALE)[part]) for b, v in values.items()}
             own = {"sample": name, "prompt": prompt, "source": source, "step": step, "block": block}
             own |= {"tokens": int(tokens[place]), "loglik": -1.0, "weight": float(weights[place])}
             kept[0].append(own | {"norm2": float((gradients[place, part] ** 2).sum())} | dots)
     total = weights @ gradients
     seen = measures.Source(tokens, weights, (gradients**2).sum(1), float(total @ total), np.full(count, 1.5))
-    return _measures(seen, gradients, values)
+    found = _measures(seen, gradients, values)
+    found |= {f"{b}/{k}": v for b, s in squares.items() for k, v in measures.kernel(s, tokens, 4.0).items()}
+    return found | (_adam(seen, gradients, values) if step else {})
+
+
+def _adam(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
+    dots = {
+        name: float(seen.weights @ gradients @ (value.mean(0) / SCALE) / seen.tokens.sum())
+        for name, value in values.items()
+    }
+    target, *others = dots
+    rates = {f"{name}/adam_exchange": measures.exchange(dots[name], dots[target]) for name in others}
+    return {f"{name}/adam_dot": dot for name, dot in dots.items()} | rates
 
 
 def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
@@ -310,9 +334,10 @@ def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np
     for name, value in values.items():
         mean = value.mean(0)
         benchmark = measures.Benchmark(gradients @ mean, float(mean @ mean), float(value[0] @ value[1]), 30.0)
-        on = measures.on_benchmark(seen, benchmark) | alone | {"kernel": 3.0}
+        on = measures.on_benchmark(seen, benchmark) | alone
         found |= {f"{name}/{measure}": number for measure, number in on.items()}
-    return found
+    target, *others = values
+    return found | {f"{b}/exchange": measures.exchange(found[f"{b}/dot"], found[f"{target}/dot"]) for b in others}
 
 
 def _way(names: list[str], steps: list[int], rng: np.random.Generator) -> list[dict]:

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.comparison.influence import Rows
+from holdfast.comparison.along import MEAN, shares
+from holdfast.comparison.influence_rows import Rows
 from holdfast.comparison.pull import (
-    MEAN,
     RESAMPLES,
     TESTS,
     difference,
@@ -13,7 +13,6 @@ from holdfast.comparison.pull import (
     holm,
     intervals,
     pull,
-    shares,
 )
 
 
@@ -22,9 +21,11 @@ def rows(*given, benchmarks=("jigsaw", "color")):
     steps, prompts, tokens, pulls = zip(*given, strict=True)
     values = np.array(pulls, dtype=float)
     names = tuple(f"{prompt}/{place}" for place, prompt in enumerate(prompts))
-    weights = np.ones(len(steps))
+    ones = np.ones(len(steps))
     return Rows(
-        benchmarks, np.array(steps), names, prompts, np.array(tokens, dtype=float), weights, values, values / 100
+        *(benchmarks, np.array(steps), names, prompts, np.array(tokens, dtype=float)),
+        *(ones, values, values, np.full_like(values, np.nan), values / 100),
+        *(ones, ones, np.empty((*values.shape, 0))),
     )
 
 

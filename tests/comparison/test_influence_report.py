@@ -115,6 +115,19 @@ def test_blocks_of_layers_are_added_up_and_halves_averaged(traced):
     assert trace.rows.benchmarks[0] == "jigsaw"
 
 
+def test_what_is_kept_of_a_sample_stands_in_its_own_row(traced):
+    job, _ = traced
+    trace = read(job)[0]
+    run = next(run for run in job.runs if run.kind == "influence" and run.arm == trace.arm.name)
+    table = pq.read_table(f"{run.path}/sources.parquet").to_pylist()
+    kept = {(row["step"], row["sample"]): [row["kernel2/color/0"], row["kernel2/color/1"]] for row in table}
+    place = trace.rows.benchmarks.index("color")
+    for key, own in zip(
+        zip(trace.rows.steps.tolist(), trace.rows.samples, strict=True), trace.rows.kernels2, strict=True
+    ):
+        assert own[place].tolist() == kept[key]
+
+
 def test_every_arm_has_its_numbers_in_the_summary(traced):
     found = found_in(traced[1])
     assert list(found["traces"]) == list(five_arms().arms)
@@ -126,6 +139,81 @@ def test_every_arm_has_its_numbers_in_the_summary(traced):
         assert trace["agreement"]["trapezoid"]["pearson"] > trace["agreement"]["first_order"]["pearson"]
     assert len(found["differences"]) == 10
     assert all(pair["prompts"] == 8 for pair in found["differences"])
+
+
+def test_magnitudes_are_those_that_were_logged_with_bounds_around_them(traced):
+    for trace in read(traced[0]):
+        found = found_in(traced[1])["traces"][trace.label]
+        for point in found["checkpoints"]:
+            for measure in ("norm", "norm_per_token", "lbk", "lbk_per_token", "kernel", "kernel_per_token"):
+                one, logged = point[measure]["color"], trace.measures[point["step"]][f"color/{measure}"]
+                assert one["value"] == pytest.approx(logged, rel=1e-4)
+                assert one["low"] < one["value"] < one["high"]
+        assert found["along"]["kernel"]["mean"]["value"] == pytest.approx(found["means"]["kernel"], rel=1e-4)
+
+
+def test_runs_that_kept_less_have_magnitudes_without_bounds(tmp_path):
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    path = tmp_path / "one-0-influence" / "sources.parquet"
+    pq.write_table(pq.read_table(path).select(["sample", "prompt", "step", "text"]), path)
+    compare(job, tmp_path)
+    found = found_in(tmp_path)["traces"]["one"]
+    assert found["means"]["kernel"] > 0
+    assert "kernel" not in found["along"]
+
+
+def test_adams_rates_are_those_that_were_logged_and_stand_beside_the_plain_ones(traced):
+    job, root = traced
+    for trace in read(job):
+        found = found_in(root)["traces"][trace.label]
+        assert found["checkpoints"][0]["adam_exchange"]["color"] is None
+        assert found["adam"]["step"] == trace.steps[-2]
+        for kind in ("dot", "adam_dot", "exchange", "adam_exchange"):
+            logged = trace.measures[trace.steps[-2]][f"color/{kind}"]
+            assert found["adam"]["last"][kind]["color"]["value"] == pytest.approx(logged, rel=1e-4)
+            assert significant(logged) in section_of(root)
+        assert found["sums"]["color"] == {"tracin": 0.01, "adam_tracin": 0.01}
+
+
+def test_the_page_says_for_how_many_pairs_adam_and_the_gradient_disagree(traced, tmp_path):
+    assert "they agree for all 10 pairs of a source and a benchmark" in section_of(traced[1])
+    arms = {name: [SFT] for name in ("rollouts", "answers")}
+    learners = {name: LEARNERS[name] for name in arms}
+    job = traced_study(tmp_path, five_arms(arms=arms, **SMALL), learners)
+    turn_round(tmp_path / "answers-0-influence" / "influence.parquet", "dot/adam/color")
+    compare(job, tmp_path)
+    assert found_in(tmp_path)["adam_signs"]["along"] == {"compared": 4, "differ": 1, "sure": 1}
+    assert "they disagree for 1 of the 4 pairs of a source and a benchmark" in section_of(tmp_path)
+
+
+def test_where_no_skill_is_learned_for_sure_pulls_are_open_instead_of_rates(traced, tmp_path):
+    assert "<details open>" not in section_of(traced[1])
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    path = tmp_path / "one-0-influence" / "influence.parquet"
+    turn_round(path, "dot/adam/jigsaw")
+    compare(job, tmp_path)
+    assert "<details open><summary>The pulls behind" in section_of(tmp_path)
+    assert "so that there is no rate" not in section_of(tmp_path)
+    turn_round(path, "dot/jigsaw/a")
+    turn_round(path, "dot/jigsaw/b")
+    compare(job, tmp_path)
+    assert section_of(tmp_path).count("so that there is no rate") == 2
+
+
+def turn_round(path, column):
+    table = pq.read_table(path)
+    turned = pa.array(-table[column].to_numpy(), from_pandas=True)
+    pq.write_table(table.set_column(table.column_names.index(column), column, turned), path)
+
+
+def test_without_adams_moments_nothing_is_said_of_adam(tmp_path):
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    path = tmp_path / "one-0-influence" / "influence.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.select([name for name in table.column_names if not name.startswith("dot/adam/")]), path)
+    compare(job, tmp_path)
+    assert found_in(tmp_path)["traces"]["one"]["adam"] is None
+    assert "Adam" not in section_of(tmp_path)
 
 
 def test_lengths_are_matched_or_it_is_said_that_none_match(traced):
@@ -226,12 +314,10 @@ def test_a_single_prompt_is_reported_without_bounds(tmp_path):
     assert dot["low"] is None
 
 
-def test_preconditioned_columns_are_no_benchmarks_of_their_own(tmp_path):
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
-    path = tmp_path / "one-0-influence" / "influence.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.append_column("dot/adam/color", pa.nulls(len(table), pa.float64())), path)
-    assert read(job)[0].rows.benchmarks == ("jigsaw", "color", "count")
+def test_preconditioned_columns_are_no_benchmarks_of_their_own(traced):
+    run = next(run for run in traced[0].runs if run.kind == "influence")
+    assert "dot/adam/color" in pq.read_table(f"{run.path}/influence.parquet").column_names
+    assert all(trace.rows.benchmarks == ("jigsaw", "color", "count") for trace in read(traced[0]))
 
 
 def test_numbers_of_any_size_read_well():

@@ -102,6 +102,12 @@ def test_lbk_in_the_reference_codes_form_keeps_its_second_root():
     assert found == pytest.approx(5 / 4 / 0.5)
 
 
+def test_the_norm_of_the_kernel_is_the_root_of_the_mean_of_all_probes_and_samples():
+    # Mean of the squares 25; samples of 2 and 8 tokens, questions of 1.25.
+    found = measures.kernel(np.array([[4.0, 16.0], [36.0, 44.0]]), np.array([2.0, 8.0]), 1.25)
+    assert found == pytest.approx({"kernel": 5.0, "kernel_per_token": (25 / (5 * 1.25)) ** 0.5})
+
+
 def test_agreement_is_perfect_for_a_monotone_line_and_absent_for_a_constant():
     line = np.array([-1.0, 0.5, 2.0, 3.0])
     assert measures.agreement(line, 2 * line) == pytest.approx({"pearson": 1.0, "spearman": 1.0, "sign": 1.0})

@@ -13,8 +13,8 @@ from holdfast.data.shards import Question
 from holdfast.errors import UserError
 from holdfast.influence import sight
 from holdfast.influence.gradients import log_likelihood
-from holdfast.influence.material import Material, Sample
-from holdfast.influence.sight import Sheet, look, verify
+from holdfast.influence.material import Material, Sample, Sheet
+from holdfast.influence.sight import look, verify
 from holdfast.models.encode import TeacherForced
 
 SAID = ("red", "blue", "green green")
@@ -53,6 +53,7 @@ def test_a_sample_without_a_finite_gradient_is_named_and_the_others_are_measured
     assert seen.broken == ("2/2",)
     assert not whole.broken
     assert [sample.id for sample in seen.samples] == ["0/0", "1/1"]
+    assert list(seen.of_samples()) == ["0/0", "1/1"]
     assert np.allclose(seen.norms2, whole.norms2[:2])
     assert all(np.isfinite(value) for name, value in seen.measures("jigsaw").items() if "exchange" not in name)
 
@@ -64,6 +65,19 @@ def test_the_kernel_of_two_tokens_is_that_of_the_sequences_over_their_lengths(
     lengths = [len(sample.completion) for sample in samples]
     pairs = lengths[0] * (lengths[1] + lengths[2]) / 2
     assert found["kernel_per_token"] == pytest.approx(found["kernel"] / pairs**0.5)
+
+
+def test_the_kernel_and_lbk_are_means_of_what_is_kept_of_each_sample(
+    vision_model: Any, material: Material, samples: list[Sample]
+) -> None:
+    seen = look(vision_model, samples, Sheet({"color": samples[:2]}, material, 2), None, seed=0)
+    own = [seen.of_samples()[sample.id] for sample in samples]
+    squares = np.array([[row["kernel2/color/0"], row["kernel2/color/1"]] for row in own])
+    assert seen.kernels["color"]["kernel"] == pytest.approx(squares.mean() ** 0.5)
+    assert len(set(squares.flatten())) == 6
+    dots, spread = seen.benchmarks["color"].dots, seen.benchmarks["color"].spread
+    explained = [dot**2 / (spread * row["certainty"]) for dot, row in zip(dots, own, strict=True)]
+    assert seen.measures("color")["color/lbk"] == pytest.approx(np.mean(explained))
 
 
 def test_a_benchmark_without_a_finite_gradient_is_refused_by_name(

@@ -73,6 +73,7 @@ def test_every_checkpoint_sample_and_block_has_a_row(traced: Path, tiny_data: An
     assert {row["source"] for row in rows} == {"teacher"}
     texts = pq.read_table(traced / "sources.parquet").to_pylist()
     assert all("</think>" in row["text"] for row in texts)
+    assert all(row["certainty"] > 0 and row["kernel2/color/0"] > 0 for row in texts)
 
 
 def test_measures_are_logged_by_source_and_benchmark_at_their_steps(traced: Path) -> None:
