@@ -116,7 +116,7 @@ class Recipe(Config):
     """Facts about the picture that the reasoning in such forms states at most; a random number of them, so that
     completions differ in length. With 0, it says only that it looks."""
     threads: PositiveInt = 2
-    """Processes that build it side by side; they change no result."""
+    """CPU threads of the building process; they change no result."""
 
 
 class Model(Config):

@@ -41,7 +41,7 @@ FEATURE_SCALE = 0.5
 
 def build_base(recipe: Recipe, seed: int, out: Path, journal: Journal) -> None:
     """Warm up the vision tower, teach the prior, save a checkpoint to out/model."""
-    # Processes share out the parts of a batch; one operation on several threads would round otherwise.
+    # Threads share out the parts of a batch; one operation on several would round otherwise.
     torch.set_num_threads(1)
     processor = build_processor()
     torch.manual_seed(seed)
@@ -119,15 +119,14 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     codes = nn.init.orthogonal_(torch.empty(sum(CELL_FACTS), model.config.text_config.hidden_size))
     total = recipe.warmup_steps + recipe.steps
     optimizer = torch.optim.AdamW(tower.parameters(), lr=recipe.learning_rate)
-
-    def loss_of(part: tuple[list[int], list[int]]) -> Tensor:
-        places, asked = part
-        return (_fact_losses(tower, codes, pixels[places], labels[places]) / torch.tensor(asked)).sum()
-
-    with Descent([optimizer], recipe.warmup_steps, loss_of, recipe.threads) as descent:
+    with Descent([optimizer], recipe.warmup_steps, recipe.threads) as descent:
         for step, batch in enumerate(_batches(len(examples), recipe.batch_size, recipe.warmup_steps, seed)):
-            asked = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1).tolist()
-            loss = descent.step([(batch[first::PARTS], asked) for first in range(PARTS)])
+            asked = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
+
+            def loss_of(part: list[int], asked: Tensor = asked) -> Tensor:
+                return (_fact_losses(tower, codes, pixels[part], labels[part]) / asked).sum()
+
+            loss = descent.step([batch[first::PARTS] for first in range(PARTS)], loss_of)
             _report(journal, step, total, loss, "train/warmup_loss")
     with torch.no_grad():
         cells = _cells(tower, pixels[: recipe.batch_size])
@@ -189,19 +188,17 @@ def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int
     """Teach the language model to answer; the vision tower stays as it was warmed up."""
     lessons = prepare(model, processor, seed, recipe)
     total = recipe.warmup_steps + recipe.steps
-    weights = [float(lesson.weights[lesson.labels != IGNORED].sum()) for lesson in lessons]
-
-    def loss_of(part: tuple[list[int], float]) -> Tensor:
-        places, weight = part
-        return _loss(model, [lessons[place] for place in places]) / weight
-
-    with Descent(_optimizers(model, recipe), recipe.steps, loss_of, recipe.threads) as descent:
+    with Descent(_optimizers(model, recipe), recipe.steps, recipe.threads) as descent:
         for step, batch in enumerate(
             _batches(len(lessons), recipe.batch_size, recipe.steps, seed), recipe.warmup_steps
         ):
-            weight = sum(weights[place] for place in batch)
-            sorted_batch = sorted(batch, key=lambda place: len(lessons[place].ids))
-            loss = descent.step([(part, weight) for part in _alike(sorted_batch)])
+            chosen = sorted((lessons[i] for i in batch), key=lambda lesson: len(lesson.ids))
+            weight = sum(float(lesson.weights[lesson.labels != IGNORED].sum()) for lesson in chosen)
+
+            def loss_of(part: list[Lesson], weight: float = weight) -> Tensor:
+                return _loss(model, part) / weight
+
+            loss = descent.step(_alike(chosen), loss_of)
             _report(journal, step, total, loss, "train/loss")
 
 
@@ -215,10 +212,10 @@ def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(others, lr=recipe.learning_rate)]
 
 
-def _alike(places: list[int]) -> list[list[int]]:
-    """Lessons that are sorted by length in parts of like length, to spare the padding."""
-    size = -(-len(places) // PARTS)
-    return [places[first : first + size] for first in range(0, len(places), size)][::-1]
+def _alike(lessons: list[Lesson]) -> list[list[Lesson]]:
+    """Sorted lessons in parts of like length, to spare the padding; the longest first, to keep all threads busy."""
+    size = -(-len(lessons) // PARTS)
+    return [lessons[first : first + size] for first in range(0, len(lessons), size)][::-1]
 
 
 def _loss(model: Any, lessons: list[Lesson]) -> Tensor:
