@@ -39,7 +39,7 @@ PRELOAD = [
     "holdfast.influence.trace",
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-POLL = 0.25
+POLL = 1.0
 LOG_LINES = 15
 
 Line = dict[str, Any]
