@@ -45,7 +45,7 @@ def test_serving_without_a_server_says_how_to_get_one(repository: Path):
 
 def test_reports_and_runs_that_are_not_there_are_refused(repository: Path):
     for arguments, told in (
-        (("report", "nothing"), "no run of this study has a report"),
+        (("report", "nothing"), "no study or sweep of this name has a report"),
         (("show", "abcdef"), "0 runs"),
     ):
         code, output = invoke(*arguments)
