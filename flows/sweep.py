@@ -1,6 +1,6 @@
 """A sweep: its studies side by side, each with a report of its own, and one report on all of them."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class Course(NamedTuple):
     member: Member
     steps: Running
     run: ExitStack
-    """Closes its run in MLflow."""
+    """Ends its run in MLflow, as failed if it is left with an error."""
     begun: PrefectFuture[Any]
     learning: Learning
 
@@ -101,7 +101,9 @@ def _concluded(config: Sweep, courses: list[Course], context: Context, command: 
         if any(run.kind == "train" for run in ended.runs):
             runs = tuple(map(record, ended.runs))
             told.append(Told(levels=course.member.levels, study=study, data=course.steps.data, runs=runs))
-        course.run.close()
+        with suppress(ArmsFailed), course.run:
+            if ended.failed:
+                raise ArmsFailed(ended.failed, ended.outcome)
     outcome = _compared(config, told, context, command, failed) if told else None
     if failed or outcome is None:
         raise ArmsFailed(failed, outcome)

@@ -71,7 +71,7 @@ def _drawn(frame: Frame, y: Scale, levels: Sequence[Level]) -> Markup:
     heights = charts.spread([y(value) for value, _ in known], 14, frame.top + 4, frame.height - frame.bottom)
     return Markup("").join(
         charts.line(frame.left, y(value), right, y(value), "reference")
-        + charts.text(right + 6, height + 4, charts.short(name), "note")
+        + charts.text(right + 6, height + 4, charts.short(name, 14), "note")
         for (value, name), height in zip(known, heights, strict=True)
     )
 
