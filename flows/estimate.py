@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ class Estimates:
     """Times of a study's stages."""
 
     def __init__(self, study: Study, root: Path) -> None:
-        self.study = study
-        self.earlier = _earlier(study, root)
+        self.study, self.root = study, root
+
+    @cached_property
+    def earlier(self) -> dict[Place, Any]:
+        """Runs by stage. Read only when something has to run: a sweep has as many studies as it has plans."""
+        return _earlier(self.study, self.root)
 
     def seconds(self, place: Place) -> float | None:
         """None where nobody knows."""

@@ -30,7 +30,7 @@ class Work(NamedTuple):
     place: Place
     found: bool
     seconds: float | None
-    """About what it will take; None where nobody knows."""
+    """About what it will take; None where nobody knows, or where it is found."""
 
 
 class NotThere(Exception):
@@ -61,7 +61,10 @@ def plan(study: Study, root: Path) -> list[Work]:
     with suppress(NotThere):
         _look(study, root, finding)
     estimates = Estimates(study, root)
-    return [Work(place, place in finding.found, estimates.seconds(place)) for place in places(study)]
+    return [
+        Work(place, True, None) if place in finding.found else Work(place, False, estimates.seconds(place))
+        for place in places(study)
+    ]
 
 
 def places(study: Study) -> list[Place]:

@@ -30,9 +30,10 @@ def show_report(name: str, root: Path) -> None:
     """The latest report of a study or a sweep. UserError where there is none."""
     store = open_store(root)
     for run in store.search(f"attributes.run_name = '{name}'"):
+        if run.data.tags.get("holdfast.kind") not in ("study", "sweep"):
+            continue
         place = store.artifacts(run)
-        whole = run.data.tags.get("holdfast.kind") in ("study", "sweep")
-        if whole and (place / "report.html").is_file():
+        if (place / "report.html").is_file():
             print_outcome(place / "report.html", place / "summary.json")
             return
     raise UserError(

@@ -75,7 +75,10 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
             Course(member, steps, run, start, set_going(start, steps.context))
             for member, steps, run, start in zip(config.members, members, runs, begun, strict=True)
         ]
-        return _concluded(config, courses, contexts[0].model_copy(update={"study_run": run_id}), command)
+        # What is compared belongs to no one study.
+        whole = contexts[0].study.model_copy(update={"name": config.name, "sweep": ""})
+        context = contexts[0].model_copy(update={"study": whole, "study_run": run_id})
+        return _concluded(config, courses, context, command)
 
 
 @task(task_run_name="check {context.study.name}", cache_policy=NO_CACHE, persist_result=False)

@@ -27,7 +27,9 @@ def varied(content: Content, file: str) -> Varied:
     given = content["vary"]
     if not isinstance(given, dict) or not given:
         raise UserError(f"{file}: vary: is a mapping of factors, for example `seed: [0, 1, 2]`.")
-    factors = dict(_factor(str(name), levels, file) for name, levels in given.items())
+    named = [_factor(str(name), levels, file) for name, levels in given.items()]
+    _refuse_twice([name for name, _ in named], file, "factors")
+    factors = dict(named)
     common = {name: value for name, value in content.items() if name != "vary"}
     members = []
     for chosen in product(*factors.values()):
@@ -37,7 +39,14 @@ def varied(content: Content, file: str) -> Varied:
         if "name" in common:
             member = {**member, "name": _member_name(common["name"], chosen), "sweep": common["name"]}
         members.append((dict(zip(factors, chosen, strict=True)), member))
+    _refuse_twice([member.get("name") for _, member in members], file, "studies")
     return Varied(factors, members)
+
+
+def _refuse_twice(names: list[Any], file: str, things: str) -> None:
+    for name in names:
+        if name is not None and names.count(name) > 1:
+            raise UserError(f"{file}: vary: two {things} are named {name!r}; name their levels by a mapping.")
 
 
 def _member_name(name: Any, chosen: tuple[str, ...]) -> str:

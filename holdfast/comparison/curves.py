@@ -36,7 +36,7 @@ def curves(
             parts.append(_series(index, arm.name, known, small))
             ends.append((index, arm.name, known[-1][1]))
     if not small:
-        parts.append(end_labels(frame, ends))
+        parts.append(_end_labels(frame, ends))
     return charts.svg(frame, parts, f"{y_label} along training")
 
 
@@ -51,7 +51,7 @@ def _series(index: int, arm: str, known: Sequence[tuple[float, float, Point, flo
     return Markup('<g class="{}">{}{}</g>').format(charts.series_class(index), curve, Markup("").join(marks))
 
 
-def end_labels(frame: Frame, ends: Sequence[tuple[int, str, float]]) -> Markup:
+def _end_labels(frame: Frame, ends: Sequence[tuple[int, str, float]]) -> Markup:
     heights = charts.spread([height for _, _, height in ends], 15, frame.top + 4, frame.height - frame.bottom)
     right = frame.width - frame.right
     return Markup("").join(

@@ -101,11 +101,7 @@ def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:
         for caption in captions(CAPTIONS, seed):
             yield [caption.image], caption.prompt, caption.text
     elif subject == "jigsaw" or subject in catalog.TARGETS:
-        jigsaws = subject == "jigsaw"
-        forms = (
-            jigsaw_forms("train", FORMS, seed, facts) if jigsaws else target_forms(subject, OTHER_FORMS, seed, facts)
-        )
-        for question, completion in forms:
+        for question, completion in _forms(subject, seed, facts):
             yield pictures(question), question.prompt, completion
     else:
         for _, asked in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):

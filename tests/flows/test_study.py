@@ -1,14 +1,12 @@
 """A whole study through the command line: real processes, a real server, DVC and MLflow in a repository of its own."""
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
+from repositories import Ended, holdfast, new_repository
 from typer.testing import CliRunner
 
 from flows.command import app
@@ -41,35 +39,17 @@ STUDY = {
 }
 
 
-class Ended(NamedTuple):
-    code: int
-    table: str
-    told: str
-
-
 class Repository(NamedTuple):
     root: Path
     first: Ended
     second: Ended
 
 
-def holdfast(root: Path, places: str, *arguments: str) -> Ended:
-    # Room for stages is shared by a machine's studies, through locks in its directory for temporary files.
-    environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "COLUMNS": "160", "TMPDIR": places}
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        environment.pop(name, None)
-    command = [sys.executable, "-m", "flows", *arguments]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Repository:
     """A study that is run, then run again with an arm that cannot work: a random model does not reason."""
     root = tmp_path_factory.mktemp("repository")
-    subprocess.run(["git", "init", "-q", str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
-    (root / "tiny.yaml").write_text(yaml.safe_dump({**STUDY, "model": {"path": tiny_model.path}}))
+    new_repository(root, {**STUDY, "model": {"path": tiny_model.path}})
     with tempfile.TemporaryDirectory(prefix="hf") as places:
         first = holdfast(root, places, "study", "tiny.yaml")
         second = holdfast(root, places, "study", "tiny.yaml", "--set", "arms.self=[{method: sft, source: self}]")
@@ -88,7 +68,7 @@ def test_a_study_ends_with_its_table_and_report(studied: Repository):
     assert code == 0, told
     for name in ("base", "rft", "rollouts", "twice"):
         assert name in table
-    assert Path(table.split("Report: ")[1].strip()).is_file()
+    assert studied.first.report.is_file()
     assert "To do: 11 of 11 stages" in told
 
 
@@ -128,7 +108,7 @@ def test_influence_is_in_mlflow_and_in_the_report(studied: Repository, store: St
         "answers": everywhere + directed,
     }.items():
         assert {f"influence/{source}/color/{measure}" for measure in measures} <= names
-    assert 'id="influence"' in Path(studied.first.table.split("Report: ")[1].strip()).read_text()
+    assert 'id="influence"' in studied.first.report.read_text()
 
 
 def test_a_past_training_is_traced_by_its_run(studied: Repository, store: Store):

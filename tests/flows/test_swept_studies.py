@@ -1,15 +1,12 @@
 """A whole sweep through the command line: its studies, their runs in MLflow, and the report on all of them."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import yaml
+from repositories import Ended, holdfast, new_repository
 
 from holdfast.artifacts import ModelRef
 from tasks.tracking import Store
@@ -35,30 +32,17 @@ STUDIES = ("tiny-easy-1", "tiny-easy-all", "tiny-hard-1", "tiny-hard-all")
 
 class Swept(NamedTuple):
     root: Path
-    first: subprocess.CompletedProcess[str]
-    second: subprocess.CompletedProcess[str]
-
-    @property
-    def summary(self) -> dict:
-        report = Path(self.first.stdout.split("Report: ")[1].strip())
-        return json.loads((report.parent / "summary.json").read_text())
+    first: Ended
+    second: Ended
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Swept:
     """A sweep that is run twice; its arm `broken` learns from right samples, of which a random model has none."""
     root = tmp_path_factory.mktemp("repository")
-    subprocess.run(["git", "init", "-q", str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
-    (root / "tiny.yaml").write_text(yaml.safe_dump({**SWEEP, "model": {"path": tiny_model.path}}, sort_keys=False))
+    new_repository(root, {**SWEEP, "model": {"path": tiny_model.path}})
     with tempfile.TemporaryDirectory(prefix="hf") as places:
-        environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "COLUMNS": "160", "TMPDIR": places}
-        for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-            environment.pop(name, None)
-        command = [sys.executable, "-m", "flows", "study", "tiny.yaml"]
-        first, second = (
-            subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True) for _ in range(2)
-        )
+        first, second = (holdfast(root, places, "study", "tiny.yaml") for _ in range(2))
     return Swept(root, first, second)
 
 
@@ -69,14 +53,16 @@ def store(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_a_sweep_ends_with_a_report_on_all_its_studies(swept: Swept):
-    assert "4 studies, varying difficulty (easy, hard), samples (1, all)" in swept.first.stderr
-    assert swept.summary["sweep"] == "tiny"
+    assert "4 studies, varying difficulty (easy, hard), samples (1, all)" in swept.first.told
+    assert "\ncontrast: started\n" in swept.first.told
+    summary = json.loads((swept.first.report.parent / "summary.json").read_text())
+    assert summary["sweep"] == "tiny"
 
 
 def test_an_arm_that_fails_in_one_study_is_named_with_it_and_costs_no_other_arm(swept: Swept):
-    assert swept.first.returncode == 1
-    assert "tiny-easy-all: broken failed" in swept.first.stderr
-    assert "Traceback" not in swept.first.stderr
+    assert swept.first.code == 1
+    assert "tiny-easy-all: broken failed" in swept.first.told
+    assert "Traceback" not in swept.first.told
 
 
 def test_studies_lie_below_their_sweep_in_one_experiment_of_mlflow(store: Store):
@@ -91,8 +77,8 @@ def test_studies_lie_below_their_sweep_in_one_experiment_of_mlflow(store: Store)
 
 
 def test_the_same_sweep_again_trains_nothing(swept: Swept):
-    assert swept.second.stderr.count(" sft: found") == 4
-    assert " sft: started" not in swept.second.stderr
+    assert swept.second.told.count(" sft: found") == 4
+    assert " sft: started" not in swept.second.told
 
 
 def test_nothing_is_left_running(store: Store):

@@ -5,7 +5,7 @@ import pytest
 from flows.experiment import load_experiment, load_study
 from flows.plan import Work, told
 from flows.vary import merged
-from holdfast.config import Study, Sweep
+from holdfast.config import Sweep
 from holdfast.errors import UserError
 
 BUNDLED = Path("experiments/bundled.yaml")
@@ -90,6 +90,8 @@ def test_set_reaches_what_all_studies_have_in_common(tmp_path: Path):
         ("vary: {a: {one: 3}}", "vary.a.one: is a mapping of fields, not 3"),
         ("vary: {a: {'o/n': {}}}", "'o/n' is no name for a level"),
         ("vary: {a: {one: {sead: 3}}}", "sead: unknown field"),
+        ("vary: {target.train: [8], b.train: [8]}", "two factors are named 'train'"),
+        ("vary: {a: {'0.1': {}, '0_1': {}}}", "two studies are named 'x-0_1'"),
     ],
 )
 def test_what_vary_cannot_mean_is_refused_in_a_sentence(tmp_path: Path, vary: str, said: str):
@@ -117,4 +119,3 @@ def test_the_plan_of_a_sweep_counts_a_base_that_its_studies_share_once():
     assert lines[0] == "bundled: 2 studies, varying thinking (True, False)"
     assert lines[1].startswith("  bundled-True: 2,000 puzzles of 2×2")
     assert lines[-1] == "To do: about 12 min."
-    assert isinstance(found.members[0].study, Study)
