@@ -6,6 +6,7 @@ Probabilities are over the tokens that a completion may hold: image placeholders
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from transformers import GenerationConfig
 from holdfast.data.shards import Question
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, join, teacher_forced
 from holdfast.models.load import placeholder_ids
+from holdfast.models.shared_prompts import can_share, shared_prompts
 
 
 class Scored(NamedTuple):
@@ -104,7 +106,9 @@ def generate(model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampl
         torch.manual_seed(sampling.seed)
         for batch in reader.batches(prompts, sampling.count):
             inputs = join([prompts[index] for index in batch], reader.pad, model.device)
-            rows = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :].tolist()
+            with shared_prompts(model) if sampling.count > 1 and can_share(model) else nullcontext():
+                rows = model.generate(**inputs, generation_config=settings)
+            rows = rows[:, inputs["input_ids"].shape[1] :].tolist()
             for row, ids in enumerate(rows):
                 written[batch[row // sampling.count]].append(_until_end(ids, settings.eos_token_id))
     return written

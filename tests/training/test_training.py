@@ -71,6 +71,29 @@ def trainer_of(job: Train, out: Path) -> Any:
     return build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
 
 
+def test_sharing_prompts_among_rollouts_changes_neither_loss_nor_gradient(
+    schooled: ModelRef, train_job: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(train_job({**grpo(num_iterations=2), "freeze": []}, schooled), tmp_path / "stage")
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+    def learned() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        trainer.model.zero_grad()
+        loss = trainer._compute_loss(trainer.model, inputs)
+        loss.backward()
+        return loss.detach(), {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+
+    loss, gradients = learned()
+    monkeypatch.setattr(type(trainer), "_shares", False)
+    alone, expected = learned()
+    torch.testing.assert_close(loss, alone, rtol=1e-5, atol=1e-6)
+    assert max(g.norm() for g in expected.values()) > 1e-3
+    for name, gradient in gradients.items():
+        assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-7, name
+
+
 @pytest.mark.parametrize("stage", [sft(), grpo()], ids=["sft", "grpo"])
 def test_training_moves_every_free_parameter_and_no_frozen_one(
     stage: dict[str, Any], schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path

@@ -1,0 +1,170 @@
+"""Equal prompts go through a model once, however many completions each has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Qwen2_5_VLModel, Qwen2VLModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+
+PROMPTS = {"input_ids", "attention_mask", "use_cache"}
+IMAGES = {"pixel_values", "image_grid_thw", "mm_encoder_outputs"}
+PLACES = {"position_ids", "mm_token_type_ids", "past_key_values"}
+
+Inputs = dict[str, Any]
+
+
+def can_share(model: Any) -> bool:
+    """Whether `shared_prompts` understands the architecture."""
+    return _body(model) is not None
+
+
+@contextmanager
+def shared_prompts(model: Any, width: int | None = None) -> Iterator[None]:
+    """Within, rows that are alike in their first `width` tokens (all, if None) and images share one pass over them.
+
+    With a width, the body's hidden states are those that predict what follows the prompts and no others: (rows,
+    tokens - width, hidden). Values and gradients are the plain pass's up to rounding: what follows a prompt attends to
+    one copy of its keys and values, whose gradients sum. Whatever is no batch with images, prompts padded on the left,
+    is read row by row. Layers must keep their cache, which they do not under gradient checkpointing.
+
+    Raises:
+        ValueError: the model is none of those that `can_share`.
+    """
+    body = _body(model)
+    if body is None:
+        raise ValueError(f"{type(model).__name__} has no body that can share prompts")
+    ours = {
+        "forward": partial(_forward, body, body.forward, width),
+        "get_image_features": partial(_features, body.get_image_features),
+    }
+    hooked = {name: vars(body)[name] for name in ours if name in vars(body)}
+    vars(body).update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del vars(body)[name]
+        vars(body).update(hooked)
+
+
+def _body(model: Any) -> Any:
+    return next((module for module in model.modules() if isinstance(module, Qwen2VLModel | Qwen2_5_VLModel)), None)
+
+
+def _features(plain: Callable[..., Any], pixel_values: Tensor, image_grid_thw: Tensor, **others: Any) -> Any:
+    """What the vision tower makes of every image; those that are alike are read once."""
+    patches = pixel_values.split(image_grid_thw.prod(1).tolist())
+    first, of_image = _distinct(zip(map(_bytes, image_grid_thw), map(_bytes, patches), strict=True))
+    seen = plain(torch.cat([patches[image] for image in first]), image_grid_thw[first], **others).pooler_output
+    return _encoded(seen[image] for image in of_image)
+
+
+def _forward(body: Any, plain: Callable[..., Any], width: int | None, **inputs: Any) -> Any:
+    given = {name: value for name, value in inputs.items() if value is not None and name != "return_dict"}
+    if _understood(given):
+        return _shared(body, plain, width, given)
+    read = plain(**inputs)
+    if width is not None:
+        read.last_hidden_state = read.last_hidden_state[:, width - 1 : -1]
+    return read
+
+
+def _shared(body: Any, plain: Callable[..., Any], width: int | None, given: Inputs) -> BaseModelOutputWithPast:
+    ids, mask = given["input_ids"], given["attention_mask"]
+    end = width or ids.shape[1]
+    if "pixel_values" in given:
+        found = body.get_image_features(given["pixel_values"], given["image_grid_thw"])
+    else:
+        found = given["mm_encoder_outputs"]["image"]
+    images = found.pooler_output
+    owned = _owned((ids == body.config.image_token_id).sum(1), images)
+    texts = torch.cat([ids[:, :end], mask[:, :end]], 1)
+    first, of_row = _distinct(
+        (_bytes(text), *(_bytes(images[image]) for image in mine)) for text, mine in zip(texts, owned, strict=True)
+    )
+    rows = torch.tensor(of_row, device=ids.device)
+    shown = [image for row in first for image in owned[row]]
+    before, after = _positions(body, given, (first, rows, shown), end)
+    cache = given.get("past_key_values", DynamicCache(config=body.config.text_config))
+    hidden = plain(
+        input_ids=ids[first, :end],
+        attention_mask=mask[first, :end],
+        mm_encoder_outputs={"image": _encoded(images[image] for image in shown)},
+        position_ids=before,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state.index_select(0, rows)
+    cache.batch_select_indices(rows)
+    if width is not None:
+        following = {"input_ids": ids[:, end:-1], "attention_mask": mask[:, :-1], "position_ids": after[..., :-1]}
+        rest = plain(**following, past_key_values=cache, use_cache=True).last_hidden_state
+        hidden = torch.cat([hidden[:, -1:], rest], 1)
+    return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache if given["use_cache"] else None)
+
+
+def _encoded(images: Iterable[Tensor]) -> BaseModelOutputWithPooling:
+    """Images as the body takes them, a tensor each, whatever the class declares."""
+    each: Any = tuple(images)
+    return BaseModelOutputWithPooling(pooler_output=each)
+
+
+def _understood(given: Inputs) -> bool:
+    """Whether these are whole prompts with images, nothing of them read before."""
+    if not PROMPTS <= given.keys() <= PROMPTS | IMAGES | PLACES:
+        return False
+    cache, mask, encoded = (given.get(name) for name in ("past_key_values", "attention_mask", "mm_encoder_outputs"))
+    fresh = cache is None or (type(cache) is DynamicCache and cache.get_seq_length() == 0)
+    seen = list(encoded) == ["image"] if encoded else {"pixel_values", "image_grid_thw"} <= given.keys()
+    placed = "position_ids" in given or {"mm_token_type_ids", "image_grid_thw"} <= given.keys()
+    return fresh and seen and placed and isinstance(mask, Tensor) and mask.shape == given["input_ids"].shape
+
+
+def _owned(tokens: Tensor, images: Iterable[Tensor]) -> list[list[int]]:
+    """Indices of every row's images, from how many image tokens each row has and how many each image fills."""
+    filled = torch.tensor([len(image) for image in images]).cumsum(0)
+    owners = torch.searchsorted(tokens.cpu().cumsum(0), filled)
+    owned: list[list[int]] = [[] for _ in tokens]
+    for image, row in enumerate(owners.tolist()):
+        owned[row].append(image)
+    return owned
+
+
+def _distinct(keys: Iterable[Hashable]) -> tuple[list[int], list[int]]:
+    """Where each different key is first, and for every key which of these it is."""
+    seen: dict[Hashable, int] = {}
+    first: list[int] = []
+    of_key = []
+    for place, key in enumerate(keys):
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(place)
+        of_key.append(seen[key])
+    return first, of_key
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _positions(
+    body: Any, given: Inputs, prompts: tuple[list[int], Tensor, list[int]], width: int
+) -> tuple[Tensor, Tensor]:
+    """Positions (3 or 4, prompts, width) of the prompts and (3 or 4, rows, tokens) of what follows them."""
+    first, rows, shown = prompts
+    if "position_ids" in given:
+        return given["position_ids"][:, first, :width], given["position_ids"][:, :, width:]
+    mask = given["attention_mask"]
+    before, shift = body.get_rope_index(
+        given["input_ids"][first, :width],
+        given["mm_token_type_ids"][first, :width],
+        image_grid_thw=given["image_grid_thw"][shown],
+        attention_mask=mask[first, :width],
+    )
+    after = (mask.cumsum(1) - 1)[:, width:] + shift[rows]
+    return before, after.expand(3, -1, -1)
