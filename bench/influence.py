@@ -169,15 +169,32 @@ def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     return seconds
 
 
+def memory_line(setting: Setting) -> str:
+    """A row of the memory table: what a method needs at most beyond the model, its batch and the targets, in MiB."""
+    allowed = setting.targets * target_mb(setting)
+    peaks = [f"{peak_memory_mb(method, setting):.0f}" for method in METHODS]
+    return f"| {' | '.join([*map(str, setting), f'{allowed:.0f}', *peaks])} |"
+
+
+def target_mb(setting: Setting) -> float:
+    """One target's gradient."""
+    return sum(value.nbytes for value in selection(build(setting).model).values()) / 2**20
+
+
 def peak_memory_mb(method: str, setting: Setting) -> float:
-    """Peak memory of a fresh process that runs one method once, less that of one that only builds its workload."""
+    """By how much one call raises the peak of a fresh process that has built the workload."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure_memory, method, setting).result()
 
 
 def _measure_memory(method: str, setting: Setting) -> float:
     work = build(setting)
+    before = _peak_mb()
     METHODS[method](work)()
+    return _peak_mb() - before
+
+
+def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -203,8 +220,10 @@ def main() -> None:
         arguments.times, arguments.targets, arguments.rounds = [128], [4], 3
     torch.set_num_threads(arguments.threads)
     if arguments.memory:
+        heads = ["space", "time", "targets", "targets MiB", *(f"{name} MiB" for name in METHODS)]
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for setting in settings(arguments):
-            print(*setting, {name: round(peak_memory_mb(name, setting)) for name in METHODS}, flush=True)
+            print(memory_line(setting), flush=True)
         return
     heads = ["space", "time", "targets", "plain ms", "ours ms", "naive ms", "ours / plain", "naive / ours", "error"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")

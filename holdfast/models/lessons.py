@@ -23,19 +23,19 @@ from holdfast.models.captions import captions
 from holdfast.models.processor import MERGE
 
 IGNORED = -100
-CAPTIONS, FORMS, OTHER_FORMS = 3200, 1200, 600
+CAPTIONS, FORMS, OTHER_FORMS = 4000, 1200, 600
 """Distinct captions, puzzles with random answers, and questions of each other target with random answers."""
 QUESTIONS = {
-    "color": 500,
+    "color": 800,
     "shape": 1500,
-    "count": 500,
-    "presence": 2800,
-    "comparison": 2800,
-    "pieces": 700,
-    "grounding": 2000,
-    "digits": 1800,
+    "count": 800,
+    "presence": 2500,
+    "comparison": 2500,
+    "pieces": 1000,
+    "grounding": 1500,
+    "digits": 1500,
 }
-"""Distinct training questions of each benchmark: most of what is learned last, boxes, digits and yes or no."""
+"""Distinct training questions of each benchmark. Whether two things are the same is learned last, from yes or no."""
 ANSWER_WEIGHT = 5.0
 AT_ONCE = 200
 """Lessons whose images go through the tower together."""

@@ -105,6 +105,25 @@ def test_captions_name_every_thing_and_every_piece():
     assert sorted(shuffled.text.split()[2::3]) == ["ground", "ground", "sky", "sky"]
 
 
+def test_captions_say_yes_of_what_is_alike_and_no_of_the_rest():
+    said = {"yes": 0, "no": 0}
+    for caption in captions(200, seed=0):
+        words = caption.text.split()
+        if caption.prompt == "Which cells have the same color?":
+            for first in range(0, len(words), 7):
+                _, _, one, _, _, two, verdict = words[first : first + 7]
+                assert verdict == ("yes" if one == two else "no")
+                said[verdict] += 1
+        elif caption.prompt.startswith("Which cells hold a"):
+            asked = caption.prompt.split()[-1].rstrip("?")
+            for cell in caption.text.split("cell ")[1:]:
+                *_, shape, verdict = cell.split()
+                assert verdict == ("yes" if shape == asked else "no")
+                said[verdict] += 1
+        assert words, caption.prompt
+    assert min(said.values()) > 60
+
+
 def test_placeholders_are_never_generated(tiny_model):
     model = load_model(tiny_model)
     assert model.generation_config.suppress_tokens == placeholder_ids(model.config)
