@@ -49,11 +49,15 @@ def study(file: File, overrides: Set = None) -> None:
         from flows.experiment import load_experiment, studies_of
 
         experiment = load_experiment(file, overrides or ())
+        from tasks.launch import warm
+
+        if not Path("mlruns/mlflow.db").is_file():
+            # Nothing can be found here, so a stage will run: its imports take as long as the server's start.
+            warm()
         from flows.server import prefect_server
 
         with prefect_server() as ready:
             from flows.plan import plan, told
-            from tasks.launch import warm
 
             plans = [plan(config, Path.cwd()) for config in studies_of(experiment)]
             typer.echo("\n".join(told(experiment, plans)), err=True)

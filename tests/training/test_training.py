@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Qwen2_5_VLTextModel
 
 from holdfast.artifacts import FileRef, ModelRef
 from holdfast.data.shards import read_questions
@@ -38,6 +39,7 @@ GRPO = {
     "max_completion_length": 16,
     "beta": 0.05,
 }
+LORA = {"r": 4, "target_modules": "all-linear"}
 
 
 def sft(**trainer: Any) -> dict[str, Any]:
@@ -71,23 +73,35 @@ def trainer_of(job: Train, out: Path) -> Any:
     return build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
 
 
+@pytest.mark.parametrize(
+    "stage",
+    [{**grpo(num_iterations=2), "freeze": []}, {**grpo(), "lora": LORA}],
+    ids=["everything", "lora"],
+)
 def test_sharing_prompts_among_rollouts_changes_neither_loss_nor_gradient(
-    schooled: ModelRef, train_job: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: dict[str, Any], schooled: ModelRef, train_job: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_of(train_job({**grpo(num_iterations=2), "freeze": []}, schooled), tmp_path / "stage")
+    trainer = trainer_of(train_job(stage, schooled), tmp_path / "stage")
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    rows_read: list[int] = []
+    body = next(module for module in trainer.model.modules() if isinstance(module, Qwen2_5_VLTextModel))
+    body.register_forward_pre_hook(
+        lambda _, args, given: rows_read.append(len(given["inputs_embeds"])), with_kwargs=True
+    )
 
     def learned() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         trainer.model.zero_grad()
         loss = trainer._compute_loss(trainer.model, inputs)
         loss.backward()
-        return loss.detach(), {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+        learning = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+        return loss.detach(), {name: p.grad.clone() for name, p in learning.items()}
 
     loss, gradients = learned()
     monkeypatch.setattr(type(trainer), "_shares", False)
     alone, expected = learned()
+    assert rows_read == [2, 8, 8]
     torch.testing.assert_close(loss, alone, rtol=1e-5, atol=1e-6)
     assert max(g.norm() for g in expected.values()) > 1e-3
     for name, gradient in gradients.items():
@@ -123,12 +137,13 @@ def test_a_stage_leaves_checkpoints_records_metrics_and_digests(
     "stage",
     [
         sft(),
-        {**sft(), "lora": {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}},
+        {**sft(), "lora": {**LORA, "lora_dropout": 0.1}},
         grpo(),
+        {**grpo(), "lora": LORA},
         grpo(num_iterations=2),
         grpo(gradient_accumulation_steps=2, steps_per_generation=4),
     ],
-    ids=["sft", "sft-lora", "grpo", "grpo-reusing", "grpo-ahead"],
+    ids=["sft", "sft-lora", "grpo", "grpo-lora", "grpo-reusing", "grpo-ahead"],
 )
 def test_an_interrupted_training_ends_with_the_same_bits_as_an_uninterrupted_one(
     stage: dict[str, Any], schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
@@ -300,7 +315,7 @@ def test_every_arm_sees_the_same_prompts_and_images(train_job: Callable, tmp_pat
 def test_a_lora_adapter_gives_the_same_logits_when_it_is_loaded_again(
     schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    stage = {**sft(learning_rate=1e-2), "lora": {"r": 4, "target_modules": "all-linear"}}
+    stage = {**sft(learning_rate=1e-2), "lora": LORA}
     out = run_stage(train_job(stage, schooled), tmp_path)
     place = out / "checkpoints" / "step-000004"
     assert not (place / "model.safetensors").exists()
@@ -323,7 +338,7 @@ def measured_logprob(job: Train, ref: ModelRef) -> float:
 def test_the_kl_reference_of_a_second_stage_is_the_model_it_starts_from(
     schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    lora = {**sft(learning_rate=1e-2), "lora": {"r": 4, "target_modules": "all-linear"}}
+    lora = {**sft(learning_rate=1e-2), "lora": LORA}
     out = run_stage(train_job(lora, schooled), tmp_path / "first")
     merged = ModelRef(path=str(out / "checkpoints" / "step-000004"), digest="lora", adapter_of=schooled)
     trainer = trainer_of(train_job(grpo(), merged), tmp_path / "second")
