@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -60,7 +60,7 @@ def _body(model: Any) -> Any:
 def _features(plain: Callable[..., Any], pixel_values: Tensor, image_grid_thw: Tensor, **others: Any) -> Any:
     """What the vision tower makes of every image; those that are alike are read once."""
     patches = pixel_values.split(image_grid_thw.prod(1).tolist())
-    first, of_image = _distinct(zip(map(_bytes, image_grid_thw), map(_bytes, patches), strict=True))
+    first, of_image = _distinct(image_grid_thw, [[rows] for rows in patches])
     seen = plain(torch.cat([patches[image] for image in first]), image_grid_thw[first], **others).pooler_output
     return _encoded(seen[image] for image in of_image)
 
@@ -85,9 +85,7 @@ def _shared(body: Any, plain: Callable[..., Any], width: int | None, given: Inpu
     images = found.pooler_output
     owned = _owned((ids == body.config.image_token_id).sum(1), images)
     texts = torch.cat([ids[:, :end], mask[:, :end]], 1)
-    first, of_row = _distinct(
-        (_bytes(text), *(_bytes(images[image]) for image in mine)) for text, mine in zip(texts, owned, strict=True)
-    )
+    first, of_row = _distinct(texts, [[images[image] for image in mine] for mine in owned])
     rows = torch.tensor(of_row, device=ids.device)
     shown = [image for row in first for image in owned[row]]
     before, after = _positions(body, given, (first, rows, shown), end)
@@ -102,9 +100,11 @@ def _shared(body: Any, plain: Callable[..., Any], width: int | None, given: Inpu
     ).last_hidden_state.index_select(0, rows)
     cache.batch_select_indices(rows)
     if width is not None:
+        hidden = hidden[:, -1:]
+    if end < ids.shape[1] - 1:
         following = {"input_ids": ids[:, end:-1], "attention_mask": mask[:, :-1], "position_ids": after[..., :-1]}
         rest = plain(**following, past_key_values=cache, use_cache=True).last_hidden_state
-        hidden = torch.cat([hidden[:, -1:], rest], 1)
+        hidden = torch.cat([hidden, rest], 1)
     return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache if given["use_cache"] else None)
 
 
@@ -135,21 +135,26 @@ def _owned(tokens: Tensor, images: Iterable[Tensor]) -> list[list[int]]:
     return owned
 
 
-def _distinct(keys: Iterable[Hashable]) -> tuple[list[int], list[int]]:
-    """Where each different key is first, and for every key which of these it is."""
-    seen: dict[Hashable, int] = {}
+def _distinct(texts: Tensor, images: Sequence[Sequence[Tensor]]) -> tuple[list[int], list[int]]:
+    """Where each different pair of a text and its images is first, and for every pair which of these it is.
+
+    Images are compared where they lie: copies of a large batch from a GPU would cost more than the comparisons.
+    """
+    known: dict[bytes, list[tuple[int, Sequence[Tensor]]]] = {}
     first: list[int] = []
-    of_key = []
-    for place, key in enumerate(keys):
-        if key not in seen:
-            seen[key] = len(first)
+    of_pair: list[int] = []
+    for place, (text, shown) in enumerate(zip(texts.cpu().numpy(), images, strict=True)):
+        alike = known.setdefault(text.tobytes(), [])
+        found = next((number for number, others in alike if _equal(shown, others)), len(first))
+        if found == len(first):
+            alike.append((found, shown))
             first.append(place)
-        of_key.append(seen[key])
-    return first, of_key
+        of_pair.append(found)
+    return first, of_pair
 
 
-def _bytes(values: Tensor) -> bytes:
-    return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+def _equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(a is b or torch.equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def _positions(

@@ -15,6 +15,7 @@ from holdfast.models.shared_prompts import can_share, shared_prompts
 
 ROWS = [0, 1, 0, 2, 1, 0, 3]
 LIMIT = 6
+ROWWISE = {"input_ids", "attention_mask", "mm_token_type_ids"}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,18 @@ def test_log_probabilities_and_gradients_are_those_of_the_plain_pass(
     torch.testing.assert_close(shared, scores, rtol=1e-6, atol=1e-6)
     for ours, theirs in zip(shared_gradients, gradients, strict=True):
         assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
+
+
+def test_completions_of_one_token_need_no_second_pass(
+    model: Any, batch: dict[str, Tensor], rows_read: list[int]
+) -> None:
+    width = batch["input_ids"].shape[1]
+    inputs = {name: value[:, : width + 1] if name in ROWWISE else value for name, value in followed(batch).items()}
+    plain = model.model(**inputs, use_cache=False)[0][:, width - 1 : -1]
+    with shared_prompts(model, width):
+        shared = model.model(**inputs, use_cache=False)[0]
+    assert rows_read == [7, 4]
+    torch.testing.assert_close(shared, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_the_same_tokens_are_sampled(model: Any, batch: dict[str, Tensor], rows_read: list[int]) -> None:
