@@ -17,6 +17,8 @@ from rich.text import Text
 
 EVERY = 10.0
 """Seconds between plain lines of one stage."""
+PATIENCE = 30.0
+"""Seconds without room for any stage before that is said."""
 MATTERING = {
     "prior/mean/accuracy": "prior",
     "retention": "retention",
@@ -109,6 +111,23 @@ def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
             _rows.pop(name, None)
         how = "stopped" if sys.exc_info()[0] else "done"
         console.print(f"{name}: {how} after {_clock(time.monotonic() - row.began)}", markup=False)
+
+
+@contextmanager
+def waiting(name: str) -> Iterator[None]:
+    """Say so if a stage waits for long in this block while none of this process runs: then others have the machine."""
+    timer = threading.Timer(PATIENCE, _waits, [name])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _waits(name: str) -> None:
+    if not _rows:
+        console.print(f"{name}: waits for room, other studies are at work on this machine", markup=False)
 
 
 def found(name: str) -> None:

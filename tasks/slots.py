@@ -1,4 +1,7 @@
-"""How many stages run at a time on this machine: kernel file locks, which the kernel frees when their holder dies."""
+"""How many stages run at a time on this machine, first come, first served.
+
+All of it is kernel file locks, which the kernel frees when their holder dies.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -81,10 +85,10 @@ def cores() -> int:
 
 @contextmanager
 def _some(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
-    """Hold `count` of the named locks. The gate lets one at a time collect, so that no two wait for each other's."""
+    """Hold `count` of the named locks. One at a time collects, so that no two wait for each other's."""
     taken: list[str] = []
     with ExitStack() as stack:
-        with held(PLACE / f"gate-{names[0]}.lock", stopping):
+        with _turn(PLACE / f"queue-{names[0]}", stopping):
             while len(taken) < count:
                 for name in names:
                     if len(taken) < count and name not in taken and _took(PLACE / f"{name}.lock", stack):
@@ -92,6 +96,46 @@ def _some(names: Sequence[str], count: int, stopping: threading.Event) -> Iterat
                 if len(taken) < count and stopping.wait(POLL):
                     raise Stopped
         yield taken
+
+
+@contextmanager
+def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
+    """Wait until all who came before have had their turn or are dead.
+
+    A ticket is a file named by when its owner came, who keeps it locked. At the desk is one at a time, so that nobody
+    takes a ticket that is not locked yet for a dead one's.
+    """
+    queue.mkdir(parents=True, exist_ok=True)
+    desk = queue.with_suffix(".lock")
+    with ExitStack() as stack:
+        with held(desk, stopping):
+            ticket = queue / f"{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
+            _locked(stack.enter_context(ticket.open("a")).fileno())
+            stack.callback(ticket.unlink, missing_ok=True)
+        while (before := _before(ticket, desk, stopping)) is not None:
+            while not _dead(before):
+                if stopping.wait(POLL):
+                    raise Stopped
+        yield
+
+
+def _before(ticket: Path, desk: Path, stopping: threading.Event) -> Path | None:
+    """The ticket of the last one alive who came earlier; those of the dead are thrown away."""
+    with held(desk, stopping):
+        earlier = sorted(other for other in ticket.parent.iterdir() if other.name < ticket.name)
+        for other in reversed(earlier):
+            if not _dead(other):
+                return other
+            other.unlink(missing_ok=True)
+    return None
+
+
+def _dead(ticket: Path) -> bool:
+    try:
+        with ticket.open() as file:
+            return _locked(file.fileno())
+    except FileNotFoundError:
+        return True
 
 
 def _took(path: Path, stack: ExitStack) -> bool:

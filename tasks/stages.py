@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -72,8 +73,7 @@ class Attempt(NamedTuple):
         with slots.held(out.parent / "locks" / key, launch.stopping):
             found = find(store, key) if into is None else None
             if found is None:
-                with slots.slot(self.job, self.context.study.compute.parallel, launch.stopping) as gpu:
-                    done = self._run(store, out, gpu, into)
+                done = self._in_turn(store, out, into)
             shutil.rmtree(out, ignore_errors=True)
         if found is not None:
             progress.found(self.label)
@@ -89,6 +89,14 @@ class Attempt(NamedTuple):
         """Its name where the stages of several studies run."""
         study = self.context.study
         return f"{study.name.removeprefix(f'{study.sweep}-')} {self.name}" if study.sweep else self.name
+
+    def _in_turn(self, store: Store, out: Path, into: Path | None) -> Remembered:
+        """Run it as soon as there is room."""
+        with ExitStack() as room:
+            with progress.waiting(self.label):
+                parallel = self.context.study.compute.parallel
+                gpu = room.enter_context(slots.slot(self.job, parallel, launch.stopping))
+            return self._run(store, out, gpu, into)
 
     def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> Remembered:
         data = getattr(self.job, "data", None)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from holdfast.models.bundled import build_model
+from holdfast.models.load import PLACEHOLDERS
 from holdfast.models.shared_prompts import can_share, shared_prompts
 
 ROWS = [0, 1, 0, 2, 1, 0, 3]
@@ -18,10 +20,32 @@ LIMIT = 6
 ROWWISE = {"input_ids", "attention_mask", "mm_token_type_ids"}
 
 
-@pytest.fixture(scope="module")
-def model(processor: Any) -> Any:
+@pytest.fixture(scope="module", params=["Qwen2.5-VL", "Qwen2-VL"])
+def model(request: pytest.FixtureRequest, processor: Any) -> Any:
     torch.manual_seed(0)
-    return build_model(processor, hidden=64, layers=2).double().eval()
+    model = build_model(processor, hidden=64, layers=2)
+    if request.param == "Qwen2-VL":
+        model = Qwen2VLForConditionalGeneration(older(model.config))
+    return model.double().eval()
+
+
+def older(config: Any) -> Qwen2VLConfig:
+    """Qwen2-VL of the same size."""
+    text = {name: value for name, value in config.text_config.to_dict().items() if name != "model_type"}
+    vision = {name: getattr(config.vision_config, name) for name in ("depth", "num_heads", "patch_size")}
+    tokens = {name: getattr(config, name) for name in PLACEHOLDERS}
+    return Qwen2VLConfig(
+        text_config=text,
+        vision_config={
+            **vision,
+            "embed_dim": config.vision_config.hidden_size,
+            "hidden_size": config.text_config.hidden_size,
+            "mlp_ratio": 2,
+            "spatial_merge_size": config.vision_config.spatial_merge_size,
+        },
+        **tokens,
+        tie_word_embeddings=True,
+    )
 
 
 @pytest.fixture(scope="module")

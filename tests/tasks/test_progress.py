@@ -1,4 +1,6 @@
 import io
+import time
+from contextlib import nullcontext
 
 import pytest
 from rich.console import Console
@@ -66,3 +68,17 @@ def test_the_score_of_any_target_is_shown(plain):
         show([{"done": 1, "total": 2, "shown": {}}])
         show([{"step": 1, "metrics": {"target/banner/score": 0.25, "prior/mean/accuracy": 0.9}}])
     assert plain.getvalue().splitlines()[1].endswith("score 0.25  prior 0.9")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_waiting_is_told_where_nothing_of_this_study_runs(plain, monkeypatch, busy):
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    with progress.running("one") if busy else nullcontext(), progress.waiting("two"):
+        time.sleep(0.2)
+    assert ("two: waits for room" in plain.getvalue()) is not busy
+
+
+def test_a_short_wait_is_not_told(plain):
+    with progress.waiting("two"):
+        pass
+    assert plain.getvalue() == ""

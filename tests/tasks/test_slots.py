@@ -1,4 +1,6 @@
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -73,3 +75,52 @@ def test_a_lock_is_exclusive_and_free_again_afterwards(tmp_path):
         pass
     with slots.held(tmp_path / "key", hurried()):
         pass
+
+
+def test_who_comes_first_is_served_first(two_gpus):
+    """With both GPUs taken, three wait; the one that becomes free is theirs in the order in which they came."""
+    served: list[int] = []
+    patient = threading.Event()
+
+    def wait(number: int) -> None:
+        with slots.slot(base(), None, patient):
+            served.append(number)
+
+    waiting = [threading.Thread(target=wait, args=(number,)) for number in range(3)]
+    with slots.slot(base(), None, hurried()):
+        with slots.slot(base(), None, hurried()):
+            for number, thread in enumerate(waiting):
+                thread.start()
+                until(lambda number=number: len(tickets()) == number + 1)
+        for thread in waiting:
+            thread.join(timeout=10)
+    assert served == [0, 1, 2]
+    assert tickets() == []
+
+
+def test_the_dead_are_not_waited_for(two_gpus):
+    queue = slots.PLACE / "queue-gpu-GPU-aaaa0000-1111"
+    queue.mkdir(parents=True)
+    (queue / "00000000000000000001-1-1").touch()
+    with slots.slot(base(), None, hurried()) as gpu:
+        assert gpu == "GPU-aaaa0000-1111"
+    assert tickets() == []
+
+
+def test_who_gives_up_waiting_leaves_the_queue(two_gpus):
+    with slots.slot(base(), None, hurried()), slots.slot(base(), None, hurried()):
+        with pytest.raises(Stopped), slots.slot(base(), None, hurried()):
+            pass
+        assert tickets() == []
+
+
+def tickets() -> list[Path]:
+    return list(slots.PLACE.glob("queue-*/*"))
+
+
+def until(ready: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if ready():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen within five seconds")
