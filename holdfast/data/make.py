@@ -20,6 +20,8 @@ from holdfast.data.shards import Question, write_questions
 from holdfast.errors import UserError
 from holdfast.jobs import MakeData
 
+CHUNK = 16
+"""Images that a thread cuts at a time: handing them over one by one costs more than cutting some."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -88,18 +90,18 @@ def questions(prior: PriorBenchmark, seed: int) -> Iterator[Question]:
 def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
     """Endless: one puzzle of every image, then a second one of every image, and so on."""
 
-    def puzzle(image_id: str, number: int) -> Question | None:
-        image = source.load(image_id)
-        return None if image is None else jigsaw.puzzle(image, image_id, target, seed, number)
+    def cut(image_ids: list[str], number: int) -> list[Question]:
+        loaded = ((image_id, source.load(image_id)) for image_id in image_ids)
+        return [jigsaw.puzzle(image, name, target, seed, number) for name, image in loaded if image is not None]
 
+    chunks = [image_ids[at : at + CHUNK] for at in range(0, len(image_ids), CHUNK)]
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores) as pool:
         for number in count():
             made = 0
-            for question in _ahead(pool, partial(puzzle, number=number), image_ids, 4 * cores):
-                if question is not None:
-                    made += 1
-                    yield question
+            for questions in _ahead(pool, partial(cut, number=number), chunks, 2 * cores):
+                made += len(questions)
+                yield from questions
             if not made:
                 raise UserError(
                     f"images: none of the {len(image_ids)} image(s) of a split can be read, "
@@ -108,12 +110,12 @@ def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> 
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, make: Callable[[str], Question | None], image_ids: list[str], window: int
-) -> Iterator[Question | None]:
-    """Results in order, at most `window` of them ahead. Pillow decodes and encodes without holding Python's lock."""
-    waiting: deque[Future[Question | None]] = deque()
-    for image_id in image_ids:
-        waiting.append(pool.submit(make, image_id))
+    pool: ThreadPoolExecutor, make: Callable[[list[str]], list[Question]], chunks: list[list[str]], window: int
+) -> Iterator[list[Question]]:
+    """Results in order, at most `window` of them ahead. Pillow decodes without holding Python's lock."""
+    waiting: deque[Future[list[Question]]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(make, chunk))
         if len(waiting) == window:
             yield waiting.popleft().result()
     while waiting:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -45,10 +47,24 @@ SCHEMA = pa.schema(
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as a PNG file, uncompressed: the shard compresses it as well, in a fraction of the time."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=0)
-    return buffer.getvalue()
+    """An RGB image as a PNG file, neither filtered nor compressed: the shard compresses it in a fraction of the time.
+
+    Pillow would try five filters on every row, a tenth of the time that a puzzle takes, and choose as its version does.
+
+    Raises:
+        ValueError: the image is not RGB.
+    """
+    if image.mode != "RGB":
+        raise ValueError(f"an RGB image is needed, not one of mode {image.mode}")
+    rows = np.zeros((image.height, 1 + 3 * image.width), np.uint8)
+    rows[:, 1:] = np.asarray(image).reshape(image.height, -1)
+    header = struct.pack(">IIBBBBB", *image.size, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in parts)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> int:
