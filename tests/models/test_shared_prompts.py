@@ -17,6 +17,7 @@ from holdfast.models.shared_prompts import can_share, shared_prompts
 
 ROWS = [0, 1, 0, 2, 1, 0, 3]
 LIMIT = 6
+COLORED = [((64, 64), "red"), ((64, 128), "green"), ((64, 128), "blue")]
 ROWWISE = {"input_ids", "attention_mask", "mm_token_type_ids"}
 
 
@@ -50,7 +51,7 @@ def older(config: Any) -> Qwen2VLConfig:
 
 @pytest.fixture(scope="module")
 def batch(processor: Any) -> dict[str, Tensor]:
-    """Rollouts of four prompts in mixed order: other lengths, other image sizes, and one text with two images."""
+    """Rollouts of four prompts in mixed order: other lengths, other image sizes, and one text asked of two images."""
     colors = torch.Generator().manual_seed(1)
     images = [
         Image.fromarray(torch.randint(0, 255, (*size, 3), generator=colors).byte().numpy())
@@ -155,6 +156,34 @@ def test_rows_that_differ_in_their_image_alone_are_not_one_prompt(
     assert rows_read == [4]
     assert not torch.allclose(hidden[0], hidden[6])
     assert torch.equal(hidden[0], hidden[2])
+
+
+def test_prompts_of_several_images_are_told_apart_by_each_of_them(
+    model: Any, processor: Any, rows_read: list[int]
+) -> None:
+    """As jigsaws of separate pieces are: three prompts, of which two share a text and their first image."""
+    red, green, blue = (Image.new("RGB", size, color) for size, color in COLORED)
+    pictures = [[red, green], [red, blue], [green], [red, green], [red, blue]]
+    chats = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}] * len(shown) + [{"type": "text", "text": "where"}]}],
+            add_generation_prompt=True,
+        )
+        for shown in pictures
+    ]
+    inputs = processor(
+        text=chats,
+        images=pictures,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        return_mm_token_type_ids=True,
+    )
+    plain = model.model(**inputs, use_cache=False)[0][:, -1]
+    with shared_prompts(model):
+        shared = model.model(**inputs, use_cache=False)[0][:, -1]
+    assert rows_read == [5, 3]
+    torch.testing.assert_close(shared, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_not_understood_is_read_row_by_row(model: Any, batch: dict[str, Tensor], rows_read: list[int]) -> None:
