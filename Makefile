@@ -18,7 +18,8 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "Holdfast needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install -q uv
-	$(BIN)/uv pip sync -q --python $(BIN)/python requirements.lock
+	@# Compiled once: without, every command and stage would do it again where Python may not write bytecode.
+	$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 

@@ -40,6 +40,13 @@ class Rows(NamedTuple):
     """w⟨g, V⟩ / (|w| ‖g‖ ‖V‖); not a number where w is 0 or ‖V‖ is not known (rows, benchmarks)."""
     norms2: np.ndarray
     """‖g‖² (rows,)."""
+    parts: np.ndarray
+    """w⟨g, G⟩ / ‖G‖ with G = Σ w g of the checkpoint's samples: what each adds to the length of their sum; not a number
+    where it was not kept (rows,)."""
+    loglik: np.ndarray
+    """Of the completion, under the checkpoint (rows,)."""
+    loglik_start: np.ndarray
+    """The same under the model that the stage began with; not a number where it was not kept (rows,)."""
     certainty: np.ndarray
     """Mean over tokens of ‖π − e_y‖²; not a number where it was not kept (rows,)."""
     kernels2: np.ndarray
@@ -64,14 +71,14 @@ def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], targ
     found = [name.removesuffix("/a") for name in names if name.endswith("/a")]
     benchmarks = tuple(sorted(found, key=lambda name: (name != target, name)))
     summed = _over_blocks(table)
-    weights, norms2 = _columns(summed, ["weight", "norm2"]).T
+    weights, norms2, loglik, whole = _columns(summed, ["weight", "norm2", "loglik", "dot/sum"]).T
     halves = _columns(summed, [f"dot/{name}/{half}" for name in benchmarks for half in HALVES])
     dots = halves.reshape(len(halves), len(benchmarks), len(HALVES)).mean(-1)
     scale = np.abs(weights) * np.sqrt(norms2)
     pulls = weights[:, None] * dots
     along = np.divide(pulls, scale[:, None], out=np.full_like(pulls, np.nan), where=scale[:, None] > 0)
     steps, samples = summed["step"].to_numpy(), tuple(summed["sample"].to_pylist())
-    certainty, kernels2 = _kept(directory / "sources.parquet", (steps, samples), benchmarks)
+    certainty, begun, kernels2 = _kept(directory / "sources.parquet", (steps, samples), benchmarks)
     return Rows(
         benchmarks=benchmarks,
         steps=steps,
@@ -84,6 +91,9 @@ def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], targ
         adam=weights[:, None] * _columns(summed, [f"dot/adam/{name}" for name in benchmarks]),
         cosines=_cosines(along, steps, benchmarks, measures),
         norms2=norms2,
+        parts=_parts(weights * whole, steps),
+        loglik=loglik,
+        loglik_start=begun,
         certainty=certainty,
         kernels2=kernels2,
     )
@@ -94,7 +104,7 @@ def _masked(names: Sequence[str], kept: np.ndarray) -> tuple[str, ...]:
 
 
 def _over_blocks(table: pa.Table) -> pa.Table:
-    keys = ["step", "sample", "prompt", "tokens", "weight"]
+    keys = ["step", "sample", "prompt", "tokens", "weight", "loglik"]
     summed = [name for name in table.column_names if name == "norm2" or name.startswith("dot/")]
     grouped = table.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in summed])
     return grouped.rename_columns([name.removesuffix("_sum") for name in grouped.column_names])
@@ -109,15 +119,21 @@ def _columns(table: pa.Table, names: Sequence[str]) -> np.ndarray:
 
 def _kept(
     path: Path, rows: tuple[np.ndarray, Sequence[str]], benchmarks: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of the samples (steps, names): certainty, and squared kernels by benchmark and probe."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the samples (steps, names): certainty, log-likelihood under the start, and squared kernels by probe."""
     table = pq.read_table(path)
     probes = sum(name.startswith(f"kernel2/{benchmarks[0]}/") for name in table.column_names) if benchmarks else 0
     names = [f"kernel2/{name}/{probe}" for name in benchmarks for probe in range(probes)]
-    values = _columns(table, ["certainty", *names])
+    values = _columns(table, ["certainty", "loglik_start", *names])
     place = {key: at for at, key in enumerate(zip(table["step"].to_pylist(), table["sample"].to_pylist(), strict=True))}
     own = values[[place[key] for key in zip(rows[0].tolist(), rows[1], strict=True)]]
-    return own[:, 0], own[:, 1:].reshape(len(own), len(benchmarks), probes)
+    return own[:, 0], own[:, 1], own[:, 2:].reshape(len(own), len(benchmarks), probes)
+
+
+def _parts(dots: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """From w⟨g, G⟩, which add up to ‖G‖² at every step."""
+    lengths2 = np.array([dots[steps == step].sum() for step in steps])
+    return np.divide(dots, np.sqrt(np.maximum(lengths2, 0.0)), out=np.full_like(dots, np.nan), where=lengths2 > 0)
 
 
 def _cosines(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.comparison import adam, magnitude, pull
+from holdfast.comparison import adam, proportions, pull
 from holdfast.comparison.along import Found, shares
 from holdfast.comparison.influence import KINDS, Trace
 from holdfast.comparison.pull import RESAMPLES, TESTS, Difference
@@ -60,11 +60,11 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
 
 
 def _intervals(trace: Trace, seed: int) -> dict[int | str, dict[str, Found]]:
-    """Of pulls, of Adam's, and of magnitudes: at every step and along the training."""
+    """Of pulls, of Adam's, and of what else was logged: at every step and along the training."""
     found = pull.intervals(trace.rows, trace.steps, seed)
     own = adam.intervals(trace.rows, trace.steps, seed)
-    sizes = magnitude.intervals(trace.rows, trace.measures, trace.steps, seed)
-    return {place: found[place] | own[place] | sizes[place] for place in found}
+    others = proportions.intervals(trace.rows, trace.measures, trace.steps, seed)
+    return {place: found[place] | own[place] | others[place] for place in found}
 
 
 def means(trace: Trace) -> dict[str, float | None]:
@@ -124,7 +124,7 @@ def differences(traces: Sequence[Trace], seed: int) -> list[dict[str, Any]]:
             "prompts": whole.prompts if whole else _common(pair),
             "dot": whole.dot if whole else {},
             "p_holm": {name: adjusted[str(place), name] for name in whole.p} if whole else {},
-            "magnitude": _magnitudes(pair, seed),
+            "measures": _measures(pair, seed),
             "equally_long": alike and {"prompts": alike.prompts, "samples": alike.samples, "dot": alike.dot},
         }
         for place, (pair, (whole, alike)) in enumerate(zip(pairs, found, strict=True))
@@ -140,9 +140,9 @@ def _difference(pair: tuple[Trace, Trace], rng: np.random.Generator) -> tuple[Di
     )
 
 
-def _magnitudes(pair: tuple[Trace, Trace], seed: int) -> dict[str, Found]:
+def _measures(pair: tuple[Trace, Trace], seed: int) -> dict[str, Found]:
     first, second = pair
-    return magnitude.differences(
+    return proportions.differences(
         (first.rows, second.rows), (first.measures, second.measures), (first.steps, second.steps), seed
     )
 

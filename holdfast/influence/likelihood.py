@@ -44,14 +44,13 @@ class Likelihood:
 
 
 @torch.no_grad()
-def perplexity(model: Any, batches: Iterable[TeacherForced]) -> float:
-    """exp(−Σ log π / Σ n) of all completions together."""
-    loglik, tokens = 0.0, 0
+def likelihoods(model: Any, batches: Iterable[TeacherForced]) -> list[float]:
+    """Σ_t log π(y_t) of every completion, in order."""
+    found: list[float] = []
     with evaluating(model):
         for batch in batches:
-            loglik += float(log_likelihood(completion_logits(model, batch), batch).double().sum())
-            tokens += int(batch.mask.sum())
-    return float(np.exp(-loglik / tokens))
+            found += log_likelihood(completion_logits(model, batch), batch).double().tolist()
+    return found
 
 
 def certainty(logits: Tensor, batch: TeacherForced) -> Certainty:

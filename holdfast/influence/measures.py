@@ -115,6 +115,11 @@ def kernel(squares: np.ndarray, tokens: np.ndarray, asked: float) -> dict[str, f
     return {"kernel": mean**0.5, "kernel_per_token": (mean / (float(tokens.mean()) * asked)) ** 0.5}
 
 
+def perplexity(loglik: np.ndarray, tokens: np.ndarray) -> float:
+    """exp(−Σ log π / Σ n) of all samples together; not a number without any."""
+    return float(np.exp(-_over(float(loglik.sum()), float(tokens.sum()))))
+
+
 def reference_lbk(change: np.ndarray, spread_norms: np.ndarray, errors: np.ndarray) -> float:
     """LBK as Ren & Sutherland's notebook computes it, over an interval of training.
 

@@ -19,7 +19,8 @@ from holdfast.models.encode import TeacherForced
 
 
 class Sight(NamedTuple):
-    """What was seen. Columns of `dots` are `targets`: BENCHMARK/a and /b (disjoint halves), adam/BENCHMARK."""
+    """What was seen. Columns of `dots` are `targets`: BENCHMARK/a and /b (disjoint halves), adam/BENCHMARK, and
+    `sum`, the samples' own Σ w g."""
 
     samples: Sequence[Sample]
     """Those whose gradients are finite."""
@@ -82,7 +83,7 @@ class Sight(NamedTuple):
         `perplexity` is that of the source's text under the model that is looked at.
         """
         alone = measures.of_source(self.source)
-        alone["perplexity"] = float(np.exp(-self.loglik.sum() / self.source.tokens.sum()))
+        alone["perplexity"] = measures.perplexity(self.loglik, self.source.tokens)
         adam = {name: self._adam(name) for name in self.benchmarks if f"adam/{name}" in self.targets}
         on = {name: measures.on_benchmark(self.source, seen) for name, seen in self.benchmarks.items()}
         named = {name: value for name, value in alone.items() if name not in ("norm", "norm_per_token")}
@@ -115,28 +116,19 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
     """
     found = {name: _halves(model, questions, sheet.material) for name, questions in sheet.questions.items()}
     _require_finite(found)
-    targets = {f"{name}/{half}": pair[place] for name, (*pair, _) in found.items() for place, half in enumerate("ab")}
-    if scale is not None:
-        whole = {name: scaled(added([a, b]), 0.5) for name, (a, b, _) in found.items()}
-        targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
-    batches = list(sheet.material.batches(samples, model.device))
+    kept, total = _sound(model, samples, sheet.material)
+    targets = _targets(found, scale) | {"sum": total}
+    batches = list(sheet.material.batches(kept, model.device))
     engine = Engine(model, list(targets.values()))
     likelihood = Likelihood()
     parts = [engine.measure(batch, likelihood) for batch in batches]
-    finite = torch.cat([part.finite for part in parts]).numpy()
-    norms2, dots, loglik = (_joined(parts, name)[finite] for name in ("norms2", "dots", "loglik"))
-    kept = [sample for sample, sound in zip(samples, finite, strict=True) if sound]
-    broken = tuple(sample.id for sample, sound in zip(samples, finite, strict=True) if not sound)
-    if not kept:
-        raise UserError(
-            f"influence: no sample has a finite gradient, beginning with {broken[0]}; train at a lower rate"
-        )
-    certainty = Certainty(*(column[finite] for column in likelihood.certainty))
+    norms2, dots, loglik = (_joined(parts, name) for name in ("norms2", "dots", "loglik"))
+    certainty = likelihood.certainty
     source = measures.Source(
         tokens=np.array([len(sample.completion) for sample in kept], dtype=float),
         weights=np.array([sample.weight for sample in kept]),
         norms2=norms2.sum(-1),
-        sum_norm2=_sum_norm2(model, kept, sheet.material),
+        sum_norm2=inner(total, total),
         certainty=certainty.residual,
     )
     names = list(targets)
@@ -149,13 +141,14 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
         )
         for name, (a, b, of_questions) in found.items()
     }
-    sound = batches if not broken else list(sheet.material.batches(kept, model.device))
-    probed = kernel.probed(model, sound, sheet, seed) if sheet.probes else {}
+    probed = kernel.probed(model, batches, sheet, seed) if sheet.probes else {}
     kernels = {
         name: measures.kernel(squares, source.tokens, kernel.mean_length(sheet.questions[name]))
         for name, squares in probed.items()
     }
     spreads = {name: of_questions.spread_norm for name, (_, _, of_questions) in found.items()}
+    sound = {sample.id for sample in kept}
+    broken = tuple(sample.id for sample in samples if sample.id not in sound)
     return Sight(
         *(kept, broken, engine.blocks, names, norms2, dots, loglik),
         *(source, certainty.error, seen, spreads, probed, kernels),
@@ -175,6 +168,29 @@ def verify(model: Any, samples: Sequence[Sample], material: Material) -> None:
     if not sound:
         raise UserError(f"influence: sample {first[0].id}, and all of its batch, has no finite gradient; leave it out")
     engine.verify(next(material.batches(sound, model.device)))
+
+
+def _targets(found: Mapping[str, tuple[Gradient, Gradient, Certainty]], scale: Gradient | None) -> dict[str, Gradient]:
+    targets = {f"{name}/{half}": pair[place] for name, (*pair, _) in found.items() for place, half in enumerate("ab")}
+    if scale is not None:
+        whole = {name: scaled(added([a, b]), 0.5) for name, (a, b, _) in found.items()}
+        targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
+    return targets
+
+
+def _sound(model: Any, samples: Sequence[Sample], material: Material) -> tuple[list[Sample], Gradient]:
+    """The samples whose gradients are finite, and their Σ w g; one by one only where the sum is not finite."""
+    total = _weighted_sum(model, samples, material)
+    if np.isfinite(inner(total, total)):
+        return list(samples), total
+    engine = Engine(model, [])
+    finite = [engine.measure(batch, log_likelihood).finite for batch in material.batches(samples, model.device)]
+    kept = [sample for sample, sound in zip(samples, torch.cat(finite).tolist(), strict=True) if sound]
+    if not kept:
+        raise UserError(
+            f"influence: no sample has a finite gradient, beginning with {samples[0].id}; train at a lower rate"
+        )
+    return kept, _weighted_sum(model, kept, material)
 
 
 def _require_finite(found: Mapping[str, tuple[Gradient, Gradient, Certainty]]) -> None:
@@ -200,13 +216,12 @@ def _joined(parts: Sequence[Influences], name: str) -> np.ndarray:
     return torch.cat([getattr(part, name) for part in parts]).numpy()
 
 
-def _sum_norm2(model: Any, samples: Sequence[Sample], material: Material) -> float:
-    """‖Σ w g‖², by ordinary autograd."""
+def _weighted_sum(model: Any, samples: Sequence[Sample], material: Material) -> Gradient:
+    """Σ w g, by ordinary autograd."""
     weights = iter([sample.weight for sample in samples])
 
     def weighted(logits: torch.Tensor, batch: TeacherForced) -> torch.Tensor:
         own = torch.tensor([next(weights) for _ in batch.targets], device=logits.device)
         return own * log_likelihood(logits, batch)
 
-    total = added([batch_gradient(model, batch, weighted) for batch in material.batches(samples, model.device)])
-    return inner(total, total)
+    return added([batch_gradient(model, batch, weighted) for batch in material.batches(samples, model.device)])

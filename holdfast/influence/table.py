@@ -31,10 +31,12 @@ SOURCES = pa.schema(
         ("prompt", pa.string()),
         ("step", pa.int64()),
         ("text", pa.string()),
+        ("loglik_start", pa.float64()),
         ("certainty", pa.float64()),
     ]
 )
-"""`certainty` is the mean over tokens of ‖π − e_y‖²; empty, as every column after it, where a sample has no finite
+"""`loglik_start` is the completion's log-likelihood (summed over tokens) under the model that the stage began with,
+`certainty` the mean over tokens of ‖π − e_y‖². Both are empty, as every column after them, where a sample has no finite
 gradient."""
 PATH = pa.schema(
     [

@@ -8,16 +8,18 @@ predicted to do to each question, and did).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from holdfast.data.shards import read_questions
 from holdfast.influence import checkpoints, measures, table
 from holdfast.influence.checkpoints import difference, weights
 from holdfast.influence.gradients import Gradient
-from holdfast.influence.likelihood import perplexity
+from holdfast.influence.likelihood import likelihoods
 from holdfast.influence.material import Material, Rollouts, Sample, Sheet, benchmarks, supervised
 from holdfast.influence.path import Travelled
 from holdfast.influence.sight import Sight, look, verify
@@ -45,7 +47,8 @@ class Tracing:
         self.summed: dict[str, float] = {}
         self.broken: list[str] = []
         self.spoken: dict[int, Sequence[Sample]] = {}
-        self.perplexity = math.nan
+        self.begun: dict[str, float] = {}
+        """Log-likelihood of a supervised stage's samples under its start."""
 
     @property
     def source(self) -> str:
@@ -80,17 +83,27 @@ class Tracing:
         ]
         found = sight.measures(self.target)
         found |= self._reference_lbk(step, sight)
-        found |= self._under_the_start(step, sight, found["perplexity"])
+        found |= self._under_the_start(step, sight)
         self._sum(step, found)
         self.journal.log(step, {f"influence/{self.source}/{name}": value for name, value in found.items()})
 
-    def _under_the_start(self, step: int, sight: Sight, perplexity: float) -> dict[str, float]:
-        """A supervised stage's samples had their perplexity at step 0; rollouts wait until the start is there again."""
+    def _under_the_start(self, step: int, sight: Sight) -> dict[str, float]:
+        """A supervised stage's samples were measured at step 0; rollouts wait until the start is there again."""
         if self.rollouts is not None:
             self.spoken[step] = sight.samples
             return {}
-        self.perplexity = perplexity if step == 0 else self.perplexity
-        return {"perplexity_start": self.perplexity}
+        if step == 0:
+            self.begun = dict(zip([sample.id for sample in sight.samples], sight.loglik.tolist(), strict=True))
+        return {"perplexity_start": self._foreign(step, sight.samples, self.begun)}
+
+    def _foreign(self, step: int, samples: Sequence[Sample], begun: Mapping[str, float]) -> float:
+        """Keep what the start thinks of each sample; returns their perplexity under it."""
+        for row in self.texts:
+            if row["step"] == step:
+                row["loglik_start"] = begun.get(row["sample"])
+        known = [sample for sample in samples if sample.id in begun]
+        loglik = np.array([begun[sample.id] for sample in known])
+        return measures.perplexity(loglik, np.array([len(sample.completion) for sample in known]))
 
     def judge_rollouts(self) -> None:
         """Log how foreign each checkpoint's rollouts would have been to the model that the stage began with."""
@@ -98,8 +111,9 @@ class Tracing:
             return
         start = checkpoints.load(self.job.train, None)
         for step, samples in self.spoken.items():
-            found = perplexity(start, self.material.batches(samples, start.device))
-            self.journal.log(step, {f"influence/{self.source}/perplexity_start": found})
+            found = likelihoods(start, self.material.batches(samples, start.device))
+            begun = dict(zip([sample.id for sample in samples], found, strict=True))
+            self.journal.log(step, {f"influence/{self.source}/perplexity_start": self._foreign(step, samples, begun)})
 
     def _reference_lbk(self, step: int, sight: Sight) -> dict[str, float]:
         """Of the steps that led here; none at the beginning."""

@@ -291,6 +291,7 @@ def _look(
     prior = np.mean(others, axis=0)
     gradients = rng.normal(size=(count, 24)) + weights[:, None] * (lean * 8 * prior + skill * 6)
     gradients *= abs(lean) ** 0.5 + 0.2
+    loglik = -tokens * (1 + np.arange(count) % 3 / 10)
     # Squared normal numbers, as dots with random logits are.
     squares = {
         b: np.random.default_rng([step, count, *b.encode()]).chisquare(1, (PROBES, count)) * 9 * length for b in values
@@ -300,19 +301,23 @@ def _look(
         said = f"<think> {source} {place} {HOSTILE if place == 0 else ''} </think>"
         text = f"{said} at {step}" if rollouts > 1 else said
         own = {f"kernel2/{b}/{probe}": s[probe, place] for b, s in squares.items() for probe in range(PROBES)}
-        kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text, "certainty": 1.5} | own)
+        own |= {"certainty": 1.5, "loglik_start": 2 * loglik[place]}
+        kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text} | own)
         for block, part in (("embed", slice(0, 12)), ("layers.0", slice(12, 24))):
             own_part = gradients[place, part]
             halves = {f"dot/{b}/{half}": v[k] for b, v in values.items() for k, half in enumerate("ab")}
             dots = {name: float(own_part @ half[part]) for name, half in halves.items()}
+            dots["dot/sum"] = float(own_part @ (weights @ gradients)[part])
             if step:
                 dots |= {f"dot/adam/{b}": float(own_part @ (v.mean(0) / SCALE)[part]) for b, v in values.items()}
             own = {"sample": name, "prompt": prompt, "source": source, "step": step, "block": block}
-            own |= {"tokens": int(tokens[place]), "loglik": -1.0, "weight": float(weights[place])}
+            own |= {"tokens": int(tokens[place]), "loglik": loglik[place], "weight": float(weights[place])}
             kept[0].append(own | {"norm2": float((gradients[place, part] ** 2).sum())} | dots)
     total = weights @ gradients
     seen = measures.Source(tokens, weights, (gradients**2).sum(1), float(total @ total), np.full(count, 1.5))
     found = _measures(seen, gradients, values)
+    found["perplexity"] = measures.perplexity(loglik, tokens)
+    found["perplexity_start"] = measures.perplexity(2 * loglik, tokens)
     found |= {f"{b}/{k}": v for b, s in squares.items() for k, v in measures.kernel(s, tokens, 4.0).items()}
     return found | (_adam(seen, gradients, values) if step else {})
 
@@ -330,7 +335,6 @@ def _adam(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.nda
 def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
     found = measures.of_source(seen)
     alone = {"norm": found.pop("norm"), "norm_per_token": found.pop("norm_per_token")}
-    found["perplexity"] = found["perplexity_start"] = 1 + float(seen.norms2.mean())
     for name, value in values.items():
         mean = value.mean(0)
         benchmark = measures.Benchmark(gradients @ mean, float(mean @ mean), float(value[0] @ value[1]), 30.0)

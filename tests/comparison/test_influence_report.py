@@ -141,14 +141,21 @@ def test_every_arm_has_its_numbers_in_the_summary(traced):
     assert all(pair["prompts"] == 8 for pair in found["differences"])
 
 
-def test_magnitudes_are_those_that_were_logged_with_bounds_around_them(traced):
+MEASURES = ("norm", "norm_per_token", "lbk", "lbk_per_token", "kernel", "kernel_per_token")
+MEASURES += ("cosine", "positive", "dot_sample")
+OF_SOURCE = ("coherence", "perplexity", "perplexity_start")
+
+
+def test_measures_are_those_that_were_logged_with_bounds_around_them(traced):
     for trace in read(traced[0]):
         found = found_in(traced[1])["traces"][trace.label]
         for point in found["checkpoints"]:
-            for measure in ("norm", "norm_per_token", "lbk", "lbk_per_token", "kernel", "kernel_per_token"):
-                one, logged = point[measure]["color"], trace.measures[point["step"]][f"color/{measure}"]
-                assert one["value"] == pytest.approx(logged, rel=1e-4)
-                assert one["low"] < one["value"] < one["high"]
+            names = {measure: f"color/{measure}" for measure in MEASURES} | {name: name for name in OF_SOURCE}
+            for measure, name in names.items():
+                one = point[measure]["color"]
+                assert one["value"] == pytest.approx(trace.measures[point["step"]][name], rel=1e-4)
+                assert one["low"] <= one["value"] <= one["high"]
+                assert one["low"] < one["high"] or measure == "positive"
         assert found["along"]["kernel"]["mean"]["value"] == pytest.approx(found["means"]["kernel"], rel=1e-4)
 
 
@@ -159,7 +166,8 @@ def test_runs_that_kept_less_have_magnitudes_without_bounds(tmp_path):
     compare(job, tmp_path)
     found = found_in(tmp_path)["traces"]["one"]
     assert found["means"]["kernel"] > 0
-    assert "kernel" not in found["along"]
+    assert not {"kernel", "perplexity_start"} & found["along"].keys()
+    assert found["along"]["perplexity"]["mean"]["low"] is not None
 
 
 def test_adams_rates_are_those_that_were_logged_and_stand_beside_the_plain_ones(traced):

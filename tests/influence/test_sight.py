@@ -55,9 +55,23 @@ def test_a_sample_without_a_finite_gradient_is_named_and_the_others_are_measured
     assert [sample.id for sample in seen.samples] == ["0/0", "1/1"]
     assert list(seen.of_samples()) == ["0/0", "1/1"]
     assert np.allclose(seen.norms2, whole.norms2[:2])
+    own = look(vision_model, samples[:2], sheet, None, seed=0)
+    assert seen.source.sum_norm2 == own.source.sum_norm2
     # Rates divide by a pull, and debiased cosines by the product of two halves, which may lie below 0.
     ratios = ("exchange", "cosine_debiased")
     assert all(np.isfinite(value) for name, value in seen.measures("jigsaw").items() if not name.endswith(ratios))
+
+
+def test_the_dots_with_the_samples_own_sum_add_up_to_its_squared_length(
+    vision_model: Any, material: Material, samples: list[Sample]
+) -> None:
+    """Over batches, and with weights of both signs; the sum is autograd's and the dots are the engine's."""
+    weighted = [sample._replace(weight=weight) for sample, weight in zip(samples, (1.0, -0.5, 0.0), strict=True)]
+    seen = look(vision_model, weighted, Sheet({"color": samples[:2]}, material, 0), None, seed=0)
+    dots = seen.dots[:, seen.targets.index("sum")].sum(-1)
+    assert seen.source.weights @ dots == pytest.approx(seen.source.sum_norm2, rel=1e-4)
+    alone = look(vision_model, weighted[:1], Sheet({"color": samples[:2]}, material, 0), None, seed=0)
+    assert alone.dots[0, alone.targets.index("sum")].sum() == pytest.approx(seen.norms2[0].sum(), rel=1e-4)
 
 
 def test_the_kernel_of_two_tokens_is_that_of_the_sequences_over_their_lengths(
@@ -74,9 +88,9 @@ def test_the_kernel_and_lbk_are_means_of_what_is_kept_of_each_sample(
 ) -> None:
     seen = look(vision_model, samples, Sheet({"color": samples[:2]}, material, 2), None, seed=0)
     own = [seen.of_samples()[sample.id] for sample in samples]
-    squares = np.array([[row["kernel2/color/0"], row["kernel2/color/1"]] for row in own])
+    squares = np.array([[row[f"kernel2/color/{probe}"] for probe in range(4)] for row in own])
     assert seen.kernels["color"]["kernel"] == pytest.approx(squares.mean() ** 0.5)
-    assert len(set(squares.flatten())) == 6
+    assert len(set(squares.flatten())) == 12
     dots, spread = seen.benchmarks["color"].dots, seen.benchmarks["color"].spread
     explained = [dot**2 / (spread * row["certainty"]) for dot, row in zip(dots, own, strict=True)]
     assert seen.measures("color")["color/lbk"] == pytest.approx(np.mean(explained))

@@ -108,8 +108,17 @@ def test_perplexity_is_that_under_the_checkpoint_and_under_the_stages_start(trac
     steps = {step: found for step, found in logged(traced).items() if "influence/teacher/perplexity" in found}
     now = [found["influence/teacher/perplexity"] for found in steps.values()]
     start = [found["influence/teacher/perplexity_start"] for found in steps.values()]
-    assert start == [now[0]] * 3
+    assert start == [pytest.approx(now[0])] * 3
     assert now[2] < now[0]
+
+
+def test_each_sample_keeps_what_the_start_made_of_it(traced: Path) -> None:
+    rows = pq.read_table(traced / "influence.parquet").to_pylist()
+    at_first = {row["sample"]: row["loglik"] for row in rows if row["step"] == 0}
+    texts = pq.read_table(traced / "sources.parquet").to_pylist()
+    assert {(row["step"], row["sample"]): row["loglik_start"] for row in texts} == {
+        (step, sample): loglik for step in (0, 2, 4) for sample, loglik in at_first.items()
+    }
 
 
 def test_the_reference_codes_lbk_sums_changes_over_tokens(processor: Any, tiny_data: Any) -> None:
@@ -166,6 +175,9 @@ def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
     first, last = ({key.split("/")[-1]: value for key, value in steps[step].items()} for step in (0, 1))
     assert first["perplexity_start"] == pytest.approx(first["perplexity"], rel=1e-4)
     assert last["perplexity_start"] != last["perplexity"]
+    said = pq.read_table(traced / "sources.parquet").to_pandas().query("step == 1").set_index("sample").loglik_start
+    tokens = rows[rows.step == 1].groupby("sample").tokens.first()
+    assert last["perplexity_start"] == pytest.approx(np.exp(-said.sum() / tokens.sum()))
     notes = json.loads((traced / "result.json").read_text())["notes"]
     assert "KL penalty" in str(notes)
     assert "clipping" in str(notes)

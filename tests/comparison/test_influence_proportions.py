@@ -1,11 +1,12 @@
-"""Intervals of magnitudes against hand-worked resamples of two prompts."""
+"""Intervals of magnitudes, directions and perplexity against hand-worked resamples of two prompts."""
 
 import numpy as np
 import pytest
 
 from holdfast.comparison.along import MEAN
 from holdfast.comparison.influence_rows import Rows
-from holdfast.comparison.magnitude import differences, intervals, parts
+from holdfast.comparison.parts import parts
+from holdfast.comparison.proportions import _redrawn, differences, intervals
 from holdfast.comparison.statistics import Interval
 
 LOGGED = {0: {f"{name}/{measure}": 1.0 for name in ("jigsaw", "color") for measure in ("norm", "lbk", "kernel")}}
@@ -17,6 +18,7 @@ def rows(prompts, **changes):
     ones, dots = np.ones(count), np.ones((count, 2))
     given = {"steps": np.zeros(count, dtype=int), "tokens": ones, "weights": ones, "dots": dots, "pulls": dots}
     given |= {"adam": np.full((count, 2), np.nan), "cosines": dots, "norms2": ones, "certainty": ones}
+    given |= {"parts": ones, "loglik": -ones, "loglik_start": -ones}
     given |= {"kernels2": np.ones((count, 2, 1)), "benchmarks": ("jigsaw", "color"), "prompts": tuple(prompts)}
     return Rows(**given | {"samples": tuple(f"{p}/{n}" for n, p in enumerate(prompts))} | changes)
 
@@ -75,6 +77,13 @@ def test_several_probes_are_redrawn_too_and_one_alone_says_nothing_of_another():
     assert color(two, "kernel", 5**0.5) == pytest.approx(Interval(5**0.5, 1, 3))
 
 
+def test_of_a_few_probes_one_fewer_is_drawn_so_that_they_vary_as_probes_do():
+    drawn = np.array([1.0, 2.0, 9.0])
+    sums = np.broadcast_to(drawn, (4, 1, 1, 3))
+    means = _redrawn(sums, 0).squeeze() / 4 / 2
+    assert means.var() == pytest.approx(drawn.var(ddof=1) / 3, rel=0.1)
+
+
 def test_along_training_a_checkpoint_counts_for_the_steps_that_began_at_it():
     data = rows("pqpqpq", steps=np.array([0, 0, 10, 10, 40, 40]), kernels2=squares(4, 4, 16, 16, 900, 900))
     logged = {step: {"jigsaw/kernel": 1.0, "color/kernel": value} for step, value in ((0, 2.0), (10, 4.0), (40, 30.0))}
@@ -103,6 +112,81 @@ def test_a_single_prompt_has_values_without_bounds():
 
 
 def test_what_was_not_kept_or_not_logged_has_no_interval():
-    old = rows("pq", certainty=np.full(2, np.nan), kernels2=np.empty((2, 2, 0)))
-    assert set(parts(old)) == {"norm", "norm_per_token"}
+    nothing = np.full(2, np.nan)
+    old = rows("pq", certainty=nothing, parts=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0)))
+    assert set(parts(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "positive"}
     assert intervals(old, {0: {}}, [0], 0)[0]["norm"]["color"] is None
+
+
+def test_perplexity_is_the_exponential_of_a_mean_over_the_tokens_drawn():
+    loglik = {"loglik": np.array([-2.0, -3.0]), "loglik_start": np.array([-4.0, -np.inf])}
+    data = rows("pq", tokens=np.array([1.0, 3.0]), **loglik)
+    assert color(data, "perplexity", np.exp(5 / 4)) == pytest.approx(Interval(np.exp(5 / 4), np.e, np.exp(2)))
+    found = intervals(data, {0: {"perplexity_start": np.exp(4)}}, [0], 0)[0]["perplexity_start"]
+    assert found["color"] == found[MEAN] == pytest.approx(Interval(*[np.exp(4)] * 3))
+
+
+def test_the_share_of_positive_samples_leaves_out_those_without_a_weight():
+    pulls = np.array([[1.0, 2.0], [1.0, -2.0], [1.0, 0.0], [1.0, -5.0]])
+    data = rows("ppqq", pulls=pulls, weights=np.array([1.0, 1.0, 0.0, -1.0]))
+    # Prompt p has 1 of 2, q has 0 of 1; resamples pp, pq and qq.
+    assert color(data, "positive", 1 / 3) == pytest.approx(Interval(1 / 3, 0, 1 / 2))
+
+
+def gradients(seed, prompts, lean):
+    """Of samples that all lean one way, and of a benchmark that does so too."""
+    rng = np.random.default_rng(seed)
+    way = np.eye(40)[0]
+    return lean * way + rng.normal(size=(prompts, 40)) * rng.uniform(0.5, 1.5, (prompts, 1)), way + np.eye(40)[1]
+
+
+def summed(found):
+    """Rows of such samples, each of a prompt of its own."""
+    given, benchmark = found
+    total = given.sum(0)
+    dots = np.repeat((given @ benchmark)[:, None], 2, axis=1)
+    own = {"norms2": (given**2).sum(1), "parts": given @ total / np.linalg.norm(total)}
+    return rows([str(place) for place in range(len(given))], pulls=dots, **own)
+
+
+def cosine(given, benchmark):
+    total = given.sum(0)
+    return total @ benchmark / np.linalg.norm(total) / np.linalg.norm(benchmark)
+
+
+def alike(given):
+    """Mean ⟨x, y⟩ over pairs of samples, over the mean square."""
+    products = given @ given.T
+    return (products.sum() - np.trace(products)) / (len(given) - 1) / np.trace(products)
+
+
+@pytest.mark.parametrize(("measure", "exact"), [("cosine", cosine), ("coherence", lambda given, _: alike(given))])
+def test_what_takes_the_sum_of_all_samples_varies_as_it_does_among_other_samples(measure, exact):
+    truth = [exact(*gradients(seed, 40, 1.0)) for seed in range(400)]
+    found = [gradients(seed, 40, 1.0) for seed in range(400, 430)]
+    ranges = [color(summed(one), measure, exact(*one)) for one in found]
+    assert np.mean([r.high - r.low for r in ranges]) / 4 == pytest.approx(np.std(truth), rel=0.25)
+    assert all(r.low < r.value < r.high for r in ranges)
+
+
+def test_samples_that_are_all_alike_have_coherence_one_however_they_are_redrawn():
+    found = color(summed((np.ones((5, 3)), np.ones(3))), "coherence", 1.0)
+    assert found == pytest.approx(Interval(1, 1, 1))
+
+
+def test_samples_that_cancel_have_a_coherence_below_zero_and_bounds():
+    given, benchmark = gradients(3, 12, 0.0)
+    given = given - 0.9 * given.mean(0)
+    found = color(summed((given, benchmark)), "coherence", alike(given))
+    assert found.low < found.high
+    assert found.value == pytest.approx(alike(given))
+    assert found.value < 0
+
+
+def test_what_takes_the_sum_of_all_samples_has_no_difference_on_a_part_of_the_prompts():
+    data, more = rows("pq"), rows("pqr")
+    logged = ({0: {"color/cosine": 1.0, "color/norm": 1.0}},) * 2
+    assert "cosine" in differences((data, data), logged, ([0], [0]), 0)
+    found = differences((data, more), logged, ([0], [0]), 0)
+    assert "norm" in found
+    assert "cosine" not in found
