@@ -236,11 +236,16 @@ class Evaluation(Config):
     """Target prompts on which the drift KL is measured."""
 
 
+LEAST_PROMPTS = 6
+"""Of fewer, no paired difference can be told from chance: the least p of a sign test is 2^(1 − prompts)."""
+
+
 class Influence(Config):
     """How forgetting is traced to training samples, at every kept checkpoint of every stage."""
 
     samples: PositiveInt = 48
-    """Training samples of each source; the same first prompts for all arms. For GRPO, rollouts of the checkpoint."""
+    """Training samples of each source; the same first prompts for all arms. For GRPO, rollouts of the checkpoint, in
+    whole groups, of six prompts at least."""
     questions: int = Field(default=16, ge=2)
     """Questions of each benchmark whose gradients make a target; odd and even ones are two disjoint halves."""
     batch_size: PositiveInt = 32

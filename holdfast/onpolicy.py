@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.config import GRPO
+from holdfast.config import GRPO, LEAST_PROMPTS
 from holdfast.data.shards import Question
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.jobs import Trace
@@ -19,8 +19,9 @@ TRL_GROUP = 8
 
 
 def rollouts(job: Trace, processor: Any) -> Any:
-    """A function of a model, questions, a number and a step of the training: about so many rollouts as
-    (question, tokens, advantage), rewarded as the training would reward them after that step."""
+    """A function of a model, questions, a number and a step of the training: about so many rollouts, of
+    `LEAST_PROMPTS` questions at least, as (question, tokens, advantage), rewarded as the training would reward them
+    after that step."""
     stage = job.train.stage
     assert isinstance(stage, GRPO)
     group = int(stage.trainer.get("num_generations", TRL_GROUP))
@@ -32,7 +33,7 @@ def rollouts(job: Trace, processor: Any) -> Any:
     def speak(
         model: Any, questions: list[Question], count: int, step: int = 0
     ) -> list[tuple[Question, list[int], float]]:
-        asked = questions[: max(1, count // group)]
+        asked = questions[: max(LEAST_PROMPTS, count // group)]
         written = generate(model, reader, reader.encode(asked), Sampling(limit, temperature, group, job.seed))
         said = [(question, ids) for question, samples in zip(asked, written, strict=True) for ids in samples]
         rewards = Rewards(stage.rewards, group, token_counter(reader.tokenizer))

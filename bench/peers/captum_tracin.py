@@ -1,7 +1,7 @@
 """captum's TracInCP with per-sample gradients of linear modules; norms need a call of their own.
 
-Install: uv venv captum && uv pip install -p captum/bin/python captum torch transformers
-Run, from bench/peers: PYTHONPATH=. captum/bin/python captum_tracin.py TIME TARGETS
+Install: uv venv captum && uv pip install -p captum/bin/python captum torch transformers peft
+Run, from bench/peers: PYTHONPATH=. captum/bin/python captum_tracin.py TIME TARGETS [lora]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     train, queries = tokens(length, count)
     model = Likelihood(build())
     # captum puts hooks on the layers' inputs, which must require gradients.
-    model.model.model.embed_tokens.register_forward_hook(lambda *call: call[2].requires_grad_())
+    model.model.get_input_embeddings().register_forward_hook(lambda *call: call[2].requires_grad_())
     layers = [f"model.{name}" for name in tracked(model.model)]
     data = DataLoader(TensorDataset(train, torch.zeros(len(train))), batch_size=len(train))
     tracin = TracInCP(

@@ -1,7 +1,9 @@
-"""The workload of bench/influence.py, space `linear`, for peers that run in environments of their own.
+"""The workload of bench/influence.py, linear modules alone, for peers that run in environments of their own.
 
-Everything is measured in one process: a peer's seconds a sample, those of an ordinary batched training pass, and the
-largest deviation of the peer's dots and norms from float64. Targets are the gradients of K other samples.
+Arguments: TIME TARGETS [lora]. Everything is measured in one process: a peer's milliseconds a sample, those of an
+ordinary batched training pass, and the largest deviation of the peer's dots and norms from float64. Targets are the
+gradients of K other samples, which peers compute again in every call; `ours.py` therefore tells what Holdfast takes
+with them and without.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-TOKENS, VOCABULARY, ROUNDS = 1024, 8192, 3
+TOKENS, VOCABULARY, ROUNDS = 1024, 8192, 2
+ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def setting() -> tuple[int, int]:
@@ -27,11 +31,18 @@ def setting() -> tuple[int, int]:
     return length, count
 
 
+def adapted() -> bool:
+    """Whether adapters are measured, and not the layers themselves."""
+    return sys.argv[3:] == ["lora"]
+
+
 def build() -> Any:
-    """The model, with only the layers' linear modules trainable."""
+    """The model, with only the layers' linear modules, or their adapters, trainable."""
     torch.manual_seed(0)
     shape = {"vocab_size": VOCABULARY, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8}
     model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=8, tie_word_embeddings=True)).eval()
+    if adapted():
+        return get_peft_model(model, LoraConfig(r=8, target_modules=ADAPTED, init_lora_weights=False)).eval()
     for name, value in model.named_parameters():
         value.requires_grad_("_proj" in name)
     return model
@@ -39,7 +50,8 @@ def build() -> Any:
 
 def tracked(model: Any) -> list[str]:
     """Names of the modules that are measured."""
-    return [name for name, _ in model.named_modules() if name.endswith("_proj")]
+    ends = (".lora_A.default", ".lora_B.default") if adapted() else ("_proj",)
+    return [name for name, _ in model.named_modules() if name.endswith(ends)]
 
 
 def tokens(length: int, count: int) -> tuple[Tensor, Tensor]:
@@ -75,15 +87,14 @@ def gradient(model: Any, ids: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Median of rounds after one that does not count."""
-    call()
-    taken = []
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, the median of rounds after one that does not count, and what that one gave."""
+    found, taken = call(), []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         call()
         taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+    return statistics.median(taken), found
 
 
 def report(name: str, model: Any, peer: Callable[[], tuple[Tensor | None, Tensor]]) -> None:
@@ -96,8 +107,8 @@ def report(name: str, model: Any, peer: Callable[[], tuple[Tensor | None, Tensor
         ordinary.zero_grad()
         loglik(ordinary, train).sum().backward()
 
-    mine, base = seconds(peer), seconds(plain)
-    norms2, dots = peer()
+    mine, (norms2, dots) = timed(peer)
+    base, _ = timed(plain)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     double = build().double()
     targets = [gradient(double, query[None]) for query in queries]
@@ -107,5 +118,6 @@ def report(name: str, model: Any, peer: Callable[[], tuple[Tensor | None, Tensor
     if norms2 is not None:
         worst = max(worst, (norms2[0].double() / single.square().sum() - 1).abs() / 2)
     each = 1000 / len(train)
-    row = [name, length, count, f"{base * each:.1f}", f"{mine * each:.1f}", f"{mine / base:.2f}", f"{worst:.0e}"]
+    space = "LoRA" if adapted() else "linear"
+    row = [name, space, length, count, f"{base * each:.1f}", f"{mine * each:.1f}", f"{mine / base:.2f}", f"{worst:.0e}"]
     print(f"| {' | '.join(map(str, row))} | {memory:.0f} |")

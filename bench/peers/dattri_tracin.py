@@ -4,8 +4,8 @@ dattri projects gradients to 512 numbers unless its projector is taken away afte
 gradients of a batch are held at once, 100 MB a sample. Its self-scores are one float32 sum over all parameters, which a
 CPU got 5 % too small.
 
-Install: uv venv dattri && uv pip install -p dattri/bin/python dattri torch transformers
-Run, from bench/peers: PYTHONPATH=. dattri/bin/python dattri_tracin.py TIME TARGETS
+Install: uv venv dattri && uv pip install -p dattri/bin/python dattri torch transformers peft
+Run, from bench/peers: PYTHONPATH=. dattri/bin/python dattri_tracin.py TIME TARGETS [lora]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """kronfluence without curvature: K queries against all samples, and self-scores in a second pass over them.
 
-Install: uv venv kron && uv pip install -p kron/bin/python kronfluence torch transformers
-Run, from bench/peers: PYTHONPATH=. kron/bin/python kron.py TIME TARGETS
+Install: uv venv kron && uv pip install -p kron/bin/python kronfluence torch transformers peft
+Run, from bench/peers: PYTHONPATH=. kron/bin/python kron.py TIME TARGETS [lora]
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from holdfast.evaluation.forgetting import forgetting
 from holdfast.jobs import Evaluate, Result, Train
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
+from holdfast.models.remembered_images import Seen, remembered_images
 
 DRIFT = "drift.parquet"
 
@@ -38,10 +39,11 @@ def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], d
     """What a training calls at a step: measures the model as it is and compares it with the base."""
     exam = Exam(job.data, job.evaluation, processor)
     references = drift.read_references(job.reference.path)
+    images: Seen = {}
     result = Result(**json.loads((job.reference.path.parent / "result.json").read_text()))
 
     def measure(model: Any, step: int) -> dict[str, float]:
-        with _precision(model, job.dtype):
+        with _precision(model, job.dtype), remembered_images(model, images):
             measured = exam.sit(model, records_path(out, step))
             measured["kl/target"] = exam.drift(model, references)
             measured |= exam.pass_at(model, job.seed)

@@ -17,6 +17,9 @@ from holdfast.influence.likelihood import Certainty, Likelihood
 from holdfast.influence.material import Material, Sample, Sheet
 from holdfast.models.encode import TeacherForced
 
+VERIFIED = 4
+"""Samples that are held against autograd: enough to be unlike each other in length."""
+
 
 class Sight(NamedTuple):
     """What was seen. Columns of `dots` are `targets`: BENCHMARK/a and /b (disjoint halves), adam/BENCHMARK, and
@@ -156,7 +159,7 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
 
 
 def verify(model: Any, samples: Sequence[Sample], material: Material) -> None:
-    """Hold the engine against autograd on the first batch, samples without a finite gradient left out.
+    """Hold the engine against autograd on a few samples of the first batch, those without a finite gradient left out.
 
     Raises:
         UserError: they disagree, or no sample of the batch has a finite gradient.
@@ -167,7 +170,7 @@ def verify(model: Any, samples: Sequence[Sample], material: Material) -> None:
     sound = [sample for sample, finite in zip(first, engine.measure(batch).finite.tolist(), strict=True) if finite]
     if not sound:
         raise UserError(f"influence: sample {first[0].id}, and all of its batch, has no finite gradient; leave it out")
-    engine.verify(next(material.batches(sound, model.device)))
+    engine.verify(next(material.batches(sound[:VERIFIED], model.device)))
 
 
 def _targets(found: Mapping[str, tuple[Gradient, Gradient, Certainty]], scale: Gradient | None) -> dict[str, Gradient]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.config import LEAST_PROMPTS
 from holdfast.data.shards import read_questions
 from holdfast.influence import checkpoints, measures, table
 from holdfast.influence.checkpoints import difference, weights
@@ -26,6 +27,7 @@ from holdfast.influence.sight import Sight, look, verify
 from holdfast.jobs import Trace
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor
+from holdfast.models.remembered_images import Seen, remembered_images
 
 TOKEN_MEAN = "dapo"
 """TRL's default loss, whose steps `dot` has the scale of."""
@@ -47,6 +49,7 @@ class Tracing:
         self.summed: dict[str, float] = {}
         self.broken: list[str] = []
         self.spoken: dict[int, Sequence[Sample]] = {}
+        self.images: Seen = {}
         self.begun: dict[str, float] = {}
         """Log-likelihood of a supervised stage's samples under its start."""
 
@@ -63,7 +66,7 @@ class Tracing:
         count, train = self.job.influence.samples, self.job.train
         if self.rollouts is None:
             return self.material.samples(supervised(train, count))
-        asked = read_questions(train.data.path / "target-train.parquet", count)
+        asked = read_questions(train.data.path / "target-train.parquet", max(count, LEAST_PROMPTS))
         return self.material.sampled(self.rollouts(model, asked, count, step))
 
     def preconditioner(self, place: int) -> Gradient | None:
@@ -111,7 +114,8 @@ class Tracing:
             return
         start = checkpoints.load(self.job.train, None)
         for step, samples in self.spoken.items():
-            found = likelihoods(start, self.material.batches(samples, start.device))
+            with remembered_images(start, self.images):
+                found = likelihoods(start, self.material.batches(samples, start.device))
             begun = dict(zip([sample.id for sample in samples], found, strict=True))
             self.journal.log(step, {f"influence/{self.source}/perplexity_start": self._foreign(step, samples, begun)})
 
@@ -155,16 +159,16 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     for index, kept in enumerate(places):
         step = kept.step if kept is not None else 0
         following = checkpoints.load(job.train, job.kept[index]) if index < len(job.kept) else None
-        given = tracing.samples(model, samples, step)
-        if index == 0:
-            verify(model, given, tracing.material)
-        samples = given if rollouts is None else None
-        scale = tracing.preconditioner(index)
-        sight = look(model, given, tracing.sheet, scale, job.train.seed + step)
         here = weights(model)
         ahead = difference(weights(following), here) if following is not None else None
         behind = difference(here, before) if before is not None else None
-        tracing.travelled.visit(model, step, ahead, behind)
+        with remembered_images(model, tracing.images):
+            given = tracing.samples(model, samples, step)
+            if index == 0:
+                verify(model, given, tracing.material)
+            samples = given if rollouts is None else None
+            sight = look(model, given, tracing.sheet, tracing.preconditioner(index), job.train.seed + step)
+            tracing.travelled.visit(model, step, ahead, behind)
         tracing.note(step, sight, given)
         journal.progress(index + 1, len(places))
         model, before = following, here

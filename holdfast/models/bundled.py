@@ -25,9 +25,12 @@ from holdfast.models.lessons import IGNORED, Lesson, prepare
 from holdfast.models.load import save_checkpoint
 from holdfast.models.muon import Muon
 from holdfast.models.processor import MERGE, PATCH, build_processor
+from holdfast.models.shared_out import shared_out
 
 WARM_UPS = 6000
 """Distinct warm-up images."""
+AT_ONCE = 250
+"""Of them, drawn together."""
 PARTS = 4
 """Of a batch; each goes through the model by itself."""
 CELL_FACTS = (4, 1 + len(SHAPES) + 10, len(COLORS), 2, *[grounding.RASTER + 1] * 4)
@@ -110,17 +113,13 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     Each value of each fact has a fixed code, orthogonal to all others. Learned heads would read faint features as
     well as strong ones; fixed codes make every fact equally strong, so that language finds shape as soon as colour.
     """
-    examples = [_labelled(seed, index) for index in range(WARM_UPS)]
-    pixels, labels = (
-        _pixels(processor, [image for image, _ in examples]),
-        torch.tensor([facts for _, facts in examples]),
-    )
+    pixels, labels = _examples(processor, seed, recipe.threads)
     tower = model.model.visual
     codes = nn.init.orthogonal_(torch.empty(sum(CELL_FACTS), model.config.text_config.hidden_size))
     total = recipe.warmup_steps + recipe.steps
     optimizer = torch.optim.AdamW(tower.parameters(), lr=recipe.learning_rate)
     with Descent([optimizer], recipe.warmup_steps, recipe.threads) as descent:
-        for step, batch in enumerate(_batches(len(examples), recipe.batch_size, recipe.warmup_steps, seed)):
+        for step, batch in enumerate(_batches(len(labels), recipe.batch_size, recipe.warmup_steps, seed)):
             asked = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
 
             def loss_of(part: list[int], asked: Tensor = asked) -> Tensor:
@@ -131,6 +130,19 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     with torch.no_grad():
         cells = _cells(tower, pixels[: recipe.batch_size])
         _scale(tower, FEATURE_SCALE / cells.std().item())
+
+
+def _examples(processor: Qwen2_5_VLProcessor, seed: int, processes: int) -> tuple[Tensor, Tensor]:
+    """Patches of the warm-up's images, in half precision to spare memory, and their facts."""
+
+    def drawn(indices: range) -> tuple[np.ndarray, np.ndarray]:
+        images, facts = zip(*(_labelled(seed, index) for index in indices), strict=True)
+        values = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return values.half().unflatten(0, (len(images), -1)).numpy(), np.array(facts)
+
+    chunks = [range(first, min(first + AT_ONCE, WARM_UPS)) for first in range(0, WARM_UPS, AT_ONCE)]
+    pixels, facts = zip(*shared_out(drawn, chunks, processes), strict=True)
+    return torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(facts))
 
 
 def _cells(tower: Any, pixels: Tensor) -> Tensor:
@@ -235,13 +247,6 @@ def _token_losses(model: Any, lessons: list[Lesson]) -> Tensor:
     hidden = model.model.language_model(inputs_embeds=embedded, position_ids=positions).last_hidden_state
     asked = labels[:, 1:] != IGNORED
     return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][asked]), labels[:, 1:][asked], reduction="none")
-
-
-def _pixels(processor: Qwen2_5_VLProcessor, images: list) -> Tensor:
-    """Patches of equally large images, in half precision to spare memory: (images, patches, values)."""
-    parts = (images[first : first + 500] for first in range(0, len(images), 500))
-    values = (processor.image_processor(images=part, return_tensors="pt")["pixel_values"].half() for part in parts)
-    return torch.cat(list(values)).unflatten(0, (len(images), -1))
 
 
 def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:

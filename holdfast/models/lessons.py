@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,6 +20,7 @@ from holdfast.data.conversations import pictures, turn
 from holdfast.data.shards import Question
 from holdfast.models.captions import captions
 from holdfast.models.processor import MERGE
+from holdfast.models.shared_out import shared_out
 
 IGNORED = -100
 CAPTIONS, FORMS, OTHER_FORMS = 4000, 1200, 600
@@ -61,39 +61,16 @@ class Lesson(NamedTuple):
 def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recipe) -> list[Lesson]:
     """All lessons in the curriculum's order, which processes share out by subject and do not change."""
 
-    def of_subject(subject: str) -> list[Lesson]:
+    def of_subject(subject: str) -> list[tuple[np.ndarray, ...]]:
         drawn = _drawn(subject, seed, recipe.facts)
         chunks = iter(lambda: list(islice(drawn, AT_ONCE)), [])
-        return [lesson for chunk in chunks for lesson in _prepared(model, processor, chunk)]
+        found = (lesson for chunk in chunks for lesson in _prepared(model, processor, chunk))
+        return [tuple(part.numpy() for part in lesson) for lesson in found]
 
     subjects = [*catalog.PRIOR, "captions", "jigsaw", *recipe.forms]
-    return [*chain(*_shared_out(of_subject, subjects, recipe.threads))]
-
-
-def _shared_out(
-    of_subject: Callable[[str], list[Lesson]], subjects: list[str], processes: int
-) -> Iterator[list[Lesson]]:
-    """Forked processes have the model and the processor already; threads would wait for each other's Python."""
-    if processes == 1 or sys.platform != "linux":
-        yield from map(of_subject, subjects)
-        return
-    with multiprocessing.get_context("fork").Pool(processes, _remember, (of_subject,)) as pool:
-        for arrays in pool.imap(_as_arrays, subjects, chunksize=1):
-            yield [Lesson(*map(torch.from_numpy, lesson)) for lesson in arrays]
-
-
-_of_subject: Callable[[str], list[Lesson]]
-
-
-def _remember(of_subject: Callable[[str], list[Lesson]]) -> None:
-    """In a forked process, whose arguments need no pickling."""
-    global _of_subject
-    _of_subject = of_subject
-
-
-def _as_arrays(subject: str) -> list[tuple[Any, ...]]:
-    """A tensor would cross the border between processes as an open file, of which there are too few."""
-    return [tuple(part.numpy() for part in lesson) for lesson in _of_subject(subject)]
+    return [
+        Lesson(*map(torch.from_numpy, arrays)) for arrays in chain(*shared_out(of_subject, subjects, recipe.threads))
+    ]
 
 
 def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:

@@ -21,7 +21,7 @@ Inputs = dict[str, Any]
 
 def can_share(model: Any) -> bool:
     """Whether `shared_prompts` understands the architecture."""
-    return _body(model) is not None
+    return body_of(model) is not None
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def shared_prompts(model: Any, width: int | None = None) -> Iterator[None]:
     Raises:
         ValueError: the model is none of those that `can_share`.
     """
-    body = _body(model)
+    body = body_of(model)
     if body is None:
         raise ValueError(f"{type(model).__name__} has no body that can share prompts")
     ours = {
@@ -53,7 +53,8 @@ def shared_prompts(model: Any, width: int | None = None) -> Iterator[None]:
         vars(body).update(hooked)
 
 
-def _body(model: Any) -> Any:
+def body_of(model: Any) -> Any:
+    """The part of a Qwen2-VL or Qwen2.5-VL that reads text and images; None of any other model."""
     return next((module for module in model.modules() if isinstance(module, Qwen2VLModel | Qwen2_5_VLModel)), None)
 
 
@@ -62,7 +63,7 @@ def _features(plain: Callable[..., Any], pixel_values: Tensor, image_grid_thw: T
     patches = pixel_values.split(image_grid_thw.prod(1).tolist())
     first, of_image = _distinct(image_grid_thw, [[rows] for rows in patches])
     seen = plain(torch.cat([patches[image] for image in first]), image_grid_thw[first], **others).pooler_output
-    return _encoded(seen[image] for image in of_image)
+    return as_encoded(seen[image] for image in of_image)
 
 
 def _forward(body: Any, plain: Callable[..., Any], width: int | None, **inputs: Any) -> Any:
@@ -93,7 +94,7 @@ def _shared(body: Any, plain: Callable[..., Any], width: int | None, given: Inpu
     hidden = plain(
         input_ids=ids[first, :end],
         attention_mask=mask[first, :end],
-        mm_encoder_outputs={"image": _encoded(images[image] for image in shown)},
+        mm_encoder_outputs={"image": as_encoded(images[image] for image in shown)},
         position_ids=before,
         past_key_values=cache,
         use_cache=True,
@@ -108,7 +109,7 @@ def _shared(body: Any, plain: Callable[..., Any], width: int | None, given: Inpu
     return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache if given["use_cache"] else None)
 
 
-def _encoded(images: Iterable[Tensor]) -> BaseModelOutputWithPooling:
+def as_encoded(images: Iterable[Tensor]) -> BaseModelOutputWithPooling:
     """Images as the body takes them, a tensor each, whatever the class declares."""
     each: Any = tuple(images)
     return BaseModelOutputWithPooling(pooler_output=each)

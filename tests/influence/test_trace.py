@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from holdfast.artifacts import FileRef, ModelRef
-from holdfast.config import Influence
+from holdfast.config import LEAST_PROMPTS, Influence
 from holdfast.data.shards import read_questions
 from holdfast.influence.material import Material
 from holdfast.influence.path import Travelled
@@ -170,6 +170,7 @@ def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
     rows = pq.read_table(traced / "influence.parquet").to_pandas()
     of_prompt = rows[rows.step == 0].groupby("sample").first().groupby("prompt").weight
     assert (of_prompt.count() == 4).all()
+    assert len(of_prompt) == LEAST_PROMPTS
     assert of_prompt.sum().abs().max() < 1e-6
     steps = logged(traced)
     first, last = ({key.split("/")[-1]: value for key, value in steps[step].items()} for step in (0, 1))
