@@ -48,10 +48,9 @@ def _features(
     found: Seen = {}
     if places:
         new = list(places.values())
-        # What is seen in inference mode could not be used in training's graph.
-        with torch.inference_mode(False), torch.no_grad():
-            read = plain(torch.cat([patches[place] for place in new]), image_grid_thw[new], **others).pooler_output
-            found = {name: features.clone() for name, features in zip(places, read, strict=True)}
+        read = plain(torch.cat([patches[place] for place in new]), image_grid_thw[new], **others).pooler_output
+        # Parts of one tensor would keep all of it.
+        found = {name: features.clone() for name, features in zip(places, read, strict=True)}
     held = seen | found
     if sum(features.nbytes for features in held.values()) <= LIMIT:
         seen.update(found)

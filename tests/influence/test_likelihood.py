@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from unlike import batch_of, texts
 
 from holdfast.influence.engine import Engine
 from holdfast.influence.gradients import batch_gradient, completion_logits, selection
+from holdfast.influence.kernel import probed
 from holdfast.influence.likelihood import Likelihood, RandomLogits, certainty
+from holdfast.influence.material import Sheet
 from holdfast.models.encode import TeacherForced
 
 PROBES = 300
@@ -60,6 +63,19 @@ def test_probes_estimate_the_norm_of_the_kernel_between_two_samples(text_model: 
         probe = batch_gradient(model, first, left)
         squares.append(float(Engine(model, [probe]).measure(second, right).dot[0, 0]) ** 2)
     assert np.mean(squares) == pytest.approx(exact, rel=4 * np.std(squares) / np.mean(squares) / PROBES**0.5)
+
+
+def test_probes_by_halves_of_the_questions_estimate_their_mean_kernel(text_model: Callable[..., Any]) -> None:
+    model = text_model("Llama")
+    sample, *questions = texts(40, [(3, 2), (4, 2), (2, 3), (1, 1), (2, 2)])
+    own = jacobian(model, batch_of([sample]))
+    kernels = [float((own @ jacobian(model, batch_of([question])).T).square().sum()) for question in questions]
+    material: Any = SimpleNamespace(batches=lambda samples, _: [batch_of(samples)])
+    sheet = Sheet({"color": questions}, material, PROBES)
+    squares = probed(model, [batch_of([sample])], sheet, seed=0)["color"]
+    assert squares.shape == (2 * PROBES, 1)
+    means = squares.reshape(PROBES, 2).mean(1)
+    assert means.mean() == pytest.approx(np.mean(kernels), rel=4 * means.std() / means.mean() / PROBES**0.5)
 
 
 def jacobian(model: Any, given: TeacherForced) -> torch.Tensor:

@@ -14,8 +14,8 @@ from holdfast.models import remembered_images as module
 from holdfast.models.bundled import build_model
 from holdfast.models.remembered_images import Seen, remembered_images
 
-SIZES = ((64, 64), (64, 128), (64, 64))
-COLORS = ("red", "blue", "green")
+SIZES = ((64, 64), (64, 128), (128, 64))
+COLORS = ("red", "blue", "blue")
 
 
 @pytest.fixture
