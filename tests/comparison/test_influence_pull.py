@@ -25,7 +25,8 @@ def rows(*given, benchmarks=("jigsaw", "color")):
     return Rows(
         *(benchmarks, np.array(steps), names, prompts, np.array(tokens, dtype=float)),
         *(ones, values, values, np.full_like(values, np.nan), values / 100),
-        *(ones, ones, np.empty((*values.shape, 0))),
+        *(ones,) * 5,
+        np.empty((*values.shape, 0)),
     )
 
 
