@@ -51,7 +51,7 @@ def study(file: File, overrides: Set = None) -> None:
         experiment = load_experiment(file, overrides or ())
         from tasks.launch import warm
 
-        if "MLFLOW_TRACKING_URI" not in os.environ and not Path("mlruns/mlflow.db").is_file():
+        if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlruns/mlflow.db").is_file():
             # Nothing can be found, so a stage will run: its imports take as long as the server's start.
             warm()
         from flows.server import prefect_server

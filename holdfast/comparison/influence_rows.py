@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     """w⟨g, V⟩ / (|w| ‖g‖ ‖V‖); not a number where w is 0 or ‖V‖ is not known (rows, benchmarks)."""
     norms2: np.ndarray
     """‖g‖² (rows,)."""
-    parts: np.ndarray
+    in_sum: np.ndarray
     """w⟨g, G⟩ / ‖G‖ with G = Σ w g of the checkpoint's samples: what each adds to the length of their sum; not a number
     where it was not kept (rows,)."""
     loglik: np.ndarray
@@ -91,7 +91,7 @@ def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], targ
         adam=weights[:, None] * _columns(summed, [f"dot/adam/{name}" for name in benchmarks]),
         cosines=_cosines(along, steps, benchmarks, measures),
         norms2=norms2,
-        parts=_parts(weights * whole, steps),
+        in_sum=_in_sum(weights * whole, steps),
         loglik=loglik,
         loglik_start=begun,
         certainty=certainty,
@@ -130,7 +130,7 @@ def _kept(
     return own[:, 0], own[:, 1], own[:, 2:].reshape(len(own), len(benchmarks), probes)
 
 
-def _parts(dots: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def _in_sum(dots: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """From w⟨g, G⟩, which add up to ‖G‖² at every step."""
     lengths2 = np.array([dots[steps == step].sum() for step in steps])
     return np.divide(dots, np.sqrt(np.maximum(lengths2, 0.0)), out=np.full_like(dots, np.nan), where=lengths2 > 0)

@@ -73,8 +73,8 @@ def _directions(rows: Rows) -> dict[str, Part]:
         "dot_sample": Part(rows.pulls[:, :, None], np.ones(len(moving))),
         "positive": Part((moving[:, None] & (rows.pulls > 0))[:, :, None].astype(float), moving.astype(float)),
     }
-    if np.isfinite(rows.parts).any():
-        length = np.where(np.isfinite(rows.parts), rows.parts, 0.0)
+    if np.isfinite(rows.in_sum).any():
+        length = np.where(np.isfinite(rows.in_sum), rows.in_sum, 0.0)
         for name in ("cosine", "cosine_debiased"):
             found[name] = Part(rows.pulls[:, :, None], length, whole=True)
         squares = _alike(rows.weights**2 * rows.norms2, rows)

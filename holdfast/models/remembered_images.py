@@ -31,12 +31,15 @@ def remembered_images(model: Any, seen: Seen) -> Iterator[None]:
     if body is None or any(parameter.requires_grad for parameter in body.visual.parameters()):
         yield
         return
-    plain = body.get_image_features
-    vars(body)["get_image_features"] = partial(_features, plain, seen)
+    hooked = vars(body).get("get_image_features")
+    vars(body)["get_image_features"] = partial(_features, body.get_image_features, seen)
     try:
         yield
     finally:
-        del vars(body)["get_image_features"]
+        if hooked is None:
+            del vars(body)["get_image_features"]
+        else:
+            vars(body)["get_image_features"] = hooked
 
 
 def _features(

@@ -18,7 +18,7 @@ def rows(prompts, **changes):
     ones, dots = np.ones(count), np.ones((count, 2))
     given = {"steps": np.zeros(count, dtype=int), "tokens": ones, "weights": ones, "dots": dots, "pulls": dots}
     given |= {"adam": np.full((count, 2), np.nan), "cosines": dots, "norms2": ones, "certainty": ones}
-    given |= {"parts": ones, "loglik": -ones, "loglik_start": -ones}
+    given |= {"in_sum": ones, "loglik": -ones, "loglik_start": -ones}
     given |= {"kernels2": np.ones((count, 2, 1)), "benchmarks": ("jigsaw", "color"), "prompts": tuple(prompts)}
     return Rows(**given | {"samples": tuple(f"{p}/{n}" for n, p in enumerate(prompts))} | changes)
 
@@ -113,7 +113,7 @@ def test_a_single_prompt_has_values_without_bounds():
 
 def test_what_was_not_kept_or_not_logged_has_no_interval():
     nothing = np.full(2, np.nan)
-    old = rows("pq", certainty=nothing, parts=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0)))
+    old = rows("pq", certainty=nothing, in_sum=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0)))
     assert set(parts(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "positive"}
     assert intervals(old, {0: {}}, [0], 0)[0]["norm"]["color"] is None
 
@@ -145,7 +145,7 @@ def summed(found):
     given, benchmark = found
     total = given.sum(0)
     dots = np.repeat((given @ benchmark)[:, None], 2, axis=1)
-    own = {"norms2": (given**2).sum(1), "parts": given @ total / np.linalg.norm(total)}
+    own = {"norms2": (given**2).sum(1), "in_sum": given @ total / np.linalg.norm(total)}
     return rows([str(place) for place in range(len(given))], pulls=dots, **own)
 
 

@@ -159,12 +159,12 @@ def test_measures_are_those_that_were_logged_with_bounds_around_them(traced):
         assert found["along"]["kernel"]["mean"]["value"] == pytest.approx(found["means"]["kernel"], rel=1e-4)
 
 
-def test_samples_parts_add_up_to_the_length_of_their_sum_at_every_checkpoint(traced):
+def test_what_samples_add_to_their_sum_is_its_length_at_every_checkpoint(traced):
     for trace in read(traced[0]):
         color = trace.rows.benchmarks.index("color")
         for step in trace.steps:
             at, logged = trace.rows.steps == step, trace.measures[step]
-            length = trace.rows.parts[at].sum()
+            length = trace.rows.in_sum[at].sum()
             cosine = trace.rows.pulls[at, color].sum() / length / logged["color/benchmark_norm"]
             assert cosine == pytest.approx(logged["color/cosine"])
             squares = trace.rows.weights[at] ** 2 @ trace.rows.norms2[at]

@@ -13,6 +13,7 @@ from torch import Tensor
 from holdfast.models import remembered_images as module
 from holdfast.models.bundled import build_model
 from holdfast.models.remembered_images import Seen, remembered_images
+from holdfast.models.shared_prompts import shared_prompts
 
 SIZES = ((64, 64), (64, 128), (128, 64))
 COLORS = ("red", "blue", "blue")
@@ -96,6 +97,15 @@ def test_images_beyond_the_limit_are_looked_at_again(
             model(**asked(processor, [0, 1]))
     assert looked == [1, 1, 1]
     assert len(seen) == 1
+
+
+def test_what_else_reads_images_is_as_before_afterwards(model: Any) -> None:
+    with shared_prompts(model):
+        shared = vars(model.model)["get_image_features"]
+        with remembered_images(model, {}):
+            assert vars(model.model)["get_image_features"] is not shared
+        assert vars(model.model)["get_image_features"] is shared
+    assert "get_image_features" not in vars(model.model)
 
 
 def test_models_without_such_a_tower_are_left_alone() -> None:
