@@ -22,4 +22,7 @@ def test_the_committed_pointer_names_the_data_that_the_default_study_makes(tmp_p
     make_data(job, tmp_path)
     place = data_directory(study.name, job, HERE).name
     pinned = yaml.safe_load((HERE / "data.dvc").read_text())["meta"]["files"]
-    assert {f"{place}/{path.name}": hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()} == pinned
+    made = {f"{place}/{path.name}": hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    # Where a study has run, the pointer names its samples as well.
+    assert made
+    assert made.items() <= pinned.items()
