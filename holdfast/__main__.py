@@ -106,10 +106,11 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
 
 
 def _train(job: Train, out: Path, journal: Journal) -> Notes:
-    from holdfast.evaluation.evaluate import measurement
+    from holdfast.evaluation.evaluate import begin, measurement
     from holdfast.models.load import load_processor
     from holdfast.training.train import train
 
+    begin(job, journal)
     measure = measurement(job, out, load_processor(job.start))
     return train(job, load_processor(job.start), out, journal, measure)
 

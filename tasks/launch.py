@@ -37,6 +37,8 @@ PRELOAD = [
     "holdfast.evaluation.evaluate",
     "holdfast.training.train",
     "holdfast.influence.trace",
+    # For handwritten digits, in half of the stages; the library imports it only where they are drawn.
+    "sklearn.datasets",
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0

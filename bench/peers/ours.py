@@ -29,13 +29,13 @@ def main() -> None:
     def targets() -> list[Gradient]:
         return [batch_gradient(model, single) for single in singles]
 
-    def measured(given: list[Gradient]) -> tuple[Tensor, Tensor]:
-        found = Engine(model, given).measure(samples)
+    def measured(engine: Engine) -> tuple[Tensor, Tensor]:
+        found = engine.measure(samples)
         return found.norm2, found.dot
 
-    held = targets()
+    held = Engine(model, targets())
     report("Holdfast, targets given", model, lambda: measured(held))
-    report("Holdfast", model, lambda: measured(targets()))
+    report("Holdfast", model, lambda: measured(Engine(model, targets())))
 
 
 if __name__ == "__main__":

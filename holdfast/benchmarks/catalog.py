@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from itertools import count
+from itertools import count, product
 
 import numpy as np
 
@@ -107,10 +108,12 @@ def chance(benchmark: str) -> float | None:
     """What the answers of other questions would score, over all pairs of 200; unknown for imported benchmarks."""
     if benchmark not in PRIOR:
         return None
-    answers = [asked.answer for _, (_, asked) in zip(range(200), draw(benchmark, 0, "test"), strict=False)]
-    pairs = [(given, right) for i, given in enumerate(answers) for j, right in enumerate(answers) if i != j]
-    tags = {given: f"<answer> {given} </answer>" for given in answers}
-    return sum(GRADERS[benchmark](tags[given], right).correct for given, right in pairs) / len(pairs)
+    times = Counter(asked.answer for _, (_, asked) in zip(range(200), draw(benchmark, 0, "test"), strict=False))
+    # Most answers are given many times: two that differ are graded once, and counted as often as they meet.
+    meetings = {pair: times[pair[0]] * (times[pair[1]] - (pair[0] == pair[1])) for pair in product(times, repeat=2)}
+    tagged = ((f"<answer> {given} </answer>", right, often) for (given, right), often in meetings.items())
+    correct = sum(often * GRADERS[benchmark](given, right).correct for given, right, often in tagged)
+    return correct / sum(meetings.values())
 
 
 def target_chance(target: Target) -> float | None:

@@ -14,7 +14,6 @@ from holdfast.comparison.statistics import Interval
 
 KINDS = {"dot": "adam_dot", "exchange": "adam_exchange"}
 """What is told of both, by its plain name."""
-SUMS = ("tracin", "adam_tracin")
 PLACES = ("last", "along")
 """Where the two are laid side by side: the last checkpoint from which something was learned, and along training."""
 
@@ -56,11 +55,6 @@ def last_learned(rows: Rows, steps: Sequence[int]) -> int:
     """The last checkpoint from which something was learned: the final one never is, nor one without advantages."""
     idle = set(rows.idle())
     return max((step for step in steps[:-1] if step not in idle), default=steps[0])
-
-
-def sums(measures: Mapping[str, float], benchmarks: Iterable[str]) -> dict[str, dict[str, float | None]]:
-    """Σ over checkpoints of rate × steps × dot, by benchmark."""
-    return {name: {kind: measures.get(f"{name}/{kind}") for kind in SUMS} for name in benchmarks}
 
 
 def signs(traces: Iterable[Mapping[str, Any]]) -> dict[str, Signs]:

@@ -20,8 +20,14 @@ def shares(steps: Sequence[int]) -> np.ndarray:
     return ahead / ahead.sum() if ahead.sum() else np.ones(len(steps)) / len(steps)
 
 
+def led(steps: Sequence[int]) -> np.ndarray:
+    """The part of the training that led to each checkpoint: none to the first one."""
+    behind = np.diff([steps[0], *steps]).astype(float)
+    return behind / behind.sum() if behind.sum() else np.zeros(len(steps))
+
+
 def along(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Mean over the steps of training, each taken by the last checkpoint before it (resamples, benchmarks).
+    """Mean over the steps of training, of which each checkpoint has its part (resamples, benchmarks).
 
     A checkpoint at which a resample has nothing is left out of its mean.
     """

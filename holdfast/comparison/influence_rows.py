@@ -11,6 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 HALVES = ("a", "b")
+ALONE = ("loglik_start", "certainty", "error")
+"""Columns of sources.parquet that are the same for all benchmarks."""
+Logged = Mapping[int, Mapping[str, float]]
+"""By step: `BENCHMARK/MEASURE`, and `MEASURE` of the source alone."""
 
 
 class Rows(NamedTuple):
@@ -49,6 +53,8 @@ class Rows(NamedTuple):
     """The same under the model that the stage began with; not a number where it was not kept (rows,)."""
     certainty: np.ndarray
     """Mean over tokens of ‖π − e_y‖²; not a number where it was not kept (rows,)."""
+    error: np.ndarray
+    """Mean over tokens of ‖π − e_y‖; not a number where it was not kept (rows,)."""
     kernels2: np.ndarray
     """‖K‖²_F with a benchmark's questions, by random-logit probe (rows, benchmarks, probes)."""
 
@@ -64,7 +70,7 @@ class Rows(NamedTuple):
         return self._replace(samples=samples, prompts=prompts, **columns)
 
 
-def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], target: str) -> Rows:
+def read_rows(directory: Path, measures: Logged, target: str) -> Rows:
     """Sum the blocks of every sample, in the file's order, and add what sources.parquet says of it."""
     table = pq.read_table(directory / "influence.parquet")
     names = [name.removeprefix("dot/") for name in table.column_names if name.startswith("dot/")]
@@ -78,7 +84,7 @@ def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], targ
     pulls = weights[:, None] * dots
     along = np.divide(pulls, scale[:, None], out=np.full_like(pulls, np.nan), where=scale[:, None] > 0)
     steps, samples = summed["step"].to_numpy(), tuple(summed["sample"].to_pylist())
-    certainty, begun, kernels2 = _kept(directory / "sources.parquet", (steps, samples), benchmarks)
+    (begun, certainty, error), kernels2 = _kept(directory / "sources.parquet", (steps, samples), benchmarks)
     return Rows(
         benchmarks=benchmarks,
         steps=steps,
@@ -95,6 +101,7 @@ def read_rows(directory: Path, measures: Mapping[int, Mapping[str, float]], targ
         loglik=loglik,
         loglik_start=begun,
         certainty=certainty,
+        error=error,
         kernels2=kernels2,
     )
 
@@ -119,15 +126,16 @@ def _columns(table: pa.Table, names: Sequence[str]) -> np.ndarray:
 
 def _kept(
     path: Path, rows: tuple[np.ndarray, Sequence[str]], benchmarks: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the samples (steps, names): certainty, log-likelihood under the start, and squared kernels by probe."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the samples (steps, names): `ALONE` (columns, rows), and squared kernels by probe."""
     table = pq.read_table(path)
     probes = sum(name.startswith(f"kernel2/{benchmarks[0]}/") for name in table.column_names) if benchmarks else 0
     names = [f"kernel2/{name}/{probe}" for name in benchmarks for probe in range(probes)]
-    values = _columns(table, ["certainty", "loglik_start", *names])
+    values = _columns(table, [*ALONE, *names])
     place = {key: at for at, key in enumerate(zip(table["step"].to_pylist(), table["sample"].to_pylist(), strict=True))}
     own = values[[place[key] for key in zip(rows[0].tolist(), rows[1], strict=True)]]
-    return own[:, 0], own[:, 1], own[:, 2:].reshape(len(own), len(benchmarks), probes)
+    cut = len(ALONE)
+    return own[:, :cut].T, own[:, cut:].reshape(len(own), len(benchmarks), probes)
 
 
 def _in_sum(dots: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -136,9 +144,7 @@ def _in_sum(dots: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return np.divide(dots, np.sqrt(np.maximum(lengths2, 0.0)), out=np.full_like(dots, np.nan), where=lengths2 > 0)
 
 
-def _cosines(
-    along: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Mapping[int, Mapping[str, float]]
-) -> np.ndarray:
+def _cosines(along: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Logged) -> np.ndarray:
     """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which is logged by step and benchmark."""
     cosines = np.full_like(along, np.nan)
     for step in np.unique(steps):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.comparison import adam, proportions, pull
+from holdfast.comparison import adam, paired, proportions, pull, tracin
 from holdfast.comparison.along import Found, shares
 from holdfast.comparison.influence import KINDS, Trace
 from holdfast.comparison.pull import RESAMPLES, TESTS, Difference
@@ -50,7 +50,7 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
             {"step": step, "measures": trace.measures.get(step, {}), **found[step]} for step in trace.steps
         ],
         "adam": adam.beside(trace.rows, trace.steps, seed),
-        "sums": adam.sums(trace.measures[max(trace.measures)], trace.rows.benchmarks),
+        "sums": tracin.sums(trace.rows, trace.measures, trace.steps, seed),
         "change": change(trace),
         "agreement": agreement(trace),
         "questions": len(trace.travel.measured),
@@ -142,9 +142,8 @@ def _difference(pair: tuple[Trace, Trace], rng: np.random.Generator) -> tuple[Di
 
 def _measures(pair: tuple[Trace, Trace], seed: int) -> dict[str, Found]:
     first, second = pair
-    return proportions.differences(
-        (first.rows, second.rows), (first.measures, second.measures), (first.steps, second.steps), seed
-    )
+    rows, logged, steps = (first.rows, second.rows), (first.measures, second.measures), (first.steps, second.steps)
+    return proportions.differences(rows, logged, steps, seed) | paired.differences(rows, logged, steps, seed)
 
 
 def _common(pair: tuple[Trace, Trace]) -> int:

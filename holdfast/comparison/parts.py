@@ -31,11 +31,13 @@ class Part(NamedTuple):
     """Of sums that are shaped alike."""
     whole: bool = False
     """Of all samples together: what a part of them would have is not known."""
+    led: bool = False
+    """Of the steps that led to a checkpoint, and not of those that begin there."""
 
 
 def parts(rows: Rows) -> dict[str, Part]:
     """By measure; those for which nothing was kept are missing."""
-    return _norms(rows) | _perplexities(rows) | _directions(rows) | _explained(rows) | _kernels(rows)
+    return _norms(rows) | _perplexities(rows) | _directions(rows) | _explained(rows) | _driven(rows) | _kernels(rows)
 
 
 def _alike(values: np.ndarray, rows: Rows) -> np.ndarray:
@@ -91,6 +93,14 @@ def _explained(rows: Rows) -> dict[str, Part]:
     explained = np.where(unsure[:, None], explained, 0.0)
     scales = {"lbk": np.ones(len(rows.tokens)), "lbk_per_token": rows.tokens**2}
     return {name: Part((explained / by[:, None])[:, :, None], unsure.astype(float)) for name, by in scales.items()}
+
+
+def _driven(rows: Rows) -> dict[str, Part]:
+    """LBK as the reference code computes it, which knows of the samples only how far they are from certain."""
+    known = np.isfinite(rows.error)
+    if not known.any():
+        return {}
+    return {"lbk_reference": Part(_alike(known.astype(float), rows), np.where(known, rows.error, 0.0), led=True)}
 
 
 def _kernels(rows: Rows) -> dict[str, Part]:

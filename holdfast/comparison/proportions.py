@@ -7,19 +7,16 @@ proportion it varies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from holdfast.comparison.along import Found, along, named, shares
-from holdfast.comparison.influence_rows import Rows
+from holdfast.comparison.along import Found, along, led, named, shares
+from holdfast.comparison.influence_rows import Logged, Rows
 from holdfast.comparison.parts import Part, parts
 from holdfast.comparison.pull import RESAMPLES
 from holdfast.comparison.statistics import resampled_means
-
-Logged = Mapping[int, Mapping[str, float]]
-"""By step: `BENCHMARK/MEASURE`, and `MEASURE` of the source alone."""
 
 
 class Drawn(NamedTuple):
@@ -29,6 +26,8 @@ class Drawn(NamedTuple):
     """(1, steps, benchmarks)."""
     draws: np.ndarray
     """(resamples, steps, benchmarks)."""
+    shares: np.ndarray
+    """Of the training, by which steps count along it (steps,)."""
 
 
 class Prompts(NamedTuple):
@@ -45,7 +44,7 @@ def intervals(rows: Rows, logged: Logged, steps: Sequence[int], seed: int) -> di
         step: {name: named(rows.benchmarks, one.point[:, at], one.draws[:, at]) for name, one in drawn.items()}
         for at, step in enumerate(steps)
     }
-    found["along"] = {name: named(rows.benchmarks, *_along(one, steps)) for name, one in drawn.items()}
+    found["along"] = {name: named(rows.benchmarks, *_along(one)) for name, one in drawn.items()}
     return found
 
 
@@ -60,7 +59,7 @@ def differences(
     if len(common) < 2:
         return {}
     first, second = (
-        {name: _along(one, at) for name, one in _drawn(rows, known, at, Prompts(common, seed)).items()}
+        {name: _along(one) for name, one in _drawn(rows, known, at, Prompts(common, seed)).items()}
         for rows, known, at in zip(pair, logged, steps, strict=True)
     )
     return {
@@ -70,8 +69,8 @@ def differences(
     }
 
 
-def _along(one: Drawn, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    return along(one.point, shares(steps)), along(one.draws, shares(steps))
+def _along(one: Drawn) -> tuple[np.ndarray, np.ndarray]:
+    return along(one.point, one.shares), along(one.draws, one.shares)
 
 
 def _drawn(rows: Rows, logged: Logged, steps: Sequence[int], prompts: Prompts) -> dict[str, Drawn]:
@@ -84,7 +83,7 @@ def _drawn(rows: Rows, logged: Logged, steps: Sequence[int], prompts: Prompts) -
         factor = _factor(_known(logged, name, (steps, rows.benchmarks)), whole)
         sums = _summed(rows, part, steps, prompts.names)
         point, draws = _combined(part, sums.sum(0, keepdims=True)), _combined(part, _redrawn(sums, prompts.seed))
-        found[name] = Drawn(factor * point, factor * draws)
+        found[name] = Drawn(factor * point, factor * draws, led(steps) if part.led else shares(steps))
     return found
 
 

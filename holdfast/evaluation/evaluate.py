@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from holdfast.evaluation import drift
 from holdfast.evaluation.exam import Exam
 from holdfast.evaluation.forgetting import forgetting
 from holdfast.jobs import Evaluate, Result, Train
-from holdfast.journal import Journal
+from holdfast.journal import Journal, read_lines
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.remembered_images import Seen, remembered_images
 
@@ -35,21 +34,38 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
     journal.log(0, measured)
 
 
+def begin(job: Train, journal: Journal) -> None:
+    """Tell what the base scored as step 0 of a training that starts from it, so that its curves begin there.
+
+    An attempt that was interrupted has told it already; a later stage starts from another model.
+    """
+    evaluated = Evaluate.model_validate_json((job.reference.path.parent / "job.json").read_text())
+    told = any(line.get("step") == 0 for line in read_lines(journal.path))
+    if evaluated.model.digest == job.start.digest and not told:
+        base = _base(job)
+        journal.log(0, base | forgetting(base, base))
+
+
 def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], dict[str, float]]:
     """What a training calls at a step: measures the model as it is and compares it with the base."""
     exam = Exam(job.data, job.evaluation, processor)
     references = drift.read_references(job.reference.path)
     images: Seen = {}
-    result = Result(**json.loads((job.reference.path.parent / "result.json").read_text()))
+    base = _base(job)
 
     def measure(model: Any, step: int) -> dict[str, float]:
         with _precision(model, job.dtype), remembered_images(model, images):
             measured = exam.sit(model, records_path(out, step))
             measured["kl/target"] = exam.drift(model, references)
             measured |= exam.pass_at(model, job.seed)
-        return measured | forgetting(result.metrics, measured)
+        return measured | forgetting(base, measured)
 
     return measure
+
+
+def _base(job: Train) -> dict[str, float]:
+    """What the base scored."""
+    return Result.model_validate_json((job.reference.path.parent / "result.json").read_text()).metrics
 
 
 def records_path(out: Path, step: int) -> Path:

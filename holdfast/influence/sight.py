@@ -71,7 +71,7 @@ class Sight(NamedTuple):
         """By sample's id, what magnitudes are means of and no block of layers has a part of, by column."""
         certainty = self.source.certainty
         return {
-            sample.id: {"certainty": certainty[place]}
+            sample.id: {"certainty": certainty[place], "error": self.errors[place]}
             | {
                 f"kernel2/{name}/{probe}": square[place]
                 for name, squares in self.probed.items()

@@ -33,11 +33,12 @@ SOURCES = pa.schema(
         ("text", pa.string()),
         ("loglik_start", pa.float64()),
         ("certainty", pa.float64()),
+        ("error", pa.float64()),
     ]
 )
 """`loglik_start` is the completion's log-likelihood (summed over tokens) under the model that the stage began with,
-`certainty` the mean over tokens of ‖π − e_y‖². Both are empty, as every column after them, where a sample has no finite
-gradient."""
+`certainty` the mean over tokens of ‖π − e_y‖² and `error` that of ‖π − e_y‖. All are empty, as every column after
+them, where a sample has no finite gradient."""
 PATH = pa.schema(
     [
         ("benchmark", pa.string()),

@@ -139,7 +139,7 @@ class Tracing:
         place = steps.index(step)
         if place + 1 == len(steps) or not self.job.rates:
             return
-        stride = self.job.rates[place] * (steps[place + 1] - step)
+        found["stride"] = stride = self.job.rates[place] * (steps[place + 1] - step)
         for name, (kind, total) in product(self.questions, {"dot": "tracin", "adam_dot": "adam_tracin"}.items()):
             # Where no rollout has an advantage, nothing is learned, and there is no dot.
             if math.isfinite(dot := found.get(f"{name}/{kind}", math.nan)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -254,12 +254,16 @@ def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Que
     names = [study.target.benchmark, *(prior.name for prior in study.prior)]
     rows: list[dict] = []
     texts: list[dict] = []
+    sums = {f"{name}/{kind}": 0.0 for name in names for kind in ("tracin", "adam_tracin")}
     for step in steps:
         values = {name: rng.normal(size=(2, 24)) * 0.2 + 0.1 for name in names}
         found = _look((rows, texts), (source, step, PULLS.get(trained.arm, 0.0)), asked, values, rng)
+        if step < total:
+            found["stride"] = stride = 1e-3 * (min(s for s in steps if s > step) - step)
+            for name, (kind, dot) in product(names, (("tracin", "dot"), ("adam_tracin", "adam_dot"))):
+                sums[f"{name}/{kind}"] += stride * found.get(f"{name}/{dot}", 0.0)
         journal.log(step, {f"influence/{source}/{name}": value for name, value in found.items()})
     way = _way(names, steps, rng)
-    sums = {f"{name}/{kind}": 0.01 for name in names for kind in ("tracin", "adam_tracin")}
     last = sums | _changes(names, way)
     journal.log(steps[-1], {f"influence/{source}/{name}": value for name, value in last.items()})
     table.write_rows(out / "influence.parquet", rows)
@@ -301,7 +305,7 @@ def _look(
         said = f"<think> {source} {place} {HOSTILE if place == 0 else ''} </think>"
         text = f"{said} at {step}" if rollouts > 1 else said
         own = {f"kernel2/{b}/{probe}": s[probe, place] for b, s in squares.items() for probe in range(PROBES)}
-        own |= {"certainty": 1.5, "loglik_start": 2 * loglik[place]}
+        own |= {"certainty": 1.5, "error": 1.1, "loglik_start": 2 * loglik[place]}
         kept[1].append({"sample": name, "prompt": prompt, "step": step, "text": text} | own)
         for block, part in (("embed", slice(0, 12)), ("layers.0", slice(12, 24))):
             own_part = gradients[place, part]

@@ -62,9 +62,3 @@ def test_opposite_signs_are_counted_by_source_and_prior_benchmark_even_without_a
     found = adam.signs([{"adam": {"along": one, "last": pair(above, above)}} for one in given])
     assert found["along"] == adam.Signs(compared=3, differ=2, sure=1)
     assert found["last"] == adam.Signs(compared=5, differ=0, sure=0)
-
-
-def test_dots_summed_along_training_are_told_by_benchmark():
-    found = adam.sums({"color/tracin": -0.5, "color/adam_tracin": 0.1, "jigsaw/tracin": 2.0}, ("jigsaw", "color"))
-    assert found["color"] == {"tracin": -0.5, "adam_tracin": 0.1}
-    assert found["jigsaw"]["adam_tracin"] is None

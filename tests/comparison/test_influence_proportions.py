@@ -17,7 +17,7 @@ def rows(prompts, **changes):
     count = len(prompts)
     ones, dots = np.ones(count), np.ones((count, 2))
     given = {"steps": np.zeros(count, dtype=int), "tokens": ones, "weights": ones, "dots": dots, "pulls": dots}
-    given |= {"adam": np.full((count, 2), np.nan), "cosines": dots, "norms2": ones, "certainty": ones}
+    given |= {"adam": np.full((count, 2), np.nan), "cosines": dots, "norms2": ones, "certainty": ones, "error": ones}
     given |= {"in_sum": ones, "loglik": -ones, "loglik_start": -ones}
     given |= {"kernels2": np.ones((count, 2, 1)), "benchmarks": ("jigsaw", "color"), "prompts": tuple(prompts)}
     return Rows(**given | {"samples": tuple(f"{p}/{n}" for n, p in enumerate(prompts))} | changes)
@@ -55,6 +55,20 @@ def test_lbk_is_a_mean_of_squared_dots_over_certainty_and_leaves_sure_samples_ou
 def test_lbk_per_token_divides_by_the_square_of_the_length():
     data = rows("pq", dots=np.array([[0.0, 2.0], [0.0, 6.0]]), tokens=np.array([1.0, 3.0]))
     assert color(data, "lbk_per_token", 4.0) == pytest.approx(Interval(4, 4, 4))
+
+
+def test_the_reference_codes_lbk_falls_as_samples_are_farther_from_certain():
+    # Over mean errors of 0.75; resamples have 0.5, 0.75 and 1.
+    data = rows("pq", error=np.array([0.5, 1.0]))
+    assert color(data, "lbk_reference", 4.0) == pytest.approx(Interval(4, 3, 6))
+
+
+def test_the_reference_codes_lbk_counts_along_training_for_the_steps_that_led_to_a_checkpoint():
+    data = rows("pqpqpq", steps=np.array([0, 0, 10, 10, 40, 40]))
+    logged = {0: {}, 10: {"color/lbk_reference": 4.0}, 40: {"color/lbk_reference": 8.0}}
+    found = intervals(data, logged, [0, 10, 40], 0)
+    assert found[0]["lbk_reference"]["color"] is None
+    assert found["along"]["lbk_reference"]["color"] == pytest.approx(Interval(7, 7, 7))
 
 
 def test_norms_are_means_of_lengths():
@@ -113,7 +127,9 @@ def test_a_single_prompt_has_values_without_bounds():
 
 def test_what_was_not_kept_or_not_logged_has_no_interval():
     nothing = np.full(2, np.nan)
-    old = rows("pq", certainty=nothing, in_sum=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0)))
+    old = rows(
+        "pq", certainty=nothing, error=nothing, in_sum=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0))
+    )
     assert set(parts(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "positive"}
     assert intervals(old, {0: {}}, [0], 0)[0]["norm"]["color"] is None
 

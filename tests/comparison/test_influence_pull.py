@@ -25,7 +25,7 @@ def rows(*given, benchmarks=("jigsaw", "color")):
     return Rows(
         *(benchmarks, np.array(steps), names, prompts, np.array(tokens, dtype=float)),
         *(ones, values, values, np.full_like(values, np.nan), values / 100),
-        *(ones,) * 5,
+        *(ones,) * 6,
         np.empty((*values.shape, 0)),
     )
 

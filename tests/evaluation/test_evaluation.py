@@ -16,11 +16,12 @@ from holdfast.benchmarks.catalog import grade
 from holdfast.config import Evaluation, Rollouts, SelfReasoning
 from holdfast.data.shards import read_questions
 from holdfast.evaluation.drift import divergence
-from holdfast.evaluation.evaluate import measurement
+from holdfast.evaluation.evaluate import begin, measurement
 from holdfast.evaluation.exam import Exam
 from holdfast.evaluation.generate import Reader, Sampling, answer, generate, score
 from holdfast.evaluation.sampling import Drawn, with_answer
 from holdfast.jobs import Evaluate, Sample
+from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor
 
 
@@ -165,3 +166,20 @@ def test_an_evaluation_job_leaves_what_later_stages_are_compared_with(
     again = json.loads((run_stage(job, tmp_path) / "result.json").read_text())
     assert again["files"] == result["files"]
     assert again["metrics"] == result["metrics"]
+
+
+def test_a_training_from_the_base_begins_with_what_the_base_scored_and_one_from_another_model_does_not(
+    evaluated: Path, train_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    job = train_job({"method": "sft", "source": {"kind": "answers"}})
+    journal = Journal(tmp_path)
+    begin(job.model_copy(update={"start": ModelRef(path="elsewhere", digest="of an earlier stage")}), journal)
+    assert read_lines(journal.path) == []
+    begin(job, journal)
+    begin(job, journal)
+    [line] = read_lines(journal.path)
+    base = json.loads((evaluated / "result.json").read_text())["metrics"]
+    assert line["step"] == 0
+    assert base.items() <= line["metrics"].items()
+    assert line["metrics"]["forgetting/mean"] == line["metrics"]["forgetting/color"] == 0
+    assert line["metrics"].get("retention", 1.0) == 1.0

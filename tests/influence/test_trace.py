@@ -73,7 +73,7 @@ def test_every_checkpoint_sample_and_block_has_a_row(traced: Path, tiny_data: An
     assert {row["source"] for row in rows} == {"teacher"}
     texts = pq.read_table(traced / "sources.parquet").to_pylist()
     assert all("</think>" in row["text"] for row in texts)
-    assert all(row["certainty"] > 0 and row["kernel2/color/0"] > 0 for row in texts)
+    assert all(row["certainty"] > 0 and row["error"] > 0 and row["kernel2/color/0"] > 0 for row in texts)
 
 
 def test_measures_are_logged_by_source_and_benchmark_at_their_steps(traced: Path) -> None:
@@ -100,6 +100,7 @@ def test_dots_summed_along_training_are_weighted_by_rate_and_steps(traced: Path)
     steps = logged(traced)
     name = "influence/teacher/color"
     expected = 1e-3 * 2 * (steps[0][f"{name}/dot"] + steps[2][f"{name}/dot"])
+    assert [steps[step].get("influence/teacher/stride") for step in (0, 2, 4)] == [pytest.approx(2e-3)] * 2 + [None]
     assert steps[4][f"{name}/tracin"] == pytest.approx(expected)
     assert steps[4][f"{name}/adam_tracin"] == pytest.approx(1e-3 * 2 * steps[2][f"{name}/adam_dot"])
 

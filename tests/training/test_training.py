@@ -240,10 +240,11 @@ class Killed(Exception):
 
 def interrupted(job: Train, out: Path, at: int) -> Path:
     """A stage that dies at a measurement, after checkpoints at the steps before."""
-    from holdfast.evaluation.evaluate import measurement
+    from holdfast.evaluation.evaluate import begin, measurement
     from holdfast.training.train import train
 
     out.mkdir()
+    begin(job, Journal(out))
     processor = load_processor(job.start)
     measure = measurement(job, out, processor)
 

@@ -1,0 +1,64 @@
+"""How two sources differ in what is made of their pulls, on the prompts that both have: redrawn together.
+
+The plain pull itself has tests as well, in `holdfast/comparison/pull.py`; what is no pull is in
+`holdfast/comparison/proportions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from holdfast.comparison.along import Found, named
+from holdfast.comparison.influence_rows import Logged, Rows
+from holdfast.comparison.pull import RESAMPLES, pull
+from holdfast.comparison.tracin import stride_of, summed
+
+
+def differences(
+    pair: tuple[Rows, Rows], logged: tuple[Logged, Logged], steps: tuple[Sequence[int], Sequence[int]], seed: int
+) -> dict[str, Found]:
+    """First − second along training: `mean_cosine`, `adam_dot`, and `exchange` and `tracin` of both kinds of step.
+
+    Nothing where the common prompts are fewer than two. An exchange rate is missing where either source has a
+    resample that does not pull toward the skill.
+    """
+    common = set(pair[0].prompts) & set(pair[1].prompts)
+    if len(common) < 2:
+        return {}
+    first, second = (
+        dict(_drawn(rows.where(np.array([prompt in common for prompt in rows.prompts])), known, at, seed))
+        for rows, known, at in zip(pair, logged, steps, strict=True)
+    )
+    return {
+        name: named(pair[0].benchmarks, *(own - other for own, other in zip(first[name], second[name], strict=True)))
+        for name in first
+    }
+
+
+def _drawn(
+    rows: Rows, logged: Logged, steps: Sequence[int], seed: int
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    strides, along = stride_of(logged, steps), len(steps)
+    for kind, pulls in (("", rows.pulls), ("adam_", rows.adam)):
+        own = rows._replace(pulls=pulls)
+        # The same seed draws the same prompts for every source and measure.
+        both = pull(own, steps, 1, None), pull(own, steps, RESAMPLES, np.random.default_rng(seed))
+        (dot, cosine), (dots, cosines) = (one.at(along) for one in both)
+        if kind:
+            yield "adam_dot", (dot, dots)
+        else:
+            yield "mean_cosine", (cosine, cosines)
+        yield f"{kind}exchange", _rates(dot, dots)
+        yield f"{kind}tracin", (summed(both[0], strides), summed(both[1], strides))
+
+
+def _rates(point: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Forgetting per unit of skill of the prior benchmarks; none where some pull on the target is not positive."""
+    known = (point[:, 0] > 0).all() and (draws[:, 0] > 0).all()
+    rates = [np.full_like(one, np.nan) for one in (point, draws)]
+    for rate, one in zip(rates, (point, draws), strict=True):
+        if known:
+            rate[:, 1:] = -one[:, 1:] / one[:, :1]
+    return rates[0], rates[1]
