@@ -46,6 +46,9 @@ def run_job(job_path: str, out: str) -> None:
     place = Path(out)
     place.mkdir(parents=True, exist_ok=True)
     job = TypeAdapter(AnyJob).validate_json(Path(job_path).read_text())
+    if not (place / "job.json").exists():
+        # Later stages read there what this one was.
+        (place / "job.json").write_text(job.model_dump_json(indent=1))
     try:
         notes = run(job, place)
     except UserError as error:
@@ -142,11 +145,17 @@ def _settle_torch(threads: int) -> None:
 
 
 def result(out: Path, seconds: float, notes: Notes) -> Result:
-    """What a complete stage left: the last value of each metric, its checkpoints, and the digest of every file."""
+    """What a complete stage left: the last value of each metric, its checkpoints, and the digest of every file.
+
+    What a training began with is none of its results, even where it later had no finite value.
+    """
     metrics: dict[str, float] = {}
     checkpoints = []
-    for line in read_lines(out / METRICS) if (out / METRICS).is_file() else []:
-        metrics |= line.get("metrics", {})
+    lines = read_lines(out / METRICS) if (out / METRICS).is_file() else []
+    went_on = any(line.get("step") for line in lines)
+    for line in lines:
+        if line.get("step") or not went_on:
+            metrics |= line.get("metrics", {})
         if "checkpoint" in line:
             checkpoints.append(Checkpoint(**line["checkpoint"]))
     if (out / "model").is_dir():

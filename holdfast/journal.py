@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Journal:
     def __init__(self, out: Path) -> None:
         self.path = out / METRICS
         self.path.touch()
+        self._mend()
 
     def log(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
         """Record finite metrics at an optimizer step, with the checkpoint they were measured on, if any."""
@@ -44,6 +46,12 @@ class Journal:
         partial = self.path.with_suffix(".partial")
         partial.write_text(text)
         partial.replace(self.path)
+
+    def _mend(self) -> None:
+        """Cut off a last line that a kill left incomplete, or the next one would be glued to it."""
+        whole = self.path.read_bytes()
+        if not whole.endswith(b"\n"):
+            os.truncate(self.path, whole.rfind(b"\n") + 1)
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.path.open("a") as file:

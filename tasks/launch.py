@@ -37,7 +37,7 @@ PRELOAD = [
     "holdfast.evaluation.evaluate",
     "holdfast.training.train",
     "holdfast.influence.trace",
-    # For handwritten digits, in half of the stages; the library imports it only where they are drawn.
+    # For handwritten digits, which the check, the base and the report draw; the library imports it only there.
     "sklearn.datasets",
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

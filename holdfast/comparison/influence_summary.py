@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.comparison import adam, paired, proportions, pull, tracin
-from holdfast.comparison.along import Found, shares
+from holdfast.comparison.along import Found, led, shares
 from holdfast.comparison.influence import KINDS, Trace
 from holdfast.comparison.pull import RESAMPLES, TESTS, Difference
 
@@ -68,10 +68,13 @@ def _intervals(trace: Trace, seed: int) -> dict[int | str, dict[str, Found]]:
 
 
 def means(trace: Trace) -> dict[str, float | None]:
-    """Along training, each step taken by the last checkpoint before it; benchmarks' measures over the prior ones."""
-    parts = shares(trace.steps)
+    """Along training, each step taken by the last checkpoint before it; benchmarks' measures over the prior ones.
 
-    def along(values: Sequence[float | None]) -> float | None:
+    `lbk_reference` is about the steps before a checkpoint, and each step is taken by the first one after it.
+    """
+    whole = shares(trace.steps)
+
+    def along(values: Sequence[float | None], parts: np.ndarray = whole) -> float | None:
         known = [(share, value) for share, value in zip(parts, values, strict=True) if value is not None and share]
         return sum(share * value for share, value in known) / sum(share for share, _ in known) if known else None
 
@@ -83,7 +86,8 @@ def means(trace: Trace) -> dict[str, float | None]:
         found[name] = along([of_source(trace, step, name) for step in trace.steps])
     for name in OF_BENCHMARKS:
         found[name] = along([prior_mean(trace, step, name) for step in trace.steps])
-    return found
+    reference = [prior_mean(trace, step, "lbk_reference") for step in trace.steps]
+    return found | {"lbk_reference": along(reference, led(trace.steps))}
 
 
 def of_source(trace: Trace, step: int, measure: str) -> float | None:

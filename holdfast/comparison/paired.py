@@ -24,11 +24,11 @@ def differences(
     Nothing where the common prompts are fewer than two. An exchange rate is missing where either source has a
     resample that does not pull toward the skill.
     """
-    common = set(pair[0].prompts) & set(pair[1].prompts)
+    common = sorted(set(pair[0].prompts) & set(pair[1].prompts))
     if len(common) < 2:
         return {}
     first, second = (
-        dict(_drawn(rows.where(np.array([prompt in common for prompt in rows.prompts])), known, at, seed))
+        dict(_drawn(rows, (at, stride_of(known, at)), common, seed))
         for rows, known, at in zip(pair, logged, steps, strict=True)
     )
     return {
@@ -38,14 +38,16 @@ def differences(
 
 
 def _drawn(
-    rows: Rows, logged: Logged, steps: Sequence[int], seed: int
+    rows: Rows, ways: tuple[Sequence[int], np.ndarray], prompts: Sequence[str], seed: int
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    strides, along = stride_of(logged, steps), len(steps)
+    """`ways` are the steps and the stride from each."""
+    steps, strides = ways
     for kind, pulls in (("", rows.pulls), ("adam_", rows.adam)):
         own = rows._replace(pulls=pulls)
         # The same seed draws the same prompts for every source and measure.
-        both = pull(own, steps, 1, None), pull(own, steps, RESAMPLES, np.random.default_rng(seed))
-        (dot, cosine), (dots, cosines) = (one.at(along) for one in both)
+        drawn = np.random.default_rng(seed)
+        both = pull(own, steps, 1, None, prompts), pull(own, steps, RESAMPLES, drawn, prompts)
+        (dot, cosine), (dots, cosines) = (one.at(len(steps)) for one in both)
         if kind:
             yield "adam_dot", (dot, dots)
         else:

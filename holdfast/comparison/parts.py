@@ -65,14 +65,15 @@ def _perplexities(rows: Rows) -> dict[str, Part]:
 
 
 def _directions(rows: Rows) -> dict[str, Part]:
-    """Pull per sample, the share of samples that reinforce, and what takes the length ‖G‖ of the sum of all samples.
+    """Pull per sample, shares of samples that count and that reinforce, and what takes the length of their sum.
 
-    A resample's sum is taken along the whole sum's direction, where its length is exact to first order. The part across
-    it is left out, and with it the length that samples drawn twice would add.
+    A resample's sum is taken along the whole sum's direction, where its length ‖G‖ is exact to first order. The part
+    across it is left out, and with it the length that samples drawn twice would add.
     """
     moving = rows.weights != 0
     found = {
         "dot_sample": Part(rows.pulls[:, :, None], np.ones(len(moving))),
+        "weighted": Part(_alike(moving.astype(float), rows), np.ones(len(moving))),
         "positive": Part((moving[:, None] & (rows.pulls > 0))[:, :, None].astype(float), moving.astype(float)),
     }
     if np.isfinite(rows.in_sum).any():

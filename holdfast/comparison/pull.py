@@ -52,9 +52,18 @@ class Difference(NamedTuple):
     """Two-sided, not corrected, by benchmark."""
 
 
-def pull(rows: Rows, steps: Sequence[int], resamples: int, rng: np.random.Generator | None) -> Pull:
-    """Sum by prompt, redraw the prompts, and measure; without a generator, measure what is there."""
-    sums = _by_prompt(rows, steps, sorted(set(rows.prompts)))
+def pull(
+    rows: Rows,
+    steps: Sequence[int],
+    resamples: int,
+    rng: np.random.Generator | None,
+    prompts: Sequence[str] | None = None,
+) -> Pull:
+    """Sum by prompt, redraw the prompts, and measure; without a generator, measure what is there.
+
+    `prompts` are all, or some to which everything is limited but whether anything was learned at a step.
+    """
+    sums = _by_prompt(rows, steps, sorted(set(rows.prompts)) if prompts is None else prompts)
     return _measured(_redrawn(sums, resamples, rng), steps, len(rows.benchmarks))
 
 

@@ -35,11 +35,17 @@ def completion_logits(model: Any, batch: TeacherForced) -> Tensor:
 
 def batch_gradient(model: Any, batch: TeacherForced, objective: Objective = log_likelihood) -> Gradient:
     """The gradient of the samples' summed objective with respect to every parameter that requires one."""
+    return batch_gradients(model, batch, [objective])[0]
+
+
+def batch_gradients(model: Any, batch: TeacherForced, objectives: Sequence[Objective]) -> list[Gradient]:
+    """The gradient of each of several objectives, from one forward pass."""
     selected = selection(model)
     with evaluating(model), torch.enable_grad():
-        total = objective(completion_logits(model, batch), batch).sum()
-        parts = _derivatives(total, list(selected.values()))
-    return dict(zip(selected, parts, strict=True))
+        logits = completion_logits(model, batch)
+        totals = [objective(logits, batch).sum() for objective in objectives]
+        parts = [_derivatives(total, list(selected.values()), total is not totals[-1]) for total in totals]
+    return [dict(zip(selected, part, strict=True)) for part in parts]
 
 
 def mean_gradient(
@@ -52,17 +58,26 @@ def mean_gradient(
     Raises:
         UserError: there is no sample, or one without a supervised token.
     """
-    sums = {name: torch.zeros_like(value, dtype=wide(value.dtype)) for name, value in selection(model).items()}
+    [total], samples = summed_gradients(model, batches, [by_token(objective) if per_token else objective])
+    return {name: value / samples for name, value in total.items()}
+
+
+def summed_gradients(
+    model: Any, batches: Iterable[TeacherForced], objectives: Sequence[Objective]
+) -> tuple[list[Gradient], int]:
+    """Of each objective the sum over all samples, and how many samples these are; otherwise as `mean_gradient`."""
+    zeros = {name: torch.zeros_like(value, dtype=wide(value.dtype)) for name, value in selection(model).items()}
+    sums = [{name: value.clone() for name, value in zeros.items()} for _ in objectives]
     samples = 0
     for batch in batches:
         require_supervised(batch)
-        shared = _per_token(objective) if per_token else objective
-        for name, part in batch_gradient(model, batch, shared).items():
-            sums[name] += part
+        for total, gradient in zip(sums, batch_gradients(model, batch, objectives), strict=True):
+            for name, part in gradient.items():
+                total[name] += part
         samples += len(batch.targets)
     if not samples:
         raise UserError("influence: a mean gradient needs at least one sample; give its benchmark some questions")
-    return {name: value / samples for name, value in sums.items()}
+    return sums, samples
 
 
 def selection(model: Any) -> dict[str, Tensor]:
@@ -98,15 +113,16 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def _per_token(objective: Objective) -> Objective:
+def by_token(objective: Objective) -> Objective:
+    """Each sample's objective over its tokens."""
     return lambda logits, batch: objective(logits, batch) / batch.mask.sum(1)
 
 
-def _derivatives(total: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def _derivatives(total: Tensor, parameters: list[Tensor], again: bool) -> list[Tensor]:
     """Zeros where the total does not depend on a parameter, as on a vision tower in a batch without images."""
     if not total.requires_grad:
         return [torch.zeros_like(value) for value in parameters]
-    return list(torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
+    return list(torch.autograd.grad(total, parameters, retain_graph=again, allow_unused=True, materialize_grads=True))
 
 
 def added(parts: Sequence[Gradient]) -> Gradient:

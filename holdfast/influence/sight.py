@@ -12,9 +12,10 @@ from holdfast.errors import UserError
 from holdfast.influence import kernel, measures
 from holdfast.influence.checkpoints import inner, preconditioned
 from holdfast.influence.engine import Engine, Influences
-from holdfast.influence.gradients import Gradient, added, batch_gradient, log_likelihood, mean_gradient, scaled
-from holdfast.influence.likelihood import Certainty, Likelihood
+from holdfast.influence.gradients import Gradient, added, batch_gradient, log_likelihood, scaled
+from holdfast.influence.likelihood import Likelihood
 from holdfast.influence.material import Material, Sample, Sheet
+from holdfast.influence.questions import Asked, ask
 from holdfast.models.encode import TeacherForced
 
 VERIFIED = 4
@@ -117,7 +118,8 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
     Raises:
         UserError: a benchmark's gradient is not finite, or no sample's is.
     """
-    found = {name: _halves(model, questions, sheet.material) for name, questions in sheet.questions.items()}
+    noises = kernel.noises(sheet.probes, seed, kernel.QUESTIONS)
+    found = {name: ask(model, questions, sheet.material, noises) for name, questions in sheet.questions.items()}
     _require_finite(found)
     kept, total = _sound(model, samples, sheet.material)
     targets = _targets(found, scale) | {"sum": total}
@@ -138,18 +140,19 @@ def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | 
     seen = {
         name: measures.Benchmark(
             dots=(dots[:, names.index(f"{name}/a")] + dots[:, names.index(f"{name}/b")]).sum(-1) / 2,
-            norm2=(inner(a, a) + inner(b, b) + 2 * inner(a, b)) / 4,
-            halves=inner(a, b),
-            spread=float(of_questions.spread.mean()),
+            norm2=asked.norm2,
+            halves=inner(asked.a, asked.b),
+            spread=float(asked.certainty.spread.mean()),
         )
-        for name, (a, b, of_questions) in found.items()
+        for name, asked in found.items()
     }
-    probed = kernel.probed(model, batches, sheet, seed) if sheet.probes else {}
+    noisy = {name: asked.noisy for name, asked in found.items()}
+    probed = kernel.probed(model, batches, noisy, seed) if sheet.probes else {}
     kernels = {
         name: measures.kernel(squares, source.tokens, kernel.mean_length(sheet.questions[name]))
         for name, squares in probed.items()
     }
-    spreads = {name: of_questions.spread_norm for name, (_, _, of_questions) in found.items()}
+    spreads = {name: asked.certainty.spread_norm for name, asked in found.items()}
     sound = {sample.id for sample in kept}
     broken = tuple(sample.id for sample in samples if sample.id not in sound)
     return Sight(
@@ -173,10 +176,10 @@ def verify(model: Any, samples: Sequence[Sample], material: Material) -> None:
     engine.verify(next(material.batches(sound[:VERIFIED], model.device)))
 
 
-def _targets(found: Mapping[str, tuple[Gradient, Gradient, Certainty]], scale: Gradient | None) -> dict[str, Gradient]:
-    targets = {f"{name}/{half}": pair[place] for name, (*pair, _) in found.items() for place, half in enumerate("ab")}
+def _targets(found: Mapping[str, Asked], scale: Gradient | None) -> dict[str, Gradient]:
+    targets = {f"{name}/{half}": getattr(asked, half) for name, asked in found.items() for half in "ab"}
     if scale is not None:
-        whole = {name: scaled(added([a, b]), 0.5) for name, (a, b, _) in found.items()}
+        whole = {name: scaled(added([asked.a, asked.b]), 0.5) for name, asked in found.items()}
         targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
     return targets
 
@@ -196,23 +199,13 @@ def _sound(model: Any, samples: Sequence[Sample], material: Material) -> tuple[l
     return kept, _weighted_sum(model, kept, material)
 
 
-def _require_finite(found: Mapping[str, tuple[Gradient, Gradient, Certainty]]) -> None:
-    for name, (even, odd, _) in found.items():
-        if not np.isfinite(inner(even, even) + inner(odd, odd)):
+def _require_finite(found: Mapping[str, Asked]) -> None:
+    for name, asked in found.items():
+        if not np.isfinite(inner(asked.a, asked.a) + inner(asked.b, asked.b)):
             raise UserError(
                 f"influence: the gradient of benchmark {name} is not finite at this checkpoint, so nothing can be held "
                 "against it; trace earlier steps (`--step`), or train at a lower rate"
             )
-
-
-def _halves(model: Any, questions: Sequence[Sample], material: Material) -> tuple[Gradient, Gradient, Certainty]:
-    """Mean gradients per token of the even and of the odd questions, and the questions' certainty."""
-    likelihood = Likelihood()
-    even, odd = (
-        mean_gradient(model, material.batches(questions[first::2], model.device), likelihood, per_token=True)
-        for first in (0, 1)
-    )
-    return even, odd, likelihood.certainty
 
 
 def _joined(parts: Sequence[Influences], name: str) -> np.ndarray:

@@ -159,6 +159,8 @@ def finished_study(root: Path, study: Study, learners: dict[str, Model], evaluat
             out = root / f"{arm}-{stage}"
             out.mkdir()
             journal = Journal(out)
+            if stage == 0:
+                journal.log(0, metrics_of(base, base, base_model.drift))
             for number in range(1, evaluations + 1):
                 step = round(total * number / evaluations)
                 journal.log(step, {"train/loss": 1 / step})

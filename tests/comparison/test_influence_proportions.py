@@ -130,7 +130,7 @@ def test_what_was_not_kept_or_not_logged_has_no_interval():
     old = rows(
         "pq", certainty=nothing, error=nothing, in_sum=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0))
     )
-    assert set(parts(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "positive"}
+    assert set(parts(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "weighted", "positive"}
     assert intervals(old, {0: {}}, [0], 0)[0]["norm"]["color"] is None
 
 
@@ -147,6 +147,8 @@ def test_the_share_of_positive_samples_leaves_out_those_without_a_weight():
     data = rows("ppqq", pulls=pulls, weights=np.array([1.0, 1.0, 0.0, -1.0]))
     # Prompt p has 1 of 2, q has 0 of 1; resamples pp, pq and qq.
     assert color(data, "positive", 1 / 3) == pytest.approx(Interval(1 / 3, 0, 1 / 2))
+    found = intervals(data, {0: {"weighted": 3 / 4}}, [0], 0)[0]["weighted"]["color"]
+    assert found == pytest.approx(Interval(3 / 4, 1 / 2, 1))
 
 
 def gradients(seed, prompts, lean):

@@ -13,8 +13,10 @@ from holdfast.comparison.influence import traces
 from holdfast.comparison.influence_charts import Bend, bend
 from holdfast.comparison.influence_summary import significant
 from holdfast.comparison.influential import rankings
+from holdfast.comparison.pull import pull
 from holdfast.comparison.records import finished_runs
 from holdfast.comparison.report import compare
+from holdfast.comparison.tracin import stride_of, summed
 
 SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 40}}
 SMALL = {"target": {"test": 10}, "prior": ["color", "count"]}
@@ -193,9 +195,13 @@ def test_adams_rates_are_those_that_were_logged_and_stand_beside_the_plain_ones(
             assert found["adam"]["last"][kind]["color"]["value"] == pytest.approx(logged, rel=1e-4)
             assert significant(logged) in section_of(root)
         for kind in ("tracin", "adam_tracin"):
-            assert found["sums"][kind]["color"]["value"] == pytest.approx(
-                trace.measures[trace.steps[-1]][f"color/{kind}"], rel=1e-4
-            )
+            logged, one = trace.measures[trace.steps[-1]][f"color/{kind}"], found["sums"][kind]["color"]
+            pulls = trace.rows.pulls if kind == "tracin" else trace.rows.adam
+            point = pull(trace.rows._replace(pulls=pulls), trace.steps, 1, None)
+            summed_up = summed(point, stride_of(trace.measures, trace.steps))[0, trace.rows.benchmarks.index("color")]
+            assert one["value"] == pytest.approx(logged, rel=1e-4)
+            assert one["value"] == pytest.approx(summed_up, rel=1e-4)
+            assert one["low"] < one["value"] < one["high"]
 
 
 def test_the_page_says_for_how_many_pairs_adam_and_the_gradient_disagree(traced, tmp_path):

@@ -6,6 +6,7 @@ from test_influence_pull import rows
 
 from holdfast.comparison.along import MEAN
 from holdfast.comparison.paired import differences
+from holdfast.comparison.pull import difference
 from holdfast.comparison.statistics import Interval
 from holdfast.comparison.tracin import sums
 
@@ -73,6 +74,21 @@ def test_rates_are_subtracted_where_both_sources_always_pull_toward_the_skill():
     assert found["color"] == found[MEAN] == pytest.approx(Interval(2.5, 2.5, 2.5))
     assert found["jigsaw"] is None
     assert differences((first, backward), (logged, logged), (steps, steps), 0)["exchange"]["color"] is None
+
+
+def test_a_step_without_advantages_on_the_common_prompts_was_still_learned_from():
+    given = [(0, "p", 10, (4, -4)), (0, "q", 10, (2, -2)), (0, "only", 10, (9, 9))]
+    later = [(5, "p", 10, (0, 0)), (5, "q", 10, (0, 0)), (5, "only", 10, (9, 9)), (20, "p", 10, (1, 1))]
+    first = rows(*given, *later)
+    first = first._replace(weights=np.array([1.0, 1, 1, 0, 0, 1, 1]), adam=first.pulls)
+    second = rows(*((step, prompt, 10, (1, 1)) for step in (0, 5, 20) for prompt in ("p", "q")))
+    second = second._replace(adam=second.pulls)
+    steps, logged = ([0, 5, 20],) * 2, ({0: {}, 5: {}, 20: {}},) * 2
+    plain = difference((first, second), steps, 2000, np.random.default_rng(0))
+    found = differences((first, second), logged, steps, 0)["adam_dot"]
+    # A quarter of the way at 0.3 and -0.3, the rest at 0, against 0.1 all along.
+    assert found["jigsaw"].value == plain.dot["jigsaw"].value == pytest.approx(0.3 / 4 - 0.1)
+    assert found["color"].value == plain.dot["color"].value == pytest.approx(-0.3 / 4 - 0.1)
 
 
 def test_only_prompts_that_both_have_are_compared():

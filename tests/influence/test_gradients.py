@@ -18,7 +18,7 @@ from unlike import (
 )
 
 from holdfast.errors import UserError
-from holdfast.influence.gradients import batch_gradient, log_likelihood, mean_gradient, selection
+from holdfast.influence.gradients import batch_gradient, batch_gradients, log_likelihood, mean_gradient, selection
 
 
 def test_a_likelihood_is_summed_over_real_tokens_only() -> None:
@@ -40,6 +40,20 @@ def test_a_batch_gradient_is_what_backward_leaves(text_model: Callable[..., Any]
     log_likelihood(output, given).sum().backward()
     for name, part in batch_gradient(model, given).items():
         assert close(part, selection(model)[name].grad)
+
+
+def test_several_objectives_have_from_one_pass_the_gradients_of_passes_of_their_own(
+    vision_model: Any, processor: Any
+) -> None:
+    given = batch_of(questions_with_images(processor))
+    passes = [0]
+    vision_model.register_forward_hook(lambda *_: passes.append(1))
+    objectives = [log_likelihood, lambda logits, batch: logits.square().sum((1, 2)), log_likelihood]
+    together = batch_gradients(vision_model, given, objectives)
+    assert sum(passes) == 1
+    for found, objective in zip(together, objectives, strict=True):
+        for name, part in batch_gradient(vision_model, given, objective).items():
+            assert torch.equal(found[name], part)
 
 
 def test_parameters_that_a_batch_does_not_reach_have_zero_gradient(vision_model: Any, processor: Any) -> None:

@@ -13,9 +13,9 @@ from unlike import batch_of, texts
 
 from holdfast.influence.engine import Engine
 from holdfast.influence.gradients import batch_gradient, completion_logits, selection
-from holdfast.influence.kernel import probed
+from holdfast.influence.kernel import QUESTIONS, noises, probed
 from holdfast.influence.likelihood import Likelihood, RandomLogits, certainty
-from holdfast.influence.material import Sheet
+from holdfast.influence.questions import ask
 from holdfast.models.encode import TeacherForced
 
 PROBES = 300
@@ -71,8 +71,8 @@ def test_probes_by_halves_of_the_questions_estimate_their_mean_kernel(text_model
     own = jacobian(model, batch_of([sample]))
     kernels = [float((own @ jacobian(model, batch_of([question])).T).square().sum()) for question in questions]
     material: Any = SimpleNamespace(batches=lambda samples, _: [batch_of(samples)])
-    sheet = Sheet({"color": questions}, material, PROBES)
-    squares = probed(model, [batch_of([sample])], sheet, seed=0)["color"]
+    asked = ask(model, questions, material, noises(PROBES, 0, QUESTIONS))
+    squares = probed(model, [batch_of([sample])], {"color": asked.noisy}, seed=0)["color"]
     assert squares.shape == (2 * PROBES, 1)
     means = squares.reshape(PROBES, 2).mean(1)
     assert means.mean() == pytest.approx(np.mean(kernels), rel=4 * means.std() / means.mean() / PROBES**0.5)

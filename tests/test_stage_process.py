@@ -1,0 +1,43 @@
+"""What a stage's process leaves: its job, its last metrics, and a journal that a kill cannot spoil."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from holdfast.__main__ import result, run_job
+from holdfast.config import Jigsaw, World
+from holdfast.jobs import MakeData
+from holdfast.journal import Journal, read_lines
+
+
+def test_a_job_that_is_run_by_hand_lies_beside_what_it_left(tmp_path: Path) -> None:
+    job = MakeData(images=World(), target=Jigsaw(train=2, validation=1, test=1), prior=())
+    given = tmp_path / "given.json"
+    given.write_text(job.model_dump_json())
+    run_job(str(given), str(tmp_path / "out"))
+    assert MakeData.model_validate_json((tmp_path / "out" / "job.json").read_text()) == job
+
+
+def test_what_a_training_began_with_is_not_told_as_what_it_ended_with(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.log(0, {"kl/target": 0.0, "target/jigsaw/score": 0.25})
+    assert result(tmp_path, 1.0, {}).metrics == {"kl/target": 0.0, "target/jigsaw/score": 0.25}
+    journal.log(4, {"kl/target": math.nan, "target/jigsaw/score": 0.5})
+    assert result(tmp_path, 1.0, {}).metrics == {"target/jigsaw/score": 0.5}
+
+
+def test_a_line_that_a_kill_cut_off_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.log(1, {"loss": 1.0})
+    with journal.path.open("a") as file:
+        file.write('{"step": 2, "met')
+    Journal(tmp_path).log(2, {"loss": 0.5})
+    assert [line["metrics"]["loss"] for line in read_lines(journal.path)] == [1.0, 0.5]
+
+
+def test_a_journal_of_a_single_line_that_was_cut_off_is_empty_again(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"st')
+    assert read_lines(Journal(tmp_path).path) == []
+    Journal(tmp_path).log(1, {"loss": 1.0})
+    assert len(read_lines(tmp_path / "metrics.jsonl")) == 1
