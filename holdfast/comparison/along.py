@@ -11,6 +11,8 @@ from holdfast.comparison.statistics import Interval, interval
 
 MEAN = "mean"
 """Beside the benchmarks' names: the mean over the prior ones."""
+ROUNDING = 1e-12
+"""Relative to what is added up."""
 Found = dict[str, Interval | None]
 
 
@@ -44,7 +46,10 @@ def over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def with_mean(benchmarks: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
     """Columns by benchmark, of which the target is the first, and their mean over the prior ones."""
     columns = {name: values[:, place] for place, name in enumerate(benchmarks)}
-    return columns | {MEAN: values[:, 1:].mean(axis=1)}
+    prior = values[:, 1:]
+    mean = prior.mean(axis=1)
+    # What cancels leaves rounding, which would be told as a tiny difference.
+    return columns | {MEAN: np.where(np.abs(mean) < ROUNDING * np.abs(prior).mean(axis=1), 0.0, mean)}
 
 
 def named(benchmarks: Sequence[str], point: np.ndarray, draws: np.ndarray) -> Found:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_influence_pull import rows
 
-from holdfast.comparison.along import MEAN
+from holdfast.comparison.along import MEAN, with_mean
 from holdfast.comparison.paired import differences
 from holdfast.comparison.pull import difference
 from holdfast.comparison.statistics import Interval
@@ -89,6 +89,12 @@ def test_a_step_without_advantages_on_the_common_prompts_was_still_learned_from(
     # A quarter of the way at 0.3 and -0.3, the rest at 0, against 0.1 all along.
     assert found["jigsaw"].value == plain.dot["jigsaw"].value == pytest.approx(0.3 / 4 - 0.1)
     assert found["color"].value == plain.dot["color"].value == pytest.approx(-0.3 / 4 - 0.1)
+
+
+def test_a_mean_of_what_cancels_is_nothing_and_not_what_rounding_leaves():
+    assert (0.1 + 0.2 - 0.3) / 3 != 0
+    values = with_mean(("jigsaw", "color", "count", "shape"), np.array([[5.0, 0.1, 0.2, -0.3]]))
+    assert values[MEAN].tolist() == [0.0]
 
 
 def test_only_prompts_that_both_have_are_compared():
