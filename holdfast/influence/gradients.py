@@ -66,8 +66,10 @@ def summed_gradients(
     model: Any, batches: Iterable[TeacherForced], objectives: Sequence[Objective]
 ) -> tuple[list[Gradient], int]:
     """Of each objective the sum over all samples, and how many samples these are; otherwise as `mean_gradient`."""
-    zeros = {name: torch.zeros_like(value, dtype=wide(value.dtype)) for name, value in selection(model).items()}
-    sums = [{name: value.clone() for name, value in zeros.items()} for _ in objectives]
+    selected = selection(model)
+    sums = [
+        {name: torch.zeros_like(value, dtype=wide(value.dtype)) for name, value in selected.items()} for _ in objectives
+    ]
     samples = 0
     for batch in batches:
         require_supervised(batch)
