@@ -29,7 +29,9 @@ class Origin(Config):
 
 def check_job(study: Study, data: DataRef) -> Check:
     """Refuse what can be refused before time is spent."""
-    return Check(seed=study.seed, device=study.compute.device, study=study, data=data)
+    stages = [stage for arm in study.arms.values() for stage in arm]
+    functions = {path: digest for stage in stages for path, digest in function_digests(stage).items()}
+    return Check(seed=study.seed, device=study.compute.device, study=study, data=data, functions=functions)
 
 
 def base_job(study: Study) -> BuildBase:

@@ -5,19 +5,21 @@ A module is looked for on Python's path and in the directory where the command i
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
-import importlib.util
+import importlib.machinery
 import inspect
 import math
 import os
 import sys
+import sysconfig
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts import file_digest
+from holdfast.artifacts import content_key, file_digest
 from holdfast.errors import UserError
 
 Function = Callable[..., Any]
@@ -46,14 +48,65 @@ def loaded(where: str, path: str) -> Function:
 
 
 def source_digest(path: str) -> str:
-    """sha256 of the module's file, so that a changed function is another stage; empty if there is none."""
+    """sha256 of the module and of all that it imports from the user's directories: a change makes another stage.
+
+    Followed are import statements, wherever they stand in a module; installed packages are the lock file's. Empty where
+    there is no such module.
+    """
     _search_here()
+    module = path.split(":")[0]
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        origin = _origin(name)
+        if name in found or origin is None or (name != module and _installed(origin)):
+            continue
+        found[name] = file_digest(origin)
+        # What Python runs before a module of a package.
+        parents = [name.rpartition(".")[0]] if "." in name else []
+        waiting += parents + (_imported(origin, name) if origin.suffix == ".py" else [])
+    return content_key(found) if module in found else ""
+
+
+def _origin(module: str) -> Path | None:
+    """The file of a module, found without running its package, as `importlib.util.find_spec` would."""
+    top, *below = module.split(".")
     try:
-        spec = importlib.util.find_spec(path.split(":")[0])
+        spec = importlib.machinery.PathFinder.find_spec(top)
     except (ImportError, ValueError):
-        return ""
-    origin = Path(spec.origin) if spec is not None and spec.origin else None
-    return file_digest(origin) if origin is not None and origin.is_file() else ""
+        return None
+    if spec is None:
+        return None
+    if not below:
+        return Path(spec.origin) if spec.has_location and spec.origin else None
+    places = [Path(place).joinpath(*below) for place in spec.submodule_search_locations or ()]
+    files = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _installed(origin: Path) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(origin.is_relative_to(place) for place in places)
+
+
+def _imported(origin: Path, module: str) -> list[str]:
+    """Every module that a file may import: of `from a import b`, a and a.b."""
+    try:
+        tree = ast.parse(origin.read_bytes())
+    except (SyntaxError, ValueError):
+        return []
+    package = module if origin.name == "__init__.py" else module.rpartition(".")[0]
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(part for part in (above, node.module or "") if part)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name]
 
 
 def _search_here() -> None:

@@ -60,6 +60,8 @@ class Check(Job):
     verb: Literal["check"] = "check"
     study: Study
     data: DataRef
+    functions: dict[str, str] = {}
+    """Digest of the module of every reward function of the user's own."""
 
 
 class Evaluate(Job):

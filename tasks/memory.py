@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.artifacts import content_key, file_digest
-from holdfast.jobs import AnyJob, MakeData, Result
+from holdfast.artifacts import DataRef, FileRef, ModelRef, content_key, file_digest
+from holdfast.config import Recipe, Study
+from holdfast.jobs import AnyJob, Job, MakeData, Result, RunRecord
 from tasks.tracking import Store
 
-PLACES = frozenset({"device", "threads", "compute"})
+PLACES: dict[type[BaseModel], frozenset[str]] = {
+    Job: frozenset({"device", "threads"}),
+    Study: frozenset({"compute"}),
+    Recipe: frozenset({"threads"}),
+    **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
+}
+"""Fields that say where and with how many threads, or where a file lies whose digest stands beside it. By class: what
+a user has named, a reward or an argument, may have any name."""
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -28,9 +37,7 @@ class Remembered(NamedTuple):
 
 def stage_key(job: AnyJob) -> str:
     """sha256 of what decides a stage's result: its job without places and parallelism, the code, the lock file."""
-    # The files that a data job reads are digested in its `inputs`.
-    decisive = _without_places(job.model_dump(mode="json"), digested=isinstance(job, MakeData))
-    return content_key({"job": decisive, "code": code_digest(), "lock": lock_digest()})
+    return content_key({"job": decisive(job), "code": code_digest(), "lock": lock_digest()})
 
 
 def find(store: Store, key: str, with_files: bool = True) -> Remembered | None:
@@ -68,12 +75,21 @@ def lock_digest(lock: Path = SOURCES.parent / "requirements.lock") -> str:
     return file_digest(lock) if lock.is_file() else ""
 
 
-def _without_places(content: Any, digested: bool) -> Any:
-    """Without parallelism, and without every path whose content a digest beside it names."""
+def decisive(job: AnyJob) -> Any:
+    """A job as JSON without what changes no result.
+
+    The files that a data job reads are digested in its `inputs`, so none of their paths counts.
+    """
+    return _without_places(job, "path" if isinstance(job, MakeData) else "")
+
+
+def _without_places(content: Any, digested: str) -> Any:
+    if isinstance(content, BaseModel):
+        places = frozenset({digested}).union(*(names for kind, names in PLACES.items() if isinstance(content, kind)))
+        fields = [name for name in type(content).model_fields if name not in places]
+        return {name: _without_places(getattr(content, name), digested) for name in fields}
     if isinstance(content, dict):
-        known = digested or "digest" in content
-        places = PLACES | {"path"} if known else PLACES
-        return {name: _without_places(value, digested) for name, value in content.items() if name not in places}
-    if isinstance(content, list):
+        return {name: _without_places(value, digested) for name, value in content.items()}
+    if isinstance(content, list | tuple):
         return [_without_places(value, digested) for value in content]
-    return content
+    return os.fspath(content) if isinstance(content, Path) else content

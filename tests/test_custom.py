@@ -90,3 +90,28 @@ def test_a_changed_module_has_another_digest(here: str, tmp_path: Path) -> None:
     (tmp_path / f"{here}.py").write_text(MODULE + "\n")
     assert source_digest(f"{here}:polite") != before
     assert source_digest("no_such_module:f") == ""
+
+
+def test_a_digest_follows_what_a_module_imports_from_the_users_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    files = {
+        "first.py": "import json, numpy\nfrom shelf.words import polite\n",
+        "shelf/__init__.py": "",
+        "shelf/words.py": "def f():\n    from . import counts\n    from .deep.lists import words\n",
+        "shelf/counts.py": "import first\n",
+        "shelf/deep/lists.py": "words = []\n",
+        "unused.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    unchanged = source_digest("first:f")
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}more = 1\n")
+        assert (source_digest("first:f") == unchanged) == (name == "unused.py"), name
+        (tmp_path / name).write_text(text)
+    assert source_digest("first:f") == unchanged
+    assert not {"first", "shelf"} & sys.modules.keys()

@@ -1,10 +1,25 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+from flows.jobs import check_job
 from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import SFT, Answers, Compute, Evaluation, Folder, Imported, Jigsaw, Model, Recipe, Study
-from holdfast.jobs import BuildBase, Check, MakeData, Train
+from holdfast.config import (
+    GRPO,
+    SFT,
+    Answers,
+    Compute,
+    Evaluation,
+    Folder,
+    Imported,
+    Influence,
+    Jigsaw,
+    Model,
+    Recipe,
+    Study,
+)
+from holdfast.jobs import BuildBase, Check, MakeData, Trace, Train
 from tasks import memory
 from tasks.memory import stage_key
 
@@ -48,6 +63,43 @@ def test_a_key_ignores_places_and_parallelism(change):
 )
 def test_a_key_sees_what_decides_the_result(change):
     assert stage_key(train(**change)) != stage_key(train())
+
+
+@pytest.mark.parametrize("name", ["device", "threads", "compute", "path", "digest"])
+def test_a_key_sees_whatever_a_user_has_named(name):
+    def rewarded(weight: float) -> str:
+        rewards = {"score": 1.0, "digest": {"kind": "format"}, name: {"kind": "accuracy", "weight": weight}}
+        return stage_key(train(stage=GRPO(method="grpo", rewards=rewards)))
+
+    def argued(field: str, value: int) -> str:
+        return stage_key(train(stage=SFT(method="sft", source=Answers(), **{field: {name: value, "digest": 1}})))
+
+    assert rewarded(0.1) != rewarded(0.2)
+    assert argued("trainer", 1) != argued("trainer", 2) or name == "digest"
+    assert argued("lora", 1) != argued("lora", 2) or name == "digest"
+
+
+def test_a_key_of_what_follows_a_training_ignores_where_that_training_ran():
+    def traced(**changes) -> str:
+        return stage_key(Trace(train=train(**changes), kept=(), influence=Influence()))
+
+    assert traced() == traced(threads=2, device="cpu")
+    assert traced() != traced(seed=1)
+
+
+def test_a_key_of_a_check_sees_a_reward_function_that_changed_or_went(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    terms = {"mine": {"function": "rewards_that_come_and_go:f"}}
+    study = Study(name="s", arms={"a": (GRPO(method="grpo", rewards=terms),)})
+    data = DataRef(path=tmp_path, digest="d")
+    keys = [stage_key(check_job(study, data))]
+    for text in ("f = 1", "f = 2"):
+        (tmp_path / "rewards_that_come_and_go.py").write_text(text)
+        keys.append(stage_key(check_job(study, data)))
+    assert len(set(keys)) == 3
+    (tmp_path / "rewards_that_come_and_go.py").unlink()
+    assert stage_key(check_job(study, data)) == keys[0]
 
 
 def test_a_key_of_data_sees_the_files_and_not_where_they_are():
