@@ -52,7 +52,9 @@ class Estimates:
         verb, arm, number = place
         asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
         if verb == "data":
-            return QUESTION * (target.train + target.validation + asked)
+            validated = target.validation + sum(getattr(prior, "validation", 0) for prior in study.prior)
+            return QUESTION * (target.train + validated + asked)
+        asked += study.evaluation.validation * (1 + len(study.prior))
         if verb == "base":
             recipe = study.model.recipe
             return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size

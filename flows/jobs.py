@@ -76,6 +76,7 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, samples: FileRef |
         device=study.compute.device,
         stage=stage,
         start=model,
+        base=start.base,
         dtype=study.model.dtype,
         data=start.data,
         samples=samples,

@@ -17,7 +17,7 @@ from holdfast.artifacts import ModelRef
 from holdfast.config import SFT, AnyStage, Study
 from holdfast.custom import call, loaded
 from holdfast.data.conversations import messages
-from holdfast.data.shards import Question, read_questions
+from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError
 from holdfast.jobs import Check
 from holdfast.models.adapt import adapted
@@ -45,8 +45,9 @@ def check(job: Check) -> dict[str, Any]:
     for arm, stages in study.arms.items():
         for number, stage in enumerate(stages):
             _check_stage(f"arms.{arm}.{number}", stage, study, model())
-    files = [path for kind in ("prior", "target") for path in sorted(job.data.path.glob(f"{kind}-*.parquet"))]
-    shards = {path.name: read_questions(path) for path in files}
+    paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
+    shards = {path.name: read_questions(path) for split in paths.values() for path in split}
+    _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
     _check_functions(study, processor, shards["target-train.parquet"])
     return _check_lengths(study, processor, model().config, shards)
 
@@ -105,6 +106,17 @@ def _check_functions(study: Study, processor: Any, questions: list[Question]) ->
                 columns = columns_of(written, processor, step=0)
                 at = f"{where}.rewards.{name}.function: {term.function}"
                 call(at, loaded(at, term.function), columns.pop("completions"), columns)
+
+
+def _check_halves(study: Study, validation: dict[str, int]) -> None:
+    """Influence takes two disjoint halves of every benchmark's validation questions."""
+    selected = any(isinstance(stage, SFT) and stage.select is not None for _, stage in _stages(study))
+    few = [name for name, questions in validation.items() if questions < 2]
+    if few and (selected or study.influence is not None):
+        raise UserError(
+            f"{'select' if selected else 'influence'}: {few[0]} holds {validation[few[0]]} question(s), too few for "
+            f"two halves; raise `validation` of that benchmark to 2 at least"
+        )
 
 
 def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Prior(Config):
     benchmark: Literal["color", "shape", "count", "presence", "comparison", "pieces", "grounding", "digits"]
     questions: PositiveInt = 100
     """Questions in the test set."""
+    validation: PositiveInt = 64
+    """Questions in the validation set, by which checkpoints are chosen, alarms go off and influence is measured."""
 
     @property
     def name(self) -> str:
@@ -80,6 +82,9 @@ class Imported(Config):
     """Its name in metrics and reports."""
     path: Path
     """JSONL (image: a path relative to the file) or Parquet (image: bytes, or a struct with bytes)."""
+    validation_path: Path | None = None
+    """Validation questions in a file of the same kind. Without it, the rows of a tenth of the images, at least of two
+    and with at most 64 questions, are set apart for validation and not tested on."""
     grader: str = "exact"
     """`exact`, `number`, `choice`, `box` or `contains`; a `grader` column overrides it row by row."""
 
@@ -225,6 +230,9 @@ class Evaluation(Config):
 
     every: PositiveFloat = 0.25
     """Steps between evaluations; below 1, a share of the stage's steps. The end is always evaluated."""
+    validation: PositiveInt = 32
+    """Validation questions of the target and of each prior benchmark, at most. Alarms and the choice of checkpoints go
+    by these; test questions are for reporting only."""
     batch_size: PositiveInt = 100
     max_new_tokens: PositiveInt = 96
     """Limit of a completion, in tokens."""
@@ -234,6 +242,9 @@ class Evaluation(Config):
     """Of the samples for pass@k and drift; answers are greedy."""
     drift_prompts: PositiveInt = 64
     """Target prompts on which the drift KL is measured."""
+    drift: Literal["exact", "sampled"] = "exact"
+    """`exact` reads the base beside the model, which takes memory for both; `sampled` estimates the KL from the base's
+    samples alone, mostly too low by a tenth or so."""
 
 
 LEAST_PROMPTS = 6
@@ -247,7 +258,8 @@ class Influence(Config):
     """Training samples of each source; the same first prompts for all arms. For GRPO, rollouts of the checkpoint, in
     whole groups, of six prompts at least."""
     questions: int = Field(default=16, ge=2)
-    """Questions of each benchmark whose gradients make a target; odd and even ones are two disjoint halves."""
+    """Validation questions of each benchmark, at most, whose gradients make a target; odd and even ones are two
+    disjoint halves."""
     batch_size: PositiveInt = 32
     probes: int = Field(default=1, ge=0)
     """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""

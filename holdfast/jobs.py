@@ -37,7 +37,8 @@ class Job(Config):
 
 
 class MakeData(Job):
-    """Ask the target's and the prior questions: target-{train,validation,test}.parquet and prior-NAME.parquet."""
+    """Ask the target's and the prior questions: target-{train,validation,test}.parquet, prior-NAME.parquet (test) and
+    prior_validation-NAME.parquet."""
 
     verb: Literal["data"] = "data"
     images: Images
@@ -92,6 +93,8 @@ class Train(Job):
     verb: Literal["train"] = "train"
     stage: Annotated[SFT | GRPO, Field(discriminator="method")]
     start: ModelRef
+    base: ModelRef | None = None
+    """What drift is measured from; by default the start."""
     dtype: str = "float32"
     data: DataRef
     samples: FileRef | None = None

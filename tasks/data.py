@@ -46,7 +46,9 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     content = job.model_dump(mode="json", include={"seed", "target", "inputs"}, exclude_none=True)
     content["images"] = job.images.model_dump(mode="json", exclude={"path"}, exclude_none=True)
     content["target"].pop("path", None)
-    content["prior"] = [prior.model_dump(mode="json", exclude={"path"}, exclude_none=True) for prior in job.prior]
+    content["prior"] = [
+        prior.model_dump(mode="json", exclude={"path", "validation_path"}, exclude_none=True) for prior in job.prior
+    ]
     return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 
 

@@ -23,6 +23,7 @@ PLACES: dict[type[BaseModel], frozenset[str]] = {
 }
 """Fields that say where and with how many threads, or where a file lies whose digest stands beside it. By class: what
 a user has named, a reward or an argument, may have any name."""
+DATA_PATHS = frozenset({"path", "validation_path"})
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -80,12 +81,12 @@ def decisive(job: AnyJob) -> Any:
 
     The files that a data job reads are digested in its `inputs`, so none of their paths counts.
     """
-    return _without_places(job, "path" if isinstance(job, MakeData) else "")
+    return _without_places(job, DATA_PATHS if isinstance(job, MakeData) else frozenset())
 
 
-def _without_places(content: Any, digested: str) -> Any:
+def _without_places(content: Any, digested: frozenset[str]) -> Any:
     if isinstance(content, BaseModel):
-        places = frozenset({digested}).union(*(names for kind, names in PLACES.items() if isinstance(content, kind)))
+        places = digested.union(*(names for kind, names in PLACES.items() if isinstance(content, kind)))
         fields = [name for name in type(content).model_fields if name not in places]
         return {name: _without_places(getattr(content, name), digested) for name in fields}
     if isinstance(content, dict):

@@ -29,8 +29,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> DataRef:
     from holdfast.jobs import MakeData
 
     path = tmp_path_factory.mktemp("data")
-    prior = (Prior(benchmark="color", questions=5), Prior(benchmark="count", questions=5))
-    make_data(MakeData(images=World(), target=Jigsaw(train=24, validation=1, test=6), prior=prior), path)
+    prior = tuple(Prior(benchmark=name, questions=5, validation=5) for name in ("color", "count"))
+    make_data(MakeData(images=World(), target=Jigsaw(train=24, validation=6, test=6), prior=prior), path)
     return DataRef(path=path, digest="tiny")
 
 

@@ -74,7 +74,7 @@ def grade(grader: str, completion: str, answer: str) -> Grade:
 def asking(benchmark: str, split: str) -> Ask:
     """How a benchmark asks; only handwriting depends on the split, which has to hold samples back."""
     if benchmark == "digits":
-        return partial(digits.ask, test=split == "test")
+        return partial(digits.ask, split=split)
     return PRIOR[benchmark].ask
 
 

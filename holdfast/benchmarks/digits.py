@@ -12,8 +12,9 @@ from holdfast.benchmarks.asked import Asked
 from holdfast.data.world import Scene, background
 
 WORDS = tuple(str(digit) for digit in range(10))
-HELD_OUT = 500
-"""The last so many of scikit-learn's 1,797 samples are for tests only."""
+SAMPLES = {"test": (1297, 1797), "validation": (1097, 1297)}
+"""Of scikit-learn's 1,797 samples, first and one behind the last of those that a split holds back."""
+TRAINING = (0, 1097)
 
 
 @cache
@@ -24,11 +25,10 @@ def _handwriting() -> tuple[np.ndarray, np.ndarray]:
     return digits.images, digits.target
 
 
-def ask(scene: Scene, rng: np.random.Generator, test: bool = True) -> Asked:
+def ask(scene: Scene, rng: np.random.Generator, split: str = "test") -> Asked:
     """Write a digit into a random cell of an empty scene of the same size."""
     images, labels = _handwriting()
-    first, last = (len(labels) - HELD_OUT, len(labels)) if test else (0, len(labels) - HELD_OUT)
-    index = int(rng.integers(first, last))
+    index = int(rng.integers(*SAMPLES.get(split, TRAINING)))
     place = int(rng.integers(4))
     answer = str(labels[index])
     image = _written(background(rng, scene.image.width), images[index], place, rng)

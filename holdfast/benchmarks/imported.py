@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -17,11 +18,14 @@ from holdfast.benchmarks.answers import UNPARSED, Grade, answer_text, overlap
 from holdfast.config import Imported
 from holdfast.data.images import UNREADABLE, rgb
 from holdfast.data.shards import Question, png
+from holdfast.data.world import generator
 from holdfast.errors import UserError
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 COLUMNS = ("image", "question", "answer")
 OPTIONAL = ("grader", "reasoning")
+VALIDATION = 64
+"""Questions that are set apart at most."""
 
 
 def exact(completion: str, answer: str) -> Grade:
@@ -77,8 +81,66 @@ def read_imported(benchmark: Imported) -> Iterator[Question]:
         raise UserError(f"{benchmark.path}: holds no question; add rows of image, question and answer.")
 
 
+def splits(benchmark: Imported, seed: int) -> Iterator[tuple[str, Iterator[Question]]]:
+    """Test questions, then validation ones: of a file of their own, or set apart by image.
+
+    Raises:
+        UserError: too few images to set some apart.
+    """
+    if benchmark.validation_path is not None:
+        yield "test", read_imported(benchmark)
+        yield "validation", read_imported(_validation(benchmark))
+        return
+    apart = _set_apart(benchmark, seed)
+    kept: list[Question] = []
+
+    def tested() -> Iterator[Question]:
+        for question in read_imported(benchmark):
+            if question.id not in apart:
+                yield question
+            else:
+                kept.append(question)
+
+    yield "test", tested()
+    yield "validation", iter(kept)
+
+
+def _validation(benchmark: Imported) -> Imported:
+    return benchmark.model_copy(update={"path": benchmark.validation_path})
+
+
+def _set_apart(benchmark: Imported, seed: int) -> set[str]:
+    """Ids of the questions about a tenth of the images, at least two of these, and at most VALIDATION questions.
+
+    Of fewer than four images, single questions are set apart.
+    """
+    asked: dict[bytes, list[str]] = {}
+    for question in read_imported(benchmark):
+        asked.setdefault(hashlib.sha256(b"".join(question.images)).digest(), []).append(question.id)
+    groups = list(asked.values()) if len(asked) >= 4 else [[name] for names in asked.values() for name in names]
+    if len(groups) < 2:
+        raise UserError(
+            f"{benchmark.path}: holds one question, and needs another one for validation; add some, or name a file of "
+            f"validation questions in validation_path."
+        )
+    wanted = max(2 if len(groups) >= 4 else 1, len(groups) // 10)
+    apart: set[str] = set()
+    for number, place in enumerate(generator("validation", seed, benchmark.name).permutation(len(groups))[:wanted]):
+        if number >= 2 and len(apart) + len(groups[place]) > VALIDATION:
+            break
+        apart.update(groups[place])
+    return apart
+
+
 def input_files(benchmark: Imported) -> list[tuple[str, Path]]:
-    """The benchmark's file and the images that its rows name, by name."""
+    """The benchmark's files and the images that their rows name, by name."""
+    found = _input_files(benchmark)
+    if benchmark.validation_path is not None:
+        found += [(f"validation:{name}", path) for name, path in _input_files(_validation(benchmark))]
+    return found
+
+
+def _input_files(benchmark: Imported) -> list[tuple[str, Path]]:
     folder = benchmark.path.parent
     named = {row.values.get("image") for row in _rows(benchmark)} if benchmark.path.suffix == ".jsonl" else set()
     images = sorted(name for name in named if isinstance(name, str) and (folder / name).is_file())

@@ -14,7 +14,7 @@ from holdfast.comparison.pictures import Picture, assembled, picture, shown, sol
 from holdfast.comparison.records import Finished, Graded
 from holdfast.config import Target
 from holdfast.data.conversations import pictures
-from holdfast.data.shards import Question, read_questions
+from holdfast.data.shards import Question, prior_shard, read_questions
 
 PUZZLES = 3
 FLIPS = 3
@@ -64,9 +64,7 @@ def lost(finished: Finished, data: Path, seed: int) -> dict[str, list[Lost]]:
     drawn = {arm.name: _draw(flips(finished.base_graded, arm.final), seed) for arm in finished.arms}
     benchmarks = sorted({flip.before.benchmark for chosen in drawn.values() for flip in chosen})
     questions = {
-        (name, question.id): question
-        for name in benchmarks
-        for question in read_questions(data / f"prior-{name}.parquet")
+        (name, question.id): question for name in benchmarks for question in read_questions(data / prior_shard(name))
     }
     return {
         arm: [

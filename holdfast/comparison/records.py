@@ -13,6 +13,8 @@ from holdfast.artifacts import content_key
 from holdfast.jobs import Result, RunRecord
 from holdfast.journal import METRICS, read_lines
 
+VALIDATION = "validation/"
+
 
 class Point(NamedTuple):
     """One evaluation of an arm. `step` counts over all stages of the arm; base is step 0."""
@@ -25,6 +27,12 @@ class Point(NamedTuple):
     @property
     def score(self) -> float:
         return self.metrics[target_metric(self.metrics, "score")]
+
+    @property
+    def validation(self) -> Point:
+        """The same evaluation's validation questions, by which checkpoints are chosen."""
+        found = {name: value for name, value in self.metrics.items() if name.startswith(VALIDATION)}
+        return self._replace(metrics={name.removeprefix(VALIDATION): value for name, value in found.items()})
 
     @property
     def prior(self) -> dict[str, float]:
@@ -80,6 +88,8 @@ class ArmRun(NamedTuple):
     stages: tuple[StageRun, ...]
     points: tuple[Point, ...]
     final: tuple[Graded, ...]
+    drift: dict[str, float] = {}
+    """KL(base ‖ now) per token at the end, by target prompt."""
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -151,6 +161,12 @@ def read_graded(directory: Path, step: int) -> tuple[Graded, ...]:
     return tuple(sorted((Graded(**row) for row in rows), key=lambda row: row.key))
 
 
+def read_drift(directory: Path, step: int) -> dict[str, float]:
+    """KL(base ‖ now) per token by target prompt; empty where none was measured."""
+    path = directory / "drift" / f"step-{step:06d}.parquet"
+    return {row["id"]: row["kl"] for row in pq.read_table(path).to_pylist()} if path.is_file() else {}
+
+
 def finished_runs(runs: tuple[RunRecord, ...], arms: tuple[str, ...]) -> Finished:
     """Read the base evaluation and the stages of these arms."""
     base_record = next(run for run in runs if run.kind == "evaluate")
@@ -175,8 +191,8 @@ def _arm(name: str, records: list[RunRecord], base: Point) -> ArmRun:
         evaluated = [step for step, values in metrics.items() if score in values and step > 0]
         points += [Point(offset + step, metrics[step], record.stage, step) for step in evaluated]
         stages.append(StageRun(record, read_result(record), max(metrics)))
-    final = read_graded(Path(stages[-1].record.path), points[-1].stage_step)
-    return ArmRun(name, tuple(stages), tuple(points), final)
+    last, step = Path(stages[-1].record.path), points[-1].stage_step
+    return ArmRun(name, tuple(stages), tuple(points), read_graded(last, step), read_drift(last, step))
 
 
 def comparison_digest(runs: tuple[RunRecord, ...]) -> str:

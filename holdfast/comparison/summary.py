@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from holdfast.comparison.frontier import Place, at_score, common_score, matched_scores, pareto
@@ -41,7 +42,7 @@ def summarise(finished: Finished, chance: Chance, seed: int) -> dict[str, Any]:
         "matched": _matched(places),
         "frontier": [place._asdict() for place in pareto([p for path in places.values() for p in path])],
         "differences": uncertainty.differences(),
-        "aliases": _aliases(finished.arms, places),
+        "aliases": _aliases(finished.arms),
         "alarms": [alarm._asdict() for arm in finished.arms for alarm in arm.alarms],
     }
     return plain(content)
@@ -54,8 +55,12 @@ def retention(point: Point, base: Point) -> float:
 
 def trajectory(arm: ArmRun) -> list[Place]:
     """The arm's evaluations as places on the frontier plot, the base model first."""
-    base = arm.points[0]
-    return [Place(arm.name, p.step, p.score, retention(p, base), base.prior_mean - p.prior_mean) for p in arm.points]
+    return _path(arm.name, arm.points)
+
+
+def _path(name: str, points: Sequence[Point]) -> list[Place]:
+    base = points[0]
+    return [Place(name, p.step, p.score, retention(p, base), base.prior_mean - p.prior_mean) for p in points]
 
 
 def reported(point: Point, base: Point) -> dict[str, float]:
@@ -87,11 +92,15 @@ def _matched(places: dict[str, list[Place]]) -> dict[str, Any]:
     return {"scores": scores, "all_arms": common_score(list(places.values())), "arms": reached}
 
 
-def _aliases(arms: tuple[ArmRun, ...], places: dict[str, list[Place]]) -> dict[str, Any]:
-    """Checkpoints worth a name: the most skilled, and the best keeper among those at the score that all arms reach."""
-    both = [(arm, zip(places[arm.name], arm.points, strict=True)) for arm in arms]
+def _aliases(arms: tuple[ArmRun, ...]) -> dict[str, Any]:
+    """Checkpoints worth a name: the most skilled, and the best keeper among those at the score that all arms reach.
+
+    Validation questions choose; score and retention are those of the test questions.
+    """
+    paths = [_path(arm.name, [point.validation for point in arm.points]) for arm in arms]
+    both = [(arm, zip(path, arm.points, strict=True)) for arm, path in zip(arms, paths, strict=True)]
     trained = [(place, point, arm) for arm, pairs in both for place, point in pairs if place.step > 0]
-    floor = common_score(list(places.values())) or 0.0
+    floor = common_score(paths) or 0.0
     skilled = max(trained, key=lambda entry: (entry[0].score, entry[0].retention))
     keeping = max(
         (entry for entry in trained if entry[0].score >= floor), key=lambda entry: (entry[0].retention, entry[0].score)
@@ -102,10 +111,10 @@ def _aliases(arms: tuple[ArmRun, ...], places: dict[str, list[Place]]) -> dict[s
             "stage": point.stage,
             "step": point.stage_step,
             "run_id": next(s.record.run_id for s in arm.stages if s.record.stage == point.stage),
-            "score": place.score,
-            "retention": place.retention,
+            "score": point.score,
+            "retention": retention(point, arm.points[0]),
         }
-        for alias, (place, point, arm) in {"best-skill": skilled, "best-retention": keeping}.items()
+        for alias, (_, point, arm) in {"best-skill": skilled, "best-retention": keeping}.items()
     }
 
 

@@ -30,6 +30,8 @@ class Uncertainty:
         rng = np.random.default_rng(seed)
         self.means = {name: table.mean(axis=0) for name, table in values.items()}
         self.draws = {name: resampled_means(table, rng) for name, table in values.items()}
+        drifts = {arm.name: np.array(list(arm.drift.values()))[:, None] for arm in finished.arms if arm.drift}
+        self.drifts = {arm: interval(kl.mean(), resampled_means(kl, rng)[:, 0]) for arm, kl in drifts.items()}
         for tables in (self.means, self.draws):
             tables[PRIOR_MEAN] = np.mean([tables[accuracy(name)] for name in self.prior], axis=0)
 
@@ -46,6 +48,8 @@ class Uncertainty:
         kept = ratio(draws[:, column], draws[:, 0])
         if kept is not None:
             intervals["retention"] = interval(means[column] / means[0], kept)
+        if arm in self.drifts:
+            intervals["kl/target"] = self.drifts[arm]
         return intervals
 
     def differences(self) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from holdfast.benchmarks import catalog, imported, jigsaw
 from holdfast.config import Images, Imported, Jigsaw, PriorBenchmark, Target, World
 from holdfast.data import pose
 from holdfast.data.images import Source, input_files, open_source
-from holdfast.data.shards import Question, write_questions
+from holdfast.data.shards import Question, prior_shard, write_questions
 from holdfast.errors import UserError
 from holdfast.jobs import MakeData
 
@@ -26,13 +26,17 @@ SPLITS = ("train", "validation", "test")
 
 
 def make_data(job: MakeData, out: Path) -> dict[str, Any]:
-    """Write target-{train,validation,test}.parquet and prior-NAME.parquet into `out`; returns counts and skips."""
+    """Write target-{train,validation,test}.parquet, prior-NAME.parquet and prior_validation-NAME.parquet into `out`.
+
+    Returns counts and skips.
+    """
     check(job)
     target = job.target
     notes = _cut(target, job, out) if isinstance(target, Jigsaw) else _posed(target, job, out)
     for prior in job.prior:
-        asked = questions(prior, job.seed)
-        notes["questions"][prior.name] = write_questions(out / f"prior-{prior.name}.parquet", asked)
+        for split, asked in questions(prior, job.seed):
+            shard = prior_shard(prior.name, split)
+            notes["questions"][shard.removesuffix(".parquet")] = write_questions(out / shard, asked)
     return notes
 
 
@@ -80,11 +84,13 @@ def check(job: MakeData) -> None:
             raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
 
 
-def questions(prior: PriorBenchmark, seed: int) -> Iterator[Question]:
-    """A prior benchmark's test questions."""
+def questions(prior: PriorBenchmark, seed: int) -> Iterator[tuple[str, Iterator[Question]]]:
+    """A prior benchmark's questions by split, each to be taken before the next; no image is in both."""
     if isinstance(prior, Imported):
-        return imported.read_imported(prior)
-    return iter(catalog.prior_questions(prior.benchmark, prior.questions, seed))
+        yield from imported.splits(prior, seed)
+        return
+    for split, number in (("test", prior.questions), ("validation", prior.validation)):
+        yield split, catalog.prior_questions(prior.benchmark, number, seed, split)
 
 
 def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
@@ -124,7 +130,8 @@ def _ahead(
 
 def shard_names(job: MakeData) -> list[str]:
     """The files that the data stage writes."""
-    return sorted([*(f"target-{split}.parquet" for split in SPLITS), *(f"prior-{p.name}.parquet" for p in job.prior)])
+    priors = [prior_shard(prior.name, split) for prior in job.prior for split in ("test", "validation")]
+    return sorted([*(f"target-{split}.parquet" for split in SPLITS), *priors])
 
 
 def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], target: Target | None = None) -> str:

@@ -67,6 +67,16 @@ def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
+def prior_shard(benchmark: str, split: str = "test") -> str:
+    """The file of a prior benchmark's questions: test ones are reported; validation ones choose, alarm and explain."""
+    return f"prior-{benchmark}.parquet" if split == "test" else f"prior_{split}-{benchmark}.parquet"
+
+
+def shard_paths(data: Path, split: str) -> list[Path]:
+    """The target's shard and all prior benchmarks' of `test` or `validation`, the target's first."""
+    return [data / f"target-{split}.parquet", *sorted(data.glob(prior_shard("*", split)))]
+
+
 def write_questions(path: Path, questions: Iterable[Question]) -> int:
     """Stream questions into a Parquet file; returns how many. Memory holds one row group at a time."""
     remaining = iter(questions)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
     references = exam.sample_references(model, job.seed)
     drift.write_references(out / DRIFT, references)
     journal.progress(2, 3, prior=measured["prior/mean/accuracy"])
-    measured["kl/target"] = exam.drift(model, references)
+    measured["kl/target"] = exam.drift(drift.Pair(model, model), references, drift_path(out, 0))
     measured |= exam.pass_at(model, job.seed)
     journal.log(0, measured)
 
@@ -52,15 +53,30 @@ def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], d
     references = drift.read_references(job.reference.path)
     images: Seen = {}
     base = _base(job)
+    exact = job.evaluation.drift == "exact"
+    # Beside the model that learns only while they are compared.
+    origin = load_model(job.base or job.start, job.dtype, torch.device("cpu")) if exact else None
 
     def measure(model: Any, step: int) -> dict[str, float]:
         with _precision(model, job.dtype), remembered_images(model, images):
             measured = exam.sit(model, records_path(out, step))
-            measured["kl/target"] = exam.drift(model, references)
             measured |= exam.pass_at(model, job.seed)
+            with _moved(origin, model.device):
+                measured["kl/target"] = exam.drift(drift.Pair(origin, model), references, drift_path(out, step))
         return measured | forgetting(base, measured)
 
     return measure
+
+
+@contextmanager
+def _moved(model: Any, where: torch.device) -> Iterator[None]:
+    """A model of the main memory, if there is one, on another device for a while."""
+    if model is None or where.type == "cpu":
+        yield
+        return
+    model.to(where)
+    yield
+    model.to("cpu")
 
 
 def _base(job: Train) -> dict[str, float]:
@@ -71,6 +87,11 @@ def _base(job: Train) -> dict[str, float]:
 def records_path(out: Path, step: int) -> Path:
     """Where the records of a step lie."""
     return out / "evaluations" / f"step-{step:06d}.parquet"
+
+
+def drift_path(out: Path, step: int) -> Path:
+    """Where each prompt's divergence from the base at a step lies."""
+    return out / "drift" / f"step-{step:06d}.parquet"
 
 
 def _precision(model: Any, dtype: str) -> torch.autocast:

@@ -78,7 +78,7 @@ def score(
             [prompts[index] for index in batch], [completions[index] for index in batch], reader.pad, model.device
         )
         targets, mask = given.targets, given.mask
-        logits = _completion_logits(model, given) / temperature
+        logits = completion_logits(model, given) / temperature
         logprobs = logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
         agrees = ((logits.argmax(-1) == targets) | ~mask).all(1).tolist()
         for row, index in enumerate(batch):
@@ -86,7 +86,7 @@ def score(
     return [item for item in scored if item is not None]
 
 
-def _completion_logits(model: Any, given: TeacherForced) -> Tensor:
+def completion_logits(model: Any, given: TeacherForced) -> Tensor:
     """Logits (prompts, tokens, vocabulary) at the completions' positions, in float32, placeholders suppressed."""
     logits = model(**given.inputs, use_cache=False, logits_to_keep=given.targets.shape[1] + 1).logits[:, :-1].float()
     logits[..., placeholder_ids(model.config)] = -torch.inf

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from holdfast.data.rows import train_rows
-from holdfast.data.shards import Question, read_questions
+from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError
 from holdfast.jobs import Train
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, teacher_forced
@@ -79,13 +79,15 @@ class Sheet(NamedTuple):
 
 
 def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:
-    """The first questions of the target's and every prior benchmark's test set, with their reference completions.
+    """The first validation questions of the target and of every prior benchmark, with their reference completions.
+
+    Test questions measure what was forgotten, so they may not also choose samples or explain.
 
     Raises:
         UserError: a benchmark has fewer than two questions, so no two halves can be made of it.
     """
     found = {}
-    for path in [data / "target-test.parquet", *sorted(data.glob("prior-*.parquet"))]:
+    for path in shard_paths(data, "validation"):
         questions = read_questions(path, count)
         if len(questions) < 2:
             raise UserError(f"influence: {path} holds fewer than two questions, too few for two halves; ask more")

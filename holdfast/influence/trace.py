@@ -42,7 +42,7 @@ class Tracing:
         asked = benchmarks(job.train.data.path, job.influence.questions)
         self.questions = {name: self.material.samples(given) for name, given in asked.items()}
         self.sheet = Sheet(self.questions, self.material, job.influence.probes)
-        self.target = read_questions(job.train.data.path / "target-test.parquet", 1)[0].benchmark
+        self.target = read_questions(job.train.data.path / "target-validation.parquet", 1)[0].benchmark
         self.rows: list[dict[str, Any]] = []
         self.texts: list[dict[str, Any]] = []
         self.travelled = Travelled(self.questions, self.material)

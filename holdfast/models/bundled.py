@@ -176,7 +176,7 @@ def _labelled(seed: int, index: int) -> tuple[Image.Image, list[list[int]]]:
     rng = generator("warm-up", seed, index)
     scene = world_scene(seed, "warm-up", index)
     if index % 3 == 0:
-        asked = digits.ask(scene, rng, test=False)
+        asked = digits.ask(scene, rng, "train")
         place, digit = int(asked.think.split()[1]) - 1, 1 + len(SHAPES) + int(asked.answer)
         return asked.image, [[p, digit if p == place else 0, -1, p // 2, *UNASKED_BOX] for p in range(4)]
     order = rng.permutation(4) if index % 3 == 1 else np.arange(4)

@@ -148,7 +148,7 @@ class FormOnly:
 
 
 class Drift:
-    """The reward rises from evaluation to evaluation, and the evaluated score does not."""
+    """The reward rises from evaluation to evaluation, and the score on validation questions does not."""
 
     def __init__(self) -> None:
         self.rewards: list[list[float]] = []
@@ -159,10 +159,10 @@ class Drift:
     def __call__(self, metrics: Metrics) -> str | None:
         if "train/reward" in metrics and "train/reward_std" in metrics:
             self.rewards.append([metrics["train/reward"], metrics["train/reward_std"]])
-        scores = [value for name, value in metrics.items() if name.startswith("target/") and name.endswith("/score")]
-        if not scores or not self.rewards:
+        names = [name for name in metrics if name.startswith("validation/target/") and name.endswith("/score")]
+        if not names or not self.rewards:
             return None
-        self.evaluated.append([scores[0], *_means(self.rewards)])
+        self.evaluated.append([metrics[names[0]], *_means(self.rewards)])
         self.rewards = []
         if len(self.evaluated) <= LOOKBACK:
             return ""
@@ -171,7 +171,7 @@ class Drift:
             return ""
         return (
             f"over {LOOKBACK} evaluations the reward rose from {reward:.2f} to {reward_now:.2f}, "
-            f"the evaluated score went from {score:.2f} to {score_now:.2f}"
+            f"the validation score went from {score:.2f} to {score_now:.2f}"
         )
 
 

@@ -19,9 +19,9 @@ from holdfast.errors import UserError
 ROW = {"image": "a.png", "question": "What is it?", "answer": "a square"}
 
 
-def image_bytes() -> bytes:
+def image_bytes(shade: int = 128) -> bytes:
     buffer = BytesIO()
-    Image.new("L", (20, 10), 128).save(buffer, "JPEG")
+    Image.new("L", (20, 10), shade).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -52,6 +52,34 @@ def test_rows_of_jsonl_become_questions_with_their_graders(tmp_path: Path) -> No
     ]
     assert Image.open(BytesIO(questions[0].images[0])).getpixel((0, 0)) == (255, 0, 0)
     assert all(GRADERS[q.grader](q.reference, q.answer).correct for q in questions)
+
+
+def test_a_tenth_of_the_images_is_set_apart_with_all_its_questions(tmp_path: Path) -> None:
+    images = [image_bytes(5 * shade) for shade in range(50) for _ in range(2)]
+    own = parquet(tmp_path, image=images, question=["?"] * 100, answer=["x"] * 100)
+    found = {split: list(questions) for split, questions in imported.splits(own, seed=0)}
+    assert {split: len(questions) for split, questions in found.items()} == {"test": 90, "validation": 10}
+    shown = {split: {question.images for question in questions} for split, questions in found.items()}
+    assert not shown["test"] & shown["validation"]
+    again = {split: [q.id for q in questions] for split, questions in imported.splits(own, seed=0)}
+    assert again == {split: [q.id for q in questions] for split, questions in found.items()}
+    assert again != {split: [q.id for q in questions] for split, questions in imported.splits(own, seed=1)}
+
+
+def test_of_one_picture_single_questions_are_set_apart(tmp_path: Path) -> None:
+    found = {split: list(given) for split, given in imported.splits(jsonl(tmp_path, *[ROW] * 5), seed=0)}
+    assert {split: len(questions) for split, questions in found.items()} == {"test": 3, "validation": 2}
+    with pytest.raises(UserError, match=r"own\.jsonl: holds one question, and needs another one for validation"):
+        list(imported.splits(jsonl(tmp_path, ROW), seed=0))
+
+
+def test_validation_questions_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
+    own = jsonl(tmp_path, ROW, ROW)
+    (tmp_path / "more.jsonl").write_text(json.dumps({**ROW, "answer": "other"}))
+    own = own.model_copy(update={"validation_path": tmp_path / "more.jsonl"})
+    found = {split: [question.answer for question in given] for split, given in imported.splits(own, seed=0)}
+    assert found == {"test": ["a square"] * 2, "validation": ["other"]}
+    assert "validation:" in dict(imported.input_files(own))
 
 
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: {"bytes": data, "path": None}])

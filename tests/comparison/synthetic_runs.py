@@ -125,6 +125,7 @@ def metrics_of(rows: list[dict], base: list[dict], drift: float | None) -> dict[
     before = float(np.mean([mean(name, "correct", base) for name in names]))
     metrics["forgetting/mean"] = before - metrics["prior/mean/accuracy"]
     metrics["retention"] = metrics["prior/mean/accuracy"] / before
+    metrics |= {f"validation/{k}": value for k, value in metrics.items() if k.startswith(("target/", "prior/"))}
     return metrics if drift is None else metrics | {"kl/target": drift}
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from synthetic_runs import BASE, HOSTILE, LEARNERS, Model, finish, finished_study, five_arms
 
 from holdfast.benchmarks import jigsaw
-from holdfast.comparison.records import finished_runs
+from holdfast.comparison.records import finished_runs, read_metrics
 from holdfast.comparison.report import compare, headline
 from holdfast.comparison.table import arms_table, duration, number
 from holdfast.config import Jigsaw
@@ -88,7 +88,8 @@ def test_the_summary_repeats_what_the_runs_logged(bundled):
     summary = summary_of(root)
     for arm in finished_runs(job.runs, tuple(job.study.arms)).arms:
         metrics = summary["arms"][arm.name]["metrics"]
-        logged = {name: value for name, value in arm.points[-1].metrics.items() if not name.startswith("train/")}
+        unreported = ("train/", "validation/")
+        logged = {name: value for name, value in arm.points[-1].metrics.items() if not name.startswith(unreported)}
         assert metrics.keys() >= logged.keys()
         for name, value in logged.items():
             assert metrics[name] == pytest.approx(value, abs=1e-6)
@@ -123,6 +124,19 @@ def test_aliases_name_evaluated_checkpoints(bundled):
     assert keeping["score"] >= summary["matched"]["all_arms"]
     assert keeping["step"] in [point.stage_step for point in arms[keeping["arm"]].points[1:]]
     assert keeping["run_id"] == arms[keeping["arm"]].stages[0].record.run_id
+
+
+def test_aliases_are_chosen_by_validation_questions_and_reported_by_test_questions(tmp_path):
+    job = finished_study(tmp_path, five_arms(), LEARNERS)
+    run = next(run for run in job.runs if run.arm == "teacher")
+    chosen, last = sorted(read_metrics(Path(run.path)))[1], max(read_metrics(Path(run.path)))
+    better = {"validation/target/jigsaw/score": 1.0, "validation/prior/color/accuracy": 1.0}
+    Journal(Path(run.path)).log(chosen, better)
+    Journal(Path(run.path)).log(last, {"target/jigsaw/score": 1.0})
+    compare(job, tmp_path)
+    found = summary_of(tmp_path)["aliases"]["best-skill"]
+    assert (found["arm"], found["step"]) == ("teacher", chosen)
+    assert found["score"] == pytest.approx(read_metrics(Path(run.path))[chosen]["target/jigsaw/score"], abs=1e-6)
 
 
 def test_an_arm_has_one_color_everywhere(bundled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from holdfast.artifacts import DataRef, ModelRef
 from holdfast.benchmarks.catalog import grade
 from holdfast.config import Evaluation, Rollouts, SelfReasoning
 from holdfast.data.shards import read_questions
-from holdfast.evaluation.drift import divergence
+from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
 from holdfast.evaluation.evaluate import begin, measurement
 from holdfast.evaluation.exam import Exam
-from holdfast.evaluation.generate import Reader, Sampling, answer, generate, score
+from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, score
+from holdfast.evaluation.records import Record, metrics
 from holdfast.evaluation.sampling import Drawn, with_answer
 from holdfast.jobs import Evaluate, Sample
 from holdfast.journal import Journal, read_lines
+from holdfast.models.encode import teacher_forced
 from holdfast.models.load import load_model, load_processor
 
 
@@ -42,13 +45,25 @@ def test_an_evaluation_is_the_same_twice(model: Any, exam: Exam, tmp_path: Path)
 
 
 def test_a_record_carries_the_graders_verdict(model: Any, exam: Exam, tmp_path: Path) -> None:
-    exam.sit(model, tmp_path / "records.parquet")
+    measured = exam.sit(model, tmp_path / "records.parquet")
     rows = pq.read_table(tmp_path / "records.parquet").to_pylist()
     assert len(rows) == 6 + 5 + 5
-    for row, question in zip(rows, exam.questions, strict=True):
+    for row, question in zip(rows, exam.questions[: len(rows)], strict=True):
         verdict = grade(question.grader, row["completion"], question.answer)
         assert (row["parsed"], row["correct"], row["score"]) == verdict
         assert row["role"] == ("target" if question.benchmark == "jigsaw" else "prior")
+    assert {f"validation/{name}" for name in metrics([Record(**row) for row in rows])} <= measured.keys()
+
+
+def test_validation_questions_are_others_than_test_questions(exam: Exam) -> None:
+    tested, validation = exam.questions[: exam.validation], exam.questions[exam.validation :]
+    assert len(validation) == 6 + 5 + 5
+    assert not {question.images for question in tested} & {question.images for question in validation}
+
+
+def test_validation_takes_no_more_questions_than_were_asked_for(schooled: ModelRef, tiny_data: DataRef) -> None:
+    exam = Exam(tiny_data, Evaluation(validation=2), load_processor(schooled))
+    assert len(exam.questions) - exam.validation == 3 * 2
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(model: Any, exam: Exam) -> None:
@@ -100,12 +115,57 @@ def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(
     assert measure(load_model(tiny_model), 2)["kl/target"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_divergence_of_many_samples_is_the_kl() -> None:
+def test_the_divergence_is_the_sum_over_the_vocabulary_without_what_is_suppressed() -> None:
+    base, now = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([0.25, 0.75, 0.0]).log()
+    assert float(divergence(base + 3, now - 2)) == pytest.approx(
+        0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    )
+
+
+def test_drift_counts_what_the_base_hardly_ever_samples() -> None:
+    """Of p = 1e-4 for a token that the other model always writes, a hundred samples say nothing."""
+    base, now = torch.tensor([1 - 1e-4, 1e-4]).log(), torch.tensor([1e-3, 1 - 1e-3]).log()
+    exact = float(divergence(base, now))
+    assert exact == pytest.approx(6.906, abs=1e-3)
+    assert float(estimate(base[[0] * 100], now[[0] * 100])) < 0.9 * exact
+
+
+def test_the_estimate_from_many_samples_is_the_kl() -> None:
     torch.manual_seed(0)
     base, now = (torch.randn(5).double().log_softmax(0) for _ in range(2))
     drawn = torch.multinomial(base.exp(), 200_000, replacement=True)
-    exact = (base.exp() * (base - now)).sum()
-    assert float(divergence(base[drawn], now[drawn])) == pytest.approx(float(exact), rel=0.03)
+    assert float(estimate(base[drawn], now[drawn])) == pytest.approx(float(divergence(base, now)), rel=0.03)
+
+
+def test_drift_is_that_of_two_plain_forward_passes_whatever_the_batch(
+    exam: Exam, tiny_model: ModelRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Pair(load_model(tiny_model), load_model(schooled))
+    prompts, references = exam.prompts[:3], [Reference(str(n), ids, []) for n, ids in enumerate(exam.references[:3])]
+    references[1].tokens[2:] = []
+    found = drift(models, exam.reader, prompts, references, temperature=2.0)
+    monkeypatch.setattr("holdfast.evaluation.drift.VALUES", 1)
+    monkeypatch.setattr("holdfast.evaluation.drift.POSITIONS", 1)
+    assert drift(models, exam.reader, prompts, references, temperature=2.0) == pytest.approx(found, rel=1e-4)
+    for prompt, reference, kl in zip(prompts, references, found, strict=True):
+        given = teacher_forced([prompt], [reference.tokens], exam.reader.pad, torch.device("cpu"))
+        with torch.inference_mode():
+            base, now = (
+                (completion_logits(model, given)[0].double() / 2).softmax(-1).clamp_min(1e-300) for model in models
+            )
+        assert kl == pytest.approx(float((base * (base / now).log()).sum(-1).mean()), rel=1e-4)
+
+
+def test_drift_can_be_estimated_without_a_second_model(
+    evaluated: Path, train_job: Callable, schooled: ModelRef, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    job = train_job({"method": "sft", "source": "answers"})
+    sampled = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"drift": "sampled"})})
+    processor, model = load_processor(tiny_model), load_model(schooled)
+    estimated, exact = (measurement(j, tmp_path, processor)(model, 1)["kl/target"] for j in (sampled, job))
+    assert 0 < estimated != exact
+    rows = pq.read_table(tmp_path / "drift" / "step-000001.parquet").to_pylist()
+    assert sum(row["kl"] for row in rows) / len(rows) == pytest.approx(exact)
 
 
 def test_pass_at_k_grows_with_k(model: Any, schooled: ModelRef, tiny_data: DataRef) -> None:

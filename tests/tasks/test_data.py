@@ -75,7 +75,13 @@ def test_new_data_becomes_a_version_that_dvc_itself_agrees_with(root: Path) -> N
     assert data.version(root).endswith(".dir")
     assert sorted(pointer.listing(root) or {}) == [
         f"{ref.path.name}/{name}"
-        for name in ("prior-color.parquet", "target-test.parquet", "target-train.parquet", "target-validation.parquet")
+        for name in (
+            "prior-color.parquet",
+            "prior_validation-color.parquet",
+            "target-test.parquet",
+            "target-train.parquet",
+            "target-validation.parquet",
+        )
     ]
     assert not list((root / "data").glob("*.partial"))
 

@@ -249,6 +249,7 @@ def test_the_data_stage_leaves_its_shards_in_the_data_folder(context, monkeypatc
     done = make_data.fn(made, context, into)
     assert sorted(path.name for path in into.iterdir()) == [
         "prior-color.parquet",
+        "prior_validation-color.parquet",
         "target-test.parquet",
         "target-train.parquet",
         "target-validation.parquet",
@@ -275,7 +276,7 @@ def test_a_data_stage_killed_while_it_moved_its_shards_loses_none(context, monke
             make_data.fn(made, context, into)
     assert not into.exists()
     make_data.fn(made, context, into)
-    assert len(list(into.iterdir())) == 4
+    assert len(list(into.iterdir())) == 5
 
 
 def test_an_alias_follows_the_best_checkpoint(context):

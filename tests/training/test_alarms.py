@@ -44,7 +44,7 @@ def evaluated(rewards: list[float], scores: list[float], spread: float = 1.0) ->
     stream: list[dict[str, float]] = []
     for reward, score in zip(rewards, scores, strict=True):
         stream += [{"train/reward": reward, "train/reward_std": spread}] * 5
-        stream.append({"target/jigsaw/score": score, "prior/mean/accuracy": 0.9})
+        stream.append({"validation/target/jigsaw/score": score, "target/jigsaw/score": 0.9, "prior/mean/accuracy": 0.9})
     return stream
 
 
@@ -70,7 +70,7 @@ def test_the_sentence_of_a_drift_names_both_ways() -> None:
     assert found == Alarm(
         "reward-without-skill",
         18,
-        "over 2 evaluations the reward rose from 1.00 to 1.50, the evaluated score went from 0.40 to 0.39",
+        "over 2 evaluations the reward rose from 1.00 to 1.50, the validation score went from 0.40 to 0.39",
     )
 
 
