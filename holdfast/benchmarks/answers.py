@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from holdfast.benchmarks.writing import normal, plain
+
 _TAG = re.compile(r"</?(?:think|answer)>")
 _THOUGHT = ["<think>", "</think>"]
 _ANSWERED = ["<answer>", "</answer>"]
@@ -23,14 +25,17 @@ UNPARSED = Grade(None, False, 0.0)
 
 
 def answer_text(completion: str) -> str | None:
-    """The text in the one answer tag, or the whole completion if it has no tags; several answers are none."""
+    """The text in the one answer tag, or the whole completion if it has no tags; several answers are none.
+
+    It is normalised (NFKC), so that every grader reads one way of writing.
+    """
     start, end = _answer(completion, 0)
     if end < 0:
-        return None if "<" in completion else completion.strip() or None
-    if _answer(completion, end)[1] >= 0:
+        start, end = 0, len(completion)
+    elif _answer(completion, end)[1] >= 0:
         return None
-    text = completion[start:end].strip()
-    return text if text and "<" not in text else None
+    text = completion[start:end]
+    return None if "<" in text else normal(text).strip() or None
 
 
 def _answer(text: str, start: int) -> tuple[int, int]:
@@ -62,9 +67,9 @@ def thought(completion: str) -> str | None:
 
 
 def one_of(completion: str, answer: str, words: tuple[str, ...]) -> Grade:
-    """Grade an answer that must be one of a few words, whatever their case."""
+    """Grade an answer that must be one of a few words, whatever their case and the mark that ends them."""
     text = answer_text(completion)
-    word = text.lower().rstrip(".") if text else None
+    word = plain(text) if text else None
     if word not in words:
         return UNPARSED
     return Grade(word, word == answer, float(word == answer))
