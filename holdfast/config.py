@@ -81,7 +81,8 @@ class Imported(Config):
     path: Path
     """JSONL (image: a path relative to the file) or Parquet (image: bytes, or a struct with bytes)."""
     grader: str = "exact"
-    """`exact`, `number`, `choice`, `box` or `contains`; a `grader` column overrides it row by row."""
+    """`exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader` column
+    overrides it row by row."""
 
 
 def _named(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Boxes in the shapes in which models and data sets write them; docs/graders.md has the rules.
 
-A box is four numbers x1, y1, x2, y2. Numbers of labels, scores and sentences are no coordinates: where it is not certain
-which numbers make up a box, the text holds none.
+A box is four numbers x1, y1, x2, y2. Numbers of labels, scores and sentences are no coordinates: where it is not
+certain which numbers make up a box, the text holds none.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _CUE = re.compile(
 )
 _NOT = re.compile(r"(?:\bnot|n't)\W{1,3}\Z", re.IGNORECASE)
 _BESIDE = re.compile(r"(?:\b(?:or|and|oder|und|ou|et)|[,/|])\s?\(?\Z", re.IGNORECASE)
-_OR_WORD = re.compile(r"\s+([A-Za-z][a-z]+)")
+_OR_WORD = re.compile(r"[ \t]+([A-Za-z][a-z]+)")
 _AFTER_LETTER = frozenset(
     [
         "or",

@@ -91,7 +91,10 @@ class Rows:
             return None
         captions = _listed(values.get("caption"))
         caption = captions[rng.integers(len(captions))] if captions else None
-        accepted = tuple(filter(None, (self._text("answer", answer) for answer in _listed(values.get("answer")))))
+        answers = [
+            answer.get("answer") if isinstance(answer, dict) else answer for answer in _listed(values.get("answer"))
+        ]
+        accepted = tuple(filter(None, (self._text("answer", answer) for answer in answers)))
         return Annotation(
             images=tuple(_fitted(image, self.public.size) for image in images),
             labels=self.names.get("label") or (),
@@ -114,6 +117,10 @@ class Rows:
 
     def _text(self, field: str, value: Any) -> str:
         names = self.names.get(field)
+        if isinstance(value, list):
+            # Several classes are no class.
+            texts = {self._text(field, part) for part in value}
+            return texts.pop() if len(texts) == 1 else ""
         if names and isinstance(value, int):
             return names[value]
         return "" if value is None else str(value).strip()

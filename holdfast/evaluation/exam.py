@@ -52,6 +52,7 @@ class Exam:
                 score=verdict.score,
                 logprob=float(scored[index].logprobs.double().mean()),
                 tokens=len(written[index]),
+                grader=question.grader,
             )
 
     def sample_references(self, model: Any, seed: int) -> list[drift.Reference]:
