@@ -75,12 +75,12 @@ def one_of(completion: str, answer: str, words: tuple[str, ...]) -> Grade:
     return Grade(word, word == answer, float(word == answer))
 
 
-def numbers(text: str, count: int) -> list[int] | None:
-    """Exactly `count` whole numbers separated by blanks, commas or semicolons, in brackets or not."""
+def numbers(text: str, count: int, form: str = r"[0-9]{1,4}") -> list[float] | None:
+    """Exactly `count` numbers, by default whole ones, separated by blanks, commas or semicolons, in brackets or not."""
     parts = re.split(r"[\s,;]+", text.strip().strip("`[]()").strip())
-    if len(parts) != count or not all(re.fullmatch(r"[0-9]{1,4}", part) for part in parts):
+    if len(parts) != count or not all(re.fullmatch(form, part) for part in parts):
         return None
-    return [int(part) for part in parts]
+    return [float(part) for part in parts]
 
 
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:

@@ -10,15 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from holdfast.benchmarks.answers import answer_text
+from holdfast.benchmarks.answers import answer_text, numbers
 from holdfast.benchmarks.target import Box
 
 LARGEST = 1_000_000
 """Coordinates are below it, and not negative: a box lies in its image."""
 LONGEST = 50_000
 """Characters of a text that is read: some two thousand boxes."""
-_SIDE = r"([0-9]{1,6}(?:\.[0-9]{1,20})?)"
-_SIMPLE = re.compile(r"[\[(\s]{0,4}" + r"(?:,\s?|\s)".join([_SIDE] * 4) + r"[\])\s]{0,4}\.?")
+_SIDE = r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
 _LABEL = re.compile(r"<\|object_ref_start\|>[^<]{0,500}<\|object_ref_end\|>|<ref>[^<]{0,500}</ref>")
 _MARK = re.compile(r"<\|box_(?:start|end)\|>|</?b?box>")
 _REWRITTEN: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -36,8 +35,8 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=[0-9])\s?(?:px|pixels?)\b"), " "),
 )
 _TOKEN = re.compile(
-    r"""(?P<key>(?:"[^"\n]*"|(?<!\w)'[^'\n]*'|[^\W\d]\w*)\s{0,3}[:=])
-    | (?P<string>"[^"\n]*"|(?<!\w)'[^'\n]*')
+    r"""(?P<key>(?:"(?:[^"\\\n]|\\.)*+"|(?<!\w)'[^'\n]*'|[^\W\d]\w*)\s{0,3}[:=])
+    | (?P<string>"(?:[^"\\\n]|\\.)*+"|(?<!\w)'[^'\n]*')
     | (?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?(?![\w%]|\.[0-9]))
     | (?P<open>[\[({]) | (?P<close>[\])}]) | (?P<part>;) | (?P<between>[\s,、|.。!?*_$\\\#]+|["'])
     | (?P<word>\w+(?:\.\w+)*|.)""",
@@ -85,11 +84,12 @@ def answered(completion: str) -> list[Box] | None:
 
 def boxes(text: str) -> list[Box] | None:
     """The boxes of a normal text, in its order; None if it holds none, or if it is not certain which."""
-    simple = _SIMPLE.fullmatch(text)
-    if simple and text.count("[") == text.count("]") and text.count("(") == text.count(")"):
-        return [(float(simple[1]), float(simple[2]), float(simple[3]), float(simple[4]))]
     if len(text) > LONGEST:
         return None
+    balanced = text.count("[") == text.count("]") and text.count("(") == text.count(")")
+    few = numbers(text, 4, _SIDE) if balanced else None
+    if few is not None:
+        return [(few[0], few[1], few[2], few[3])]
     for pattern, form in _REWRITTEN:
         text = pattern.sub(form, text)
     found = _Scan(text).boxes()
@@ -248,7 +248,9 @@ class _Scan:
             return
         self.words = True
         if self.levels:
-            self.run.spoiled |= bool(self.run.groups[-1])
+            # (2 people): what stood before the word in these brackets is no box, other brackets may be one.
+            self.strays |= bool(self.run.groups[-1])
+            self.run.groups[-1] = []
             self.levels[-1] = self.levels[-1]._replace(spoiled=True)
         else:
             self.key = ""

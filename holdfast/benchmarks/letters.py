@@ -20,7 +20,7 @@ WINDOW = 32
 MOST = 500
 """Single letters of a text that is read at all."""
 _BRACKETED = re.compile(rf"(?<!{LETTER})[(\[{{]\s?\Z")
-_LINE = re.compile(r"(?:^|\n)[\s(\[{\"'>#-]*\Z")
+_LINE = re.compile(r"(?:^|\n)[^\w\n]*\Z")
 _SENTENCE = re.compile(r"(?:^|[.!?:;,\n)\]}\"-])\s*\Z")
 _NAMED = re.compile(r"\b(?:option|choice|letter|opci[oó]n|opzione|opç[aã]o|вариант)\W{0,3}\Z", re.IGNORECASE)
 _CUE = re.compile(
