@@ -27,11 +27,15 @@ ANSWERS = {
     "pieces": ("sky", "ground"),
     "grounding": ("2 3 9 12", "1 1 4 4"),
     "digits": ("7", "1"),
+    "spatial": ("left", "2"),
+    "counting": ("3", "four"),
     "exact": ("a red kite", "a kite"),
     "number": ("1200.5", "1,200"),
     "choice": ("B", "(C) red"),
     "box": ("10 20 30 40.5", "0 0 20 20"),
     "contains": ("kite", "a red bird"),
+    "detection": ("2 3 9 12; 1 1 4 4", '[{"bbox_2d": [1, 1, 4, 4], "label": "person 2"}]'),
+    "vqa": ("yes", "no"),
 }
 ROUNDS, BATCH = 5, 600
 

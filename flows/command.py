@@ -148,6 +148,20 @@ def influence(
             typer.echo(f"\nRun {done.run_id}: {done.path}")
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def grade(
+    grader: Annotated[str, typer.Argument(metavar="GRADER", help="For example number; docs/graders.md has all.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Completions; - reads one a line from stdin.")],
+    answer: Annotated[list[str], typer.Option(help="The right answer; give it again for every other accepted one.")],
+) -> None:
+    """Try a grader: what it reads in a text, whether that is right, and what a reward would pay."""
+    with _failures(f"holdfast grade {grader}"):
+        from flows.grading import graded
+
+        for line in graded(grader, answer, texts):
+            typer.echo(line)
+
+
 @app.command()
 def doctor() -> None:
     """Check this machine and this directory; every problem comes with its remedy."""

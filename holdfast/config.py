@@ -86,7 +86,8 @@ class Imported(Config):
     """Validation questions in a file of the same kind. Without it, the rows of a tenth of the images, at least of two
     and with at most 64 questions, are set apart for validation and not tested on."""
     grader: str = "exact"
-    """`exact`, `number`, `choice`, `box` or `contains`; a `grader` column overrides it row by row."""
+    """`exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader` column
+    overrides it row by row."""
 
 
 def _named(value: Any) -> Any:

@@ -49,6 +49,7 @@ class Columns(Config):
     """The class; a number stands for its name in the data set's features."""
     question: str | None = None
     answer: str | None = None
+    """Text, or a list of accepted answers (answers.answer, where each is a struct)."""
     options: str | None = None
     """All answers that the question offers, the right one among them."""
     caption: str | None = None
@@ -126,7 +127,8 @@ class Banner(Skill):
     path: Path | None = None
     """Your own, as JSONL or Parquet with image, question, answer and, if you like, grader and reasoning."""
     grader: str = "exact"
-    """Of your own: `exact`, `number`, `choice`, `box` or `contains`; a `grader` column overrides it row by row."""
+    """Of your own: `exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader`
+    column overrides it row by row."""
 
 
 class Detection(Skill):

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from holdfast.benchmarks.writing import normal, plain
+
 _TAG = re.compile(r"</?(?:think|answer)>")
 _THOUGHT = ["<think>", "</think>"]
 _ANSWERED = ["<answer>", "</answer>"]
@@ -23,14 +25,17 @@ UNPARSED = Grade(None, False, 0.0)
 
 
 def answer_text(completion: str) -> str | None:
-    """The text in the one answer tag, or the whole completion if it has no tags; several answers are none."""
+    """The text in the one answer tag, or the whole completion if it has no tags; several answers are none.
+
+    It is normalised (NFKC), so that every grader reads one way of writing.
+    """
     start, end = _answer(completion, 0)
     if end < 0:
-        return None if "<" in completion else completion.strip() or None
-    if _answer(completion, end)[1] >= 0:
+        start, end = 0, len(completion)
+    elif _answer(completion, end)[1] >= 0:
         return None
-    text = completion[start:end].strip()
-    return text if text and "<" not in text else None
+    text = completion[start:end]
+    return None if "<" in text else normal(text).strip() or None
 
 
 def _answer(text: str, start: int) -> tuple[int, int]:
@@ -62,20 +67,20 @@ def thought(completion: str) -> str | None:
 
 
 def one_of(completion: str, answer: str, words: tuple[str, ...]) -> Grade:
-    """Grade an answer that must be one of a few words, whatever their case."""
+    """Grade an answer that must be one of a few words, whatever their case and the mark that ends them."""
     text = answer_text(completion)
-    word = text.lower().rstrip(".") if text else None
+    word = plain(text) if text else None
     if word not in words:
         return UNPARSED
     return Grade(word, word == answer, float(word == answer))
 
 
-def numbers(text: str, count: int) -> list[int] | None:
-    """Exactly `count` whole numbers separated by blanks, commas or semicolons, in brackets or not."""
+def numbers(text: str, count: int, form: str = r"[0-9]{1,4}") -> list[float] | None:
+    """Exactly `count` numbers, by default whole ones, separated by blanks, commas or semicolons, in brackets or not."""
     parts = re.split(r"[\s,;]+", text.strip().strip("`[]()").strip())
-    if len(parts) != count or not all(re.fullmatch(r"[0-9]{1,4}", part) for part in parts):
+    if len(parts) != count or not all(re.fullmatch(form, part) for part in parts):
         return None
-    return [int(part) for part in parts]
+    return [float(part) for part in parts]
 
 
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import count, product
 
@@ -17,8 +17,8 @@ from holdfast.benchmarks import (
     counting,
     detection,
     digits,
+    grading,
     grounding,
-    imported,
     jigsaw,
     pieces,
     presence,
@@ -59,16 +59,21 @@ TARGETS: dict[str, Asking] = {
 GRADERS: dict[str, Grader] = {
     "jigsaw": jigsaw.grade,
     "spatial": spatial.grade,
-    "detection": detection.grade,
     "counting": counting.grade,
     **{name: module.grade for name, module in PRIOR.items()},
-    **imported.GRADERS,
+    **grading.GRADERS,
 }
 
 
-def grade(grader: str, completion: str, answer: str) -> Grade:
-    """Grade a completion by the grader that its question names."""
-    return GRADERS[grader](completion, answer)
+def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = ()) -> Grade:
+    """Grade a completion by the grader that its question names; the best grade that an accepted answer gives it."""
+    if grader == "vqa" and accepted:
+        return grading.soft(completion, accepted)
+    if len(accepted) < 2:
+        return GRADERS[grader](completion, *(accepted or (answer,)))
+    return max(
+        (GRADERS[grader](completion, right) for right in accepted), key=lambda found: (found.correct, found.score)
+    )
 
 
 def asking(benchmark: str, split: str) -> Ask:

@@ -10,6 +10,7 @@ from itertools import product
 
 from holdfast.benchmarks.answers import UNPARSED, Grade, answer_text
 from holdfast.benchmarks.target import Annotation, Draw, Posed
+from holdfast.benchmarks.writing import plain
 from holdfast.config import Counting
 from holdfast.data.grid import PLACES, grid_scene, plural, scattered
 from holdfast.data.grid import SIZE as SIDE
@@ -54,7 +55,7 @@ def read(row: Annotation, _target: Counting, _draw: Draw) -> Posed | None:
 def grade(completion: str, answer: str) -> Grade:
     """One whole number, in digits or as a word."""
     text = answer_text(completion)
-    word = text.lower().rstrip(".") if text else ""
+    word = plain(text) if text else ""
     given = int(word) if re.fullmatch(r"[0-9]{1,4}", word) else {"one": 1, **NUMBERS}.get(word)
     if given is None:
         return UNPARSED

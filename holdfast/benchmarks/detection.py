@@ -6,15 +6,16 @@ of the two numbers of boxes, as Visual-RFT (arXiv 2503.01785) rewards it. All is
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
 
-from holdfast.benchmarks.answers import UNPARSED, Grade, answer_text, overlap
+from holdfast.benchmarks.answers import UNPARSED, Grade, overlap
+from holdfast.benchmarks.boxes import answered, boxes, written
 from holdfast.benchmarks.target import Annotation, Box, Draw, Posed
+from holdfast.benchmarks.writing import normal
 from holdfast.config import Detection
 from holdfast.data.grid import LOOKS, Look, grid_scene, scattered
 from holdfast.data.grid import SIZE as SIDE
@@ -25,8 +26,6 @@ COLUMNS = ("boxes",)
 MOST = 8
 """Boxes that a question of a public data set asks for at most."""
 RIGHT = 0.5
-_SEPARATOR = re.compile(r"[\s,;()\[\]]+")
-_NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4})?")
 
 
 class Wanted(NamedTuple):
@@ -66,23 +65,14 @@ def read(row: Annotation, target: Detection, draw: Draw) -> Posed | None:
 
 def grade(completion: str, answer: str) -> Grade:
     """Unparsed unless there are four numbers for every box; a box without an area overlaps nothing."""
-    given = boxes(answer_text(completion) or "")
+    given = answered(completion)
     if given is None:
         return UNPARSED
-    wanted = boxes(answer) or []
+    wanted = boxes(normal(answer).strip()) or []
     pairs = matched(given, wanted)
     score = min(1.0, sum(pairs) / max(len(given), len(wanted)))
     right = len(given) == len(wanted) == sum(iou >= RIGHT for iou in pairs)
     return Grade(written(given), right, score)
-
-
-def boxes(text: str) -> list[Box] | None:
-    """The boxes of a text that holds nothing but numbers, separators and brackets."""
-    parts = [part for part in _SEPARATOR.split(text) if part]
-    if not parts or len(parts) % 4 or not all(_NUMBER.fullmatch(part) for part in parts):
-        return None
-    sides = [float(part) for part in parts]
-    return [(sides[i], sides[i + 1], sides[i + 2], sides[i + 3]) for i in range(0, len(sides), 4)]
 
 
 def matched(given: list[Box], wanted: list[Box]) -> list[float]:
@@ -95,11 +85,6 @@ def matched(given: list[Box], wanted: list[Box]) -> list[float]:
             used |= {("given", i), ("wanted", j)}
             found.append(-negative)
     return found
-
-
-def written(found: list[Box]) -> str:
-    """x1 y1 x2 y2; x1 y1 x2 y2."""
-    return "; ".join(" ".join(f"{side:g}" for side in box) for box in found)
 
 
 @cache

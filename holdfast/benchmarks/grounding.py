@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from holdfast.benchmarks.answers import UNPARSED, Grade, answer_text, numbers, overlap
+from holdfast.benchmarks.answers import UNPARSED, Grade, overlap
 from holdfast.benchmarks.asked import Asked
+from holdfast.benchmarks.boxes import answered, written
 from holdfast.data.world import Scene
 
 RASTER = 16
@@ -33,9 +34,8 @@ def raster(box: tuple[int, int, int, int], size: int) -> tuple[int, ...]:
 
 def grade(completion: str, answer: str) -> Grade:
     """Right at IoU ≥ 0.5; the score is the IoU."""
-    text = answer_text(completion)
-    box = numbers(text, 4) if text else None
-    if box is None:
+    given = answered(completion) or []
+    if len(given) != 1:
         return UNPARSED
-    iou = overlap(box, [int(side) for side in answer.split()])
-    return Grade(" ".join(str(side) for side in box), iou >= 0.5, iou)
+    iou = overlap(given[0], [int(side) for side in answer.split()])
+    return Grade(written(given), iou >= 0.5, iou)

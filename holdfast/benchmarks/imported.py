@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -14,62 +12,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from holdfast.benchmarks.answers import UNPARSED, Grade, answer_text, overlap
+from holdfast.benchmarks.grading import GRADERS, WANTED
+from holdfast.benchmarks.writing import majority
 from holdfast.config import Imported
 from holdfast.data.images import UNREADABLE, rgb
 from holdfast.data.shards import Question, png
 from holdfast.data.world import generator
 from holdfast.errors import UserError
 
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 COLUMNS = ("image", "question", "answer")
 OPTIONAL = ("grader", "reasoning")
 VALIDATION = 64
 """Questions that are set apart at most."""
-
-
-def exact(completion: str, answer: str) -> Grade:
-    """The same text, whatever its case, spacing and final full stop."""
-    text = answer_text(completion)
-    if text is None:
-        return UNPARSED
-    return _verdict(text, _plain(text) == _plain(answer))
-
-
-def number(completion: str, answer: str) -> Grade:
-    """The one number in the answer, equal within 1e-6 of its size."""
-    text = answer_text(completion)
-    found = _numbers(text) if text else []
-    if len(found) != 1:
-        return UNPARSED
-    return _verdict(f"{found[0]:g}", math.isclose(found[0], _numbers(answer)[0], rel_tol=1e-6, abs_tol=1e-9))
-
-
-def choice(completion: str, answer: str) -> Grade:
-    """The letter of an option, alone or before its text: B, (B), B. red."""
-    letter = _letter(answer_text(completion) or "")
-    return UNPARSED if letter is None else _verdict(letter, letter == _letter(answer))
-
-
-def box(completion: str, answer: str) -> Grade:
-    """Corners x1, y1, x2, y2 with IoU ≥ 0.5; the score is the IoU."""
-    text = answer_text(completion)
-    given = _sides(text) if text else []
-    if len(given) != 4:
-        return UNPARSED
-    iou = overlap(given, _sides(answer))
-    return Grade(" ".join(f"{side:g}" for side in given), iou >= 0.5, iou)
-
-
-def contains(completion: str, answer: str) -> Grade:
-    """The answer stands in the text as whole words."""
-    text = answer_text(completion)
-    if text is None:
-        return UNPARSED
-    return _verdict(text, bool(re.search(rf"(?<!\w){re.escape(_plain(answer))}(?!\w)", _plain(text))))
-
-
-GRADERS = {"exact": exact, "number": number, "choice": choice, "box": box, "contains": contains}
 
 
 def read_imported(benchmark: Imported) -> Iterator[Question]:
@@ -203,7 +157,8 @@ def _question(row: Row, benchmark: Imported) -> Question:
     grader = str(row.values.get("grader") or benchmark.grader)
     if grader not in GRADERS:
         raise UserError(f"{row.place}: grader {grader!r} is unknown; use one of {', '.join(GRADERS)}.")
-    answer = _answer(row, grader)
+    accepted = _answers(row, grader)
+    answer = majority(accepted)
     reference = f"<answer> {answer} </answer>"
     return Question(
         id=f"{benchmark.name}-{row.number:06d}",
@@ -215,22 +170,54 @@ def _question(row: Row, benchmark: Imported) -> Question:
         grader=grader,
         benchmark=benchmark.name,
         teacher=f"<think> {_text(row, 'reasoning')} </think> {reference}" if row.values.get("reasoning") else "",
+        accepted=accepted if len(accepted) > 1 else (),
     )
 
 
-def _answer(row: Row, grader: str) -> str:
-    """The answer as text, one that its own grader accepts."""
-    answer = _text(row, "answer")
-    if not GRADERS[grader](f"<answer> {answer} </answer>", answer).correct:
-        wanted = {
-            "number": "a number",
-            "choice": "the letter of an option",
-            "box": "a box x1 y1 x2 y2 with x1 < x2 and y1 < y2",
-        }.get(grader, "text without <")
-        raise UserError(
-            f"{row.place}: answer {answer!r} cannot be graded by {grader!r}; write {wanted} or another grader."
-        )
-    return answer
+def _answers(row: Row, grader: str) -> tuple[str, ...]:
+    """All accepted answers as text, each one that its own grader accepts."""
+    parts = [part for part in _parts(row.values["answer"], grader) if not _blank(part)] or [None]
+    found = tuple(_text(row._replace(values={**row.values, "answer": part}), "answer") for part in parts)
+    for answer in found:
+        if not GRADERS[grader](f"<answer> {answer} </answer>", answer).correct:
+            wanted = WANTED.get(grader, "text without <")
+            raise UserError(
+                f"{row.place}: answer {answer!r:.60} cannot be graded by {grader!r}; write {wanted} or another grader."
+            )
+    return found
+
+
+def _parts(value: Any, grader: str) -> list[Any]:
+    """The accepted answers of a cell: the elements of a list, but for the sides of a box and the boxes of a picture."""
+    if isinstance(value, dict) and grader not in ("box", "detection"):
+        value = value.get("answer", value)
+    if not isinstance(value, list):
+        return [json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value]
+    if grader not in ("box", "detection"):
+        # VQAv2 has a struct an annotator.
+        return [part.get("answer", part) if isinstance(part, dict) else part for part in value]
+    if all(isinstance(side, int | float) or (isinstance(side, str) and _is_side(side)) for side in value):
+        return [value]
+    points = all(isinstance(part, list) and len(part) == 2 for part in value)
+    boxes = [value] if grader == "detection" or points else value
+    return [part if isinstance(part, str) or _flat(part) else json.dumps(part, ensure_ascii=False) for part in boxes]
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(part, list | dict | str) for part in value)
+
+
+def _is_side(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _blank(value: Any) -> bool:
+    """Nothing, or NaN, in a list of answers."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _text(row: Row, column: str) -> str:
@@ -254,26 +241,3 @@ def _image(row: Row, folder: Path) -> bytes:
     except UNREADABLE as error:
         name = value if isinstance(value, str) else "bytes"
         raise UserError(f"{row.place}: image ({name}) cannot be read; replace it or remove the row.") from error
-
-
-def _verdict(parsed: str, correct: bool) -> Grade:
-    return Grade(parsed, correct, float(correct))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
-
-
-def _numbers(text: str) -> list[float]:
-    """All numbers in a text; a comma before three digits is part of a number."""
-    return _sides(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
-
-
-def _sides(text: str) -> list[float]:
-    return [float(found) for found in _NUMBER.findall(text)]
-
-
-def _letter(text: str) -> str | None:
-    """The option's letter; one that starts a word is none."""
-    found = re.match(r"\s*[(\[]?([A-Za-z])(?:[)\].:]|\s*$)", text)
-    return found[1].upper() if found else None

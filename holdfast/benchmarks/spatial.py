@@ -15,6 +15,7 @@ from PIL import ImageDraw
 
 from holdfast.benchmarks.answers import Grade, one_of
 from holdfast.benchmarks.target import Annotation, Draw, Posed
+from holdfast.benchmarks.writing import majority
 from holdfast.config import Spatial
 from holdfast.data.grid import CELL, CELLS, LOOKS, PLACES, Look, grid_scene
 from holdfast.data.grid import SIZE as SIDE
@@ -67,14 +68,17 @@ def ask(target: Spatial, draw: Draw) -> Posed:
 
 def read(row: Annotation, _target: Spatial, draw: Draw) -> Posed | None:
     """The row's question with its options by letter, in random order."""
-    if not row.question or not 2 <= len(row.options) <= len(LETTERS) or row.answer not in row.options:
+    offered = [answer for answer in row.accepted or (row.answer,) if answer in row.options]
+    if not row.question or not 2 <= len(row.options) <= len(LETTERS) or not offered:
         return None
+    answer = majority(offered)
     order = generator("options", draw.seed, draw.split, draw.number).permutation(len(row.options))
     shown = [row.options[place] for place in order]
-    letter = LETTERS[shown.index(row.answer)]
+    letters = tuple(LETTERS[shown.index(answer)] for answer in dict.fromkeys(offered))
     options = " ".join(f"{name}. {option}" for name, option in zip(LETTERS, shown, strict=False))
-    reasoning = f"I compare where things are in the picture, which speaks for: {row.answer}."
-    return Posed(row.images, f"{row.question} {options}", letter, reasoning, row.label, "choice")
+    reasoning = f"I compare where things are in the picture, which speaks for: {answer}."
+    posed = Posed(row.images, f"{row.question} {options}", LETTERS[shown.index(answer)], reasoning, row.label, "choice")
+    return posed._replace(accepted=letters) if len(letters) > 1 else posed
 
 
 def grade(completion: str, answer: str) -> Grade:

@@ -40,6 +40,8 @@ class Annotation(NamedTuple):
     """The names of all classes, where the data set has them."""
     question: str = ""
     answer: str = ""
+    accepted: tuple[str, ...] = ()
+    """All answers of a row that lists several; `answer` is the one that most annotators gave."""
     options: tuple[str, ...] = ()
     caption: str = ""
     boxes: tuple[Box, ...] = ()
@@ -61,6 +63,8 @@ class Posed(NamedTuple):
     grader: str
     facts: tuple[str, ...] = ()
     """What can be seen, in the bundled base's own words; nothing of it answers the question alone."""
+    accepted: tuple[str, ...] = ()
+    """All accepted answers, where there are several."""
 
     def question(self, image_id: str, target: Target) -> Question:
         """With its completions: the bare answer, and the answer after a foreign reasoning."""
@@ -75,6 +79,7 @@ class Posed(NamedTuple):
             teacher=f"<think> {self.reasoning} </think> {answer}",
             grader=self.grader,
             benchmark=target.benchmark,
+            accepted=self.accepted,
         )
 
 

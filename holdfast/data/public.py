@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from holdfast.benchmarks.target import Annotation, Box
+from holdfast.benchmarks.writing import majority
 from holdfast.config import Columns, Public
 from holdfast.data.hub import load_split
 from holdfast.data.images import UNREADABLE, rgb
@@ -90,13 +91,19 @@ class Rows:
             return None
         captions = _listed(values.get("caption"))
         caption = captions[rng.integers(len(captions))] if captions else None
+        answers = [
+            answer.get("answer") if isinstance(answer, dict) else answer for answer in _listed(values.get("answer"))
+        ]
+        accepted = tuple(filter(None, (self._text("answer", answer) for answer in answers)))
         return Annotation(
             images=tuple(_fitted(image, self.public.size) for image in images),
             labels=self.names.get("label") or (),
             options=tuple(str(option) for option in _listed(values.get("options"))),
             boxes=tuple(self._box(box, images[0].size) for box in _boxes(values.get("boxes"))),
             categories=tuple(self._text("categories", kind) for kind in _listed(values.get("categories"))),
-            **{field: self._text(field, values.get(field)) for field in TEXTS if field != "caption"},
+            **{field: self._text(field, values.get(field)) for field in ("label", "question")},
+            answer=majority(accepted) if accepted else "",
+            accepted=accepted if len(accepted) > 1 else (),
             caption=self._text("caption", caption),
         )
 
@@ -110,6 +117,10 @@ class Rows:
 
     def _text(self, field: str, value: Any) -> str:
         names = self.names.get(field)
+        if isinstance(value, list):
+            # Several classes are no class.
+            texts = {self._text(field, part) for part in value}
+            return texts.pop() if len(texts) == 1 else ""
         if names and isinstance(value, int):
             return names[value]
         return "" if value is None else str(value).strip()

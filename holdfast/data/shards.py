@@ -36,14 +36,19 @@ class Question(NamedTuple):
     benchmark: str
     teacher: str = ""
     """A full right completion in a foreign style; the target only."""
+    accepted: tuple[str, ...] = ()
+    """All accepted answers, once for every annotator who gave them; empty where there is `answer` alone."""
 
 
 SCHEMA = pa.schema(
     [
         pa.field(name, pa.list_(pa.binary()) if name == "images" else pa.string(), nullable=False)
         for name in Question._fields
+        if name != "accepted"
     ]
 )
+ACCEPTED = pa.field("accepted", pa.list_(pa.string()), nullable=False)
+"""A column of those shards alone whose questions have several accepted answers."""
 
 
 def png(image: Image.Image) -> bytes:
@@ -80,12 +85,15 @@ def shard_paths(data: Path, split: str) -> list[Path]:
 def write_questions(path: Path, questions: Iterable[Question]) -> int:
     """Stream questions into a Parquet file; returns how many. Memory holds one row group at a time."""
     remaining = iter(questions)
-    written = 0
-    with writing(path), path.open("wb") as file, _writer(file) as writer:
+    accepted: list[tuple[str, ...]] = []
+    with writing(path), path.open("wb") as file, _writer(file, SCHEMA) as writer:
         while group := list(islice(remaining, ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist([question._asdict() for question in group], SCHEMA))
-            written += len(group)
-    return written
+            accepted += [question.accepted for question in group]
+    if any(accepted):
+        with writing(path):
+            _add_column(path, accepted)
+    return len(accepted)
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
@@ -93,10 +101,22 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
     return list(islice(_stream(path), limit))
 
 
-def _writer(file: object) -> pq.ParquetWriter:
+def _add_column(path: Path, accepted: list[tuple[str, ...]]) -> None:
+    """Write the shard again with this column; only its last question tells whether one is needed."""
+    wide = path.with_name(path.name + ".wide")
+    schema = SCHEMA.append(ACCEPTED)
+    with pq.ParquetFile(path) as narrow, wide.open("wb") as file, _writer(file, schema) as writer:
+        for index, group in enumerate(narrow.iter_batches(ROWS_PER_GROUP)):
+            own = accepted[index * ROWS_PER_GROUP :][: group.num_rows]
+            column = pa.array([list(answers) for answers in own], ACCEPTED.type)
+            writer.write_table(pa.Table.from_arrays([*group.columns, column], schema=schema))
+    wide.replace(path)
+
+
+def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         file,
-        SCHEMA,
+        schema,
         version="2.6",
         data_page_version="1.0",
         compression="zstd",
@@ -111,4 +131,4 @@ def _stream(path: Path) -> Iterator[Question]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS_PER_GROUP):
             for row in batch.to_pylist():
-                yield Question(**{**row, "images": tuple(row["images"])})
+                yield Question(**{**row, "images": tuple(row["images"]), "accepted": tuple(row.get("accepted") or ())})

@@ -46,7 +46,7 @@ class Exam:
         written, scored = answer(model, self.reader, self.prompts, self.references, limit)
         for index, question in enumerate(self.questions):
             completion = self.reader.text(written[index])
-            verdict = grade(question.grader, completion, question.answer)
+            verdict = grade(question.grader, completion, question.answer, question.accepted)
             yield Record(
                 benchmark=question.benchmark,
                 role="target" if question.benchmark == self.benchmark else "prior",
@@ -60,6 +60,7 @@ class Exam:
                 score=verdict.score,
                 logprob=float(scored[index].logprobs.double().mean()),
                 tokens=len(written[index]),
+                grader=question.grader,
             )
 
     def sample_references(self, model: Any, seed: int) -> list[drift.Reference]:
@@ -88,7 +89,10 @@ class Exam:
         sampling = Sampling(self.evaluation.max_new_tokens, self.evaluation.temperature, count, seed)
         written = generate(model, self.reader, self.prompts[: len(self.target)], sampling)
         right = [
-            sum(grade(question.grader, self.reader.text(ids), question.answer).correct for ids in samples)
+            sum(
+                grade(question.grader, self.reader.text(ids), question.answer, question.accepted).correct
+                for ids in samples
+            )
             for question, samples in zip(self.target, written, strict=True)
         ]
         return {

@@ -27,6 +27,7 @@ class Record(NamedTuple):
     """Mean per token of the reference completion."""
     tokens: int
     """Length of the completion, its end included."""
+    grader: str = ""
 
 
 SCHEMA = pa.schema(
@@ -43,6 +44,7 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("logprob", pa.float64()),
         ("tokens", pa.int64()),
+        ("grader", pa.string()),
     ]
 )
 
@@ -56,7 +58,10 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def metrics(records: Sequence[Record]) -> dict[str, float]:
-    """Means by benchmark, in the names of the contract; a question that could not be parsed counts as wrong."""
+    """Means by benchmark, in the names of the contract; a question that could not be parsed counts as wrong.
+
+    A prior benchmark has a score beside its accuracy where VQA's soft accuracy is its grader.
+    """
     named: dict[str, float] = {}
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -64,9 +69,9 @@ def metrics(records: Sequence[Record]) -> dict[str, float]:
     for (role, benchmark), rows in groups.items():
         place = f"{role}/{benchmark}"
         named[f"{place}/accuracy"] = _mean([row.correct for row in rows])
-        if role == "target":
+        if role == "target" or any(row.grader == "vqa" for row in rows):
             named[f"{place}/score"] = _mean([row.score for row in rows])
-        else:
+        if role == "prior":
             named[f"{place}/logprob"] = _mean([row.logprob for row in rows])
         named[f"{place}/unparsed"] = _mean([row.parsed is None for row in rows])
     priors = [named[f"prior/{benchmark}/accuracy"] for role, benchmark in groups if role == "prior"]

@@ -102,7 +102,7 @@ def _seed(seed: int, start: int) -> int:
 
 def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
     question = drawn.question
-    verdict = grade(question.grader, completion, question.answer)
+    verdict = grade(question.grader, completion, question.answer, question.accepted)
     return {
         "id": question.id,
         "completion": completion,

@@ -42,6 +42,7 @@ def conversation(row: Row) -> dict[str, Any]:
         "images": pictures(question),
         "question": question.prompt,
         "answer": question.answer,
+        "accepted": question.accepted,
         "grader": question.grader,
         "thinking": "<think>" in question.prompt,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.benchmarks import jigsaw
-from holdfast.benchmarks.answers import formatted, thought
+from holdfast.benchmarks.answers import Grade, formatted, thought
 from holdfast.benchmarks.catalog import grade
 from holdfast.custom import call, loaded
 from holdfast.terms import LengthTerm, RewardTerm
@@ -36,14 +36,22 @@ def texts(completions: Chats) -> list[str]:
     return [messages[0]["content"] for messages in completions]
 
 
-def score(completions: Chats, answer: list[str], grader: list[str], **_: Any) -> list[float]:
+def score(completions: Chats, **columns: Any) -> list[float]:
     """Partial credit: for a jigsaw the share of indices that are right, for a box the IoU."""
-    return [grade(*given).score for given in zip(grader, texts(completions), answer, strict=True)]
+    return [verdict.score for verdict in _grades(completions, **columns)]
 
 
-def accuracy(completions: Chats, answer: list[str], grader: list[str], **_: Any) -> list[float]:
+def accuracy(completions: Chats, **columns: Any) -> list[float]:
     """1 if all is right."""
-    return [float(grade(*given).correct) for given in zip(grader, texts(completions), answer, strict=True)]
+    return [float(verdict.correct) for verdict in _grades(completions, **columns)]
+
+
+def _grades(
+    completions: Chats, answer: list[str], grader: list[str], accepted: list[Sequence[str]] | None = None, **_: Any
+) -> list[Grade]:
+    """By each question's own grader; any of its accepted answers is right."""
+    several = accepted or [()] * len(completions)
+    return [grade(*given) for given in zip(grader, texts(completions), answer, several, strict=True)]
 
 
 def format_reward(completions: Chats, thinking: list[bool], **_: Any) -> list[float]:

@@ -32,6 +32,7 @@ RIGHT = {
     "choice": ("B",),
     "box": ("10 20 30 40.5",),
     "contains": ("kite",),
+    "vqa": ("kite",),
 }
 COUNT = 10_000
 
@@ -70,11 +71,29 @@ def test_several_answers_are_none(name: str) -> None:
 
 
 def test_words_and_other_scripts_digits_are_no_numbers() -> None:
-    for text in ("two one four three", "２ １ ４ ３", "٢ ١ ٤ ٣", "II I IV III"):
+    for text in ("two one four three", "² ¹ ⁴ ³", "٢ ١ ٤ ٣", "II I IV III"):
         assert grade("jigsaw", f"<answer> {text} </answer>", "2 1 4 3").score == 0
     assert not grade("count", "<answer> three </answer>", "3").correct
     assert not grade("number", "<answer> ٣ </answer>", "3").correct
-    assert not grade("digits", "<answer> ⑦ </answer>", "7").correct
+
+
+def test_digits_that_unicode_calls_compatible_are_digits_in_every_grader() -> None:
+    """NFKC (UAX #15) writes full-width and circled digits as the ordinary ones."""
+    for name, text, answer in (
+        ("jigsaw", "２ １ ４ ３", "2 1 4 3"),
+        ("count", "３", "3"),
+        ("digits", "⑦", "7"),
+        ("grounding", "２ ３ ９ １２", "2 3 9 12"),
+        ("spatial", "２", "2"),
+        ("counting", "３", "3"),
+        ("detection", "［２，３，９，１２］", "2 3 9 12"),
+        ("number", "－３", "-3"),
+        ("choice", "（Ｂ）", "B"),
+        ("exact", "Ｋｉｔｅ", "kite"),
+        ("contains", "ａ ｋｉｔｅ", "kite"),
+        ("vqa", "ｋｉｔｅ", "kite"),
+    ):
+        assert grade(name, f"<answer> {text} </answer>", answer).correct, name
 
 
 GIGANTIC = [
@@ -92,6 +111,11 @@ GIGANTIC = [
     " " * 1_000_000,
     "." * 1_000_000,
     "B" + " " * 1_000_000 + "x",
+    "é" + "\u0301\u0323" * 100_000,
+    "<answer>" + "5 " * 300_000 + "</answer>",
+    "<answer>" + "B) " * 300_000 + "</answer>",
+    "<answer>" + "[" * 300_000 + "</answer>",
+    "<answer>" + '{"bbox_2d": [1, 2, 3, 4], ' * 20_000 + "</answer>",
     "<answer> -1e999 -1e999 1e999 1e999 </answer>",
     "<answer> -1e308 -1e308 1e308 1e308 </answer>",
     "<answer> 0 0 1e-999 1e999 </answer>",

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from holdfast.benchmarks import imported
+from holdfast.benchmarks import catalog, imported
 from holdfast.benchmarks.catalog import GRADERS
 from holdfast.config import Imported
+from holdfast.data.shards import read_questions, write_questions
 from holdfast.errors import UserError
 
 ROW = {"image": "a.png", "question": "What is it?", "answer": "a square"}
@@ -82,6 +83,72 @@ def test_validation_questions_may_come_from_a_file_of_their_own(tmp_path: Path) 
     assert "validation:" in dict(imported.input_files(own))
 
 
+def test_a_list_of_answers_accepts_any_of_them_and_teaches_the_one_most_gave(tmp_path: Path) -> None:
+    people = [{"answer": answer, "answer_id": number} for number, answer in enumerate(["no", "yes", "yes"])]
+    rows = [
+        {**ROW, "answer": ["no", "yes", "yes", None, ""]},
+        {**ROW, "answer": people},
+        {**ROW, "answer": [3, 4.5], "grader": "number"},
+        {**ROW, "answer": ["A", "B"], "grader": "choice"},
+        {**ROW, "answer": [[1, 2, 5, 6], [2, 2, 6, 6]], "grader": "box"},
+        {**ROW, "answer": ["yes"] * 10, "grader": "vqa"},
+    ]
+    found = list(imported.read_imported(jsonl(tmp_path, *rows)))
+    assert [(question.answer, question.accepted) for question in found] == [
+        ("yes", ("no", "yes", "yes")),
+        ("yes", ("no", "yes", "yes")),
+        ("3", ("3", "4.5")),
+        ("A", ("A", "B")),
+        ("1 2 5 6", ("1 2 5 6", "2 2 6 6")),
+        ("yes", ("yes",) * 10),
+    ]
+    assert found[0].reference == "<answer> yes </answer>"
+    for question in found:
+        assert all(
+            catalog.grade(question.grader, f"<answer> {answer} </answer>", question.answer, question.accepted).correct
+            for answer in question.accepted
+        )
+
+
+def test_lists_of_answers_in_parquet_are_read_and_kept_in_the_shard(tmp_path: Path) -> None:
+    answers = [["x"], ["no", "yes", "yes"]] + [["x"]] * 128
+    own = parquet(tmp_path, image=[image_bytes()] * 130, question=["?"] * 130, answer=answers)
+    written = list(imported.read_imported(own))
+    assert write_questions(tmp_path / "wide.parquet", written) == 130
+    assert read_questions(tmp_path / "wide.parquet") == written
+    assert written[1].accepted == ("no", "yes", "yes")
+    plain = [question._replace(accepted=()) for question in written]
+    write_questions(tmp_path / "narrow.parquet", plain)
+    assert "accepted" not in pq.read_schema(tmp_path / "narrow.parquet").names
+    assert read_questions(tmp_path / "narrow.parquet") == plain
+    assert sorted(path.name for path in tmp_path.glob("*.parquet*")) == [
+        "narrow.parquet",
+        "own.parquet",
+        "wide.parquet",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "grader", "kept"),
+    [
+        ([1, 2, 5, 6], "box", "1 2 5 6"),
+        (["1", "2", "5", "6"], "box", "1 2 5 6"),
+        ([[1, 2, 5, 6]], "box", "1 2 5 6"),
+        ([[1, 2], [5, 6]], "box", "[[1, 2], [5, 6]]"),
+        ({"bbox_2d": [1, 2, 5, 6], "label": "person 2"}, "box", '{"bbox_2d": [1, 2, 5, 6], "label": "person 2"}'),
+        ([{"bbox_2d": [1, 2, 5, 6], "label": "2"}], "box", '{"bbox_2d": [1, 2, 5, 6], "label": "2"}'),
+        ({"x1": 1, "y1": 2, "x2": 5, "y2": 6}, "box", '{"x1": 1, "y1": 2, "x2": 5, "y2": 6}'),
+        ([[1, 2, 5, 6], [7, 8, 9, 9]], "detection", "[[1, 2, 5, 6], [7, 8, 9, 9]]"),
+    ],
+)
+def test_boxes_of_a_file_may_be_lists_and_objects(tmp_path: Path, answer: object, grader: str, kept: str) -> None:
+    (question,) = imported.read_imported(jsonl(tmp_path, {**ROW, "answer": answer, "grader": grader}))
+    assert (question.answer, question.accepted) == (kept, ())
+    found = GRADERS[grader](question.reference, question.answer)
+    assert (found.correct, found.score) == (True, 1.0)
+    assert found.parsed in ("1 2 5 6", "1 2 5 6; 7 8 9 9")
+
+
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: {"bytes": data, "path": None}])
 def test_parquet_with_bytes_or_the_struct_of_datasets_is_read(tmp_path: Path, wrap) -> None:  # type: ignore[no-untyped-def]
     own = parquet(tmp_path, image=[wrap(image_bytes())] * 130, question=["?"] * 130, answer=["x"] * 130)
@@ -97,6 +164,10 @@ def test_parquet_with_bytes_or_the_struct_of_datasets_is_read(tmp_path: Path, wr
         ({"image": "a.png", "question": "?"}, r"own\.jsonl, row 2: has no 'answer'; add it"),
         ({**ROW, "answer": "  "}, "row 2: answer is empty"),
         ({**ROW, "answer": None}, "row 2: answer is empty"),
+        ({**ROW, "answer": []}, "row 2: answer is empty"),
+        ({**ROW, "answer": [None, ""]}, "row 2: answer is empty"),
+        ({**ROW, "answer": [3, "many"], "grader": "number"}, "row 2: answer 'many' cannot be graded by 'number'"),
+        ({**ROW, "answer": "A or B", "grader": "choice"}, "row 2: answer 'A or B' cannot be graded by 'choice'"),
         ({**ROW, "question": ""}, "row 2: question is empty"),
         ({**ROW, "grader": "judge"}, "row 2: grader 'judge' is unknown; use one of exact, number"),
         ({**ROW, "image": "b.png"}, r"row 2: image \(b\.png\) cannot be read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import datasets
@@ -10,7 +11,10 @@ import public_sets
 import pytest
 from PIL import Image
 
-from holdfast.config import Columns, Public
+from holdfast.benchmarks import spatial
+from holdfast.benchmarks.catalog import grade
+from holdfast.benchmarks.target import Draw
+from holdfast.config import Columns, Public, Spatial
 from holdfast.data.public import KNOWN, Rows, columns_of
 from holdfast.errors import UserError
 
@@ -126,3 +130,33 @@ def test_images_may_be_bytes_without_a_type(tmp_path: Path) -> None:
     read = row(Rows(Public(name=str(tmp_path), columns=Columns(caption="caption")), "train"), 0)
     assert [image.size for image in read.images] == [public_sets.SIZE] * 2
     assert isinstance(read.images[0], Image.Image)
+
+
+def test_lists_of_answers_are_accepted_answers_and_most_annotators_are_learned_from(tmp_path: Path) -> None:
+    text = datasets.Value("string")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "question": text,
+            "options": datasets.List(text),
+            "texts": datasets.List(text),
+            "people": [{"answer": text, "answer_id": datasets.Value("int64")}],
+        }
+    )
+    given = ["left", "right", "right", "up"]
+    cells = {"image": public_sets.photograph(0), "question": "Where?", "options": ["left", "right", "down"]}
+    people = [{"answer": answer, "answer_id": number} for number, answer in enumerate(given)]
+    folder = public_sets.write(tmp_path / "vqa", features, {"train": [{**cells, "texts": given, "people": people}]})
+    for column in ("texts", "people", "people.answer"):
+        columns = Columns(question="question", options="options", answer=column)
+        read = row(Rows(Public(name=str(folder), columns=columns), "train"), 0)
+        assert (read.answer, read.accepted) == ("right", tuple(given))
+    posed = spatial.read(read, Spatial(benchmark="spatial"), Draw(0, "train", 0))
+    assert posed is not None
+    shown = re.findall(r"([A-C])\. (\w+)", posed.prompt)
+    named = {option: letter for letter, option in shown}
+    assert posed.answer == named["right"]
+    assert posed.accepted == (named["left"], named["right"])
+    question = posed.question("x", Spatial(benchmark="spatial"))
+    assert grade("choice", f"<answer> {named['left']} </answer>", question.answer, question.accepted).correct
+    assert not grade("choice", f"<answer> {named['down']} </answer>", question.answer, question.accepted).correct

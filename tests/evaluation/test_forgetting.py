@@ -67,3 +67,9 @@ def test_unparsed_counts_as_wrong_and_the_prior_mean_weighs_benchmarks_alike() -
         "prior/count/unparsed": 0.5,
         "prior/mean/accuracy": 0.5,
     }
+
+
+def test_a_prior_benchmark_has_a_score_where_its_accuracy_is_soft() -> None:
+    row = record("own", "prior", "a", 1.0)._replace(score=0.3, grader="vqa")
+    assert metrics([row, row])["prior/own/score"] == pytest.approx(0.3)
+    assert metrics([row, row])["prior/own/accuracy"] == 1.0

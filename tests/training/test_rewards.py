@@ -49,6 +49,13 @@ def test_the_parts_of_a_reward_are_partial_credit_all_right_and_format(
     ) == parts
 
 
+def test_any_accepted_answer_is_rewarded() -> None:
+    given = {"answer": ["yes"] * 3, "grader": ["exact", "exact", "vqa"], "accepted": [("yes", "no"), (), ("yes", "no")]}
+    said = chats(["<answer> no </answer>"] * 3)
+    assert accuracy(said, **given) == [1.0, 0.0, 1.0]
+    assert score(said, **given) == [1.0, 0.0, 0.5]
+
+
 def test_a_prompt_that_asks_for_no_reasoning_is_answered_in_form_without_it() -> None:
     assert format_reward(chats(["<answer> 2 1 4 3 </answer>"]), **columns(1, thinking=False)) == [1.0]
 
