@@ -88,18 +88,23 @@ def test_unreadable_files_are_skipped_and_named(tmp_path: Path) -> None:
     assert source.skipped == ["note.jpg", "cut.jpg"]
 
 
-def test_by_default_the_photographs_that_scikit_learn_ships_are_cut_into_tiles() -> None:
-    source = open_source(Folder(source="folder", tile=64), seed=0)
-    splits = source.split({"train": 100, "validation": 10, "test": 10})
-    assert sum(len(ids) for ids in splits.values()) == 2 * (640 // 64) * (427 // 64)
-    assert all(image_id.startswith(("china.jpg@", "flower.jpg@")) for image_id in splits["train"])
+def test_by_default_installed_photographs_are_cut_into_tiles_one_for_each_split() -> None:
+    splits = open_source(Folder(source="folder", tile=64), seed=0).split({"train": 100, "validation": 10, "test": 10})
+    shown = {name: {image_id.partition("@")[0] for image_id in ids} for name, ids in splits.items()}
+    assert set.union(*shown.values()) == {"china.jpg", "flower.jpg", "grace_hopper.jpg"}
+    assert [len(names) for names in shown.values()] == [1, 1, 1]
+    assert {name: len(splits[name]) for name in ("validation", "test")} == {"validation": 10, "test": 10}
 
 
 def test_tiles_are_the_disjoint_squares_of_their_photograph(tmp_path: Path) -> None:
-    photograph(tmp_path / "a.png", 0, (100, 70))
+    for index, name in enumerate("abc"):
+        photograph(tmp_path / f"{name}.png", index, (100, 70))
     source = folder_source(tmp_path, tile=32, size=32)
-    ids = sorted(image_id for split in source.split(COUNTS).values() for image_id in split)
-    assert ids == [f"a.png@{x},{y}" for x in (0, 32, 64) for y in (0, 32)]
+    splits = source.split({"train": 6, "validation": 6, "test": 6})
+    corners = [f"@{x},{y}" for x in (0, 32, 64) for y in (0, 32)]
+    photographs = {name: {image_id.partition("@")[0] for image_id in ids} for name, ids in splits.items()}
+    for name, ids in splits.items():
+        assert sorted(ids) == [next(iter(photographs[name])) + corner for corner in corners]
     with Image.open(tmp_path / "a.png") as image:
         assert source.load("a.png@64,32").tobytes() == image.crop((64, 32, 96, 64)).tobytes()
 
