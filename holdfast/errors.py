@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 LONGEST = 280
 """Characters of a message; a user's values can be of any length."""
 
@@ -21,10 +20,10 @@ class UserError(Exception):
 
 
 def brief(text: object, longest: int = 60) -> str:
-    """A value for a message: on one line, and of a long one its beginning and its end."""
+    """A value for a message: on one line, of a long one its beginning and its end, and what is no UTF-8 escaped."""
     # A pasted file need not be split into words whole.
     line = " ".join(_ends(str(text), 4 * longest).split())
-    return _ends(line, longest)
+    return _ends(line, longest).encode(errors="backslashreplace").decode()
 
 
 def reason(error: BaseException) -> str:

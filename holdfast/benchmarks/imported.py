@@ -13,7 +13,7 @@ from holdfast.config import Imported
 from holdfast.data import cells, tables
 from holdfast.data.shards import Question, png
 from holdfast.data.tables import Row, named
-from holdfast.errors import UserError, brief, reason
+from holdfast.errors import UserError, brief
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 COLUMNS = ("image", "question", "answer")
@@ -84,12 +84,10 @@ def input_files(benchmark: Imported) -> list[tuple[str, Path]]:
         try:
             for path in cells.files(row.values.get("image"), folder):
                 found[_relative(path, folder)] = path
-                if not path.is_file():
+                if not cells.is_file(path):
                     raise cells.refusal(path, folder, "no such file")
         except cells.Unusable as error:
             raise UserError(f"{row.place}: image {error}.") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{row.place}: image is no path ({reason(error)}); {cells.WANTED}.") from error
     return [("", benchmark.path), *sorted(found.items())]
 
 

@@ -71,10 +71,15 @@ def _decoded(found: Encoded, folder: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise refusal(Path(str(found)), folder, "no such file") from error
     except UNREADABLE as error:
-        why = "no image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
+        why = "no image" if isinstance(error, Image.UnidentifiedImageError) else _why(error)
         if isinstance(found, Path):
             raise refusal(found, folder, why) from error
         raise Unusable(f"(bytes) cannot be read ({why}); replace it or remove the row") from error
+
+
+def _why(error: BaseException) -> str:
+    """Without the path, which is told already."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else reason(error)
 
 
 def _inside(cell: dict[str, Any]) -> Any:
@@ -90,16 +95,16 @@ def _inside(cell: dict[str, Any]) -> Any:
 def _written(value: str, folder: Path) -> Encoded:
     """A data URI, an address, a path, or base64."""
     if value[:5].lower() == "data:":
-        head, _, content = value.partition(",")
+        head, _, written = value.partition(",")
         if not head.lower().endswith(";base64"):
             raise Unusable(f"({brief(value)}) is a data URI without base64; {WANTED}")
-        return _from_base64(unquote(content))
+        return _from_base64(unquote(written))
     if value[:5].lower() == "file:":
         return Path(unquote(urlsplit(value).path))
     if _ADDRESS.match(value):
         raise Unusable(f"({brief(value)}) is an address; download the image and give its path")
     path = folder / (Path(value).expanduser() if value.startswith("~/") else value)
-    if not _is_there(path) and _BASE64.fullmatch(value):
+    if not is_file(path) and _BASE64.fullmatch(value):
         try:
             content = _from_base64(value)
         except Unusable:
@@ -109,11 +114,11 @@ def _written(value: str, folder: Path) -> Encoded:
     return path
 
 
-def _is_there(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether it is there; a text that is too long for a name, or none, is no file."""
     try:
-        return path.exists()
-    except OSError:
-        # Too long to be a name.
+        return path.is_file()
+    except (OSError, ValueError):
         return False
 
 
