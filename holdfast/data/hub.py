@@ -14,6 +14,7 @@ from PIL import Image
 
 from holdfast.artifacts import content_key
 from holdfast.config import Hub
+from holdfast.data.cells import is_file
 from holdfast.data.pixels import rgb
 from holdfast.data.splits import Pictures
 from holdfast.errors import UserError, brief, reason
@@ -43,44 +44,54 @@ class HubSource(Pictures):
         return rgb(_file(cell), self.size if self._draft else None)
 
 
-def local_files(name: str) -> list[tuple[str, Path]]:
-    """The files of a data set in a local directory, and those that its rows name, by name; none of one on the Hub."""
-    root = Path(name)
-    if not root.is_dir():
-        return []
-    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+def local_files(name: str, column: str) -> list[tuple[str, Path]]:
+    """The files of a data set in a local directory, and those that the images of its Parquet files name, by name."""
+    found = _files_below(Path(name))
     for path in list(found.values()):
         if path.suffix == ".parquet":
-            found |= {other: Path(other) for other in sorted(_named_by_rows(path))}
+            found |= {other: Path(other) for other in sorted(_named_by_rows(path, column.partition(".")[0]))}
     return list(found.items())
 
 
-def _named_by_rows(file: Path) -> set[str]:
+def _files_below(root: Path) -> dict[str, Path]:
+    """None of a data set on the Hub."""
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _named_by_rows(file: Path, column: str) -> set[str]:
     """Paths of images that a Parquet file names instead of holding them; a damaged file is for `datasets` to tell."""
     try:
         with pq.ParquetFile(file) as table:
-            columns = [field.name for field in table.schema_arrow if "bytes: binary" in str(field.type)]
-            if not columns or not _lacks_bytes(table.metadata):
+            schema = table.schema_arrow
+            if column not in schema.names or schema.field(column).type in (pa.binary(), pa.large_binary()):
                 return set()
-            rows = (row for batch in table.iter_batches(64, columns=columns) for row in batch.to_pylist())
-            return {path for row in rows for cell in row.values() for path in _paths(cell) if Path(path).is_file()}
+            if _holds_all(table.metadata, column):
+                return set()
+            rows = (row for batch in table.iter_batches(64, columns=[column]) for row in batch.to_pylist())
+            return {path for row in rows for path in _paths(row[column]) if is_file(Path(path))}
     except (pa.ArrowException, OSError, ValueError):
         return set()
 
 
-def _lacks_bytes(metadata: Any) -> bool:
-    """Whether some image in the file has no bytes, as far as its statistics say."""
-    for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
-        for column in (group.column(number) for number in range(group.num_columns)):
-            known = column.statistics if column.is_stats_set else None
-            if column.path_in_schema.endswith(".bytes") and (known is None or known.null_count != 0):
-                return True
-    return False
+def _holds_all(metadata: Any, column: str) -> bool:
+    """Whether all images have bytes, as far as the file's statistics say."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    parts = [group.column(number) for group in groups for number in range(group.num_columns)]
+    encoded = [part for part in parts if part.path_in_schema in (column, f"{column}.bytes")]
+    return bool(encoded) and all(
+        part.physical_type == "BYTE_ARRAY"
+        and part.path_in_schema != column
+        and part.is_stats_set
+        and part.statistics.null_count == 0
+        for part in encoded
+    )
 
 
 def _paths(cell: Any) -> Iterator[str]:
     for image in cell if isinstance(cell, list) else [cell]:
-        if isinstance(image, dict) and not image.get("bytes") and image.get("path"):
+        if isinstance(image, str):
+            yield image
+        elif isinstance(image, dict) and not image.get("bytes") and image.get("path"):
             yield str(image["path"])
 
 
@@ -99,10 +110,10 @@ def _cache(name: str) -> str | None:
     """A cache for this state of a local directory; `datasets` takes another one of the same name for the same data."""
     import datasets
 
-    found = local_files(name)
+    found = _files_below(Path(name))
     if not found:
         return None
-    files = [(str(path.resolve()), path.stat()) for _, path in found]
+    files = [(str(path.resolve()), path.stat()) for path in found.values()]
     state = content_key([(path, found.st_size, found.st_mtime_ns) for path, found in files])
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / state[:16])
 

@@ -55,7 +55,7 @@ def input_files(images: Images) -> list[tuple[str, Path]]:
     if isinstance(images, Hub):
         from holdfast.data.hub import local_files
 
-        return local_files(images.name)
+        return local_files(images.name, images.column)
     return []
 
 

@@ -54,7 +54,7 @@ def input_files(target: Target) -> list[tuple[str, Path]]:
     if isinstance(target, Banner) and target.path is not None:
         return imported.input_files(_as_imported(target))
     public = target.public if isinstance(target, Readable) else None
-    return [] if public is None else local_files(public.name)
+    return [] if public is None else local_files(public.name, columns_of(public).image)
 
 
 class Poser:
