@@ -11,13 +11,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from flows import notation
 from flows.vary import varied
 from holdfast.config import Config, Influence, Member, Study, Sweep
 from holdfast.data.make import check
-from holdfast.errors import UserError
+from holdfast.errors import UserError, brief
 from holdfast.jobs import MakeData
 
 Location = tuple[int | str, ...]
@@ -25,22 +25,6 @@ Location = tuple[int | str, ...]
 
 class _Settings(Config):
     influence: Influence
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as people mean it, and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {name!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
@@ -91,23 +75,35 @@ def influence_settings(overrides: Sequence[str]) -> Influence:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if not _is_text(str(file)):
+        raise UserError(f"{brief(file)}: this name is no UTF-8; rename the file.")
     if not file.is_file():
         others = sorted(path.as_posix() for path in Path("experiments").glob("*.yaml"))
         there = f"; there are {', '.join(others)}" if others else ""
         raise UserError(f"{file}: no such file{there}.")
     try:
-        content = yaml.load(file.read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not readable as YAML ({_where(error)}); correct that line.") from None
+        content = notation.read(file.read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{_named(file)}: is no UTF-8; save the file in that encoding.") from None
+    except notation.Unreadable as error:
+        raise UserError(f"{_named(file)}: not readable as YAML ({error}); correct that line.") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: an experiment is a mapping of fields such as `name:` and `arms:`.")
     return content
 
 
-def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return str(error).splitlines()[0]
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _named(file: Path) -> str:
+    """A file for a message."""
+    return brief(file, 120)
 
 
 def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
@@ -115,9 +111,12 @@ def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not path:
         raise UserError(f"--set {override}: write FIELD=VALUE, for example --set target.grid=[3,3].")
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: {text!r} is not readable as YAML; quote it.") from None
+        value = notation.read(text)
+    except notation.Unreadable as error:
+        why = str(error).removeprefix("line 1: ")
+        raise UserError(
+            f"--set {brief(override)}: {brief(text)!r} is not readable as YAML ({why}); quote it."
+        ) from None
     replaced = _replaced(content, path.split("."), value, override)
     assert isinstance(replaced, dict)
     return replaced
@@ -143,7 +142,7 @@ def _sentence(file: Path, content: dict[str, Any], error: ValidationError) -> st
     first = errors[0]
     field = _field(content, first["loc"])
     more = f" ({len(errors) - 1} more to mend after this)" if len(errors) > 1 else ""
-    return f"{file}: {f'{field}: ' if field else ''}{_problem(dict(first))}{more}."
+    return f"{_named(file)}: {f'{brief(field)}: ' if field else ''}{_problem(dict(first))}{more}."
 
 
 def _field(content: Any, location: Location) -> str:
@@ -181,7 +180,9 @@ def _problem(error: dict[str, Any]) -> str:
     message = (
         error["msg"].removeprefix("Value error, ").rstrip(".").replace("tuple", "list").replace("Dictionary", "mapping")
     )
-    return message if error["type"] == "value_error" else f"{message}, not {error['input']!r}"
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        return f"is text, which YAML reads as {error['input']}; put it in quotes"
+    return message if error["type"] == "value_error" else f"{message}, not {brief(repr(error['input']))}"
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:

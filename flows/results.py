@@ -13,7 +13,8 @@ from holdfast.comparison.table import arms_table, sweep_table
 from holdfast.errors import UserError
 from tasks.tracking import open_store
 
-console = Console(highlight=False)
+# What is printed is text of the user's own: `[x]` is part of a path, `:bug:` no picture.
+console = Console(highlight=False, markup=False, emoji=False)
 # A file or a pipe is as wide as the table needs.
 if not console.is_terminal:
     console.width = 120

@@ -61,7 +61,7 @@ def _factor(name: str, given: Any, file: str) -> tuple[str, Levels]:
         name = name.rpartition(".")[-1]
     elif isinstance(given, dict) and given:
         if any(isinstance(level, bool) for level in given):
-            raise UserError(f"{at}: YAML reads on, off, yes and no as true and false; put such a level in quotes.")
+            raise UserError(f"{at}: true and false are no names; put such a level in quotes.")
         levels = {str(level): fields or {} for level, fields in given.items()}
     else:
         raise UserError(f"{at}: is a list of a field's values, or a mapping from levels to the fields that they set.")

@@ -47,10 +47,15 @@ def directory_digest(path: Path) -> str:
     """sha256 over the sorted (relative name, sha256) pairs of all files below `path`."""
     files = sorted(p for p in path.rglob("*") if p.is_file())
     lines = (f"{p.relative_to(path).as_posix()} {file_digest(p)}\n" for p in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(_encoded("".join(lines))).hexdigest()
 
 
 def content_key(content: Any) -> str:
     """sha256 of canonical JSON."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_encoded(text)).hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    """Names of files that are no UTF-8 as the bytes that they are."""
+    return text.encode(errors="surrogateescape")

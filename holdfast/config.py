@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.frozen import Config as Config
+from holdfast.frozen import HubOrPlace, Place
 from holdfast.targets import Banner as Banner
 from holdfast.targets import Classes as Classes
 from holdfast.targets import Columns as Columns
@@ -33,10 +33,11 @@ class Folder(Config):
     """Photographs in a directory, read recursively (JPEG, PNG, WebP)."""
 
     source: Literal["folder"]
-    path: Path | None = None
-    """The directory; by default the photographs that scikit-learn ships."""
+    path: Place | None = None
+    """The directory; by default three photographs that scikit-learn and matplotlib ship."""
     tile: PositiveInt | None = None
-    """Cut every photograph into disjoint square tiles of this side (pixels) and treat each as an image of its own."""
+    """Cut every photograph into disjoint square tiles of this side (pixels) and treat each as an image of its own; all
+    tiles of a photograph are in one split."""
     size: PositiveInt = 64
     """Side in pixels to which an image is cropped (centre square) and resized before it is cut."""
 
@@ -45,7 +46,7 @@ class Hub(Config):
     """An image column of a Hugging Face data set."""
 
     source: Literal["hub"]
-    name: str
+    name: HubOrPlace
     """Data set id on the Hub, or a local directory with such files."""
     revision: str | None = None
     split: str = "train"
@@ -80,9 +81,10 @@ class Imported(Config):
     benchmark: Literal["imported"] = "imported"
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     """Its name in metrics and reports."""
-    path: Path
-    """JSONL (image: a path relative to the file) or Parquet (image: bytes, or a struct with bytes)."""
-    validation_path: Path | None = None
+    path: Place
+    """JSONL or Parquet; an image is a path relative to the file, bytes, base64, a data URI, pixels, or a list of these.
+    """
+    validation_path: Place | None = None
     """Validation questions in a file of the same kind. Without it, the rows of a tenth of the images, at least of two
     and with at most 64 questions, are set apart for validation and not tested on."""
     grader: str = "exact"
@@ -128,7 +130,7 @@ class Recipe(Config):
 class Model(Config):
     """The base model."""
 
-    path: str = "bundled"
+    path: HubOrPlace = "bundled"
     """`bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local checkpoint directory."""
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"

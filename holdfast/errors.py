@@ -5,9 +5,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST = 280
+"""Characters of a message; a user's values can be of any length."""
+
 
 class UserError(Exception):
-    """One clear sentence that names the file or field and the remedy. The command line prints it and exits with 2."""
+    """One clear sentence that names the file or field and the remedy. The command line prints it and exits with 2.
+
+    Of a message that is too long, the middle is left out: it begins with the place and ends with the remedy.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(brief(message, LONGEST))
+
+
+def brief(text: object, longest: int = 60) -> str:
+    """A value for a message: on one line, of a long one its beginning and its end, and what is no UTF-8 escaped."""
+    # A pasted file need not be split into words whole.
+    line = " ".join(_ends(str(text), 4 * longest).split())
+    return _ends(line, longest).encode(errors="backslashreplace").decode()
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, for a message of ours: its first line."""
+    lines = str(error).strip().splitlines()
+    return brief(lines[0] if lines else type(error).__name__, 100).rstrip(".")
+
+
+def _ends(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    last = longest // 2
+    return f"{text[: longest - last - 3]} … {text[-last:]}"
 
 
 @contextmanager

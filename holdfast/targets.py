@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from holdfast.frozen import Config
+from holdfast.frozen import Config, HubOrPlace, Place
 
 
 class Jigsaw(Config):
@@ -70,7 +69,7 @@ class Columns(Config):
 class Public(Config):
     """A data set with annotations, from the Hugging Face Hub or from a local directory."""
 
-    name: str
+    name: HubOrPlace
     revision: str | None = None
     columns: Columns | None = None
     """By default those that holdfast/data/public.py knows for this name."""
@@ -124,7 +123,7 @@ class Banner(Skill):
     """Questions about advertisements: headline, price, call to action, layout."""
 
     benchmark: Literal["banner"]
-    path: Path | None = None
+    path: Place | None = None
     """Your own, as JSONL or Parquet with image, question, answer and, if you like, grader and reasoning."""
     grader: str = "exact"
     """Of your own: `exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader`

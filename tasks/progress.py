@@ -28,7 +28,7 @@ MATTERING = {
 
 TARGET_SCORE = re.compile(r"target/[^/]+/score")
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 
 
 def short(metric: str) -> str:
@@ -133,6 +133,12 @@ def _waits(name: str) -> None:
 def found(name: str) -> None:
     """Say that a stage need not run."""
     console.print(f"{name}: found", markup=False)
+
+
+def tell(name: str, sentences: list[str]) -> None:
+    """Say what a stage left out or found doubtful."""
+    for sentence in sentences:
+        console.print(f"{name}: {sentence}", markup=False, soft_wrap=True)
 
 
 def _say(row: Row) -> None:

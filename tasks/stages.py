@@ -114,6 +114,7 @@ class Attempt(NamedTuple):
             launch.run(self.job, out, on_lines, gpu)
             result = Result.model_validate_json((out / "result.json").read_text())
             recorder.totals(result)
+            progress.tell(self.label, result.notes.get("told", []))
             path = keep(store, run_id, out, result, data) if into is None else _move_shards(store, run_id, out, into)
         return Remembered(run_id, path, result)
 

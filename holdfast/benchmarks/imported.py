@@ -1,24 +1,22 @@
-"""Anyone's own benchmark: rows of image, question and answer in a JSONL or Parquet file, and their graders."""
+"""Anyone's own benchmark: rows of image, question and answer in a JSONL or Parquet file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from holdfast.benchmarks.grading import GRADERS, WANTED
 from holdfast.benchmarks.writing import majority
 from holdfast.config import Imported
-from holdfast.data.images import UNREADABLE, rgb
+from holdfast.data import cells, tables
 from holdfast.data.shards import Question, png
+from holdfast.data.tables import Row, named
 from holdfast.data.world import generator
-from holdfast.errors import UserError
+from holdfast.errors import UserError, brief
 
 COLUMNS = ("image", "question", "answer")
 OPTIONAL = ("grader", "reasoning")
@@ -28,11 +26,13 @@ VALIDATION = 64
 
 def read_imported(benchmark: Imported) -> Iterator[Question]:
     """Questions row by row; refuses the first row that is incomplete, by its number (the first row is 1)."""
+    _check(benchmark)
+    whole = _refuse_unanswered(benchmark.path)
     row = None
-    for row in _rows(benchmark):
-        yield _question(row, benchmark)
+    for row in tables.read(benchmark.path, COLUMNS, OPTIONAL):
+        yield _question(row, benchmark, whole)
     if row is None:
-        raise UserError(f"{benchmark.path}: holds no question; add rows of image, question and answer.")
+        raise UserError(f"{named(benchmark.path)}: holds no question; add rows of image, question and answer.")
 
 
 def splits(benchmark: Imported, seed: int) -> Iterator[tuple[str, Iterator[Question]]]:
@@ -74,8 +74,8 @@ def _set_apart(benchmark: Imported, seed: int) -> set[str]:
     groups = list(asked.values()) if len(asked) >= 4 else [[name] for names in asked.values() for name in names]
     if len(groups) < 2:
         raise UserError(
-            f"{benchmark.path}: holds one question, and needs another one for validation; add some, or name a file of "
-            f"validation questions in validation_path."
+            f"{named(benchmark.path)}: holds one question, and needs another one for validation; add some, or name a "
+            f"file of validation questions in validation_path."
         )
     wanted = max(2 if len(groups) >= 4 else 1, len(groups) // 10)
     apart: set[str] = set()
@@ -87,7 +87,7 @@ def _set_apart(benchmark: Imported, seed: int) -> set[str]:
 
 
 def input_files(benchmark: Imported) -> list[tuple[str, Path]]:
-    """The benchmark's files and the images that their rows name, by name."""
+    """The benchmark's files and the images that their rows name, by name. UserError if one is not there."""
     found = _input_files(benchmark)
     if benchmark.validation_path is not None:
         found += [(f"validation:{name}", path) for name, path in _input_files(_validation(benchmark))]
@@ -95,94 +95,86 @@ def input_files(benchmark: Imported) -> list[tuple[str, Path]]:
 
 
 def _input_files(benchmark: Imported) -> list[tuple[str, Path]]:
+    _check(benchmark)
     folder = benchmark.path.parent
-    named = {row.values.get("image") for row in _rows(benchmark)} if benchmark.path.suffix == ".jsonl" else set()
-    images = sorted(name for name in named if isinstance(name, str) and (folder / name).is_file())
-    return [("", benchmark.path), *((name, folder / name) for name in images)]
+    found: dict[str, Path] = {}
+    for row in tables.read(benchmark.path, ("image",)):
+        try:
+            for path in cells.files(row.values.get("image"), folder):
+                found[_relative(path, folder)] = path
+                if not cells.is_file(path):
+                    raise cells.refusal(path, folder, "no such file")
+        except cells.Unusable as error:
+            raise UserError(f"{row.place}: image {error}.") from error
+    return [("", benchmark.path), *sorted(found.items())]
 
 
-class Row(NamedTuple):
-    """A row of the user's file, and what to call it in an error."""
-
-    number: int
-    place: str
-    values: dict[str, Any]
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _rows(benchmark: Imported) -> Iterator[Row]:
+def _check(benchmark: Imported) -> None:
     path = benchmark.path
-    if path.suffix not in {".jsonl", ".parquet"}:
-        raise UserError(f"prior: {path} is neither .jsonl nor .parquet; convert it and correct its path.")
+    if path.suffix.lower() not in tables.ENDINGS:
+        raise UserError(f"prior: {named(path)} is neither .jsonl nor .parquet; convert it and correct its path.")
     if not path.is_file():
-        raise UserError(f"prior: {path} of benchmark {benchmark.name!r} does not exist; correct its path.")
-    return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+        raise UserError(f"prior: {named(path)} of benchmark {benchmark.name!r} does not exist; correct its path.")
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            place = f"{path}, row {number}"
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{place}: is no JSON ({error}); write one object a line.") from error
-            if not isinstance(values, dict):
-                raise UserError(f"{place}: is no JSON object; write one with image, question and answer.")
-            yield Row(number, place, values)
+def _refuse_unanswered(path: Path) -> bool:
+    """Whether the answers' numbers are all whole. UserError if some are NaN or infinite, or there is none."""
+    bad: list[str] = []
+
+    def answers() -> Iterator[Any]:
+        for row in tables.read(path, ("answer",)):
+            answer = row.values.get("answer", "")
+            if tables.missing(answer) or (isinstance(answer, float) and math.isinf(answer)):
+                what = f"{answer}, no finite number" if isinstance(answer, float) else "empty"
+                bad.append(f"{row.place}: answer is {what}; fill it in or remove the row")
+            yield answer
+
+    found = tables.whole(answers())
+    if bad:
+        more = f" (and {len(bad) - 1} more such rows)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0]}{more}.")
+    return found
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet ({error}); write the file again.") from error
-    with file:
-        names = file.schema_arrow.names
-        for column in COLUMNS:
-            if column not in names:
-                raise UserError(f"{path}: has no column {column!r}; add it, the file has {', '.join(names)}.")
-        number = 0
-        for batch in file.iter_batches(64, columns=[name for name in (*COLUMNS, *OPTIONAL) if name in names]):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(number, f"{path}, row {number}", values)
-
-
-def _question(row: Row, benchmark: Imported) -> Question:
+def _question(row: Row, benchmark: Imported, whole: bool) -> Question:
     for column in COLUMNS:
         if column not in row.values:
             raise UserError(f"{row.place}: has no {column!r}; add it.")
-    grader = str(row.values.get("grader") or benchmark.grader)
+    grader = _optional(row, "grader") or benchmark.grader
     if grader not in GRADERS:
-        raise UserError(f"{row.place}: grader {grader!r} is unknown; use one of {', '.join(GRADERS)}.")
-    accepted = _answers(row, grader)
+        raise UserError(f"{row.place}: grader {brief(grader)!r} is unknown; use one of {', '.join(GRADERS)}.")
+    accepted = _answers(row, grader, whole)
     answer = majority(accepted)
     reference = f"<answer> {answer} </answer>"
+    reasoning = _optional(row, "reasoning")
     return Question(
         id=f"{benchmark.name}-{row.number:06d}",
         image_id=f"{benchmark.name}/{row.number:06d}",
-        images=(_image(row, benchmark.path.parent),),
+        images=_images(row, benchmark.path.parent),
         prompt=_text(row, "question"),
         answer=answer,
         reference=reference,
         grader=grader,
         benchmark=benchmark.name,
-        teacher=f"<think> {_text(row, 'reasoning')} </think> {reference}" if row.values.get("reasoning") else "",
+        teacher=f"<think> {reasoning} </think> {reference}" if reasoning else "",
         accepted=accepted if len(accepted) > 1 else (),
     )
 
 
-def _answers(row: Row, grader: str) -> tuple[str, ...]:
+def _answers(row: Row, grader: str, whole: bool) -> tuple[str, ...]:
     """All accepted answers as text, each one that its own grader accepts."""
     parts = [part for part in _parts(row.values["answer"], grader) if not _blank(part)] or [None]
-    found = tuple(_text(row._replace(values={**row.values, "answer": part}), "answer") for part in parts)
+    found = tuple(_text(row._replace(values={**row.values, "answer": part}), "answer", whole) for part in parts)
     for answer in found:
         if not GRADERS[grader](f"<answer> {answer} </answer>", answer).correct:
             wanted = WANTED.get(grader, "text without <")
             raise UserError(
-                f"{row.place}: answer {answer!r:.60} cannot be graded by {grader!r}; write {wanted} or another grader."
+                f"{row.place}: answer {brief(answer)!r} cannot be graded by {grader!r}; write {wanted} or another "
+                "grader."
             )
     return found
 
@@ -217,27 +209,27 @@ def _is_side(text: str) -> bool:
 
 def _blank(value: Any) -> bool:
     """Nothing, or NaN, in a list of answers."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
+    return tables.missing(value) or (isinstance(value, str) and not value.strip())
 
 
-def _text(row: Row, column: str) -> str:
+def _text(row: Row, column: str, whole: bool = False) -> str:
     value = row.values[column]
-    if isinstance(value, list):
-        value = " ".join(str(part) for part in value)
-    text = "" if value is None else str(value).strip()
-    if not text:
-        raise UserError(f"{row.place}: {column} is empty; fill it in or remove the row.")
-    return text
-
-
-def _image(row: Row, folder: Path) -> bytes:
-    value = row.values["image"]
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if not isinstance(value, str | bytes) or not value:
-        raise UserError(f"{row.place}: image is empty; give the path of an image, or its bytes.")
     try:
-        return png(rgb(BytesIO(value) if isinstance(value, bytes) else folder / value))
-    except UNREADABLE as error:
-        name = value if isinstance(value, str) else "bytes"
-        raise UserError(f"{row.place}: image ({name}) cannot be read; replace it or remove the row.") from error
+        found = " ".join(tables.text(part, whole) for part in (value if isinstance(value, list) else [value]))
+    except ValueError as error:
+        raise UserError(f"{row.place}: {column} {error}; write text or a number, or remove the row.") from error
+    if not found:
+        raise UserError(f"{row.place}: {column} is empty; fill it in or remove the row.")
+    return found
+
+
+def _optional(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    return "" if tables.missing(value) or value == "" else _text(row, column)
+
+
+def _images(row: Row, folder: Path) -> tuple[bytes, ...]:
+    try:
+        return tuple(png(image) for image in cells.images(row.values["image"], folder))
+    except cells.Unusable as error:
+        raise UserError(f"{row.place}: image {error}.") from error

@@ -37,22 +37,26 @@ def arms_table(summary: dict[str, Any]) -> Table:
     score = f"target/{target['benchmark']}/score"
     table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
     table.add_column("arm")
-    skill = f"skill\n[dim]chance {number(target['chance'])}[/dim]"
-    prior = f"prior mean\n[dim]chance {number(summary['prior']['chance_mean'])}[/dim]"
+    skill = _over("skill", f"chance {number(target['chance'])}")
+    prior = _over("prior mean", f"chance {number(summary['prior']['chance_mean'])}")
     for name in (
         "steps",
         "time",
         skill,
         prior,
         "retention",
-        "forgetting\n[dim]mean[/dim]",
-        "unparsed\n[dim]prior[/dim]",
+        _over("forgetting", "mean"),
+        _over("unparsed", "prior"),
     ):
         table.add_column(name, justify="right")
     table.add_row("base", "", "", *_numbers(summary["base"]["metrics"], score), style="dim")
     for name, arm in summary["arms"].items():
-        table.add_row(name, str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"], score))
+        table.add_row(Text(name), str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"], score))
     return table
+
+
+def _over(name: str, note: str) -> Text:
+    return Text.assemble(name, "\n", (note, "dim"))
 
 
 def _numbers(metrics: dict[str, float], score: str) -> list[str]:

@@ -2,40 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
 
 from holdfast.artifacts import content_key
 from holdfast.config import Hub
-from holdfast.data.images import UNREADABLE, deal, rgb, square
-from holdfast.errors import UserError
+from holdfast.data.cells import is_file
+from holdfast.data.pixels import rgb
+from holdfast.data.splits import Pictures
+from holdfast.errors import UserError, brief, reason
+
+JPEG = b"\xff\xd8\xff"
 
 
-class HubSource:
+class HubSource(Pictures):
     """Identities are row numbers; rows stay in the data set's memory-mapped files until they are asked for."""
 
     def __init__(self, images: Hub, seed: int) -> None:
+        super().__init__(images.size, seed)
         self.images = images
-        self.seed = seed
-        self.skipped: list[str] = []
         self.rows = _open(images)
+        self._draft = False
 
-    def split(self, counts: dict[str, int]) -> dict[str, list[str]]:
-        dealt = deal(len(self.rows), counts, self.seed)
-        return {name: [f"{self.images.split}/{row:08d}" for row in rows] for name, rows in dealt.items()}
+    def photographs(self) -> dict[str, list[str]]:
+        """All rows."""
+        # A JPEG at a fraction of its size never equals the same picture in another format.
+        self._draft = _beginnings(self.rows, self.images.column) == {JPEG}
+        names = (f"{self.images.split}/{row:08d}" for row in range(len(self.rows)))
+        return {name: [name] for name in names}
 
-    def load(self, image_id: str) -> Image.Image | None:
-        if image_id in self.skipped:
-            return None
-        cell = self.rows[int(image_id.rpartition("/")[2])][self.images.column]
-        size = self.images.size
-        try:
-            return square(rgb(_file(cell), size), size)
-        except UNREADABLE:
-            self.skipped.append(image_id)
-            return None
+    def decoded(self, photograph: str) -> Image.Image:
+        """A row's image."""
+        cell = self.rows[int(photograph.rpartition("/")[2])][self.images.column]
+        return rgb(_file(cell), self.size if self._draft else None)
+
+
+def local_files(name: str, column: str) -> list[tuple[str, Path]]:
+    """The files of a data set in a local directory, and those that the images of its Parquet files name, by name."""
+    found = _files_below(Path(name))
+    for path in list(found.values()):
+        if path.suffix == ".parquet":
+            found |= {other: Path(other) for other in sorted(_named_by_rows(path, column.partition(".")[0]))}
+    return list(found.items())
+
+
+def _files_below(root: Path) -> dict[str, Path]:
+    """None of a data set on the Hub."""
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _named_by_rows(file: Path, column: str) -> set[str]:
+    """Paths of images that a Parquet file names instead of holding them; a damaged file is for `datasets` to tell."""
+    try:
+        with pq.ParquetFile(file) as table:
+            schema = table.schema_arrow
+            if column not in schema.names or schema.field(column).type in (pa.binary(), pa.large_binary()):
+                return set()
+            if _holds_all(table.metadata, column):
+                return set()
+            rows = (row for batch in table.iter_batches(64, columns=[column]) for row in batch.to_pylist())
+            return {path for row in rows for path in _paths(row[column]) if is_file(Path(path))}
+    except (pa.ArrowException, OSError, ValueError):
+        return set()
+
+
+def _holds_all(metadata: Any, column: str) -> bool:
+    """Whether all images have bytes, as far as the file's statistics say."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    parts = [group.column(number) for group in groups for number in range(group.num_columns)]
+    encoded = [part for part in parts if part.path_in_schema in (column, f"{column}.bytes")]
+    return bool(encoded) and all(
+        part.physical_type == "BYTE_ARRAY"
+        and part.path_in_schema != column
+        and part.is_stats_set
+        and part.statistics.null_count == 0
+        for part in encoded
+    )
+
+
+def _paths(cell: Any) -> Iterator[str]:
+    for image in cell if isinstance(cell, list) else [cell]:
+        if isinstance(image, str):
+            yield image
+        elif isinstance(image, dict) and not image.get("bytes") and image.get("path"):
+            yield str(image["path"])
 
 
 def load_split(name: str, revision: str | None, split: str):  # type: ignore[no-untyped-def]  # datasets.Dataset
@@ -46,18 +103,17 @@ def load_split(name: str, revision: str | None, split: str):  # type: ignore[no-
     try:
         return datasets.load_dataset(name, revision=revision, split=split, cache_dir=_cache(name))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(f"cannot load split {split!r} of {name} ({reason})") from error
+        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({reason(error)})") from error
 
 
 def _cache(name: str) -> str | None:
     """A cache for this state of a local directory; `datasets` takes another one of the same name for the same data."""
     import datasets
 
-    root = Path(name)
-    if not root.is_dir():
+    found = _files_below(Path(name))
+    if not found:
         return None
-    files = [(str(path.resolve()), path.stat()) for path in sorted(root.rglob("*")) if path.is_file()]
+    files = [(str(path.resolve()), path.stat()) for path in found.values()]
     state = content_key([(path, found.st_size, found.st_mtime_ns) for path, found in files])
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / state[:16])
 
@@ -79,6 +135,12 @@ def _open(images: Hub):  # type: ignore[no-untyped-def]  # datasets.Dataset, not
         raise UserError(
             f"images.column: {images.column!r} of {images.name} holds no images; name a column that does."
         ) from error
+
+
+def _beginnings(rows: Any, column: str) -> set[bytes | None]:
+    """The first bytes of all encoded images; None for those in files of their own."""
+    encoded = pc.struct_field(rows.data.column(column), "bytes")
+    return set(pc.unique(pc.binary_slice(encoded, 0, len(JPEG))).to_pylist())
 
 
 def _file(cell: dict[str, bytes | str | None] | None) -> BytesIO | Path:

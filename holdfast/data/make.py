@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,11 +14,10 @@ from holdfast.config import Images, Imported, Jigsaw, PriorBenchmark, Target, Wo
 from holdfast.data import pose
 from holdfast.data.images import Source, input_files, open_source
 from holdfast.data.shards import Question, prior_shard, write_questions
-from holdfast.errors import UserError
+from holdfast.data.splits import in_order, listed
+from holdfast.errors import UserError, brief
 from holdfast.jobs import MakeData
 
-CHUNK = 16
-"""Images that a thread cuts at a time: handing them over one by one costs more than cutting some."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -51,7 +47,7 @@ def _cut(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
         cut = pose.few(asked, counts[split], target.per_class if split == "train" else None)
         written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
     images = {split: len(splits[split]) for split in SPLITS}
-    return {"images": images, "questions": written, "skipped": sorted(source.skipped)}
+    return {"images": images, "questions": written, **_left_out(source.skipped, source.told)}
 
 
 def _posed(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
@@ -65,7 +61,14 @@ def _posed(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
                 f"target.{split}: the data holds no question for this split; ask for fewer elsewhere, or use more data."
             )
         written[f"target-{split}"] = count
-    return {"questions": written, "skipped": sorted(poser.skipped)}
+    return {"questions": written, **_left_out(poser.skipped, poser.told())}
+
+
+def _left_out(skipped: list[str], told: list[str]) -> dict[str, Any]:
+    """`skipped` names all images that cannot be read; `told` are sentences for a person."""
+    names = sorted(skipped)
+    unread = [f"{len(names)} image(s) cannot be read and are left out: {listed(names)}."] if names else []
+    return {"skipped": names, "told": unread + told}
 
 
 def check(job: MakeData) -> None:
@@ -100,32 +103,16 @@ def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> 
         loaded = ((image_id, source.load(image_id)) for image_id in image_ids)
         return [jigsaw.puzzle(image, name, target, seed, number) for name, image in loaded if image is not None]
 
-    chunks = [image_ids[at : at + CHUNK] for at in range(0, len(image_ids), CHUNK)]
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores) as pool:
-        for number in count():
-            made = 0
-            for questions in _ahead(pool, partial(cut, number=number), chunks, 2 * cores):
-                made += len(questions)
-                yield from questions
-            if not made:
-                raise UserError(
-                    f"images: none of the {len(image_ids)} image(s) of a split can be read, "
-                    f"among them {source.skipped[-1]}; replace them or add more."
-                )
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, make: Callable[[list[str]], list[Question]], chunks: list[list[str]], window: int
-) -> Iterator[list[Question]]:
-    """Results in order, at most `window` of them ahead. Pillow decodes without holding Python's lock."""
-    waiting: deque[Future[list[Question]]] = deque()
-    for chunk in chunks:
-        waiting.append(pool.submit(make, chunk))
-        if len(waiting) == window:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    for number in count():
+        made = 0
+        for questions in in_order(partial(cut, number=number), image_ids):
+            made += len(questions)
+            yield from questions
+        if not made:
+            raise UserError(
+                f"images: none of the {len(image_ids)} image(s) of a split can be read, "
+                f"among them {brief(source.skipped[-1])}; replace them or add more."
+            )
 
 
 def shard_names(job: MakeData) -> list[str]:
@@ -142,4 +129,12 @@ def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], target: Targe
     for benchmark in prior:
         if isinstance(benchmark, Imported):
             files += [(benchmark.name, *file) for file in imported.input_files(benchmark)]
-    return content_key([(*names, file_digest(path)) for *names, path in files]) if files else ""
+    return content_key([(*names, _digest(path)) for *names, path in files]) if files else ""
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        # The data stage says what it cannot read.
+        return "unreadable"

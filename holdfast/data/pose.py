@@ -1,6 +1,6 @@
 """Questions of a target that is no jigsaw: drawn, read from a public data set, or from a file of one's own.
 
-No image is in two splits. Where one split of a data set is dealt out, or two of them hold the same image, the test
+No picture is in two splits. Where one split of a data set is dealt out, or two of them hold the same image, the test
 questions come first, then the validation's, and training does without their images.
 """
 
@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
+
+from PIL import Image
 
 from holdfast.benchmarks import catalog, imported
 from holdfast.benchmarks.asked import form
 from holdfast.benchmarks.target import Draw, Posed, Reading
 from holdfast.config import Banner, Classes, Counting, Detection, Imported, Spatial, Target
-from holdfast.data.images import deal
+from holdfast.data.alike import Alike
+from holdfast.data.hub import local_files
+from holdfast.data.pixels import pattern
 from holdfast.data.public import Rows, columns_of
 from holdfast.data.shards import Question
+from holdfast.data.splits import deal, listed
+from holdfast.data.tables import ENDINGS, named
 from holdfast.data.world import generator
 from holdfast.errors import UserError
 
@@ -30,8 +37,8 @@ Readable = Classes | Spatial | Detection | Counting
 def check(target: Target) -> None:
     """Refuse what can be seen without reading data."""
     path = target.path if isinstance(target, Banner) else None
-    if path is not None and (path.suffix not in {".jsonl", ".parquet"} or not path.is_file()):
-        raise UserError(f"target.path: {path} is no JSONL or Parquet file; correct the path.")
+    if path is not None and (path.suffix.lower() not in ENDINGS or not path.is_file()):
+        raise UserError(f"target.path: {named(path)} is no JSONL or Parquet file; correct the path.")
     if isinstance(target, Readable) and target.public is not None:
         columns = columns_of(target.public)
         for field in cast(Reading, catalog.TARGETS[target.benchmark]).COLUMNS:
@@ -47,10 +54,7 @@ def input_files(target: Target) -> list[tuple[str, Path]]:
     if isinstance(target, Banner) and target.path is not None:
         return imported.input_files(_as_imported(target))
     public = target.public if isinstance(target, Readable) else None
-    if public is None or not Path(public.name).is_dir():
-        return []
-    root = Path(public.name)
-    return [(path.relative_to(root).as_posix(), path) for path in sorted(root.rglob("*")) if path.is_file()]
+    return [] if public is None else local_files(public.name, columns_of(public).image)
 
 
 class Poser:
@@ -60,8 +64,11 @@ class Poser:
         self.target: Any = target
         self.seed = seed
         self.owner: dict[str, str] = {}
-        """Which split an image went to, by the digest of its pixels' file."""
+        """Which split an image went to, by the digest of its PNG file, which is that of its pixels."""
         self.skipped: list[str] = []
+        self._left: list[str] = []
+        self._splits: dict[str, str] = {}
+        self._alike = Alike()
         self._rows: dict[str, Rows] = {}
 
     def questions(self, split: str) -> Iterator[Question]:
@@ -75,6 +82,12 @@ class Poser:
             found = self._drawn(split, wanted)
         limit = self.target.per_class if split == "train" else None
         yield from few(found, wanted, limit)
+
+    def told(self) -> list[str]:
+        """Sentences on rows that were left out and on pictures that look alike, once all questions are asked."""
+        left = f"{len(self._left)} row(s) are left out, since another split shows their picture: {listed(self._left)}."
+        twins = self._alike.twins(self._splits)
+        return [*([left] if self._left else []), *([twins] if twins else [])]
 
     def _drawn(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
         module = catalog.TARGETS[self.target.benchmark]
@@ -92,7 +105,10 @@ class Poser:
             if posed is not None:
                 question = posed.question(f"{rows.split}/{index:08d}", self.target)
                 if self._claim(question.images, split):
+                    self._look(question, split)
                     yield posed.group, question
+                else:
+                    self._left.append(question.image_id)
 
     def _opened(self, name: str) -> Rows:
         if name not in self._rows:
@@ -111,20 +127,29 @@ class Poser:
         """Questions about the images that the split was dealt; several rows may ask about one image."""
         splits = self._dealt_images(target)
         for question in _imported(target):
-            if splits.get(_digest(question.images)) == split:
+            if splits.get(_digest(question.images[0])) == split:
+                self._look(question, split)
                 yield question.answer, question._replace(prompt=f"{question.prompt} {form(target.thinking)}")
 
     def _dealt_images(self, target: Banner) -> dict[str, str]:
         if not self.owner:
-            images = list(dict.fromkeys(_digest(question.images) for question in _imported(target)))
+            first = _together([[_digest(image) for image in question.images] for question in _imported(target)])
+            images = list(dict.fromkeys(first.values()))
             counts = {name: getattr(target, name) for name in SPLITS}
-            for name, numbers in deal(len(images), counts, self.seed).items():
-                self.owner |= {images[number]: name for number in numbers}
+            dealt = deal(len(images), counts, self.seed, "target.path").items()
+            split_of = {images[number]: name for name, numbers in dealt for number in numbers}
+            self.owner = {image: split_of[other] for image, other in first.items() if other in split_of}
         return self.owner
+
+    def _look(self, question: Question, split: str) -> None:
+        for number, image in enumerate(question.images, 1):
+            name = question.image_id if number == 1 else f"{question.image_id}, image {number}"
+            self._splits[name] = split
+            self._alike.add(name, pattern(Image.open(BytesIO(image))))
 
     def _claim(self, images: Iterable[bytes], split: str) -> bool:
         """Whether the split may show these images; they are its own from now on."""
-        digests = [_digest([image]) for image in images]
+        digests = [_digest(image) for image in images]
         if any(self.owner.get(digest, split) != split for digest in digests):
             return False
         self.owner |= dict.fromkeys(digests, split)
@@ -161,8 +186,21 @@ def _as_imported(target: Banner) -> Imported:
     return Imported(name="banner", path=target.path, grader=target.grader)
 
 
-def _digest(images: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(image)
-    return digest.hexdigest()
+def _together(shown: list[list[str]]) -> dict[str, str]:
+    """By image, the one that stands for all that questions show with it, with an image shown with it, and so on."""
+    before: dict[str, str] = {}
+
+    def first(image: str) -> str:
+        while before[image] != image:
+            image = before[image] = before[before[image]]
+        return image
+
+    for images in shown:
+        for image in images:
+            before.setdefault(image, image)
+            before[first(image)] = first(images[0])
+    return {image: first(image) for image in before}
+
+
+def _digest(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()

@@ -18,7 +18,7 @@ REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a che
 
 def reference(model: Model) -> ModelRef:
     """The model's files as they are now. UserError where there is no such checkpoint."""
-    path = Path(model.path).expanduser()
+    path = Path(model.path)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"model.path: {path} holds no config.json, so it is no checkpoint; {REMEDY}.")

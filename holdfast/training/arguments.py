@@ -104,6 +104,8 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
     kind = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", str(wanted))
     if kind in ("int", "bool") and (isinstance(value, bool) != (kind == "bool") or not isinstance(value, int)):
         raise UserError(f"trainer.{name}: `{value}` is no {'number' if kind == 'int' else 'true or false'}; write one")
+    if isinstance(value, str) and "bool" in kind and "str" not in kind:
+        raise UserError(f"trainer.{name}: `{value}` is text; write true or false")
     if not isinstance(value, str) or "float" not in kind:
         return value
     try:

@@ -1,9 +1,14 @@
 """Benchmarks of one's own, from JSONL and Parquet."""
 
+import base64
 import json
+from datetime import date
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +18,8 @@ from PIL import Image
 
 from holdfast.benchmarks import catalog, imported
 from holdfast.benchmarks.catalog import GRADERS
-from holdfast.config import Imported
+from holdfast.config import Imported, World
+from holdfast.data.make import inputs_digest
 from holdfast.data.shards import read_questions, write_questions
 from holdfast.errors import UserError
 
@@ -203,6 +209,247 @@ def test_a_file_that_is_missing_or_of_another_kind_is_refused(tmp_path: Path, na
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no question"):
         list(imported.read_imported(jsonl(tmp_path, "")))
+
+
+def table(folder: Path, frame: pd.DataFrame, kind: str) -> Imported:
+    """The rows as pandas writes them."""
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    path = folder / f"own.{kind}"
+    if kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=True, date_format="iso")
+    return Imported(name="own", path=path)
+
+
+def answers(own: Imported) -> list[str]:
+    return [question.answer for question in imported.read_imported(own)]
+
+
+def refusal(own: Imported) -> str:
+    with pytest.raises(UserError) as error:
+        list(imported.read_imported(own))
+    assert len(str(error.value)) < 300
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ([3.0, 4.0, -0.0], ["3", "4", "0"]),
+        ([3.0, 2.5, 1e-7], ["3.0", "2.5", "1e-07"]),
+        (np.array([0.1, 2.5, 3], np.float32), ["0.1", "2.5", "3.0"]),
+        (np.array([1, 2, 3], np.int8), ["1", "2", "3"]),
+        ([Decimal("3.00"), Decimal("4.00"), Decimal("2E+2")], ["3", "4", "200"]),
+        ([Decimal("3.10"), Decimal("4.00"), Decimal("5.00")], ["3.10", "4.00", "5.00"]),
+        ([True, False, True], ["true", "false", "true"]),
+        ([[0.5, 1.0], [2.0, 3.0], [1.0]], ["0.5 1.0", "2.0 3.0", "1.0"]),
+        ([[10.0, 20.0], [2.0, 3.0], [1.0]], ["10 20", "2 3", "1"]),
+        (
+            pd.to_datetime(["2026-02-03", "2026-02-04 10:30", "2026-12-01"], format="mixed"),
+            ["2026-02-03", "2026-02-04 10:30:00", "2026-12-01"],
+        ),
+        ([date(2026, 2, 3)] * 3, ["2026-02-03"] * 3),
+        (pd.Categorical(["a", "b", "a"]), ["a", "b", "a"]),
+    ],
+)
+def test_answers_are_read_as_they_were_meant(tmp_path: Path, given: object, read: list[str]) -> None:
+    frame = pd.DataFrame({"image": ["a.png"] * 3, "question": ["?"] * 3, "answer": given})
+    assert answers(table(tmp_path, frame, "parquet")) == read
+
+
+def test_whole_numbers_of_a_column_that_misses_some_are_whole(tmp_path: Path) -> None:
+    """A column with a missing value becomes fractions in pandas, and stays so once the row is dropped."""
+    frame = pd.DataFrame({"image": ["a.png"] * 3, "question": ["?"] * 3, "answer": [3, None, 12]}).dropna()
+    for kind in ("parquet", "jsonl"):
+        assert answers(table(tmp_path, frame, kind)) == ["3", "12"]
+
+
+@pytest.mark.parametrize(
+    ("given", "what"), [([1.5, None, np.nan], "empty"), ([1.5, np.inf, -np.inf], "inf, no finite number")]
+)
+def test_rows_without_a_finite_answer_are_named_and_counted(tmp_path: Path, given: list[object], what: str) -> None:
+    frame = pd.DataFrame({"image": ["a.png"] * 3, "question": ["?"] * 3, "answer": given})
+    message = refusal(table(tmp_path, frame, "parquet"))
+    assert f"own.parquet, row 2: answer is {what}".replace("empty", "") in message or "row 2: answer is nan" in message
+    assert message.endswith("fill it in or remove the row (and 1 more such rows).")
+    for text in ("NaN", "Infinity", "1e999", "null"):
+        own = jsonl(tmp_path, ROW, json.dumps(ROW).replace('"a square"', text))
+        assert "row 2: answer is " in refusal(own)
+
+
+def test_missing_graders_and_reasonings_are_none(tmp_path: Path) -> None:
+    missing = {"grader": ["number", None], "reasoning": [np.nan, np.nan]}
+    frame = pd.DataFrame({"image": ["a.png"] * 2, "question": ["?"] * 2, "answer": [3, 4], **missing})
+    questions = list(imported.read_imported(table(tmp_path, frame, "parquet")))
+    assert [(question.grader, question.teacher) for question in questions] == [("number", ""), ("exact", "")]
+
+
+def red(mode: str = "PNG") -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, mode)
+    return buffer.getvalue()
+
+
+BASE64 = base64.b64encode(red()).decode()
+PIXELS = np.full((10, 20, 3), (255, 0, 0), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("cell", "count"),
+    [
+        ("red.png", 1),
+        ("./red.png", 1),
+        (f"data:image/png;base64,{BASE64}", 1),
+        (f"data:;base64,{BASE64.rstrip('=')}", 1),
+        (BASE64, 1),
+        ("\n".join(BASE64[at : at + 60] for at in range(0, len(BASE64), 60)), 1),
+        (["red.png", BASE64], 2),
+        ({"path": "red.png"}, 1),
+        ({"bytes": None, "path": "red.png"}, 1),
+        ({"bytes": BASE64, "path": None}, 1),
+        ([{"path": "red.png"}, {"path": "red.png"}], 2),
+        ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{BASE64}"}}, 1),
+        (PIXELS.tolist(), 1),
+        ((PIXELS / 255).tolist(), 1),
+        ([PIXELS.tolist()] * 2, 2),
+        (list(red()), 1),
+    ],
+)
+def test_an_image_may_be_written_in_many_ways(tmp_path: Path, cell: object, count: int) -> None:
+    (tmp_path / "red.png").write_bytes(red())
+    (question,) = imported.read_imported(jsonl(tmp_path, {**ROW, "image": cell}))
+    assert len(question.images) == count
+    for image in question.images:
+        found = Image.open(BytesIO(image))
+        assert (found.size, found.getpixel((19, 9))) == ((20, 10), (255, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [red(), red("GIF")],
+        [[red(), red()], [red()]],
+        [{"bytes": red(), "path": None}, {"bytes": None, "path": "red.png"}],
+        [[{"bytes": red(), "path": None}]] * 2,
+        [PIXELS.tolist()] * 2,
+        [np.full((10, 20), 7, np.float32).tolist()] * 2,
+    ],
+)
+def test_an_image_column_of_parquet_may_be_of_many_types(tmp_path: Path, cells: list[object]) -> None:
+    (tmp_path / "red.png").write_bytes(red())
+    questions = list(imported.read_imported(parquet(tmp_path, image=cells, question=["?"] * 2, answer=["x"] * 2)))
+    assert {Image.open(BytesIO(image)).size for question in questions for image in question.images} == {(20, 10)}
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        (None, "is empty"),
+        (float("nan"), "is empty"),
+        ({}, "is empty"),
+        ({"bytes": None, "path": None}, "is empty"),
+        ([], "is empty"),
+        ([None], "is empty"),
+        (3, "is 3"),
+        ({"width": 3}, "has neither bytes nor path but width"),
+        ("https://example.org/a.png", "is an address; download the image"),
+        ("s3://bucket/a.png", "is an address"),
+        ("data:image/png,abc", "is a data URI without base64"),
+        ("data:image/png;base64,####", "is no base64"),
+        ("data:image/png;base64,aGVsbG8=", "(bytes) cannot be read (no image)"),
+        (base64.b64encode(b"hello" * 99).decode(), "cannot be read"),
+        ("x" * 300_000, "cannot be read"),
+        ("no\0where.png", "cannot be read"),
+        ("\ud800.png", "cannot be read"),
+        (".", "cannot be read"),
+        ([1, 2, 300], "is a list of numbers that are no bytes"),
+        ([1.5, 2.5], "is a list of numbers that are no bytes"),
+        ([[1, 2], [3]], "is an array that has rows of unlike lengths"),
+        ([[[1, 2], [3, 4]]], "is an array that has the shape 1×2×2"),
+        ([[-1, 2], [3, 4]], "is an array that has pixels that are no numbers from 0 to 255"),
+        ([[1, 256], [3, 4]], "is an array that has pixels that are no numbers from 0 to 255"),
+        ([[1, "a"], [3, 4]], "is an array"),
+        (red()[:60].hex(), "cannot be read"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_a_sentence_with_its_row(tmp_path: Path, cell: object, told: str) -> None:
+    own = jsonl(tmp_path, ROW, {**ROW, "image": cell})
+    message = refusal(own)
+    assert "own.jsonl, row 2: image " in message
+    assert told in message
+    with pytest.raises(UserError, match="row 2: image"):
+        imported.input_files(own) and list(imported.read_imported(own))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("question", {"text": "?"}, "question is dict; write text"),
+        ("question", float("nan"), "question is empty"),
+        ("question", "\ud800?", "question has half of a character"),
+        ("answer", {"text": "?"}, "answer is dict; write text"),
+        ("answer", "<" * 9000, "cannot be graded by"),
+        ("grader", "judge" * 9000, "is unknown"),
+        ("grader", ["exact", "number"], "is unknown"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_a_sentence_with_its_row(
+    tmp_path: Path, column: str, value: object, told: str
+) -> None:
+    message = refusal(jsonl(tmp_path, ROW, {**ROW, column: value}))
+    assert "own.jsonl, row 2: " in message
+    assert told in message
+
+
+def test_jsonl_may_have_a_byte_order_mark_and_any_line_ends(tmp_path: Path) -> None:
+    own = jsonl(tmp_path, ROW)
+    own.path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([json.dumps(ROW).encode()] * 2) + b"\r\n\r\n")
+    assert answers(own) == ["a square"] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (json.dumps(ROW).replace("square", "é").encode("latin-1"), "row 1: is no UTF-8"),
+        (json.dumps(ROW).encode("utf-16"), "row 1: is no UTF-8"),
+        (b"[" * 99_999, "row 1: is no JSON"),
+        (json.dumps([ROW] * 99).encode(), "row 1: is no JSON object"),
+    ],
+)
+def test_a_file_in_another_encoding_or_form_is_a_sentence(tmp_path: Path, content: bytes, told: str) -> None:
+    own = jsonl(tmp_path, ROW)
+    own.path.write_bytes(content)
+    assert told in refusal(own)
+
+
+def test_a_cut_parquet_file_is_a_sentence(tmp_path: Path) -> None:
+    own = parquet(tmp_path, image=["a.png"] * 9999, question=["?"] * 9999, answer=[str(i) for i in range(9999)])
+    whole = own.path.read_bytes()
+    own.path.write_bytes(whole[: len(whole) // 2])
+    assert "own.parquet: cannot be read as Parquet" in refusal(own)
+    own.path.write_bytes(whole[:99] + b"\0" * 999 + whole[1098:])
+    assert "own.parquet: cannot be read as Parquet" in refusal(own)
+
+
+@pytest.mark.parametrize("wrap", [str, lambda name: {"bytes": None, "path": name}, lambda name: [name]])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_changed_picture_is_other_input_whatever_names_it(tmp_path: Path, kind: str, wrap) -> None:  # type: ignore[no-untyped-def]
+    rows = pd.DataFrame({"image": [wrap("a.png")] * 2, "question": ["?"] * 2, "answer": ["x"] * 2})
+    own = table(tmp_path, rows, kind)
+    before = inputs_digest(World(), (own,))
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "a.png")
+    assert inputs_digest(World(), (own,)) != before
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"row 1: image \(a\.png\) cannot be read \(no such file\)"):
+        inputs_digest(World(), (own,))
+
+
+def test_images_with_names_in_latin_1_are_read(tmp_path: Path) -> None:
+    own = jsonl(tmp_path, {**ROW, "image": "caf\udce9.png"})
+    (tmp_path / "a.png").rename(tmp_path / "caf\udce9.png")
+    assert inputs_digest(World(), (own,))
+    assert len(list(imported.read_imported(own))) == 1
 
 
 def test_images_named_in_rows_count_as_input(tmp_path: Path) -> None:

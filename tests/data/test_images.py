@@ -1,5 +1,7 @@
 """Images from the world, from folders and from data sets."""
 
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from holdfast.config import Folder, Hub, World
+from holdfast.data.folder import photographs
 from holdfast.data.images import deal, open_source, rgb
 from holdfast.errors import UserError
 
@@ -88,18 +91,23 @@ def test_unreadable_files_are_skipped_and_named(tmp_path: Path) -> None:
     assert source.skipped == ["note.jpg", "cut.jpg"]
 
 
-def test_by_default_the_photographs_that_scikit_learn_ships_are_cut_into_tiles() -> None:
-    source = open_source(Folder(source="folder", tile=64), seed=0)
-    splits = source.split({"train": 100, "validation": 10, "test": 10})
-    assert sum(len(ids) for ids in splits.values()) == 2 * (640 // 64) * (427 // 64)
-    assert all(image_id.startswith(("china.jpg@", "flower.jpg@")) for image_id in splits["train"])
+def test_by_default_installed_photographs_are_cut_into_tiles_one_for_each_split() -> None:
+    splits = open_source(Folder(source="folder", tile=64), seed=0).split({"train": 100, "validation": 10, "test": 10})
+    shown = {name: {image_id.partition("@")[0] for image_id in ids} for name, ids in splits.items()}
+    assert set.union(*shown.values()) == {"china.jpg", "flower.jpg", "grace_hopper.jpg"}
+    assert [len(names) for names in shown.values()] == [1, 1, 1]
+    assert {name: len(splits[name]) for name in ("validation", "test")} == {"validation": 10, "test": 10}
 
 
 def test_tiles_are_the_disjoint_squares_of_their_photograph(tmp_path: Path) -> None:
-    photograph(tmp_path / "a.png", 0, (100, 70))
+    for index, name in enumerate("abc"):
+        photograph(tmp_path / f"{name}.png", index, (100, 70))
     source = folder_source(tmp_path, tile=32, size=32)
-    ids = sorted(image_id for split in source.split(COUNTS).values() for image_id in split)
-    assert ids == [f"a.png@{x},{y}" for x in (0, 32, 64) for y in (0, 32)]
+    splits = source.split({"train": 6, "validation": 6, "test": 6})
+    corners = [f"@{x},{y}" for x in (0, 32, 64) for y in (0, 32)]
+    photographs = {name: {image_id.partition("@")[0] for image_id in ids} for name, ids in splits.items()}
+    for name, ids in splits.items():
+        assert sorted(ids) == [next(iter(photographs[name])) + corner for corner in corners]
     with Image.open(tmp_path / "a.png") as image:
         assert source.load("a.png@64,32").tobytes() == image.crop((64, 32, 96, 64)).tobytes()
 
@@ -230,3 +238,217 @@ def test_an_unknown_split_or_data_set_is_refused(dataset: Path, tmp_path: Path) 
 def test_bytes_are_read_like_files(tmp_path: Path) -> None:
     photograph(tmp_path / "a.png", 0)
     assert rgb(BytesIO((tmp_path / "a.png").read_bytes())).tobytes() == rgb(tmp_path / "a.png").tobytes()
+
+
+MANY = {"train": 20, "validation": 4, "test": 6}
+
+
+def check_apart(source, splits: dict[str, list[str]]) -> None:  # type: ignore[no-untyped-def]
+    """No split is empty, and no picture is shown twice."""
+    shown = {name: [source.load(image_id).tobytes() for image_id in ids] for name, ids in splits.items()}
+    assert all(shown.values())
+    pictures = [picture for ones in shown.values() for picture in ones]
+    assert len(pictures) == len(set(pictures))
+
+
+def copies(folder: Path, count: int) -> None:
+    """Each photograph as two files of the same bytes, in three formats without loss, and turned with a note on it."""
+    for index in range(count):
+        photograph(folder / f"a{index}.jpg", index)
+        (folder / f"b{index}.jpg").write_bytes((folder / f"a{index}.jpg").read_bytes())
+        with Image.open(folder / f"a{index}.jpg") as image:
+            image.save(folder / f"c{index}.png")
+            image.save(folder / f"d{index}.webp", lossless=True)
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            image.transpose(Image.Transpose.ROTATE_90).save(folder / f"e{index}.png", exif=exif)
+
+
+def test_copies_of_a_photograph_count_once_whatever_their_format(tmp_path: Path) -> None:
+    copies(tmp_path, 8)
+    source = folder_source(tmp_path)
+    splits = source.split(MANY)
+    check_apart(source, splits)
+    assert sum(map(len, splits.values())) == 8
+    assert source.told[0].startswith("32 image(s) show what another one shows and are left out: ")
+    assert splits == folder_source(tmp_path).split(MANY)
+
+
+def test_all_tiles_of_a_photograph_and_of_its_copies_are_in_one_split(tmp_path: Path) -> None:
+    copies(tmp_path, 8)
+    source = folder_source(tmp_path, tile=16, size=16)
+    splits = source.split(MANY)
+    check_apart(source, splits)
+    assert {name: len(ids) for name, ids in splits.items()} == MANY
+    seen = [{image_id.partition(".")[0][1:] for image_id in ids} for ids in splits.values()]
+    assert sum(map(len, seen)) == len(set.union(*seen))
+
+
+def test_an_even_tile_that_several_photographs_have_counts_once(tmp_path: Path) -> None:
+    for index in range(6):
+        photograph(tmp_path / f"{index}.png", index)
+        with Image.open(tmp_path / f"{index}.png") as image:
+            image.paste("white", (0, 0, 96, 32))
+            image.save(tmp_path / f"{index}.png")
+    source = folder_source(tmp_path, tile=32, size=32)
+    check_apart(source, source.split({"train": 30, "validation": 30, "test": 30}))
+
+
+def test_without_copies_images_are_dealt_as_by_number(tmp_path: Path) -> None:
+    source = folder_source(album(tmp_path, 12))
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
+    dealt = deal(12, COUNTS, seed=0)
+    assert source.split(COUNTS) == {name: [names[number] for number in numbers] for name, numbers in dealt.items()}
+    assert source.told == []
+
+
+def test_pictures_that_look_alike_are_told_and_stay(tmp_path: Path) -> None:
+    """Three photographs, one of them compressed to another size as well."""
+    for path in photographs(Folder(source="folder")):
+        with Image.open(path) as image:
+            image.crop((0, 0, 400, 400)).save(tmp_path / f"{path.stem}.png")
+    with Image.open(tmp_path / "china.png") as image:
+        image.resize((300, 300)).save(tmp_path / "small.jpg", quality=60)
+    told = set()
+    for seed in range(6):
+        source = open_source(Folder(source="folder", path=tmp_path), seed)
+        splits = source.split({"train": 2, "validation": 1, "test": 1})
+        assert sum(map(len, splits.values())) == 4
+        apart = not any({"china.png", "small.jpg"} <= set(ids) for ids in splits.values())
+        assert len(source.told) == apart
+        told |= set(source.told)
+    assert all("1 image(s) look like one of another split" in sentence for sentence in told)
+    assert all("china.png" in sentence and "small.jpg" in sentence for sentence in told)
+
+
+def test_only_a_bounded_number_of_decoded_images_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    album(tmp_path, 12)
+    whole = folder_source(tmp_path)
+    monkeypatch.setattr("holdfast.data.splits.REMEMBERED", 0)
+    again = folder_source(tmp_path)
+    splits = whole.split(COUNTS)
+    assert splits == again.split(COUNTS)
+    for image_id in splits["train"]:
+        assert whole.load(image_id).tobytes() == again.load(image_id).tobytes()
+    assert (len(whole._kept), len(again._kept)) == (10, 0)
+
+
+def test_hidden_files_are_no_photographs_and_links_are_followed_once(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    album(folder, 4)
+    photograph(elsewhere / "linked.png", 77)
+    for hidden in (".ipynb_checkpoints/a.png", "__MACOSX/b.png", "sub0/._00.jpg", ".hidden.png"):
+        photograph(folder / hidden, 5)
+    (folder / "notes.txt").touch()
+    (folder / "more").symlink_to(elsewhere)
+    (folder / "circle").symlink_to(folder)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    found = [path.relative_to(folder).as_posix() for path in photographs(Folder(source="folder", path=folder))]
+    assert found == ["more/linked.png", "sub0/00.jpg", "sub0/03.jpeg", "sub1/01.PNG", "sub2/02.webp"]
+    source = folder_source(folder)
+    source.split({"train": 3, "validation": 1, "test": 1})
+    assert source.skipped == ["gone.jpg"]
+    hidden, others = source.told
+    assert hidden.startswith("4 hidden file(s) and folder(s) in ")
+    assert others.endswith("are left out: notes.txt.")
+
+
+def test_photographs_smaller_than_a_tile_are_told(tmp_path: Path) -> None:
+    album(tmp_path, 4)
+    photograph(tmp_path / "small.png", 9, (16, 16))
+    source = folder_source(tmp_path, tile=32)
+    source.split(COUNTS)
+    assert source.told == ["1 photograph(s) are smaller than a tile and are left out: small.png."]
+
+
+def test_names_in_latin_1_are_written_readably(tmp_path: Path) -> None:
+    album(tmp_path, 3)
+    (tmp_path / "sub0/00.jpg").rename(tmp_path / "sub0/caf\udce9.jpg")
+    source = folder_source(tmp_path)
+    splits = source.split({"train": 1, "validation": 1, "test": 1})
+    assert "sub0/caf\\xe9.jpg" in {image_id for ids in splits.values() for image_id in ids}
+    check_apart(source, splits)
+
+
+def test_equal_rows_of_a_data_set_count_once(tmp_path: Path) -> None:
+    cells = []
+    for index in range(24):
+        photograph(tmp_path / "cell.jpg", index % 8)
+        with Image.open(tmp_path / "cell.jpg") as image:
+            image.save(tmp_path / "cell.png")
+        name = "cell.png" if index >= 16 else "cell.jpg"
+        cells.append({"bytes": (tmp_path / name).read_bytes(), "path": None})
+    for name in ("cell.jpg", "cell.png"):
+        (tmp_path / name).unlink()
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": cells}, features=features).to_parquet(tmp_path / "train.parquet")
+    source = hub_source(tmp_path, column="image")
+    splits = source.split(MANY)
+    check_apart(source, splits)
+    assert sum(map(len, splits.values())) == 8
+    assert source.told[0].startswith("16 image(s) show what another one shows")
+
+
+def png(shape: tuple[int, int, int], rows: list[bytes], palette: bytes = b"", transparent: bytes = b"") -> BytesIO:
+    """A PNG file of this width, bit depth and color type, written by hand."""
+    width, depth, color = shape
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, color, 0, 0, 0))]
+    parts += [chunk(b"PLTE", palette)] if palette else []
+    parts += [chunk(b"tRNS", transparent)] if transparent else []
+    parts += [chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))), chunk(b"IEND", b"")]
+    return BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def sixteen(*samples: int) -> bytes:
+    return struct.pack(f">{len(samples)}H", *samples)
+
+
+WHITE = (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("file", "shown"),
+    [
+        (png((2, 16, 6), [sixteen(0x8000, 0, 0, 0, 0x8000, 0x1234, 0, 0xFFFF)]), [WHITE, (128, 18, 0)]),
+        (png((2, 16, 4), [sixteen(0x1000, 0, 0x8000, 0xFFFF)]), [WHITE, (128, 128, 128)]),
+        (png((2, 16, 0), [sixteen(0x8001, 0x8000)], transparent=sixteen(0x8001)), [WHITE, (128, 128, 128)]),
+        (
+            png((2, 16, 2), [sixteen(0x8001, 1, 2, 0x8001, 1, 3)], transparent=sixteen(0x8001, 1, 2)),
+            [WHITE, (128, 0, 0)],
+        ),
+        (png((4, 2, 0), [b"\x1b"], transparent=sixteen(1)), [(0, 0, 0), WHITE, (170, 170, 170), WHITE]),
+        (png((2, 4, 0), [b"\x3c"], transparent=sixteen(3)), [WHITE, (204, 204, 204)]),
+        (png((2, 1, 0), [b"\x40"], transparent=sixteen(0)), [WHITE, WHITE]),
+        (png((2, 1, 0), [b"\x40"], transparent=sixteen(1)), [(0, 0, 0), WHITE]),
+        (png((2, 8, 0), [b"\x05\x06"], transparent=sixteen(6)), [(5, 5, 5), WHITE]),
+        (png((1, 8, 2), [b"\x05\x06\x07"], transparent=sixteen(5, 6, 7)), [WHITE]),
+        (
+            png((4, 2, 3), [b"\x1b"], bytes(range(12)), b"\x00\xff\x80"),
+            [WHITE, (3, 4, 5), (130, 131, 131), (9, 10, 11)],
+        ),
+        (png((2, 4, 3), [b"\x01"], bytes(range(6)), b"\xff\x00"), [(0, 1, 2), WHITE]),
+        (png((2, 1, 3), [b"\x40"], bytes(range(6)), b"\xff\x00"), [(0, 1, 2), WHITE]),
+    ],
+)
+def test_what_is_transparent_is_white_at_any_depth(file: BytesIO, shown: list[tuple[int, int, int]]) -> None:
+    image = rgb(file)
+    found = [image.getpixel((x, 0)) for x in range(image.width)]
+    assert np.abs(np.array(found) - np.array(shown)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "png"])
+def test_of_an_animation_the_first_frame_is_shown(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], lossless=True)
+    assert rgb(tmp_path / f"a.{suffix}").getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="fractions of unknown range"):
+        rgb(tmp_path / "a.tiff")

@@ -111,6 +111,18 @@ def test_a_split_of_damaged_photographs_is_refused(tmp_path: Path) -> None:
         make_data(MakeData(images=Folder(source="folder", path=tmp_path), target=TARGET, prior=PRIOR[:1]), tmp_path)
 
 
+def test_photographs_with_names_in_latin_1_become_shards(tmp_path: Path) -> None:
+    for name in ("caf\udce9", "na\udcefve", "ok"):
+        Image.effect_noise((64, 64), 90).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    photos = Folder(source="folder", path=tmp_path)
+    make_data(MakeData(images=photos, target=TARGET, prior=()), out)
+    ids = {question.image_id for split in SPLITS for question in read_questions(out / f"target-{split}.parquet")}
+    assert ids == {"caf\\xe9.png", "na\\xefve.png", "ok.png"}
+    assert inputs_digest(photos, ())
+
+
 def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
     own = Imported(name="color", path=tmp_path / "own.jsonl")
     with pytest.raises(UserError, match="two benchmarks are named 'color'"):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import datasets
 import numpy as np
 import public_sets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -21,12 +24,15 @@ from holdfast.config import (
     Counting,
     Detection,
     Folder,
+    Hub,
     Imported,
     Prior,
     Public,
     Spatial,
     Target,
+    World,
 )
+from holdfast.data.folder import photographs
 from holdfast.data.make import SPLITS, inputs_digest, make_data, shard_names
 from holdfast.data.public import KNOWN
 from holdfast.data.shards import Question, read_questions
@@ -103,6 +109,46 @@ def test_images_that_test_questions_show_are_not_learned_from(tmp_path: Path) ->
     assert len(splits["train"]) + 4 * len(shown) == 40
 
 
+def test_rows_that_are_equal_in_given_splits_stay_in_the_test_and_are_told(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    rows = [{"image": public_sets.photograph(i, "PNG"), "caption": "Two dogs"} for i in range(20)]
+    again = []
+    for row in rows[:6]:
+        with Image.open(BytesIO(row["image"]["bytes"])) as image:
+            buffer = BytesIO()
+            image.save(buffer, "WEBP", lossless=True)
+        again.append({"image": {"bytes": buffer.getvalue(), "path": None}, "caption": "Two cats"})
+    public_sets.write(tmp_path / "own", features, {"train": rows, "test": again[:3], "dev": again[2:]})
+    columns = Columns(caption="caption", splits=("train", "dev", "test"))
+    target = target_of("counting", public=Public(name=str(tmp_path / "own"), columns=columns))
+    out = tmp_path / "a"
+    out.mkdir()
+    notes = make_data(MakeData(images={"source": "world"}, target=target, prior=PRIOR), out)
+    splits = {split: read_questions(out / f"target-{split}.parquet") for split in SPLITS}
+    check_apart(splits)
+    assert {split: len(questions) for split, questions in splits.items()} == {"train": 14, "validation": 3, "test": 3}
+    assert notes["told"][0].startswith("7 row(s) are left out, since another split shows their picture: dev/00000000, ")
+
+
+def test_pictures_that_look_alike_in_two_splits_of_rows_are_told(tmp_path: Path) -> None:
+    path = own_banners(tmp_path / "own", images=4)
+    for index, source in enumerate(photographs(Folder(source="folder"))):
+        with Image.open(source) as image:
+            image.convert("RGB").resize((200, 200)).save(path.parent / f"{index}.png")
+            if index == 0:
+                image.convert("RGB").resize((150, 150)).save(path.parent / "3.png")
+    (tmp_path / "a").mkdir()
+    target = target_of("banner", path=path, train=2, validation=1, test=1)
+    found = [
+        make_data(MakeData(images={"source": "world"}, target=target, prior=(), seed=seed), tmp_path / "a")["told"]
+        for seed in range(4)
+    ]
+    assert any(found)
+    for told in filter(None, found):
+        (sentence,) = told
+        assert "image(s) look like one of another split, for example banner/00000" in sentence
+
+
 def test_captions_that_state_a_count_are_asked_about(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
     captions = ["Two dogs", "A dog", "Five men on 3 horses", "Seven boats at sea"]
@@ -161,6 +207,19 @@ def test_own_banners_are_split_by_image_and_keep_their_graders(tmp_path: Path) -
     assert {question.benchmark for questions in splits.values() for question in questions} == {"banner"}
 
 
+def test_questions_that_share_one_of_several_images_are_in_one_split(tmp_path: Path) -> None:
+    path = own_banners(tmp_path / "own", images=18)
+    pairs = [(first, first + step) for first in range(0, 18, 3) for step in (1, 2)]
+    lines = [
+        {"image": [f"{a}.png", f"{b}.png"], "question": f"{a} or {b}?", "answer": "a", "reasoning": "I look."}
+        for a, b in pairs
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    splits = made(target_of("banner", path=path, train=4, validation=2, test=2), tmp_path / "a")
+    check_apart(splits)
+    assert {len(question.images) for questions in splits.values() for question in questions} == {2}
+
+
 def test_the_digest_of_inputs_follows_a_targets_files(tmp_path: Path) -> None:
     path = own_banners(tmp_path / "own")
     target = target_of("banner", path=path)
@@ -170,6 +229,21 @@ def test_the_digest_of_inputs_follows_a_targets_files(tmp_path: Path) -> None:
     assert first
     assert inputs_digest(images, (), target) != first
     assert inputs_digest(images, (), target_of("classes")) == ""
+
+
+@pytest.mark.parametrize("wrap", [str, lambda path: {"bytes": None, "path": path}, lambda path: [{"path": path}]])
+def test_pictures_that_rows_of_a_local_data_set_name_count_as_its_files(tmp_path: Path, wrap) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "own").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "outside.png")
+    cells = [wrap(str(tmp_path / "outside.png"))]
+    pq.write_table(pa.table({"image": cells, "caption": ["Two dogs"]}), tmp_path / "own" / "train.parquet")
+    target = target_of("counting", public=Public(name=str(tmp_path / "own"), columns=Columns(caption="caption")))
+    images = Hub(source="hub", name=str(tmp_path / "own"))
+    before = inputs_digest(World(), (), target), inputs_digest(images, ())
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "outside.png")
+    after = inputs_digest(World(), (), target), inputs_digest(images, ())
+    assert before[0] != after[0]
+    assert before[1] != after[1]
 
 
 def refused(target: Target, match: str, out: Path, **fields: object) -> None:

@@ -46,6 +46,64 @@ def test_any_number_given_by_set_arrives(steps: int, rate: float):
     assert (trainer["max_steps"], trainer["learning_rate"]) == (steps, rate)
 
 
+@pytest.mark.parametrize("text", ["2026-02-30", "2026-02-03", "on", "no", "1_2", "2026_02_03"])
+def test_what_is_no_number_in_decimal_is_text(text: str):
+    assert load_study(BUNDLED, [f"name={text}"]).name == text
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [("seed=1_000", 1000), ("seed=+5", 5), ("target.thinking=no", False), ("target.thinking=True", True)],
+)
+def test_numbers_and_switches_are_what_people_mean(override: str, value: object):
+    study = load_study(BUNDLED, [override])
+    assert (study.seed if "seed" in override else study.target.thinking) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("010", "010 is no decimal number, as its first 0 can mean octal; write 10, or text in quotes"),
+        ("08", "write 8"),
+        ("0x1F", "0x1F is no decimal number"),
+        ("12:30", "seed: Input should be a valid integer"),
+        (".nan", "no finite number"),
+        ("1e999", "no finite number"),
+        ("!!int x", "'x' is no int"),
+        ("!!timestamp 2026-02-30", "'2026-02-30' is no timestamp"),
+        ("9" * 5000, "not readable as YAML"),
+        ("[" * 3000, "nested too deeply"),
+    ],
+)
+def test_a_number_in_another_notation_is_refused_in_a_sentence(tmp_path: Path, text: str, told: str):
+    (tmp_path / "x.yaml").write_text(f"name: x\narms: {{a: [{{method: sft, source: answers}}]}}\nseed: {text}\n")
+    for message in (refusal(f"seed={text}"), refusal(file=tmp_path / "x.yaml")):
+        assert told in message
+        assert len(message) < 300
+
+
+def test_a_number_where_text_is_needed_is_told_to_be_quoted():
+    assert "name: is text, which YAML reads as 1.1; put it in quotes" in refusal("name=1.10")
+
+
+def test_a_tilde_is_the_home_directory_in_every_path(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    images, hub = "images={source: folder, path: ~/a}", "images={source: hub, name: ~/a}"
+    assert load_study(BUNDLED, [images]).images.path == Path("/home/someone/a")
+    assert load_study(BUNDLED, [hub]).images.name == "/home/someone/a"
+    study = load_study(BUNDLED, ["prior=[{name: own, path: ~/a.jsonl}]", "model.path=~/a"])
+    assert (study.prior[0].path, study.model.path) == (Path("/home/someone/a.jsonl"), "/home/someone/a")
+    assert "target.path: /home/someone/a.jsonl is no" in refusal("target={benchmark: banner, path: ~/a.jsonl}")
+    public = load_study(BUNDLED, ["target={benchmark: counting, public: {name: ~/a, columns: {caption: c}}}"]).target
+    assert public.public.name == "/home/someone/a"
+    assert "there is no home directory ~nobody-here" in refusal("model.path=~nobody-here/a")
+
+
+def test_names_that_are_no_utf_8_are_refused_in_a_sentence():
+    assert "no UTF-8" in refusal(file=Path("caf\udce9.yaml"))
+    assert "not readable as YAML" in refusal("images.path=caf\udce9")
+
+
 def test_set_changes_one_arm_where_the_file_shares_its_mapping():
     study = load_study(BUNDLED, ["arms.self.0.trainer.max_steps=7"])
     assert study.arms["self"][0].trainer["max_steps"] == 7

@@ -49,6 +49,11 @@ def test_a_sweep_has_a_study_for_every_combination_of_levels(tmp_path: Path):
     assert [member.levels["task"] for member in found.members] == ["easy", "easy", "hard", "hard"]
 
 
+def test_levels_that_look_like_dates_or_switches_are_names(tmp_path: Path):
+    found = sweep(tmp_path, "vary: {day: {2026-02-03: {}, 2026-02-30: {seed: 1}}, think: {on: {}, off: {}}}")
+    assert found.factors == {"day": ("2026-02-03", "2026-02-30"), "think": ("on", "off")}
+
+
 def test_a_level_sets_fields_beside_those_of_other_levels(tmp_path: Path):
     studies = {member.study.name: member.study for member in sweep(tmp_path, TASKS).members}
     target = studies["x-easy-direct"].target
@@ -86,7 +91,7 @@ def test_set_reaches_what_all_studies_have_in_common(tmp_path: Path):
         ("vary: [seed]", "vary: is a mapping of factors"),
         ("vary: {seed: 3}", "vary.seed: is a list of a field's values"),
         ("vary: {seed: []}", "vary.seed: is a list of a field's values"),
-        ("vary: {think: {on: {}, off: {}}}", "put such a level in quotes"),
+        ("vary: {think: {true: {}, false: {}}}", "put such a level in quotes"),
         ("vary: {a: {one: 3}}", "vary.a.one: is a mapping of fields, not 3"),
         ("vary: {a: {'o/n': {}}}", "'o/n' is no name for a level"),
         ("vary: {a: {one: {sead: 3}}}", "sead: unknown field"),

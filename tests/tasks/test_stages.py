@@ -1,3 +1,4 @@
+import io
 import os
 import threading
 import time
@@ -7,13 +8,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
+from rich.console import Console
 
 from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import SFT, Answers, Compute, Evaluation, Jigsaw, Prior, World
+from holdfast.config import SFT, Answers, Compute, Evaluation, Folder, Jigsaw, Prior, World
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.jobs import MakeData, Train
-from tasks import launch, slots, stages
+from tasks import launch, progress, slots, stages
 from tasks.stages import Attempt, Context, StageRun, find_stage, make_data, trained_model
 from tasks.tracking import open_store
 
@@ -257,6 +260,27 @@ def test_the_data_stage_leaves_its_shards_in_the_data_folder(context, monkeypatc
     assert len(read_questions(into / "target-train.parquet")) == 4
     assert not list(done.path.glob("*.parquet"))
     assert find_stage(made, context).run_id == done.run_id
+
+
+def test_what_a_data_stage_left_out_is_told_and_kept(context, monkeypatch):
+    monkeypatch.setattr(launch, "ENTRY", "holdfast.__main__:run_job")
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=written, width=120))
+    photos = context.root / "photos [1]"
+    for name, color in [("a", "red"), ("b", "red"), ("c", "blue"), ("d", "green"), (".e", "white")]:
+        photos.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), color).save(photos / f"{name}.png")
+    (photos / "note [x].jpg").write_text("no image")
+    images = Folder(source="folder", path=photos)
+    made = MakeData(images=images, target=Jigsaw(train=4, validation=2, test=2), prior=())
+    done = make_data.fn(made, context, context.root / "data" / "study-12345678")
+    told = done.result.notes["told"]
+    assert [sentence.partition(" (")[0].partition(" in ")[0] for sentence in told] == [
+        "1 image(s) cannot be read and are left out: note [x].jpg.",
+        "1 hidden file(s) and folder(s)",
+        "1 image(s) show what another one shows and are left out: b.png",
+    ]
+    assert all(f"data: {sentence}\n" in written.getvalue() for sentence in told)
 
 
 def test_a_data_stage_killed_while_it_moved_its_shards_loses_none(context, monkeypatch):
