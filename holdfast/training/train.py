@@ -21,10 +21,11 @@ from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.completions import CompletionLog
 from holdfast.training.grpo import grpo_trainer
-from holdfast.training.order import dataset, order
+from holdfast.training.order import conversation, dataset, order
 from holdfast.training.progress import Keeper, Measure, schedule
 from holdfast.training.resume import last_complete, seconds_of, step_of
 from holdfast.training.rewards import Rewards, token_counter
+from holdfast.training.supervised import Collator, given
 
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
@@ -56,16 +57,19 @@ def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer |
     config.max_steps = whole.steps
     model = adapted(load_model(job.start, weights_dtype(job), where), job.stage, job.seed)
     trainer: SFTTrainer | GRPOTrainer
-    data = dataset(rows, order(len(rows), whole.rows, job.seed))
+    places = order(len(rows), whole.rows, job.seed)
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1
         keeper.log = log = CompletionLog(out / "completions.parquet", group)
         keeper.alarms = Alarms(job.stage.rewards)
         keeper.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
         rewards = {name: log.watched(name, reward) for name, reward in keeper.rewards.functions().items()}
-        trainer = grpo_trainer(model, processor, config, data, rewards)
+        trainer = grpo_trainer(model, processor, config, dataset(rows, places, conversation), rewards)
     else:
-        trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=processor)
+        data, collator = dataset(rows, places, given), Collator(processor)
+        trainer = SFTTrainer(
+            model=model, args=config, train_dataset=data, data_collator=collator, processing_class=processor
+        )
     keeper.steps = schedule(job.evaluation.every, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(keeper)
