@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from holdfast.artifacts import DataRef, FileRef, ModelRef
 from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study, Sweep
 from holdfast.custom import source_digest
@@ -140,9 +142,13 @@ def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
     return None
 
 
-def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin) -> Compare:
+def compare_job(
+    study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin, failed: Mapping[str, Exception]
+) -> Compare:
     """Write the report."""
-    return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(origin))
+    told = {name: str(error) or type(error).__name__ for name, error in failed.items()}
+    reasons = {name: reason.splitlines()[0].rstrip(".") for name, reason in told.items()}
+    return Compare(seed=study.seed, study=study, data=data, runs=runs, failed=reasons, **dict(origin))
 
 
 def contrast_job(sweep: Sweep, told: tuple[Told, ...], origin: Origin) -> Contrast:

@@ -202,7 +202,7 @@ def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command:
     context = steps.context
     version = data.version(context.root)
     origin = Origin(command=command, data_version=version, code=code_digest())
-    compared = steps.run(compare_job(context.study, steps.data, tuple(map(record, runs)), origin))
+    compared = steps.run(compare_job(context.study, steps.data, tuple(map(record, runs)), origin, failed))
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
     aliases = json.loads(outcome.summary.read_text())["aliases"]
     for alias, winner in aliases.items():

@@ -75,7 +75,7 @@ def load_processor(ref: ModelRef) -> Any:
 def _generation(ref: ModelRef) -> GenerationConfig:
     """As the model will have it: from its own file, or else from the model's configuration."""
     try:
-        return GenerationConfig.from_pretrained(ref.path, revision=ref.revision)
+        return GenerationConfig.from_pretrained(ref.path, revision=ref.revision or "main")
     except OSError:
         return GenerationConfig.from_model_config(load_config(ref))
 
