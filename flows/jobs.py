@@ -22,11 +22,19 @@ class Start(Config):
 
 
 class Origin(Config):
-    """What the report says about where its numbers come from."""
+    """What the report says about where its numbers come from, and which are missing."""
 
     command: str
     data_version: str
     code: str
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, and why in one line."""
+
+
+def reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
+    """Why each of them failed, in one line."""
+    told = {name: str(error) or type(error).__name__ for name, error in failed.items()}
+    return {name: text.splitlines()[0].rstrip(".") for name, text in told.items()}
 
 
 def check_job(study: Study, data: DataRef) -> Check:
@@ -142,13 +150,9 @@ def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
     return None
 
 
-def compare_job(
-    study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin, failed: Mapping[str, Exception]
-) -> Compare:
+def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin) -> Compare:
     """Write the report."""
-    told = {name: str(error) or type(error).__name__ for name, error in failed.items()}
-    reasons = {name: reason.splitlines()[0].rstrip(".") for name, reason in told.items()}
-    return Compare(seed=study.seed, study=study, data=data, runs=runs, failed=reasons, **dict(origin))
+    return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(origin))
 
 
 def contrast_job(sweep: Sweep, told: tuple[Told, ...], origin: Origin) -> Contrast:

@@ -180,6 +180,8 @@ class Contrast(Job):
     """md5 in data.dvc."""
     code: str = ""
     """Digest of the holdfast sources."""
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, by study and name, and why in one line."""
 
 
 AnyJob = Annotated[
