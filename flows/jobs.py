@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from holdfast.artifacts import DataRef, FileRef, ModelRef
 from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study, Sweep
 from holdfast.custom import source_digest
@@ -20,11 +22,19 @@ class Start(Config):
 
 
 class Origin(Config):
-    """What the report says about where its numbers come from."""
+    """What the report says about where its numbers come from, and which are missing."""
 
     command: str
     data_version: str
     code: str
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, and why in one line."""
+
+
+def reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
+    """Why each of them failed, in one line."""
+    told = {name: str(error) or type(error).__name__ for name, error in failed.items()}
+    return {name: text.splitlines()[0].rstrip(".") for name, text in told.items()}
 
 
 def check_job(study: Study, data: DataRef) -> Check:

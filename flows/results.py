@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,5 +82,5 @@ def _facts(run: Any, place: Path) -> Table:
 def _metrics(run: Any) -> Table:
     table = Table("metric", "last", box=None, header_style="bold")
     for name, value in sorted(run.data.metrics.items()):
-        table.add_row(name, f"{value:.4g}")
+        table.add_row(name, f"{value:.4g}" if math.isfinite(value) else "not finite")
     return table

@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.account import describe
-from flows.jobs import Origin, Start, check_job, compare_job
+from flows.jobs import Origin, Start, check_job, compare_job, reasons
 from flows.walk import Runs, begin, follow, in_order, reinforced, traced
 from holdfast.artifacts import DataRef, FileRef
 from holdfast.config import Config, Study
@@ -201,7 +201,7 @@ def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command:
     """Compare what finished, and say on the study's run what was done and where it lies."""
     context = steps.context
     version = data.version(context.root)
-    origin = Origin(command=command, data_version=version, code=code_digest())
+    origin = Origin(command=command, data_version=version, code=code_digest(), failed=reasons(failed))
     compared = steps.run(compare_job(context.study, steps.data, tuple(map(record, runs)), origin))
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
     aliases = json.loads(outcome.summary.read_text())["aliases"]

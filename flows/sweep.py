@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
-from flows.jobs import Origin, check_job, contrast_job
+from flows.jobs import Origin, check_job, contrast_job, reasons
 from flows.study import (
     AT_ONCE,
     ArmsFailed,
@@ -121,7 +121,8 @@ def _ended(course: Course, command: str) -> Ended:
 
 
 def _compared(config: Sweep, told: list[Told], context: Context, command: str, failed: dict[str, Exception]) -> Outcome:
-    origin = Origin(command=command, data_version=data.version(context.root), code=code_digest())
+    version = data.version(context.root)
+    origin = Origin(command=command, data_version=version, code=code_digest(), failed=reasons(failed))
     compared = Running(context, told[0].data).run(contrast_job(config, tuple(told), origin))
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
     studies.set_data_version(context.root, context.study_run, origin.data_version)

@@ -147,7 +147,7 @@ def _settle_torch(threads: int) -> None:
 def result(out: Path, seconds: float, notes: Notes) -> Result:
     """What a complete stage left: the last value of each metric, its checkpoints, and the digest of every file.
 
-    What a training began with is none of its results, even where it later had no finite value.
+    One that was not finite at last is told as such. What a training began with is none of its results.
     """
     metrics: dict[str, float] = {}
     checkpoints = []

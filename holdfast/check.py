@@ -137,6 +137,9 @@ def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, 
         if isinstance(stage, SFT) and stage.source.kind == "teacher":
             answer = _longest_teaching(processor, shards[train], where)
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{train} in the style that {where} teaches")
+        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts"):
+            # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
+            answer = Longest(limit + answer.tokens, answer.id)
         _check_stage_lengths(where, stage, found[train], answer)
     return {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
 

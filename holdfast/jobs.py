@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from holdfast.artifacts import DataRef, FileRef, ModelRef
 from holdfast.config import (
@@ -159,6 +159,8 @@ class Compare(Job):
     """md5 in data.dvc."""
     code: str = ""
     """Digest of the holdfast sources."""
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, and why in one line."""
 
 
 class Told(Config):
@@ -183,6 +185,8 @@ class Contrast(Job):
     """md5 in data.dvc."""
     code: str = ""
     """Digest of the holdfast sources."""
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, by study and name, and why in one line."""
 
 
 AnyJob = Annotated[
@@ -201,7 +205,12 @@ class Checkpoint(Config):
 
 
 class Result(Config):
-    """result.json: written last, so its presence means that the stage is complete."""
+    """result.json: written last, so its presence means that the stage is complete.
+
+    A number that is not finite stands there as "NaN", "Infinity" or "-Infinity".
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     metrics: dict[str, float] = {}
     """The last value of each metric."""

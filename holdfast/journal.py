@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.jsonl"
+NUMBERS = {"metrics", "shown", "system"}
+"""Fields of a line that hold numbers by name."""
 
 
 class Journal:
     """Appends to OUT/metrics.jsonl: `{"step", "metrics", "time"}` and `{"done", "total", "shown", "time"}` lines.
 
-    The line of an alarm has `alarm`, its name, and `sentence` too.
+    The line of an alarm has `alarm`, its name, and `sentence` too. Numbers that are not finite stand there as "NaN",
+    "Infinity" and "-Infinity": strict JSON has no others.
     """
 
     def __init__(self, out: Path) -> None:
@@ -24,9 +27,12 @@ class Journal:
         self._mend()
 
     def log(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
-        """Record finite metrics at an optimizer step, with the checkpoint they were measured on, if any."""
-        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        line: dict[str, Any] = {"step": step, "metrics": finite}
+        """Record metrics at an optimizer step, with the checkpoint they were measured on, if any.
+
+        One that is not finite is recorded as such, or the value before it would pass for it; what has no value by its
+        definition is for the caller to leave out.
+        """
+        line: dict[str, Any] = {"step": step, "metrics": {name: float(value) for name, value in metrics.items()}}
         if checkpoint is not None:
             line["checkpoint"] = checkpoint
         self._write(line)
@@ -42,7 +48,7 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Drop what was recorded after `step`: a resumed training repeats it."""
         kept = [line for line in read_lines(self.path) if line.get("step", step) <= step and "done" not in line]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = "".join(strict_json(line) + "\n" for line in kept)
         partial = self.path.with_suffix(".partial")
         partial.write_text(text)
         partial.replace(self.path)
@@ -55,7 +61,7 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
+            file.write(strict_json({**line, "time": round(time.time(), 3)}) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -63,5 +69,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text().splitlines(keepends=True):
         if text.endswith("\n"):
-            lines.append(json.loads(text))
+            lines.append(parsed(text))
     return lines
+
+
+def parsed(text: str | bytes) -> dict[str, Any]:
+    """One line of a journal, with its numbers as numbers."""
+    line = json.loads(text)
+    for name in NUMBERS & line.keys():
+        line[name] = {key: float(value) for key, value in line[name].items()}
+    return line
+
+
+def strict_json(content: Any, **how: Any) -> str:
+    """JSON that every reader takes: numbers that are not finite become "NaN", "Infinity" or "-Infinity"."""
+    return json.dumps(_strict(content), allow_nan=False, **how)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -26,7 +26,7 @@ from typing import Any
 
 from holdfast.errors import UserError
 from holdfast.jobs import AnyJob, MakeData
-from holdfast.journal import METRICS
+from holdfast.journal import METRICS, parsed
 from tasks.slots import Stopped
 from tasks.usage import Usage
 
@@ -213,4 +213,4 @@ class _Tail:
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
         self.offset += len(complete)
-        return [json.loads(line) for line in complete.splitlines()]
+        return [parsed(line) for line in complete.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import threading
@@ -67,7 +68,8 @@ class Row:
     def cells(self) -> tuple[str, str, str, str, str]:
         """Name, steps, time so far, time left, and the numbers that matter."""
         steps = f"{self.done}/{self.total}" if self.total else ""
-        numbers = "  ".join(f"{name} {value:.3g}" for name, value in self.shown.items())
+        told = {name: f"{value:.3g}" if math.isfinite(value) else "not finite" for name, value in self.shown.items()}
+        numbers = "  ".join(f"{name} {value}" for name, value in told.items())
         return self.name, steps, _clock(time.monotonic() - self.began), self.left(), numbers
 
 

@@ -92,7 +92,7 @@ def _explained(rows: Rows) -> dict[str, Part]:
         return {}
     explained = over(rows.dots**2, np.broadcast_to(rows.certainty[:, None], rows.dots.shape))
     explained = np.where(unsure[:, None], explained, 0.0)
-    scales = {"lbk": np.ones(len(rows.tokens)), "lbk_per_token": rows.tokens**2}
+    scales = {"lbk": rows.tokens, "lbk_per_token": rows.tokens**2}
     return {name: Part((explained / by[:, None])[:, :, None], unsure.astype(float)) for name, by in scales.items()}
 
 

@@ -92,7 +92,7 @@ def drift(arms: Sequence[ArmRun]) -> Markup | None:
 
 def _drifted(index: int, arm: ArmRun) -> Walk:
     base = arm.points[0].prior_mean
-    drifts = [(point, base - point.prior_mean) for point in arm.points if point.metrics.get(DRIFT, 0.0) > 0]
+    drifts = [(point, base - point.prior_mean) for point in arm.points if 0 < point.metrics.get(DRIFT, 0.0) < math.inf]
     return Walk(
         arm.name,
         index,

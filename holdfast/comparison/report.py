@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from holdfast.comparison.summary import Chance, summarise, trajectory
 from holdfast.comparison.table import duration, number, unparsed
 from holdfast.config import GRPO, SFT, Prior, Study
 from holdfast.jobs import Compare
+from holdfast.journal import strict_json
 
 
 class StageRow(NamedTuple):
@@ -47,10 +47,11 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
         "code": job.code,
         "evidence": comparison_digest(job.runs),
         **summarise(finished, chances(job.study), job.study.seed),
+        "failed": job.failed,
     }
     if traced:
         summary["influence"] = summarise_influence(traced, job.study.seed)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "summary.json").write_text(strict_json(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = render(job, finished, summary, traced)
     (out / "report.html").write_text(page, encoding="utf-8")
     return {"arms": len(finished.arms), "headline": headline(summary), "report_bytes": len(page.encode())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from holdfast.comparison.report import templates
 from holdfast.comparison.sweep_charts import LENGTH, REWARD, Course
 from holdfast.comparison.sweep_summary import signed, summarise
 from holdfast.jobs import Contrast
+from holdfast.journal import strict_json
 
 Logged = dict[tuple[str, str], list[Course]]
 COURSES = {LENGTH: "mean length, tokens", REWARD: "mean reward"}
@@ -24,7 +24,7 @@ def contrast(job: Contrast, out: Path) -> dict[str, Any]:
     layout = laid_out(job)
     summary = summarise(job, layout)
     page = render(job, layout, summary)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "summary.json").write_text(strict_json(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.html").write_text(page, encoding="utf-8")
     return {
         "members": len(job.members),

@@ -149,7 +149,7 @@ def _logged(arm: ArmRun, metric: str) -> tuple[list[tuple[float, float]], list[t
     for stage in arm.stages:
         begins[stage.record.stage] = before
         for step, metrics in read_metrics(Path(stage.record.path)).items():
-            if metric in metrics:
+            if math.isfinite(metrics.get(metric, math.nan)):
                 share = (before + step) / max(arm.steps, 1)
                 bins.setdefault(min(int(share * BINS), BINS - 1), []).append((share, metrics[metric]))
         before += stage.steps

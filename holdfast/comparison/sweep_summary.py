@@ -44,6 +44,7 @@ def summarise(job: Contrast, layout: Layout) -> dict[str, Any]:
             for arm in setting.finished.arms
             for alarm in arm.alarms
         ],
+        "failed": job.failed,
     }
     return plain(content)
 

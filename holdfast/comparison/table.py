@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """With a true minus sign, and no minus before zero."""
+def number(value: float | str | None, digits: int = 2) -> str:
+    """With a true minus sign, and no minus before zero; JSON has "NaN" and "Infinity" as text."""
     if value is None:
         return "–"
+    value = float(value)
+    if not math.isfinite(value):
+        return "not finite"
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 

@@ -17,6 +17,8 @@ class Row(NamedTuple):
 
     question: Question
     completion: str | None = None
+    ended: bool = True
+    """The completion has an end; a sample that reached the limit has none."""
 
 
 def train_rows(job: Train) -> list[Row]:
@@ -35,10 +37,12 @@ def train_rows(job: Train) -> list[Row]:
 
 def _sampled(questions: list[Question], samples: FileRef, data: DataRef) -> list[Row]:
     by_id = {question.id: question for question in questions}
-    table = pq.read_table(samples.path, columns=["id", "completion"])
+    table = pq.read_table(samples.path)
     unknown = set(table["id"].to_pylist()) - set(by_id)
     if unknown:
         raise UserError(
             f"{samples.path}: its sample of question {min(unknown)} belongs to other data than {data.path}; sample anew"
         )
-    return [Row(by_id[row["id"]], row["completion"]) for row in table.to_pylist()]
+    ended = table["ended"].to_pylist() if "ended" in table.column_names else [True] * len(table)
+    given = zip(table["id"].to_pylist(), table["completion"].to_pylist(), ended, strict=True)
+    return [Row(by_id[id_], completion, whole) for id_, completion, whole in given]

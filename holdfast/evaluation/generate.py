@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 
 from holdfast.data.shards import Question
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, join, teacher_forced
+from holdfast.models.ends import stop_ids
 from holdfast.models.load import placeholder_ids
 from holdfast.models.shared_prompts import can_share, shared_prompts
 
@@ -114,10 +115,13 @@ def generate(model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampl
     return written
 
 
+def ends(model: Any, reader: Reader) -> list[int]:
+    """The tokens at which a completion ends."""
+    return sorted({reader.tokenizer.eos_token_id, *stop_ids(model.generation_config)})
+
+
 def _settings(model: Any, reader: Reader, sampling: Sampling) -> GenerationConfig:
     """Everything that changes what is written is named, since `generate` fills gaps from the checkpoint's defaults."""
-    ends = model.generation_config.eos_token_id
-    ends = {reader.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
     return GenerationConfig(
         max_new_tokens=sampling.limit,
         do_sample=sampling.temperature is not None,
@@ -127,7 +131,7 @@ def _settings(model: Any, reader: Reader, sampling: Sampling) -> GenerationConfi
         repetition_penalty=1.0,
         num_return_sequences=sampling.count,
         suppress_tokens=placeholder_ids(model.config),
-        eos_token_id=sorted(ends),
+        eos_token_id=ends(model, reader),
         pad_token_id=reader.pad,
         use_cache=True,
         disable_compile=True,

@@ -15,7 +15,7 @@ from holdfast.benchmarks.catalog import grade
 from holdfast.config import SelfReasoning
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
-from holdfast.evaluation.generate import Reader, Sampling, generate
+from holdfast.evaluation.generate import Reader, Sampling, ends, generate
 from holdfast.jobs import Sample
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("completion", pa.string()),
+        ("ended", pa.bool_()),
         ("sample", pa.int64()),
         ("model", pa.string()),
         ("step", pa.int64()),
@@ -46,6 +47,8 @@ class Drawn(NamedTuple):
     question: Question
     sample: int
     completion: str
+    ended: bool = True
+    """It has an end token: the limit did not cut it off."""
 
 
 def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     drawn = 0
     for item in _draw(job, questions, journal):
         drawn += 1
-        completion = with_answer(item) if own else item.completion
+        completion = with_answer(item) if own else _said(item)
         row = None if completion is None else _row(job, item, completion)
         if row is not None and (everything or row["accuracy"] == 1.0):
             rows.append(row)
@@ -81,17 +84,23 @@ def with_answer(drawn: Drawn) -> str | None:
     return f"<think> {thoughts[0].strip()} </think> <answer> {drawn.question.answer} </answer>"
 
 
+def _said(drawn: Drawn) -> str | None:
+    """The completion; None if it was cut off before it said anything, so that there is nothing to learn."""
+    return drawn.completion if drawn.completion or drawn.ended else None
+
+
 def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
     reader = Reader(load_processor(job.model), job.evaluation.batch_size)
     model = load_model(job.model, job.dtype, device(job.device))
     count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
+    stops = ends(model, reader)
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
         sampling = Sampling(job.evaluation.max_new_tokens, job.source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)
         for question, samples in zip(chunk, written, strict=True):
             for number, ids in enumerate(samples):
-                yield Drawn(question, number, reader.text(ids))
+                yield Drawn(question, number, reader.text(ids), ids[-1] in stops)
         journal.progress(start + len(chunk), len(questions))
 
 
@@ -106,6 +115,7 @@ def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
     return {
         "id": question.id,
         "completion": completion,
+        "ended": drawn.ended or isinstance(job.source, SelfReasoning),
         "sample": drawn.sample,
         "model": job.model.digest,
         "step": job.model.step,

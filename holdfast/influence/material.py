@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,16 @@ class Sample(NamedTuple):
     weight: float = 1.0
 
 
+class Given(NamedTuple):
+    """A completion of a question, with its weight."""
+
+    question: Question
+    text: str
+    weight: float = 1.0
+    ended: bool = True
+    """It has an end token; one that was cut off has none."""
+
+
 Rollouts = Callable[[Any, list[Question], int, int], list[tuple[Question, list[int], float]]]
 """Of a model, for some questions, about so many, at a step of its training: each one's question, tokens as sampled, and
 advantage in its group."""
@@ -38,11 +49,14 @@ class Material:
     def __init__(self, processor: Any, batch_size: int) -> None:
         self.processor, self.batch_size = processor, batch_size
 
-    def samples(self, given: Sequence[tuple[Question, str, float]]) -> list[Sample]:
+    def samples(self, given: Sequence[tuple[Question, str, float]] | Sequence[Given]) -> list[Sample]:
         """One sample for every (question, completion, weight)."""
         tokenizer = self.processor.tokenizer
         return self._encoded(
-            [(question, text, completion_ids(tokenizer, text), weight) for question, text, weight in given]
+            [
+                (one.question, one.text, completion_ids(tokenizer, one.text, one.ended), one.weight)
+                for one in itertools.starmap(Given, given)
+            ]
         )
 
     def sampled(self, given: Sequence[tuple[Question, list[int], float]]) -> list[Sample]:
@@ -95,12 +109,12 @@ def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, fl
     return found
 
 
-def supervised(job: Train, count: int | None) -> list[tuple[Question, str, float]]:
+def supervised(job: Train, count: int | None) -> list[Given]:
     """The first samples that a supervised stage learns from, one a prompt; without a count, all of them."""
-    rows = [(row.question, row.completion or "") for row in train_rows(job)]
+    rows = [Given(row.question, row.completion or "", ended=row.ended) for row in train_rows(job)]
     if count is None:
-        return [(question, text, 1.0) for question, text in rows]
-    first: dict[str, tuple[Question, str, float]] = {}
-    for question, text in rows:
-        first.setdefault(question.id, (question, text, 1.0))
+        return rows
+    first: dict[str, Given] = {}
+    for row in rows:
+        first.setdefault(row.question.id, row)
     return list(first.values())[:count]

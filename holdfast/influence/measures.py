@@ -73,8 +73,9 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
     `dot`: change of the benchmark per unit of learning rate. `dot_sample`: mean over samples of w⟨g, V⟩, which grows
     with length. `cosine`: of the sum of samples with V; `cosine_debiased`: with ‖V‖² from disjoint halves.
     `benchmark_norm`: ‖V‖. `mean_cosine`: mean of the samples' own cosines. `positive`: share of samples that
-    reinforce. `lbk`: mean of (⟨g, V⟩ / (‖A‖‖G‖))², the paper's LBK with its first-order Δ log π at unit rate;
-    `lbk_per_token`: of g/n; both without samples of which the model is so sure that ‖G‖ is 0.
+    reinforce. `lbk`: mean of ⟨g, V⟩² / (‖A‖² ‖G‖²), the paper's LBK with its first-order Δ log π at unit rate. G has a
+    column for each of the n tokens, so ‖G‖² = n × the certainty, and a sample of n equal tokens has n times the LBK of
+    one. `lbk_per_token`: the same over n. Both without samples of which the model is so sure that ‖G‖ is 0.
 
     Where no sample has a weight there is nothing to learn from, and what takes weights is not a number.
     """
@@ -85,7 +86,7 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
     cosines = np.divide(w * dots, own * length, out=np.zeros_like(dots), where=own * length > 0)
     moving = w != 0
     unsure = source.certainty > 0
-    once = dots[unsure] ** 2 / (benchmark.spread * source.certainty[unsure])
+    explained = dots[unsure] ** 2 / (benchmark.spread * n[unsure] * source.certainty[unsure])
     return {
         "dot": pull / float(n.sum()) if moving.any() else float("nan"),
         "dot_sample": float((w * dots).mean()) if moving.any() else float("nan"),
@@ -94,8 +95,8 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
         "benchmark_norm": length,
         "mean_cosine": float(cosines[moving].mean()) if moving.any() else float("nan"),
         "positive": float((w * dots > 0)[moving].mean()) if moving.any() else float("nan"),
-        "lbk": float(once.mean()) if unsure.any() else float("nan"),
-        "lbk_per_token": float((once / n[unsure] ** 2).mean()) if unsure.any() else float("nan"),
+        "lbk": float(explained.mean()) if unsure.any() else float("nan"),
+        "lbk_per_token": float((explained / n[unsure]).mean()) if unsure.any() else float("nan"),
     }
 
 

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("completion", pa.string()),
+        ("ended", pa.bool_()),
         ("tokens", pa.int64()),
         ("magnitude", pa.float64()),
         ("direction", pa.float64()),
@@ -57,7 +58,8 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
         journal.progress(len(rows), len(given))
     values = np.array([[row["magnitude"], row["direction"]] for row in rows])
     kept = chosen(values, stage.select.by, max(1, round(stage.select.keep * len(rows))), job.seed)
-    pq.write_table(pa.Table.from_pylist([rows[place] for place in kept], SCHEMA), out / "samples.parquet")
+    chosen_rows = [rows[place] | {"ended": given[place].ended} for place in kept]
+    pq.write_table(pa.Table.from_pylist(chosen_rows, SCHEMA), out / "samples.parquet")
     return {"measured": len(rows), "kept": len(kept)}
 
 

@@ -88,7 +88,12 @@ class Tracing:
         found |= self._reference_lbk(step, sight)
         found |= self._under_the_start(step, sight)
         self._sum(step, found)
-        self.journal.log(step, {f"influence/{self.source}/{name}": value for name, value in found.items()})
+        self.log(step, found)
+
+    def log(self, step: int, found: Mapping[str, float]) -> None:
+        """Log measures; one that is NaN has no value, as a cosine with nothing: broken samples are told by name."""
+        known = {f"influence/{self.source}/{name}": value for name, value in found.items() if not math.isnan(value)}
+        self.journal.log(step, known)
 
     def _under_the_start(self, step: int, sight: Sight) -> dict[str, float]:
         """A supervised stage's samples were measured at step 0; rollouts wait until the start is there again."""
@@ -117,7 +122,7 @@ class Tracing:
             with remembered_images(start, self.images):
                 found = likelihoods(start, self.material.batches(samples, start.device))
             begun = dict(zip([sample.id for sample in samples], found, strict=True))
-            self.journal.log(step, {f"influence/{self.source}/perplexity_start": self._foreign(step, samples, begun)})
+            self.log(step, {"perplexity_start": self._foreign(step, samples, begun)})
 
     def _reference_lbk(self, step: int, sight: Sight) -> dict[str, float]:
         """Of the steps that led here; none at the beginning."""
@@ -180,7 +185,7 @@ def _finish(tracing: Tracing, out: Path) -> dict[str, Any]:
     travelled = tracing.travelled
     last = tracing.job.kept[-1].step
     found = tracing.summed | travelled.measures(tracing.target)
-    tracing.journal.log(last, {f"influence/{tracing.source}/{name}": value for name, value in found.items()})
+    tracing.log(last, found)
     table.write_rows(out / "influence.parquet", tracing.rows)
     table.write_sources(out / "sources.parquet", tracing.texts)
     table.write_path(out / "path.parquet", travelled.rows)

@@ -74,9 +74,13 @@ def join(encoded: list[Encoded], pad_token: int, device: torch.device) -> dict[s
     return batch
 
 
-def completion_ids(tokenizer: Any, text: str) -> list[int]:
-    """A completion's tokens, its end included."""
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+def completion_ids(tokenizer: Any, text: str, ended: bool = True) -> list[int]:
+    """A completion's tokens, to train on, to evaluate and to measure; the end among them unless it was cut off.
+
+    The end is the tokenizer's EOS. What a chat template writes after it, often a line break, is no part of it.
+    """
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id] if ended else ids
 
 
 class TeacherForced(NamedTuple):

@@ -9,11 +9,18 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    PreTrainedConfig,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from holdfast.artifacts import ModelRef
 from holdfast.errors import UserError
+from holdfast.models.ends import end_turns, stop_ids
 
 PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -55,11 +62,22 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
 
 
 def load_processor(ref: ModelRef) -> Any:
-    """The checkpoint's processor, padding on the left as generation needs."""
+    """The checkpoint's processor: it pads on the left as generation needs, and its EOS ends the assistant's turn."""
     source = ref.adapter_of or ref
     processor = AutoProcessor.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-    processor.tokenizer.padding_side = "left"
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.padding_side = "left"
+        end_turns(processor, stop_ids(_generation(source)))
     return processor
+
+
+def _generation(ref: ModelRef) -> GenerationConfig:
+    """As the model will have it: from its own file, or else from the model's configuration."""
+    try:
+        return GenerationConfig.from_pretrained(ref.path, revision=ref.revision or "main")
+    except OSError:
+        return GenerationConfig.from_model_config(load_config(ref))
 
 
 def load_model(ref: ModelRef, dtype: str = "float32", where: torch.device | None = None) -> Any:

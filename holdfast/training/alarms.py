@@ -1,4 +1,4 @@
-"""Signs that reinforcement learns something else than the skill, read from the stream of logged metrics.
+"""Signs that a training learns something else than the skill, or nothing, read from the stream of logged metrics.
 
 An alarm goes off once an episode: when its condition comes true, and again only after the condition was false for
 `CALM` looks. Alarms are a function of the stream alone, so a resumed training, fed what it kept, raises the same.
@@ -42,6 +42,10 @@ LENGTH_ONLY = 0.5
 """Share of groups that learn from their lengths alone: most of the gradient is no longer about the task."""
 
 
+UNSOUND = "non-finite"
+"""The alarm of a loss, or of weights, that are no numbers any more."""
+
+
 class Alarm(NamedTuple):
     """What went off, when, and why in one sentence."""
 
@@ -51,7 +55,7 @@ class Alarm(NamedTuple):
 
 
 class Alarms:
-    """All alarms of a stage, by the terms that reward it."""
+    """All alarms of a stage, by the terms that reward it, if any do."""
 
     def __init__(self, terms: Mapping[str, RewardTerm]) -> None:
         looks: dict[str, Look] = {
@@ -65,16 +69,19 @@ class Alarms:
                 "train/completions/clipped_ratio", CLIPPED, "of the completions were cut off by the limit"
             ),
             "length-only": Level("train/groups/length_only", LENGTH_ONLY, "of the groups learned from length alone"),
+            UNSOUND: not_finite,
         }
         self.warm = max((term.warm_up for term in terms.values()), default=0)
         self.episodes = {name: Episode(look) for name, look in looks.items()}
 
     def take(self, step: int, metrics: Metrics) -> list[Alarm]:
-        """Look at what was logged at a step; returns what goes off. While terms warm up nothing does: rewards rise."""
-        if step <= self.warm:
-            return []
+        """Look at what was logged at a step; returns what goes off.
+
+        While terms warm up nothing does but a loss that is not finite: rewards rise.
+        """
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        found = {name: episode.take(finite) for name, episode in self.episodes.items()}
+        looking = [UNSOUND] if step <= self.warm else list(self.episodes)
+        found = {name: self.episodes[name].take(metrics if name == UNSOUND else finite) for name in looking}
         return [Alarm(name, step, sentence) for name, sentence in found.items() if sentence]
 
 
@@ -93,6 +100,14 @@ class Episode:
             return ""
         told, self.calm = self.calm < CALM, 0
         return "" if told else sentence
+
+
+def not_finite(metrics: Metrics) -> str | None:
+    """The loss is not finite."""
+    loss = metrics.get("train/loss")
+    if loss is None:
+        return None
+    return "" if math.isfinite(loss) else f"the loss is {loss}"
 
 
 class Level:

@@ -43,6 +43,11 @@ OURS = {
     "dataset_kwargs": "the data is made by the study",
     "completion_only_loss": "only completions are learned from",
     "assistant_only_loss": "only completions are learned from",
+    "chat_template_path": "training, evaluation and influence read the checkpoint's own template",
+    "chat_template_kwargs": "training, evaluation and influence read the checkpoint's own template",
+    "eos_token": "a completion ends where the checkpoint's generation stops",
+    "pad_token": "the checkpoint's own is used",
+    "pad_to_multiple_of": "batches are as wide as their longest row",
     "packing": "image data cannot be packed",
     "padding_free": "image data cannot be packed",
     "reward_weights": "set rewards",
@@ -136,7 +141,12 @@ def _ours(stage: SFT | GRPO) -> dict[str, Any]:
         "shuffle_dataset": False,
     }
     if stage.method == "sft":
-        return {**shared, "train_sampling_strategy": "sequential"}
+        # Batches come ready from training/supervised.py.
+        return {
+            **shared,
+            "train_sampling_strategy": "sequential",
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+        }
     return {**shared, "reward_weights": [term.weight for term in stage.rewards.values()]}
 
 

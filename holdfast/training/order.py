@@ -6,6 +6,7 @@ walks it from front to back, so a resumed training finds its place by counting, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ def order(rows: int, length: int, seed: int) -> list[int]:
     return np.concatenate(passes)[:length].tolist()
 
 
-def dataset(rows: list[Row], places: list[int]) -> Dataset:
-    """Conversations as TRL takes them; images are decoded when they are asked for and not kept."""
+def dataset(rows: list[Row], places: list[int], shown: Callable[[Row], dict[str, Any]]) -> Dataset:
+    """Rows in order, as columns that are made when they are asked for and not kept."""
 
     def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        wanted = {place: conversation(rows[place]) for place in batch["row"]}
+        wanted = {place: shown(rows[place]) for place in batch["row"]}
         found = [wanted[place] for place in batch["row"]]
         return {name: [row[name] for row in found] for name in found[0]}
 
@@ -34,9 +35,9 @@ def dataset(rows: list[Row], places: list[int]) -> Dataset:
 
 
 def conversation(row: Row) -> dict[str, Any]:
-    """A row with the columns that TRL and the rewards read."""
+    """A question with the columns that TRL's GRPOTrainer and the rewards read."""
     question = row.question
-    columns = {
+    return {
         "id": question.id,
         "prompt": messages(question),
         "images": pictures(question),
@@ -46,6 +47,3 @@ def conversation(row: Row) -> dict[str, Any]:
         "grader": question.grader,
         "thinking": "<think>" in question.prompt,
     }
-    if row.completion is not None:
-        columns["completion"] = [{"role": "assistant", "content": row.completion}]
-    return columns

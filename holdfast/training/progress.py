@@ -18,17 +18,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from holdfast.artifacts import directory_digest
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import save_checkpoint
-from holdfast.training.alarms import Alarms
+from holdfast.training.alarms import UNSOUND, Alarms
 from holdfast.training.completions import CompletionLog
 from holdfast.training.moments import save_moments
 from holdfast.training.resume import mark_complete
 from holdfast.training.rewards import Rewards
+from holdfast.training.soundness import STAYS, Soundness
 
 Measure = Callable[[Any, int], dict[str, float]]
 REPORT_EVERY = 1.0
 """Seconds between two lines of progress."""
 UNREPORTED = ("epoch", "total_flos", "num_tokens")
 """Counters that start over, or count otherwise, when a training is resumed or its data is laid out in advance."""
+NONE_AT_ALL = ("reward", "reward_std", "rewards/", "clip_ratio/")
+"""TRL's metrics that are NaN where they have no value: no term applies, a term does not, no token counts."""
 
 
 def schedule(every: float, steps: int, period: int) -> list[int]:
@@ -50,7 +53,8 @@ class Keeper(TrainerCallback):
         self.steps: list[int] = []
         self.log: CompletionLog | None = None
         self.rewards: Rewards | None = None
-        self.alarms: Alarms | None = None
+        self.alarms = Alarms({})
+        self.soundness = Soundness()
         self.moments = False
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
@@ -59,7 +63,14 @@ class Keeper(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **others: Any
     ) -> None:
-        """Logged and saved together with the measurement, so that a resumed training logs the same."""
+        """Logged and saved together with the measurement, so that a resumed training logs the same.
+
+        Raises:
+            UserError: the step left weights that are not finite.
+        """
+        if not self.soundness.after_step(model):
+            self.journal.log(state.global_step, {"train/loss": math.nan, **self.soundness.counted()})
+            self._stop(state.global_step, "its weights are not finite")
         if state.global_step in self.steps:
             self._keep(model, state.global_step)
             if self.moments:
@@ -87,11 +98,18 @@ class Keeper(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
-        """TRL's metrics under TRL's names."""
+        """TRL's metrics under TRL's names.
+
+        Raises:
+            UserError: the loss stays without a finite value.
+        """
         if "train_runtime" in logs:
             return
-        numbers = {name: value for name, value in logs.items() if value is not None and name not in UNREPORTED}
-        self._record(state.global_step, {f"train/{name}": value for name, value in numbers.items()})
+        numbers = {name: float(value) for name, value in logs.items() if _has_value(name, value)}
+        metrics = {f"train/{name}": value for name, value in numbers.items()} | self.soundness.counted()
+        self._record(state.global_step, metrics)
+        if not self.soundness.logged(metrics):
+            self._stop(state.global_step, f"its loss was not finite {STAYS} logged times in a row")
         self.shown |= {name: numbers[name] for name in ("loss", "reward") if name in numbers}
         if self.log is not None:
             self.log.write()
@@ -99,8 +117,13 @@ class Keeper(TrainerCallback):
     def _record(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
         """Log, and then what the metrics set off."""
         self.journal.log(step, metrics, checkpoint)
-        for alarm in self.alarms.take(step, metrics) if self.alarms is not None else ():
+        for alarm in self.alarms.take(step, metrics):
             self.journal.alarm(alarm.step, alarm.name, alarm.sentence)
+
+    def _stop(self, step: int, what: str) -> None:
+        """End a training that has lost its numbers, before it is measured or kept as if it had not."""
+        self.journal.alarm(step, UNSOUND, f"{what}, so training was stopped")
+        raise self.soundness.failure(f"{what} at step {step}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """TRL has written the last file of the checkpoint but what the rewards remember."""
@@ -127,8 +150,8 @@ class Keeper(TrainerCallback):
             self.log.rewind(step)
         for line in read_lines(self.journal.path):
             self._show(line["metrics"])
-            if self.alarms is not None:
-                self.alarms.take(line["step"], line["metrics"])
+            self.soundness.take(line["metrics"])
+            self.alarms.take(line["step"], line["metrics"])
 
     def _show(self, measured: dict[str, float]) -> None:
         for name, value in measured.items():
@@ -136,6 +159,13 @@ class Keeper(TrainerCallback):
                 self.shown["prior"] = value
             if name.startswith("target/") and name.endswith("/score"):
                 self.shown["score"] = value
+
+
+def _has_value(name: str, value: float | None) -> bool:
+    """Whether a metric of TRL's tells anything; a NaN that means no value at all is no failure."""
+    if value is None or name in UNREPORTED:
+        return False
+    return not (math.isnan(value) and name.startswith(NONE_AT_ALL))
 
 
 def kept_path(out: Path, step: int) -> Path:

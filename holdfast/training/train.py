@@ -21,14 +21,20 @@ from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.completions import CompletionLog
 from holdfast.training.grpo import grpo_trainer
-from holdfast.training.order import dataset, order
+from holdfast.training.order import conversation, dataset, order
 from holdfast.training.progress import Keeper, Measure, schedule
 from holdfast.training.resume import last_complete, seconds_of, step_of
 from holdfast.training.rewards import Rewards, token_counter
+from holdfast.training.soundness import SAMPLING
+from holdfast.training.supervised import Collator, given
 
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
-    """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes."""
+    """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes.
+
+    Raises:
+        UserError: the loss stays without a finite value, or weights or logits have none.
+    """
     keeper = Keeper(out, journal, measure, processor)
     keeper.moments = job.keep_moments
     trainer = build(job, processor, out, keeper)
@@ -41,10 +47,16 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
         if keeper.rewards is not None:
             keeper.rewards.load(found)
         restore(model, found, job)
-    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    except RuntimeError as error:
+        if SAMPLING not in str(error):
+            raise
+        raise keeper.soundness.failure("it cannot sample, since its logits are not finite") from error
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return {"resumed_at": step, "seconds": keeper.seconds, "learning_parameters": learning}
+    unsound = {"non_finite_steps": keeper.soundness.steps} if keeper.soundness.steps else {}
+    return {"resumed_at": step, "seconds": keeper.seconds, "learning_parameters": learning, **unsound}
 
 
 def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer | GRPOTrainer:
@@ -56,16 +68,20 @@ def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer |
     config.max_steps = whole.steps
     model = adapted(load_model(job.start, weights_dtype(job), where), job.stage, job.seed)
     trainer: SFTTrainer | GRPOTrainer
-    data = dataset(rows, order(len(rows), whole.rows, job.seed))
+    places = order(len(rows), whole.rows, job.seed)
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1
         keeper.log = log = CompletionLog(out / "completions.parquet", group)
         keeper.alarms = Alarms(job.stage.rewards)
         keeper.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
         rewards = {name: log.watched(name, reward) for name, reward in keeper.rewards.functions().items()}
-        trainer = grpo_trainer(model, processor, config, data, rewards)
+        trainer = grpo_trainer(model, processor, config, dataset(rows, places, conversation), rewards)
     else:
-        trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=processor)
+        data, collator = dataset(rows, places, given), Collator(processor)
+        trainer = SFTTrainer(
+            model=model, args=config, train_dataset=data, data_collator=collator, processing_class=processor
+        )
+    keeper.soundness.watch(trainer)
     keeper.steps = schedule(job.evaluation.every, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(keeper)

@@ -45,11 +45,13 @@ def test_the_kernel_of_two_tokens_is_over_the_tokens_of_the_prompts_drawn_and_ke
     assert found == pytest.approx(Interval((20 / 3 / 2.5) ** 0.5, (4 / 2.5) ** 0.5, (8 / 2.5) ** 0.5))
 
 
-def test_lbk_is_a_mean_of_squared_dots_over_certainty_and_leaves_sure_samples_out():
-    # Dots 2, 6 and 100 with certainty 0.5, 0.5 and 0: 8 and 72 remain, over a spread of 4.
+def test_lbk_is_a_mean_of_squared_dots_over_what_all_tokens_lack_and_leaves_sure_samples_out():
+    # Dots 2, 6 and 100 with 1, 9 and 1 tokens of certainty 0.5, 0.5 and 0: 8 and 8 remain, over a spread of 4.
     dots = np.array([[0.0, 2.0], [0.0, 6.0], [0.0, 100.0]])
-    data = rows("pqq", dots=dots, certainty=np.array([0.5, 0.5, 0.0]))
-    assert color(data, "lbk", 10.0) == pytest.approx(Interval(10, 2, 18))
+    data = rows("pqq", dots=dots, certainty=np.array([0.5, 0.5, 0.0]), tokens=np.array([1.0, 9.0, 1.0]))
+    assert color(data, "lbk", 2.0) == pytest.approx(Interval(2, 2, 2))
+    shorter = rows("pqq", dots=dots, certainty=np.array([0.5, 0.5, 0.0]), tokens=np.array([1.0, 1.0, 1.0]))
+    assert color(shorter, "lbk", 10.0) == pytest.approx(Interval(10, 2, 18))
 
 
 def test_lbk_per_token_divides_by_the_square_of_the_length():

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from holdfast.comparison.records import finished_runs, read_metrics
 from holdfast.comparison.report import compare, headline
 from holdfast.comparison.table import arms_table, duration, number
 from holdfast.config import Jigsaw
-from holdfast.journal import Journal
+from holdfast.journal import Journal, read_lines
 
 SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 40}}
 
@@ -279,3 +280,18 @@ def test_alarms_of_a_training_stand_in_the_report_escaped(tmp_path):
 def page_after(job, root):
     compare(job, root)
     return page_of(root)
+
+
+def test_an_arm_that_did_not_finish_and_a_number_that_is_not_finite_are_told_as_such(tmp_path):
+    study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["grounding"])
+    job = finished_study(tmp_path, study, {"one": LEARNERS["rft"]})
+    stage = next(Path(run.path) for run in job.runs if run.kind == "train")
+    lines = read_lines(stage / "metrics.jsonl")
+    Journal(stage).log(lines[-1]["step"], {"kl/target": math.inf, "prior/grounding/logprob": math.nan})
+    compare(job.model_copy(update={"failed": {"two": "training was stopped: <its> weights"}}), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    metrics = summary["arms"]["one"]["metrics"]
+    assert (metrics["kl/target"], metrics["prior/grounding/logprob"]) == ("Infinity", "NaN")
+    assert "<td>not finite</td>" in page_of(tmp_path)
+    assert "<li>two: training was stopped: &lt;its&gt; weights.</li>" in page_of(tmp_path)
+    assert Tags(page_of(tmp_path)).open == []

@@ -325,6 +325,13 @@ def test_a_single_factor_that_changes_more_than_the_seed_makes_panels(tmp_path: 
     assert 'id="contrasts"' not in page_of(tmp_path / "out")
 
 
+def test_why_an_arm_of_a_sweep_did_not_finish_is_told(tmp_path: Path) -> None:
+    job = small(tmp_path).model_copy(update={"failed": {"tasks-1: rft": "it was stopped"}})
+    (tmp_path / "out").mkdir(exist_ok=True)
+    contrast(job, tmp_path / "out")
+    assert '<th>tasks-1: rft</th><td class="text">it was stopped</td>' in page_of(tmp_path / "out")
+
+
 def test_a_failed_arm_a_member_without_arms_and_one_without_a_base_are_told_and_left_out(tmp_path: Path) -> None:
     job = small(tmp_path, {"task": ("classes", "spatial"), "thinking": ("on", "off"), "samples": ("1", "all")})
     gone = [

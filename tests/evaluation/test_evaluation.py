@@ -200,6 +200,14 @@ def test_rollouts_are_graded_filtered_and_know_where_they_come_from(
         assert (row["model"], row["step"], row["temperature"], row["seed"]) == ("schooled", 50, 1.0, 0)
 
 
+def test_samples_that_the_limit_cut_off_are_marked(sample_job: Callable, run_stage: Callable, tmp_path: Path) -> None:
+    job = sample_job(Rollouts(arm="rft", keep="all"))
+    tight = job.model_copy(update={"evaluation": Evaluation(batch_size=8, max_new_tokens=3)})
+    for place, cut in ((job, False), (tight, True)):
+        rows = pq.read_table(run_stage(place, tmp_path / str(cut)) / "samples.parquet").to_pylist()
+        assert any(row["ended"] for row in rows) is not cut
+
+
 def test_a_source_that_yields_nothing_is_refused_with_a_remedy(
     sample_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_an_arm_that_fails_leaves_the_others_a_report_and_ends_with_code_1(studi
     assert "rollouts" in table
     assert "holdfast: self failed: source self: none of 8 samples" in told
     assert "Traceback" not in told
+    assert "<li>self: source self: none of 8 samples" in studied.second.report.read_text()
 
 
 def test_every_stage_is_a_finished_child_of_its_study(store: Store):

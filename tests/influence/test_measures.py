@@ -37,7 +37,8 @@ def test_measures_on_a_benchmark_are_those_worked_by_hand():
     assert found["benchmark_norm"] == 2
     assert found["mean_cosine"] == pytest.approx((0.6 - 1.0 + 0.0) / 3)
     assert found["positive"] == pytest.approx(1 / 3)
-    assert found["lbk"] == pytest.approx((36 + 4 + 0) / (8 * 0.5) / 3)
+    # ‖G‖² = 5 × 0.5, 1 × 0.5 and 4 × 0.5.
+    assert found["lbk"] == pytest.approx((36 / 5 + 4 / 1 + 0) / (8 * 0.5) / 3)
     assert found["lbk_per_token"] == pytest.approx((36 / 25 + 4 / 1 + 0) / (8 * 0.5) / 3)
 
 
@@ -74,9 +75,20 @@ def test_samples_without_weight_count_as_tokens_and_nothing_else():
     assert found["dot"] == pytest.approx(6 / 10)
 
 
+def test_n_equal_tokens_have_n_times_the_lbk_of_one_and_the_same_lbk_per_token():
+    # Token gradients of (3, 4) add up, their squared residuals of 0.5 too.
+    one, many = (
+        measures.on_benchmark(source(n * VECTORS[:1], np.ones(1), np.array([float(n)])), benchmark(n * VECTORS[:1]))
+        for n in (1, 7)
+    )
+    assert one["lbk"] == pytest.approx(6**2 / (8 * 0.5))
+    assert many["lbk"] == pytest.approx(7 * one["lbk"])
+    assert many["lbk_per_token"] == pytest.approx(one["lbk_per_token"]) == pytest.approx(one["lbk"])
+
+
 def test_a_sample_of_which_the_model_is_sure_has_no_part_in_lbk():
     sure = source()._replace(certainty=np.array([0.0, 0.5, 0.5]))
-    assert measures.on_benchmark(sure, benchmark())["lbk"] == pytest.approx((4 + 0) / (8 * 0.5) / 2)
+    assert measures.on_benchmark(sure, benchmark())["lbk"] == pytest.approx((4 / 1 + 0) / (8 * 0.5) / 2)
     certain = sure._replace(certainty=np.zeros(3))
     assert np.isnan(measures.on_benchmark(certain, benchmark())["lbk"])
 

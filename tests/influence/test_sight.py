@@ -92,7 +92,10 @@ def test_the_kernel_and_lbk_are_means_of_what_is_kept_of_each_sample(
     assert seen.kernels["color"]["kernel"] == pytest.approx(squares.mean() ** 0.5)
     assert len(set(squares.flatten())) == 12
     dots, spread = seen.benchmarks["color"].dots, seen.benchmarks["color"].spread
-    explained = [dot**2 / (spread * row["certainty"]) for dot, row in zip(dots, own, strict=True)]
+    lengths = [len(sample.completion) for sample in samples]
+    explained = [
+        dot**2 / (spread * length * row["certainty"]) for dot, length, row in zip(dots, lengths, own, strict=True)
+    ]
     assert seen.measures("color")["color/lbk"] == pytest.approx(np.mean(explained))
 
 

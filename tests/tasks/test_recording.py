@@ -1,3 +1,4 @@
+import math
 import os
 import time
 
@@ -91,3 +92,15 @@ def test_samples_of_use_continue_after_an_interruption(root, study):
         Recorder(store, run_id, None).lines([line])
     history = store.client.get_metric_history(run_id, "system/memory_usage_megabytes")
     assert [m.step for m in history] == [0, 1, 2]
+
+
+def test_numbers_that_are_not_finite_reach_the_store_as_such(root, study):
+    store = open_store(root)
+    numbers = {"train/loss": math.nan, "kl/target": math.inf}
+    with study_run(root, study) as run_id:
+        Recorder(store, run_id, None).lines([{"step": 1, "metrics": {"train/loss": 0.5}, "time": 1.0}])
+        Recorder(store, run_id, None).lines([{"step": 2, "metrics": numbers, "time": 2.0}])
+    found = store.client.get_run(run_id).data.metrics
+    assert math.isnan(found["train/loss"])
+    # SQL has no infinity; MLflow keeps the largest float for it.
+    assert found["kl/target"] > 1e308

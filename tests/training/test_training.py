@@ -302,7 +302,7 @@ def test_only_completion_tokens_are_learned(train_job: Callable, tmp_path: Path)
     for labels in batch["labels"]:
         text = tokenizer.decode(labels[labels != -100])
         assert text.startswith("<answer>")
-        assert text.endswith("</answer><|im_end|>\n")
+        assert text.endswith("</answer><|im_end|>")
 
 
 def test_every_arm_sees_the_same_prompts_and_images(train_job: Callable, tmp_path: Path) -> None:
