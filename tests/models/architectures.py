@@ -132,9 +132,7 @@ def llava() -> Made:
         vision_feature_layer=-1,
     )
     processor = hf.LlavaProcessor(
-        image_processor=hf.CLIPImageProcessor(
-            size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
-        ),
+        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
         tokenizer=words,
         patch_size=14,
         vision_feature_select_strategy="default",
