@@ -68,7 +68,14 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
     ref = ModelRef(path=study.model.path, digest="", revision=study.model.revision)
     config = load_config(ref)
     processor = load_processor(ref)
-    fitting(ref, "auto", device_map={"": "meta"})
+    try:
+        fitting(ref, "auto", device_map={"": "meta"})
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's configuration makes of an architecture
+        raise UserError(
+            f"model.path: no model can be made of {ref.path} ({shortened(error)}); correct its config.json"
+        ) from error
     place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
     require_finite(ref.path, stored(place))
     return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)

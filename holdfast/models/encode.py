@@ -63,8 +63,9 @@ def frames(prompt: Encoded) -> int:
     """Images, or tiles of images, of a prompt that the vision tower sees; tiles of zeros only fill up a batch."""
     if "image_grid_thw" in prompt:
         return len(prompt["image_grid_thw"])
-    pixels = prompt.get("pixel_values")
-    return 0 if pixels is None else int(pixels.flatten(-3).any(-1).sum())
+    if "pixel_attention_mask" in prompt:
+        return int(prompt["pixel_attention_mask"].flatten(-2).any(-1).sum())
+    return int(prompt["pixel_values"].flatten(-3).any(-1).sum()) if "pixel_values" in prompt else 0
 
 
 def completion_ids(tokenizer: Any, text: str) -> list[int]:

@@ -42,10 +42,8 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
         UserError: there is no checkpoint, or it is not a vision-language one.
     """
     path = Path(ref.path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"model.path: {ref.path} holds no config.json, so it is no checkpoint; name its directory")
-        require_whole(path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(f"model.path: {ref.path} holds no config.json, so it is no checkpoint; name its directory")
     try:
         config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -59,6 +57,8 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
             f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
             "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
         )
+    if path.is_dir():
+        require_whole(path)
     return config
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
 from holdfast.models.load import placeholder_ids
 from holdfast.models.shared_prompts import can_share, shared_prompts
 from holdfast.training.rewards import Reward
 
+IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
 COUNTS = "batch_num_images"
 """What LLaVA-OneVision takes the number of images of each prompt as; of several it cuts none into tiles."""
 
@@ -44,8 +44,7 @@ class SharingTrainer(GRPOTrainer):
         shares, width = self._shares, input_ids.shape[1] - logits_to_keep
 
         def read(labels: Any, **inputs: Any) -> Any:
-            # Towers crash on no images at all, which is how TRL cuts a part of a batch whose prompts have none.
-            given = {name: value for name, value in inputs.items() if not isinstance(value, Tensor) or len(value)}
+            given = _seen(inputs)
             if self._counted:
                 given[COUNTS] = torch.tensor(list(islice(counts, len(labels))), device=labels.device)
             return model(**given, **({"shift_labels": labels[:, width:]} if shares else {"labels": labels}))
@@ -62,6 +61,14 @@ class SharingTrainer(GRPOTrainer):
     def _shares(self) -> bool:
         alone = self.accelerator.num_processes == 1 and not self.args.gradient_checkpointing
         return alone and can_share(self.model)
+
+
+def _seen(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Without images where there are none: towers crash on what TRL cuts out of a batch for prompts of text alone."""
+    pixels, mask = inputs.get("pixel_values"), inputs.get("pixel_attention_mask")
+    if pixels is None or (len(pixels) and (mask is None or mask.any())):
+        return inputs
+    return {name: value for name, value in inputs.items() if name not in IMAGES}
 
 
 def _by_prompt(fields: dict[str, Any]) -> dict[str, Any]:
