@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import VISION_LANGUAGE, made
+from architectures import TOWERS, VISION_LANGUAGE, made
 from PIL import Image
 from torch import Tensor
 
@@ -30,8 +30,6 @@ from holdfast.training.train import build
 
 CPU = torch.device("cpu")
 SIZES = [[(64, 64)], [(200, 90), (60, 150)], [], [(150, 60)]]
-TOWERS = ("vis", "projector", "connector", "image_newline")
-"""Parts that see images, by what their names contain."""
 
 
 def question(number: int, sizes: list[tuple[int, int]]) -> Question:

@@ -28,6 +28,8 @@ QWEN_TOKENS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
 }
+TOWERS = ("vis", "projector", "connector", "image_newline")
+"""Parts that see images, by what their names contain."""
 Made = tuple[Any, Any]
 """A model and its processor."""
 
