@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from holdfast.errors import UserError
+from holdfast.ranks import require_one_rank
 
 if TYPE_CHECKING:
     from holdfast.config import Study, Sweep
@@ -202,6 +203,7 @@ def _failures(command: str) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
+        require_one_rank()
         yield
     except typer.Exit:
         raise

@@ -72,7 +72,8 @@ def memory() -> Finding:
 
 def gpu() -> Finding:
     if shutil.which("nvidia-smi") is None:
-        return Finding("gpu", "none; studies run on the CPU")
+        one = "not listed, for want of nvidia-smi; stages run one after another unless compute.device is cpu"
+        return Finding("gpu", one if slots.gpus() else "none; studies run on the CPU")
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
     if answer.returncode != 0:

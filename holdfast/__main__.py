@@ -35,6 +35,7 @@ from holdfast.jobs import (
 )
 from holdfast.jobs import Check as CheckJob
 from holdfast.journal import METRICS, Journal, read_lines
+from holdfast.ranks import require_one_rank
 
 UNKEPT = ("job.json", "log.txt", "lock", "error.json", "result.json", METRICS)
 Notes = dict[str, Any]
@@ -50,6 +51,7 @@ def run_job(job_path: str, out: str) -> None:
         # Later stages read there what this one was.
         (place / "job.json").write_text(job.model_dump_json(indent=1))
     try:
+        require_one_rank()
         notes = run(job, place)
     except UserError as error:
         (place / "error.json").write_text(json.dumps({"message": str(error)}))

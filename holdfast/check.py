@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
-from transformers import AutoModelForImageTextToText, ProcessorMixin
+from transformers import AutoModelForImageTextToText
+from transformers.utils import cached_file
 
 from holdfast.artifacts import ModelRef
 from holdfast.config import SFT, AnyStage, Study
 from holdfast.custom import call, loaded
 from holdfast.data.conversations import messages
 from holdfast.data.shards import Question, read_questions, shard_paths
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
+from holdfast.influence.layers import find_sites
 from holdfast.jobs import Check
 from holdfast.models.adapt import adapted
-from holdfast.models.load import device, load_config, load_processor
+from holdfast.models.checkpoint import require_finite, stored
+from holdfast.models.load import device, fitting, load_config, load_processor
+from holdfast.models.readable import require_readable
 from holdfast.training.arguments import trainer_config
 from holdfast.training.called import columns_of
 
@@ -48,6 +52,8 @@ def check(job: Check) -> dict[str, Any]:
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
+    for name, questions in shards.items():
+        require_readable(processor, model().config, name, questions)
     _check_functions(study, processor, shards["target-train.parquet"])
     return _check_lengths(study, processor, model().config, shards)
 
@@ -62,13 +68,17 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         return processor, lambda: _without_weights(build_model, processor)
     ref = ModelRef(path=study.model.path, digest="", revision=study.model.revision)
     config = load_config(ref)
+    processor = load_processor(ref)
     try:
-        processor = load_processor(ref)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.path: {ref.path} has no processor ({reason}); save one beside the model") from error
-    if not isinstance(processor, ProcessorMixin):
-        raise UserError(f"model.path: {ref.path} has a tokenizer and no image processor; save its processor beside it")
+        fitting(ref, "auto", device_map={"": "meta"})
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's configuration makes of an architecture
+        raise UserError(
+            f"model.path: no model can be made of {ref.path} ({reason(error)}); correct its config.json"
+        ) from error
+    place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
+    require_finite(ref.path, stored(place))
     return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
 
 
@@ -83,6 +93,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
     try:
         config = trainer_config(stage, study.evaluation, settings)
         model = adapted(model, stage, study.seed)
+        if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
+            find_sites(model)
     except UserError as error:
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
@@ -209,7 +221,14 @@ def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
     for question, text, count in zip(questions, texts, counts, strict=True):
         sizes = tuple(Image.open(io.BytesIO(image)).size for image in question.images)
         if sizes not in extra:
-            extra[sizes] = _prompt_tokens(processor, text, sizes) - count
+            try:
+                extra[sizes] = _prompt_tokens(processor, text, sizes) - count
+            except Exception as error:  # every architecture has rules of its own for images
+                shown = ", ".join(f"{width}×{height}" for width, height in sizes) or "no"
+                raise UserError(
+                    f"question {question.id} of {question.benchmark}: the model's processor refuses images of {shown} "
+                    f"pixels ({reason(error)}); crop them or leave the question out"
+                ) from error
         found.append(Longest(count + extra[sizes], question.id))
     return max(found)
 

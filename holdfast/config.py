@@ -134,6 +134,8 @@ class Model(Config):
     """`bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local checkpoint directory."""
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """What models compute in when they are measured, sampled, and on a GPU trained; `auto` is what the base was saved
+    in. Weights that learn are always kept in float32."""
     recipe: Recipe = Recipe()
     """Used when `path` is `bundled`."""
 

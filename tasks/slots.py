@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import glob
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -22,6 +22,8 @@ from holdfast.jobs import AnyJob, Compare, Contrast, MakeData
 
 PLACE = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1
+DRIVERS = ("/dev/nvidia[0-9]*", "/dev/nvhost-gpu", "/usr/lib/wsl/lib/libcuda.so*")
+"""What a machine with a GPU has, whether or not it has nvidia-smi."""
 
 
 class Stopped(Exception):
@@ -46,8 +48,9 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterat
     A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`.
     """
     if uses_gpu(job):
-        with _some([f"gpu-{gpu}" for gpu in gpus()], 1, stopping) as names:
-            yield names[0].removeprefix("gpu-")
+        places = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
+        with _some(list(places), 1, stopping) as [name]:
+            yield places[name]
         return
     names = [f"slot-{n}" for n in range(parallel or cores())]
     with _some(names, 1 if parallel else min(job.threads, len(names)), stopping):
@@ -55,24 +58,59 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterat
 
 
 def uses_gpu(job: AnyJob) -> bool:
-    """Whether a job runs on one of this machine's GPUs."""
-    return job.device != "cpu" and not isinstance(job, MakeData | Compare | Contrast) and bool(gpus())
+    """Whether a job runs, or may run, on one of this machine's GPUs."""
+    if job.device == "cpu" or isinstance(job, MakeData | Compare | Contrast):
+        return False
+    return job.device == "cuda" or bool(gpus())
 
 
 @functools.cache
 def gpus() -> tuple[str, ...]:
-    """UUIDs of the GPUs that this process may use, found without loading CUDA."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    found = re.findall(r"UUID: (GPU-[0-9a-f-]+)", listing)
+    """The GPUs, or instances of them, that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Found without loading CUDA. One without a name, which leaves that variable as it is, is one that drivers show and
+    nvidia-smi does not.
+    """
+    found = _listed()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return tuple(found)
-    chosen = [name.strip() for name in visible.split(",")]
-    return tuple(
-        found[int(c)] if c.isdigit() else c for c in chosen if c in found or (c.isdigit() and int(c) < len(found))
-    )
+    if visible is not None:
+        return tuple(_visible(visible, found))
+    if found:
+        return tuple(name for instances in found for name in instances)
+    return ("",) if any(glob.glob(pattern) for pattern in DRIVERS) else ()
+
+
+def _listed() -> list[tuple[str, ...]]:
+    """By GPU the UUIDs of the instances that it is cut into, or its own."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found: list[tuple[str, ...]] = []
+    for name in re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)", listing):
+        if name.startswith("GPU-"):
+            found.append((name,))
+        elif found:
+            whole = found[-1][0].startswith("GPU-")
+            found[-1] = (name,) if whole else (*found[-1], name)
+    return found
+
+
+def _visible(names: str, found: list[tuple[str, ...]]) -> Iterator[str]:
+    """As CUDA reads the variable: up to the first name that is none, and no name twice.
+
+    A number is a GPU's place. UUIDs may be cut short. What nvidia-smi does not list is taken at its word.
+    """
+    chosen: list[str] = []
+    for name in (part.strip() for part in names.split(",")):
+        known = [uuid for instances in found for uuid in instances if name and uuid.startswith(name)]
+        if name.isdecimal() and (int(name) < len(found) or not found):
+            chosen.append(found[int(name)][0] if found else name)
+        elif name.startswith("MIG-") or (name.startswith("GPU-") and (known or not found)):
+            chosen.append(known[0] if known else name)
+        else:
+            break
+    yield from dict.fromkeys(chosen)
 
 
 def cores() -> int:

@@ -51,8 +51,11 @@ class Usage:
             "--query-gpu=utilization.gpu,memory.used",
             "--format=csv,noheader,nounits",
         ]
-        answer = subprocess.run(query, capture_output=True, text=True, check=False)
-        if answer.returncode != 0:
+        try:
+            answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=EVERY)
+        except (OSError, subprocess.TimeoutExpired):
             return {}
-        busy, memory = answer.stdout.strip().split(",")
-        return {"system/gpu_utilization_percentage": float(busy), "system/gpu_memory_usage_megabytes": float(memory)}
+        names = ("system/gpu_utilization_percentage", "system/gpu_memory_usage_megabytes")
+        given = zip(names, answer.stdout.split(","), strict=False) if answer.returncode == 0 else ()
+        # An instance of a GPU has no utilization of its own: [N/A].
+        return {name: float(value) for name, value in given if value.strip().replace(".", "", 1).isdecimal()}

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import TOWERS, VISION_LANGUAGE, made
+from PIL import Image
 
 from holdfast.artifacts import DataRef
 from holdfast.check import check, longest_prompt
 from holdfast.config import Study
-from holdfast.data.shards import read_questions, write_questions
+from holdfast.data.shards import png, read_questions, write_questions
 from holdfast.errors import UserError
 from holdfast.jobs import Check
 from holdfast.models.encode import encode
+from holdfast.models.load import save_checkpoint
 
 
 def checked(data: DataRef, stage: dict[str, Any] | None = None, **study: Any) -> dict[str, Any]:
@@ -72,6 +75,58 @@ def test_prompts_are_as_long_as_the_processor_makes_them(tiny_data: DataRef, pro
     questions = read_questions(tiny_data.path / "prior-color.parquet")
     lengths = [len(row["input_ids"]) for row in encode(processor, questions)]
     assert longest_prompt(processor, questions).tokens == max(lengths)
+
+
+def with_question(data: DataRef, place: Path, name: str, **changed: Any) -> DataRef:
+    """The data, with the first question of a shard changed."""
+    for file in data.path.iterdir():
+        first, *others = read_questions(file)
+        write_questions(place / file.name, [first._replace(**changed) if file.stem == name else first, *others])
+    return DataRef(path=place, digest="changed")
+
+
+def test_an_image_that_the_processor_refuses_is_named(tiny_data: DataRef, tmp_path: Path) -> None:
+    strip = (png(Image.new("RGB", (4, 1000))),)
+    with pytest.raises(UserError) as refused:
+        checked(with_question(tiny_data, tmp_path, "prior-color", images=strip, id="thin"))
+    assert "question thin of color: the model's processor refuses images of 4×1000 pixels" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_prompt_that_holds_an_images_place_itself_is_named(tiny_data: DataRef, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"target-test.*: the prompt of question odd holds 2 places for images"):
+        checked(with_question(tiny_data, tmp_path, "target-test", prompt="<|image_pad|> where?", id="odd"))
+
+
+def test_questions_of_no_image_and_of_several_are_let_through(tiny_data: DataRef, tmp_path: Path) -> None:
+    [first, *_] = read_questions(tiny_data.path / "prior-color.parquet")
+    for number, images in enumerate(((), (png(Image.new("RGB", (40, 90))), *first.images))):
+        (place := tmp_path / str(number)).mkdir()
+        checked(with_question(tiny_data, place, "prior-color", images=images))
+
+
+@pytest.mark.parametrize("study", [{"influence": {}}, {}])
+def test_layers_that_influence_does_not_cover_are_refused_before_anything_trains(
+    tiny_data: DataRef, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    model, processor = made("llava")
+    save_checkpoint(model, processor, tmp_path / "base")
+    selecting = {} if study else {"select": {"by": "magnitude", "keep": 0.5}}
+    with pytest.raises(UserError) as refused:
+        checked(tiny_data, {"freeze": [], **selecting}, model={"path": str(tmp_path / "base")}, **study)
+    assert "arms.a.0.influence: `model.vision_tower.embeddings.class_embedding` belongs to" in str(refused.value)
+    assert "(and 1 more, up to `model.vision_tower.embeddings.position_embedding.weight`)" in str(refused.value)
+    assert len(str(refused.value)) < 300
+    checked(tiny_data, {"freeze": ["embeddings"], **selecting}, model={"path": str(tmp_path / "base")}, **study)
+    checked(tiny_data, {"freeze": []}, model={"path": str(tmp_path / "base")})
+
+
+@pytest.mark.parametrize("name", VISION_LANGUAGE)
+def test_a_study_of_any_architecture_is_let_through(tiny_data: DataRef, tmp_path: Path, name: str) -> None:
+    model, processor = made(name)
+    save_checkpoint(model, processor, tmp_path / "base")
+    words = {"freeze": [word for word in TOWERS if any(word in part for part, _ in model.named_parameters())]}
+    checked(tiny_data, words, model={"path": str(tmp_path / "base")}, influence={})
 
 
 def test_a_teacher_who_says_nothing_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+
+import pytest
 
 from holdfast.__main__ import result, run_job
 from holdfast.config import Jigsaw, World
@@ -17,6 +20,17 @@ def test_a_job_that_is_run_by_hand_lies_beside_what_it_left(tmp_path: Path) -> N
     given.write_text(job.model_dump_json())
     run_job(str(given), str(tmp_path / "out"))
     assert MakeData.model_validate_json((tmp_path / "out" / "job.json").read_text()) == job
+
+
+def test_a_stage_refuses_to_be_one_of_several_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = MakeData(images=World(), target=Jigsaw(train=2, validation=1, test=1), prior=())
+    (tmp_path / "given.json").write_text(job.model_dump_json())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as ended:
+        run_job(str(tmp_path / "given.json"), str(tmp_path / "out"))
+    assert ended.value.code == 2
+    assert json.loads((tmp_path / "out" / "error.json").read_text())["message"].startswith("WORLD_SIZE=2:")
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
 def test_what_a_training_began_with_is_not_told_as_what_it_ended_with(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from holdfast.evaluation.forgetting import forgetting
 from holdfast.jobs import Evaluate, Result, Train
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import device, load_model, load_processor
+from holdfast.models.precision import computing_in, of_study, own
 from holdfast.models.remembered_images import Seen, remembered_images
 
 DRIFT = "drift.parquet"
@@ -24,7 +25,7 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
     """Measure the base and leave what later models are compared with: its metrics, and its samples in drift.parquet."""
     journal.progress(0, 3)
     exam = Exam(job.data, job.evaluation, load_processor(job.model))
-    model = load_model(job.model, job.dtype, device(job.device))
+    model = load_model(job.model, own(job.dtype, job.model), device(job.device))
     measured = exam.sit(model, records_path(out, 0))
     journal.progress(1, 3, prior=measured["prior/mean/accuracy"])
     references = exam.sample_references(model, job.seed)
@@ -56,9 +57,10 @@ def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], d
     exact = job.evaluation.drift == "exact"
     # Beside the model that learns only while they are compared.
     origin = load_model(job.base or job.start, job.dtype, torch.device("cpu")) if exact else None
+    dtype = of_study(job)
 
     def measure(model: Any, step: int) -> dict[str, float]:
-        with _precision(model, job.dtype), remembered_images(model, images):
+        with computing_in(dtype, model), remembered_images(model, images):
             measured = exam.sit(model, records_path(out, step))
             measured |= exam.pass_at(model, job.seed)
             with _moved(origin, model.device):
@@ -92,9 +94,3 @@ def records_path(out: Path, step: int) -> Path:
 def drift_path(out: Path, step: int) -> Path:
     """Where each prompt's divergence from the base at a step lies."""
     return out / "drift" / f"step-{step:06d}.parquet"
-
-
-def _precision(model: Any, dtype: str) -> torch.autocast:
-    """Half precision for a model that trains in float32 so that small updates count, as the base was measured in it."""
-    half = dtype in ("bfloat16", "float16") and model.dtype == torch.float32
-    return torch.autocast(model.device.type, getattr(torch, dtype) if half else torch.bfloat16, enabled=half)

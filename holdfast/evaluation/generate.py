@@ -106,7 +106,9 @@ def generate(model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampl
     with torch.random.fork_rng(devices):
         torch.manual_seed(sampling.seed)
         for batch in reader.batches(prompts, sampling.count):
-            inputs = join([prompts[index] for index in batch], reader.pad, model.device)
+            # Not by num_return_sequences, which would repeat the first of several images before the second.
+            repeated = [prompts[index] for index in batch for _ in range(sampling.count)]
+            inputs = join(repeated, reader.pad, model.device)
             with shared_prompts(model) if sampling.count > 1 and can_share(model) else nullcontext():
                 rows = model.generate(**inputs, generation_config=settings)
             rows = rows[:, inputs["input_ids"].shape[1] :].tolist()
@@ -129,7 +131,6 @@ def _settings(model: Any, reader: Reader, sampling: Sampling) -> GenerationConfi
         top_k=0,
         top_p=1.0,
         repetition_penalty=1.0,
-        num_return_sequences=sampling.count,
         suppress_tokens=placeholder_ids(model.config),
         eos_token_id=ends(model, reader),
         pad_token_id=reader.pad,

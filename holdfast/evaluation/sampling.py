@@ -19,6 +19,7 @@ from holdfast.evaluation.generate import Reader, Sampling, ends, generate
 from holdfast.jobs import Sample
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
+from holdfast.models.precision import own
 
 THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 CHUNK = 256
@@ -91,7 +92,7 @@ def _said(drawn: Drawn) -> str | None:
 
 def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
     reader = Reader(load_processor(job.model), job.evaluation.batch_size)
-    model = load_model(job.model, job.dtype, device(job.device))
+    model = load_model(job.model, own(job.dtype, job.base), device(job.device))
     count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
     stops = ends(model, reader)
     for start in range(0, len(questions), CHUNK):

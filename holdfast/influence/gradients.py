@@ -28,9 +28,7 @@ def log_likelihood(logits: Tensor, batch: TeacherForced) -> Tensor:
 
 def completion_logits(model: Any, batch: TeacherForced) -> Tensor:
     """Logits (samples, tokens, vocabulary) that predict the completions' tokens."""
-    # Towers crash on no images at all, which is how prompts without any look beside others.
-    inputs = {name: value for name, value in batch.inputs.items() if len(value)}
-    return model(**inputs, use_cache=False, logits_to_keep=batch.targets.shape[1] + 1).logits[:, :-1]
+    return model(**batch.inputs, use_cache=False, logits_to_keep=batch.targets.shape[1] + 1).logits[:, :-1]
 
 
 def batch_gradient(model: Any, batch: TeacherForced, objective: Objective = log_likelihood) -> Gradient:

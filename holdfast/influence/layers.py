@@ -41,38 +41,60 @@ class Site(NamedTuple):
     @property
     def sees_images(self) -> bool:
         """Whether its rows are those of images."""
-        return any(part in IMAGE_SIDE for part in self.path.split("."))
+        return _sees_images(self.path)
+
+
+def _sees_images(path: str) -> bool:
+    return any(part in IMAGE_SIDE for part in path.split("."))
 
 
 def find_sites(model: nn.Module) -> list[Site]:
-    """The modules that hold parameters which require a gradient.
+    """The modules that hold parameters which require a gradient; the model may be without weights, on `meta`.
 
     Raises:
         UserError: such a parameter belongs to a module of a kind that no rule covers.
     """
     names = {id(value): name for name, value in selection(model).items()}
-    sites = []
+    sites, strange = [], []
     for path, module in model.named_modules():
         own = {attribute: names[id(value)] for attribute, value in _own(module) if id(value) in names}
-        if own:
-            sites.append(_site(path, module, own))
+        if not own:
+            continue
+        reader = _reader(module)
+        if reader is None or not set(own) <= {"weight", "bias"} or _shared_by_images(model, path):
+            strange += [(name, type(module).__name__) for name in own.values()]
+        else:
+            kind = next((kind for layer, kind in KINDS.items() if isinstance(module, layer)), Vector)
+            kinds = {attribute: kind if attribute == "weight" else Vector for attribute in own}
+            sites.append(Site(path, module, reader, own, kinds))
+    _refuse(strange)
     return sites
+
+
+def _refuse(strange: list[tuple[str, str]]) -> None:
+    if not strange:
+        return
+    name, kind = strange[0]
+    others = f" (and {len(strange) - 1} more, up to `{strange[-1][0]}`)" if len(strange) > 1 else ""
+    raise UserError(
+        f"influence: `{name}` belongs to a {kind}, whose gradients cannot be told apart by sample{others}; "
+        "freeze it or choose other layers"
+    )
+
+
+def _shared_by_images(model: nn.Module, path: str) -> bool:
+    """Whether it embeds positions once for all images, so that its gradient is their sum.
+
+    Towers that mask patches, as Idefics', number each image's own.
+    """
+    if not isinstance(model.get_submodule(path), nn.Embedding) or not _sees_images(path):
+        return False
+    holder = model.get_submodule(path.rpartition(".")[0])
+    return "patch_attention_mask" not in inspect.signature(holder.forward).parameters
 
 
 def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
     return list(module.named_parameters(recurse=False))
-
-
-def _site(path: str, module: nn.Module, own: dict[str, str]) -> Site:
-    reader = _reader(module)
-    kind = next((kind for layer, kind in KINDS.items() if isinstance(module, layer)), Vector)
-    if reader is None or not set(own) <= {"weight", "bias"}:
-        name = next(iter(own.values()))
-        raise UserError(
-            f"influence: `{name}` belongs to a {type(module).__name__}, whose gradients cannot be told apart by "
-            "sample; freeze it or choose other layers"
-        )
-    return Site(path, module, reader, own, {attribute: kind if attribute == "weight" else Vector for attribute in own})
 
 
 def _reader(module: nn.Module) -> Reader | None:
@@ -80,7 +102,9 @@ def _reader(module: nn.Module) -> Reader | None:
     if type(module).forward is nn.Linear.forward:
         return _linear
     if type(module).forward is nn.Embedding.forward and isinstance(module, nn.Embedding):
-        return _embedding(module.padding_idx) if not module.scale_grad_by_freq else None
+        return _embedding(module) if not module.scale_grad_by_freq else None
+    if isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding"):
+        return _embedding(module) if not module.scale_grad_by_freq else None
     if isinstance(module, Patches) and type(module).forward in (nn.Conv2d.forward, nn.Conv3d.forward):
         return _patches(module) if _cuts_patches(module) else None
     if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm"):
@@ -95,10 +119,13 @@ def _linear(a: Tensor, g: Tensor, arrange: Arrange) -> dict[str, Piece]:
     return {"weight": Product(a, g), "bias": Vector(g.sum(1))}
 
 
-def _embedding(padding: int | None) -> Reader:
+def _embedding(module: nn.Embedding) -> Reader:
+    """Rows of a matrix, which some architectures (Gemma) multiply with a number, `embed_scale`."""
+    padding, scale = module.padding_idx, getattr(module, "embed_scale", 1.0)
+
     def read(ids: Tensor, g: Tensor, arrange: Arrange) -> dict[str, Piece]:
         rows = arrange(ids[..., None]).squeeze(-1)
-        g = arrange(g.to(wide(g.dtype)))
+        g = arrange(g.to(wide(g.dtype))) * scale
         if padding is not None:
             g = g.masked_fill((rows == padding)[..., None], 0.0)
         return {"weight": Lookup(rows, g)}
@@ -107,7 +134,8 @@ def _embedding(padding: int | None) -> Reader:
 
 
 def _cuts_patches(module: Patches) -> bool:
-    plain = module.groups == 1 and set(module.padding) == {0} and set(module.dilation) == {1}
+    unpadded = module.padding == "valid" or set(module.padding) == {0}
+    plain = module.groups == 1 and unpadded and set(module.dilation) == {1}
     return plain and tuple(module.kernel_size) == tuple(module.stride)
 
 
@@ -135,7 +163,7 @@ def _norm(module: nn.Module, scale: Tensor) -> Reader | None:
     Only some norms (Gemma's `1 + weight`) give anything with scale 0. None for one that is not affine.
     """
     unit, zero, double = (_scaled(module, value) for value in (1.0, 0.0, 2.0))
-    probe = torch.linspace(-1, 2, scale.numel(), dtype=scale.dtype, device=scale.device)[None]
+    probe = torch.linspace(-1, 2, scale.numel(), dtype=scale.dtype, device=next(unit.parameters()).device)[None]
     offset = bool(zero(probe).any())
     if not torch.allclose(double(probe) + zero(probe), 2 * unit(probe), rtol=1e-2, atol=1e-2):
         return None
@@ -152,6 +180,8 @@ def _norm(module: nn.Module, scale: Tensor) -> Reader | None:
 @torch.no_grad()
 def _scaled(module: nn.Module, scale: float) -> nn.Module:
     copied = copy.deepcopy(module).requires_grad_(False)
+    if next(copied.parameters()).is_meta:
+        copied = copied.to_empty(device="cpu")
     for name, value in _own(copied):
         value.fill_(scale if name == "weight" else 0.0)
     return copied

@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 
 from holdfast.artifacts import ModelRef
 from holdfast.config import GRPO, SFT
 from holdfast.errors import UserError
+from holdfast.models.load import with_adapter
 
 
 def freeze(model: Any, words: tuple[str, ...]) -> None:
@@ -59,4 +60,4 @@ def learning(model: Any, stage: SFT | GRPO, seed: int, kept: ModelRef | None) ->
     """
     if stage.lora is None or kept is None:
         return adapted(model, stage, seed)
-    return PeftModel.from_pretrained(model, kept.path, is_trainable=True)
+    return with_adapter(model, kept, learns=True)

@@ -5,73 +5,67 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.data.conversations import messages, pictures
 from holdfast.data.shards import Question
 
 Encoded = dict[str, Tensor]
-"""A processor's output for one prompt: token-like entries are (tokens,), image entries keep their first dimension."""
-
-AT_ONCE = 64
+"""A processor's output for one prompt: token-like entries are (tokens,), image entries keep all dimensions."""
 
 
 def encode(processor: Any, questions: list[Question]) -> list[Encoded]:
-    """Every question's prompt, ready for the model, without padding."""
-    encoded: list[Encoded] = []
-    for start in range(0, len(questions), AT_ONCE):
-        encoded.extend(_encode(processor, questions[start : start + AT_ONCE]))
-    return encoded
+    """Every question's prompt, ready for the model, without padding.
+
+    The processor gets one question at a time: how it lays out a batch's images differs between architectures.
+    """
+    return [_encode(processor, question) for question in questions]
 
 
-def _encode(processor: Any, questions: list[Question]) -> list[Encoded]:
-    texts = [
-        processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
-        for question in questions
-    ]
-    images = [pictures(question) for question in questions]
+def _encode(processor: Any, question: Question) -> Encoded:
+    text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+    images = pictures(question)
     features = processor(
-        text=texts,
-        images=images if any(images) else None,
-        padding=True,
-        padding_side="left",
-        add_special_tokens=False,
-        return_tensors="pt",
+        text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt"
     )
-    mask = features["attention_mask"].bool()
-    counts = [len(shown) for shown in images]
-    rows: list[Encoded] = [{} for _ in questions]
-    for name, values in features.items():
-        if values.shape[:2] == mask.shape:
-            parts = [row[kept].clone() for row, kept in zip(values, mask, strict=True)]
-        else:
-            parts = [part.clone() for part in values.split(_sizes(name, features, counts))]
-        for row, part in zip(rows, parts, strict=True):
-            row[name] = part
-    return rows
-
-
-def _sizes(name: str, features: Any, counts: list[int]) -> list[int]:
-    """How much of an image entry belongs to each question; Qwen's processors lay all patches in one row."""
-    grids = features.get("image_grid_thw")
-    if name != "pixel_values" or grids is None:
-        return counts
-    return [int(grid.prod(-1).sum()) for grid in grids.split(counts)]
+    wide = features["input_ids"].shape
+    return {name: value[0] if value.shape == wide else value for name, value in features.items()}
 
 
 def join(encoded: list[Encoded], pad_token: int, device: torch.device) -> dict[str, Tensor]:
-    """One batch, padded on the left."""
+    """One batch: tokens padded on the left; images one after another, filled up with zeros to the largest.
+
+    A prompt without images has no image entries, and a batch of such prompts has none either.
+    """
     width = max(len(row["input_ids"]) for row in encoded)
     batch: dict[str, Tensor] = {}
-    for name in encoded[0]:
-        values = [row[name] for row in encoded]
-        if all(value.shape == row["input_ids"].shape for value, row in zip(values, encoded, strict=True)):
+    for name in dict.fromkeys(name for row in encoded for name in row):
+        given = [row[name] for row in encoded if name in row]
+        if all(row[name].shape == row["input_ids"].shape for row in encoded if name in row):
             fill = pad_token if name == "input_ids" else 0
-            values = [torch.nn.functional.pad(value, (width - len(value), 0), value=fill) for value in values]
-            batch[name] = torch.stack(values).to(device)
+            given = [row.get(name, torch.zeros_like(row["input_ids"])) for row in encoded]
+            rows = [nn.functional.pad(row, (width - len(row), 0), value=fill) for row in given]
+            batch[name] = torch.stack(rows).to(device)
         else:
-            batch[name] = torch.cat(values).to(device)
+            batch[name] = torch.cat(_filled_up(given)).to(device)
     return batch
+
+
+def _filled_up(values: list[Tensor]) -> list[Tensor]:
+    """Alike in every dimension but the first, with zeros at the ends, as processors fill up images and tiles."""
+    largest = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    missing = [[most - size for most, size in zip(largest, value.shape[1:], strict=True)] for value in values]
+    margins = [[end for size in sizes[::-1] for end in (0, size)] for sizes in missing]
+    return [nn.functional.pad(value, margin) for value, margin in zip(values, margins, strict=True)]
+
+
+def frames(prompt: Encoded) -> int:
+    """Images, or tiles of images, of a prompt that the vision tower sees; tiles of zeros only fill up a batch."""
+    if "image_grid_thw" in prompt:
+        return len(prompt["image_grid_thw"])
+    if "pixel_attention_mask" in prompt:
+        return int(prompt["pixel_attention_mask"].flatten(-2).any(-1).sum())
+    return int(prompt["pixel_values"].flatten(-3).any(-1).sum()) if "pixel_values" in prompt else 0
 
 
 def completion_ids(tokenizer: Any, text: str, ended: bool = True) -> list[int]:
@@ -93,7 +87,7 @@ class TeacherForced(NamedTuple):
     mask: Tensor
     """Which of them are real (rows, tokens)."""
     images: tuple[int, ...]
-    """Images of each row."""
+    """Images of each row, or tiles where the architecture cuts images into such."""
 
 
 def teacher_forced(
@@ -102,7 +96,7 @@ def teacher_forced(
     """One batch; the model's last `targets.shape[1] + 1` logits but one predict the targets."""
     inputs = join(prompts, pad_token, where)
     targets, mask = _right_padded(completions, pad_token, where)
-    images = tuple(len(prompt.get("image_grid_thw", prompt.get("pixel_values", ()))) for prompt in prompts)
+    images = tuple(map(frames, prompts))
     inputs["input_ids"] = torch.cat([inputs["input_ids"], targets], 1)
     inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask.to(inputs["attention_mask"].dtype)], 1)
     for name in ("token_type_ids", "mm_token_type_ids"):

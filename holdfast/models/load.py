@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     GenerationConfig,
     PreTrainedConfig,
+    ProcessorMixin,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from holdfast.artifacts import ModelRef
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
+from holdfast.models.checkpoint import Fit, require_finite, require_fit, require_names, require_whole
 from holdfast.models.ends import end_turns, stop_ids
 
+WORDS = "yes12"
+"""What any tokenizer can write."""
 PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
@@ -48,28 +53,56 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"model.path: {ref.path} is neither a checkpoint directory nor a model the Hub gives out ({reason}); "
-            "name one that is, or `bundled`"
+            f"model.path: {ref.path} is neither a checkpoint directory nor a model the Hub gives out "
+            f"({reason(error)}); name one that is, or `bundled`"
         ) from error
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise UserError(
             f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
             "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
         )
+    if path.is_dir():
+        require_whole(path)
     return config
 
 
 def load_processor(ref: ModelRef) -> Any:
-    """The checkpoint's processor: it pads on the left as generation needs, and its EOS ends the assistant's turn."""
+    """The checkpoint's processor: it pads on the left as generation needs, and its EOS ends the assistant's turn.
+
+    Raises:
+        UserError: it cannot be read, takes no images, knows no words, or has no chat template.
+    """
     source = ref.adapter_of or ref
-    processor = AutoProcessor.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is not None:
-        tokenizer.padding_side = "left"
-        end_turns(processor, stop_ids(_generation(source)))
+    try:
+        processor: Any = AutoProcessor.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
+    except Exception as error:  # whatever stands in the way of reading a user's files
+        raise UserError(
+            f"model.path: {source.path} has no processor ({reason(error)}); save one beside the model"
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise UserError(
+            f"model.path: {source.path} has a tokenizer and no image processor; save its processor beside it"
+        )
+    tokenizer: Any = getattr(processor, "tokenizer", None)
+    if tokenizer is None or WORDS not in _written_back(tokenizer).replace(" ", ""):
+        raise UserError(f"model.path: the tokenizer of {source.path} is missing or reads no words; save it again")
+    for name in ("pad_token", "eos_token"):
+        if getattr(tokenizer, f"{name}_id") is None:
+            raise UserError(f"model.path: the tokenizer of {source.path} has no {name}; set one and save it again")
+    # Older checkpoints keep it in tokenizer_config.json, where processors do not look.
+    processor.chat_template = processor.chat_template or tokenizer.chat_template
+    if not processor.chat_template:
+        raise UserError(
+            f"model.path: {source.path} has no chat template (chat_template.jinja); save the processor with one"
+        )
+    tokenizer.padding_side = "left"
+    end_turns(processor, stop_ids(_generation(source)))
     return processor
+
+
+def _written_back(tokenizer: Any) -> str:
+    return tokenizer.decode(tokenizer(WORDS, add_special_tokens=False)["input_ids"])
 
 
 def _generation(ref: ModelRef) -> GenerationConfig:
@@ -81,22 +114,58 @@ def _generation(ref: ModelRef) -> GenerationConfig:
 
 
 def load_model(ref: ModelRef, dtype: str = "float32", where: torch.device | None = None) -> Any:
-    """The checkpoint in evaluation mode; an adapter is merged into the model it belongs on."""
+    """The checkpoint in evaluation mode; an adapter is merged into the model it belongs on.
+
+    Raises:
+        UserError: the checkpoint's weights do not fit the model, or are not all there, or not all finite.
+    """
     if ref.adapter_of is not None:
         return _merged(load_model(ref.adapter_of, dtype, where), ref)
-    load_config(ref)
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        ref.path, revision=ref.revision, dtype=dtype, trust_remote_code=False
-    )
+    model = fitting(ref, dtype)
+    require_finite(ref.path, model.state_dict().items())
     model.generation_config.suppress_tokens = placeholder_ids(model.config)
     return model.to(where or torch.device("cpu")).eval()
 
 
+def fitting(ref: ModelRef, dtype: str, **arguments: Any) -> Any:
+    """The model with the checkpoint's weights, all of them and no others; `arguments` are `from_pretrained`'s.
+
+    Raises:
+        UserError: weights are missing, unexpected or of another shape.
+    """
+    load_config(ref)
+    given = {"revision": ref.revision, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        ref.path, output_loading_info=True, ignore_mismatched_sizes=True, **given, **arguments
+    )
+    model, found = loaded
+    require_fit(ref.path, found)
+    return model
+
+
 def _merged(model: Any, ref: ModelRef) -> Any:
     suppressed = model.generation_config.suppress_tokens
-    merged = PeftModel.from_pretrained(model, ref.path).merge_and_unload()
+    adapted = with_adapter(model, ref)
+    merged = adapted.merge_and_unload()
     merged.generation_config.suppress_tokens = suppressed
     return merged.eval()
+
+
+def with_adapter(model: Any, ref: ModelRef, *, learns: bool = False) -> Any:
+    """The model with a checkpoint's adapter beside it.
+
+    Raises:
+        UserError: the adapter's weights are not just those that its configuration names, or not all finite.
+    """
+    adapted: Any = PeftModel.from_pretrained(model, ref.path, is_trainable=learns)
+    wanted = get_peft_model_state_dict(adapted)
+    with safe_open(Path(ref.path) / "adapter_model.safetensors", "pt") as opened:
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    strange = [name for name, value in wanted.items() if name in shapes and shapes[name] != tuple(value.shape)]
+    fit = Fit(sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys()), sorted(strange))
+    require_names(ref.path, fit)
+    require_finite(ref.path, wanted.items())
+    return adapted
 
 
 def placeholder_ids(config: PreTrainedConfig) -> list[int]:

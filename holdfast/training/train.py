@@ -17,6 +17,7 @@ from holdfast.jobs import Train
 from holdfast.journal import Journal
 from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_model
+from holdfast.models.precision import learn_in_float32, of_study, of_weights
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.completions import CompletionLog
@@ -66,7 +67,7 @@ def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer |
     rows = train_rows(job)
     whole = length(config, len(rows))
     config.max_steps = whole.steps
-    model = adapted(load_model(job.start, weights_dtype(job), where), job.stage, job.seed)
+    model = learn_in_float32(adapted(load_model(job.start, of_weights(job), where), job.stage, job.seed))
     trainer: SFTTrainer | GRPOTrainer
     places = order(len(rows), whole.rows, job.seed)
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
@@ -90,7 +91,7 @@ def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer |
 
 def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, Any]:
     """Mixed precision on a GPU only; TRL would else choose bfloat16 everywhere."""
-    half = job.dtype if where.type == "cuda" else None
+    half = of_study(job) if where.type == "cuda" else None
     return {
         "output_dir": str(out / "trainer"),
         "seed": job.seed,
@@ -107,10 +108,5 @@ def restore(model: Any, checkpoint: Path, job: Train) -> None:
     so it would go on with the stage's first weights and say no more than that keys are missing. Adapters it does load.
     """
     if job.stage.lora is None:
-        saved = load_model(ModelRef(path=str(checkpoint), digest=""), weights_dtype(job))
+        saved = load_model(ModelRef(path=str(checkpoint), digest=""), of_weights(job))
         model.load_state_dict(saved.state_dict())
-
-
-def weights_dtype(job: Train) -> str:
-    """Weights that learn are kept in float32: in bfloat16, updates smaller than its rounding are lost."""
-    return job.dtype if job.stage.lora is not None or job.dtype == "auto" else "float32"

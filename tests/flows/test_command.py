@@ -36,6 +36,21 @@ def test_a_missing_experiment_ends_with_code_2_and_one_line(repository: Path, ve
     assert output == "holdfast: experiments/nothing.yaml: no such file.\n"
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_one_of_several_ranks_is_refused_before_anything(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (repository / "x.yaml").write_text("name: x\narms: {a: [{method: sft, source: answers}]}\n")
+    monkeypatch.setenv(name, "2")
+    code, output = invoke("study", "x.yaml")
+    assert code == 2
+    assert output.startswith(f"holdfast: {name}=2: holdfast trains in one process")
+    assert output.count("\n") == 1
+    assert [path.name for path in repository.iterdir()] == ["x.yaml"]
+    monkeypatch.setenv(name, "1")
+    assert invoke("study", "nothing.yaml") == (2, "holdfast: nothing.yaml: no such file.\n")
+
+
 def test_serving_without_a_server_says_how_to_get_one(repository: Path):
     (repository / "x.yaml").write_text("name: x\narms: {a: [{method: sft, source: answers}]}\n")
     code, output = invoke("serve", "x.yaml")

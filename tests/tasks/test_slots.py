@@ -10,6 +10,7 @@ from holdfast.config import Jigsaw, Recipe, World
 from holdfast.jobs import BuildBase, MakeData
 from tasks import slots
 from tasks.slots import Stopped
+from tasks.usage import Usage
 
 LISTING = """#!/bin/sh
 echo 'GPU 0: NVIDIA H200 (UUID: GPU-aaaa0000-1111)'
@@ -55,6 +56,78 @@ def test_every_gpu_holds_one_stage(two_gpus):
 def test_only_visible_gpus_are_used(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert slots.gpus() == ("GPU-bbbb0000-2222",)
+
+
+INSTANCES = """#!/bin/sh
+echo 'GPU 0: NVIDIA H100 (UUID: GPU-aaaa0000-1111)'
+echo '  MIG 1g.10gb     Device  0: (UUID: MIG-cccc0000-3333)'
+echo '  MIG 1g.10gb     Device  1: (UUID: MIG-dddd0000-4444)'
+echo 'GPU 1: NVIDIA H100 (UUID: GPU-bbbb0000-2222)'
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "used"),
+    [
+        (None, ("MIG-cccc0000-3333", "MIG-dddd0000-4444", "GPU-bbbb0000-2222")),
+        ("MIG-dddd0000-4444", ("MIG-dddd0000-4444",)),
+        ("MIG-GPU-aaaa0000-1111/1/0", ("MIG-GPU-aaaa0000-1111/1/0",)),
+        ("0", ("MIG-cccc0000-3333",)),
+        ("GPU-bbbb", ("GPU-bbbb0000-2222",)),
+        ("1,0,-1,1", ("GPU-bbbb0000-2222", "MIG-cccc0000-3333")),
+        ("1,1", ("GPU-bbbb0000-2222",)),
+        ("GPU-eeee", ()),
+        ("NoDevFiles", ()),
+    ],
+)
+def test_parts_of_gpus_are_used_as_cuda_would_use_them(two_gpus, tmp_path, monkeypatch, visible, used):
+    (tmp_path / "nvidia-smi").write_text(INSTANCES)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert slots.gpus() == used
+    for name in used:
+        with slots.slot(base(), None, hurried()) as gpu:
+            assert gpu == used[0]
+        assert name
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "used"),
+    [
+        ("MIG-cccc0000-3333", 0, ("MIG-cccc0000-3333",)),
+        ("GPU-aaaa0000-1111,GPU-bbbb0000-2222", 0, ("GPU-aaaa0000-1111", "GPU-bbbb0000-2222")),
+        ("1", 0, ("1",)),
+        ("-1", 2, ()),
+        ("", 2, ()),
+        (None, 2, ("",)),
+        (None, 0, ()),
+    ],
+)
+@pytest.mark.usefixtures("two_gpus")
+def test_without_nvidia_smi_stages_share_no_gpu(tmp_path, monkeypatch, visible, devices, used):
+    """Drivers that show some GPUs, of which nothing tells how many may be used, give room for one stage."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    for number in range(devices):
+        (tmp_path / f"nvidia{number}").touch()
+    monkeypatch.setattr(slots, "DRIVERS", (str(tmp_path / "nvidia[0-9]*"),))
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert slots.gpus() == used
+    assert slots.uses_gpu(base()) == bool(used)
+    assert slots.uses_gpu(base("cuda"))
+    assert not slots.uses_gpu(base("cpu"))
+    if used == ("",):
+        with slots.slot(base(), 4, hurried()) as gpu, pytest.raises(Stopped), slots.slot(base(), 4, hurried()):
+            pass
+        assert gpu == ""
+
+
+def test_what_nvidia_smi_cannot_tell_of_an_instance_is_left_out(two_gpus, tmp_path, monkeypatch):
+    usage = Usage(None, "MIG-cccc0000-3333")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '[N/A], 1234'\n")
+    assert usage._gpu() == {"system/gpu_memory_usage_megabytes": 1234.0}
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert usage._gpu() == {}
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "7"])
