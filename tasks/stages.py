@@ -18,6 +18,7 @@ from holdfast.errors import UserError
 from holdfast.jobs import AnyJob, MakeData, Result, RunRecord, Train
 from tasks import launch, progress, slots, tracking
 from tasks.memory import Remembered, code_digest, find, stage_key
+from tasks.moves import move
 from tasks.recording import KEPT, Recorder, keep, leaves
 from tasks.tracking import Store, open_store
 
@@ -242,6 +243,6 @@ def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
     if not into.exists():
         partial.mkdir(parents=True, exist_ok=True)
         for shard in sorted(out.glob("*.parquet")):
-            shard.replace(partial / shard.name)
+            move(shard, partial / shard.name)
         partial.rename(into)
     return store.upload(run_id, out, [name for name in KEPT if (out / name).is_file()])
