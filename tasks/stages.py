@@ -245,4 +245,4 @@ def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
         for shard in sorted(out.glob("*.parquet")):
             move(shard, partial / shard.name)
         partial.rename(into)
-    return store.upload(run_id, out, [name for name in KEPT if (out / name).is_file()])
+    return store.keep(run_id, out, [name for name in KEPT if (out / name).is_file()])
