@@ -10,8 +10,8 @@ from tasks.stages import Context, StageRun
 from tasks.tracking import open_store
 
 
-def describe(runs: Runs, failed: Mapping[str, Exception], context: Context) -> None:
-    """Write the note and stages.json."""
+def describe(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str], context: Context) -> None:
+    """Write the note and stages.json. `refused` has the aliases that the registry did not take, and why."""
     store = open_store(context.root)
     experiment = store.experiment(context.study.experiment)
     stages = [
@@ -19,15 +19,16 @@ def describe(runs: Runs, failed: Mapping[str, Exception], context: Context) -> N
         for run in runs
     ]
     store.text(context.study_run, json.dumps(stages, indent=1), "stages.json")
-    store.tag(context.study_run, {"mlflow.note.content": _note(runs, failed, experiment)})
+    store.tag(context.study_run, {"mlflow.note.content": _note(runs, failed, refused, experiment)})
 
 
-def _note(runs: Runs, failed: Mapping[str, Exception], experiment: str) -> str:
+def _note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str], experiment: str) -> str:
     lines = ["The report is `report.html` under Artifacts.", "", "| stage | seconds | |", "|---|---|---|"]
     for run in runs:
         link = f"[{_name(run)}](#/experiments/{experiment}/runs/{run.run_id})"
         lines.append(f"| {link} | {run.seconds:.0f} | {'found' if run.found else 'ran'} |")
     lines += [f"| {arm} | | failed: {str(error).splitlines()[0]} |" for arm, error in failed.items()]
+    lines += [f"\nThe model registry did not take the alias `{alias}`: {why}" for alias, why in refused.items()]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from flows.environment import prepare
 from holdfast.errors import UserError
 from holdfast.ranks import require_one_rank
 
@@ -34,13 +35,6 @@ Set = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, for example target.grid=[3,3]."),
 ]
 
-ENVIRONMENT = {
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
-"""Prefect and MLflow are quiet unless the caller's environment says otherwise: failures are told here, once."""
-
 
 @app.command()
 def study(file: File, overrides: Set = None) -> None:
@@ -52,7 +46,10 @@ def study(file: File, overrides: Set = None) -> None:
         experiment = load_experiment(file, overrides or ())
         from tasks.launch import warm
 
-        if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlruns/mlflow.db").is_file():
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            # A server that cannot be used is told before another one is started.
+            _open_store()
+        elif not Path("mlruns/mlflow.db").is_file():
             # Nothing can be found, so a stage will run: its imports take as long as the server's start.
             warm()
         from flows.server import prefect_server
@@ -100,6 +97,7 @@ def data(
         experiment = load_experiment(file, overrides or ())
         from flows.server import prefect_server
 
+        _open_store()
         with prefect_server() as ready:
             from flows.study import dataset
 
@@ -139,6 +137,7 @@ def influence(
         from flows.server import prefect_server
 
         settings = influence_settings(overrides or ())
+        _open_store()
         with prefect_server() as ready:
             from flows.influence import influence as trace
             from flows.results import print_influence
@@ -192,6 +191,12 @@ def serve(
         serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
 
 
+def _open_store() -> None:
+    from tasks.tracking import open_store
+
+    open_store(Path.cwd())
+
+
 def _command(file: Path, overrides: list[str] | None) -> str:
     sets = [part for override in overrides or () for part in ("--set", override)]
     return shlex.join(["holdfast", "study", str(file), *sets])
@@ -200,8 +205,7 @@ def _command(file: Path, overrides: list[str] | None) -> str:
 @contextmanager
 def _failures(command: str) -> Iterator[None]:
     """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare(Path.cwd())
     try:
         require_one_rank()
         yield

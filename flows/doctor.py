@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import psutil
 from prefect.settings import get_current_settings
 
+from flows.server import check_server
 from holdfast.artifacts import file_digest
 from holdfast.errors import UserError
 from tasks import pointer, slots
@@ -84,13 +84,11 @@ def gpu() -> Finding:
 def store(root: Path) -> Finding:
     from tasks.tracking import open_store
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"mlruns/mlflow.db in {root}"
     try:
-        runs = len(open_store(root).search(""))
-    except Exception as error:  # whatever keeps the store from opening is the finding
-        reason = str(error).strip().splitlines()[0]
-        return Finding("mlflow", f"{uri}: {reason}", "correct MLFLOW_TRACKING_URI, or move mlruns/mlflow.db away")
-    return Finding("mlflow", f"{uri}: {runs} runs")
+        opened = open_store(root)
+        return Finding("mlflow", f"{opened.shown}: {len(opened.search(''))} runs")
+    except UserError as error:
+        return _told("mlflow", error)
 
 
 def prefect() -> Finding:
@@ -98,11 +96,10 @@ def prefect() -> Finding:
     if api is None:
         return Finding("prefect", "PREFECT_API_URL is not set: every study starts a temporary server")
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=5):
-            return Finding("prefect", f"the server at {api} answers")
-    except OSError as error:
-        remedy = "start it with `make ui`, correct PREFECT_API_URL, or unset it"
-        return Finding("prefect", f"{api} does not answer ({error})", remedy)
+        check_server()
+    except UserError as error:
+        return _told("prefect", error)
+    return Finding("prefect", f"the server at {api} answers")
 
 
 def dvc(root: Path) -> Finding:
@@ -128,6 +125,12 @@ def data(root: Path) -> Finding:
     if changed:
         return Finding("data", f"data/{changed[0]} differs from data.dvc", "restore it with `dvc checkout data.dvc`")
     return Finding("data", fact)
+
+
+def _told(subject: str, error: UserError) -> Finding:
+    """What a command would refuse, with its remedy."""
+    fact, _, remedy = str(error).partition("; ")
+    return Finding(subject, fact, remedy.rstrip("."))
 
 
 def _locked(path: Path) -> bool:

@@ -83,10 +83,9 @@ def _earlier(study: Study, root: Path) -> dict[Place, Any]:
     store = open_store(root)
     experiment = store.experiment(study.experiment)
     found: dict[Place, Any] = {}
-    for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''"):
+    for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''", experiment):
         tags = run.data.tags
-        own = run.info.experiment_id == experiment and tags.get("holdfast.study") == study.name
-        if own and "seconds" in run.data.metrics:
+        if tags.get("holdfast.study") == study.name and "seconds" in run.data.metrics:
             arm = tags["holdfast.arm"] or None
             verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
             found.setdefault((verb, arm, int(tags["holdfast.stage"])), run)

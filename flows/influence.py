@@ -15,7 +15,7 @@ from tasks.stages import Context, StageRun, run_stage
 from tasks.tracking import open_store
 
 
-@flow(name="influence", persist_result=False)
+@flow(name="influence", flow_run_name="influence {run_id}", persist_result=False)
 def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), root: Path = Path()) -> StageRun:
     """Trace one training at all its kept checkpoints, or at some of them."""
     root = root.resolve()

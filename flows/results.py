@@ -14,6 +14,9 @@ from holdfast.comparison.table import arms_table, sweep_table
 from holdfast.errors import UserError
 from tasks.tracking import open_store
 
+FOR_MACHINES = ("holdfast.machine", "holdfast.alive", "holdfast.started")
+"""Tags that tell whether a run's process lives."""
+
 # What is printed is text of the user's own: `[x]` is part of a path, `:bug:` no picture.
 console = Console(highlight=False, markup=False, emoji=False)
 # A file or a pipe is as wide as the table needs.
@@ -39,7 +42,7 @@ def show_report(name: str, root: Path) -> None:
             print_outcome(place / "report.html", place / "summary.json")
             return
     raise UserError(
-        f"{name}: no study or sweep of this name has a report in {store.uri}; make one with `holdfast study FILE`."
+        f"{name}: no study or sweep of this name has a report in {store.shown}; make one with `holdfast study FILE`."
     )
 
 
@@ -73,6 +76,7 @@ def _facts(run: Any, place: Path) -> Table:
     table.add_row("run", f"{run.info.run_id} ({run.info.run_name})")
     table.add_row("status", run.info.status)
     told = {name: value for name, value in run.data.tags.items() if name.startswith("holdfast.") and value}
+    told = {name: value for name, value in told.items() if name not in FOR_MACHINES}
     for name, value in sorted(told.items()):
         table.add_row(name.removeprefix("holdfast."), value)
     table.add_row("files", str(place))

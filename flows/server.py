@@ -17,9 +17,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    get_current_settings,
+    temporary_settings,
+)
 
 from holdfast.errors import UserError
+from tasks.reach import LIMIT, shown, within
 
 START_LIMIT = 120.0
 """Seconds; on busy cores a start takes more than ten."""
@@ -29,6 +39,7 @@ START_LIMIT = 120.0
 def prefect_server() -> Iterator[Callable[[], None]]:
     """Start a server unless one is configured; the block calls what it gets before it needs the server."""
     if get_current_settings().api.url is not None:
+        check_server()
         yield lambda: None
         return
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -40,8 +51,46 @@ def prefect_server() -> Iterator[Callable[[], None]]:
             start_new_session=True,
         )
     # The socket listens already: a request waits in it until the server is there.
-    with process, temporary_settings({PREFECT_API_URL: url}):
+    # Nobody can read the logs of flows in it afterwards.
+    with process, temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
         yield lambda: _await(url)
+
+
+def check_server() -> None:
+    """Ask the configured server for something small, once. UserError where that fails."""
+    url = shown(get_current_settings().api.url or "")
+    try:
+        within(LIMIT, _ask)
+    except httpx.HTTPStatusError as error:
+        raise UserError(f"{url}: {_refusal(error.response.status_code)}") from error
+    except (OSError, httpx.TransportError, httpx.InvalidURL) as error:
+        reason = str(error) or f"within {LIMIT:.0f} s"
+        raise UserError(
+            f"{url}: no Prefect server answers there ({reason[:100]}); start it (`make ui`), correct PREFECT_API_URL, "
+            f"which begins with http:// and ends in /api, or unset it."
+        ) from error
+    except Exception as error:
+        raise UserError(f"{url}: {NO_API}") from error
+
+
+NO_API = "there is no Prefect API of this version at this address; PREFECT_API_URL ends in /api, or is unset."
+
+
+def _refusal(code: int) -> str:
+    if code in (401, 403):
+        return (
+            f"the Prefect server refuses the user or the key ({code}); set PREFECT_API_AUTH_STRING=USER:PASSWORD, or "
+            f"PREFECT_API_KEY."
+        )
+    if code in (500, 502, 503, 504):
+        return f"the Prefect server answers with error {code}; look at its log, or try again later."
+    return NO_API
+
+
+def _ask() -> None:
+    once = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 5.0}
+    with temporary_settings(once), get_client(sync_client=True) as client:
+        client.read_flows(limit=1)
 
 
 def _await(url: str) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from prefect.deployments.runner import EntrypointType
 from prefect.settings import get_current_settings
 
+from flows.server import check_server
 from flows.study import study
 from flows.sweep import sweep
 from holdfast.config import Study, Sweep
 from holdfast.errors import UserError
+from tasks.tracking import open_store
 
 
 def serve_experiment(config: Study | Sweep, command: str, cron: str | None = None) -> None:
@@ -26,6 +28,8 @@ def serve_experiment(config: Study | Sweep, command: str, cron: str | None = Non
         raise UserError(
             "PREFECT_API_URL: is not set; start a server with `make ui` and set its address, ending in /api."
         )
+    check_server()
+    open_store(Path.cwd())
     flow = sweep if isinstance(config, Sweep) else study
     flow.serve(
         name=config.name,

@@ -24,7 +24,7 @@ from holdfast.jobs import AnyJob, MakeData
 from tasks import data, launch, progress, studies
 from tasks.memory import code_digest
 from tasks.stages import Context, StageRun, find_stage, make_data, record, run_stage
-from tasks.tracking import open_store
+from tasks.tracking import RegistryFailed, open_store
 
 AT_ONCE: Any = ThreadPoolTaskRunner(max_workers=64)
 """Threads that wait for stages; how many stages run at a time is for tasks/slots.py to say."""
@@ -89,12 +89,13 @@ class Running:
         return data.add_samples(self.data, samples.path / "samples.parquet", samples.digest)
 
 
-@flow(name="study", task_runner=AT_ONCE, persist_result=False)
+@flow(name="study", flow_run_name="{config.name}", task_runner=AT_ONCE, persist_result=False)
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
     with studies.study_run(root, config, flow_id) as run_id, launch.children(), progress.shown():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
+        progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         steps = Running(context, provide(context))
         steps.run(check_job(config, steps.data))
         begun = begun_with(steps)
@@ -104,7 +105,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
         return ended.outcome
 
 
-@flow(name="data", persist_result=False)
+@flow(name="data", flow_run_name="{config.name} data", persist_result=False)
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
@@ -204,10 +205,23 @@ def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command:
     origin = Origin(command=command, data_version=version, code=code_digest(), failed=reasons(failed))
     compared = steps.run(compare_job(context.study, steps.data, tuple(map(record, runs)), origin))
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
-    aliases = json.loads(outcome.summary.read_text())["aliases"]
-    for alias, winner in aliases.items():
-        open_store(context.root).register(context.study.name, alias, winner["run_id"], winner["step"])
     studies.set_data_version(context.root, context.study_run, version)
     studies.attach(context.root, context.study_run, [outcome.report, outcome.summary])
-    describe((*runs, compared), failed, context)
+    refused = set_aliases(outcome.summary, context)
+    describe((*runs, compared), failed, refused, context)
+    progress.tell(
+        f"{context.study.name}: report {outcome.report}, MLflow {open_store(context.root).link(context.study_run)}"
+    )
     return outcome
+
+
+def set_aliases(summary: Path, context: Context) -> dict[str, str]:
+    """Point the registry's aliases at the best checkpoints; returns those that the registry refused, and why."""
+    refused: dict[str, str] = {}
+    for alias, winner in json.loads(summary.read_text())["aliases"].items():
+        try:
+            open_store(context.root).register(context.study.name, alias, winner["run_id"], winner["step"])
+        except RegistryFailed as error:
+            refused[alias] = str(error)
+            progress.warn(f"{context.study.name}: the model registry did not take the alias {alias}: {error}")
+    return refused

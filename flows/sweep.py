@@ -29,6 +29,7 @@ from holdfast.jobs import Told
 from tasks import data, launch, progress, studies
 from tasks.memory import code_digest
 from tasks.stages import Context, record
+from tasks.tracking import open_store
 
 
 class Course(NamedTuple):
@@ -42,7 +43,7 @@ class Course(NamedTuple):
     learning: Learning
 
 
-@flow(name="sweep", task_runner=AT_ONCE, persist_result=False)
+@flow(name="sweep", flow_run_name="{config.name}", task_runner=AT_ONCE, persist_result=False)
 def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     """Run every study of a sweep and compare them. Raises ArmsFailed when arms failed.
 
@@ -51,6 +52,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     root, flow_id = root.resolve(), flow_run.id or ""
     with ExitStack() as stack:
         run_id = stack.enter_context(studies.sweep_run(root, config, flow_id))
+        progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         stack.enter_context(launch.children())
         stack.enter_context(progress.shown())
         runs = [stack.enter_context(ExitStack()) for _ in config.members]
@@ -127,4 +129,5 @@ def _compared(config: Sweep, told: list[Told], context: Context, command: str, f
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
     studies.set_data_version(context.root, context.study_run, origin.data_version)
     studies.attach(context.root, context.study_run, [outcome.report, outcome.summary])
+    progress.log(f"{config.name}: report {outcome.report}")
     return outcome

@@ -22,6 +22,7 @@ from holdfast.data.make import check, inputs_digest, shard_names
 from holdfast.errors import UserError, writing
 from holdfast.jobs import MakeData
 from tasks import pointer
+from tasks.moves import move, put
 
 Generate = Callable[[MakeData, Path], object]
 """Runs the data stage and leaves its shards in a directory that does not exist yet."""
@@ -83,7 +84,7 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
     md5 = file_digest(file, "md5")
     if not (_same(target, md5) and (pointer.listing(root) or {}).get(_name(target)) == md5):
         with _alone(root):
-            _place(file, target)
+            _copy(file, target)
             if _pinned(root).get(_name(target)) != md5:
                 _record(root, target)
     return FileRef(path=target, digest=file_digest(target))
@@ -137,22 +138,19 @@ def _generate(place: Path, names: list[str], generate: Callable[[Path], object])
         with writing(place):
             if place.exists():
                 for name in names:
-                    (made / name).replace(place / name)
+                    move(made / name, place / name)
             else:
                 for extra in set(made.iterdir()) - {made / name for name in names}:
                     extra.unlink()
-                made.rename(place)
+                move(made, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _place(source: Path, target: Path) -> None:
-    """Copy a file so that it is there whole or not at all."""
-    partial = target.with_name(f"{target.name}.partial")
+def _copy(source: Path, target: Path) -> None:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        put(source, target)
 
 
 def _digest(place: Path, names: list[str]) -> str:
@@ -216,7 +214,7 @@ def _restore(root: Path, files: dict[Path, str]) -> None:
 
     for target, path in _with_dvc(root, cached).items():
         if _same(path, files[target]):
-            _place(path, target)
+            _copy(path, target)
 
 
 def _has_remote(repo: Any) -> bool:

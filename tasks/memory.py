@@ -46,10 +46,11 @@ def find(store: Store, key: str, with_files: bool = True) -> Remembered | None:
     for run in store.with_key(key):
         if run.info.status != "FINISHED":
             continue
-        path = store.artifacts(run)
-        result = intact_result(path, with_files)
-        if result is not None:
-            return Remembered(run.info.run_id, path, result)
+        for again in (False, True):
+            path = store.artifacts(run, again)
+            result = intact_result(path, with_files)
+            if result is not None:
+                return Remembered(run.info.run_id, path, result)
     return None
 
 

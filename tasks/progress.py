@@ -1,16 +1,19 @@
-"""What a person sees while stages run: a live table on a terminal, plain lines elsewhere."""
+"""What a person sees while stages run: a table on a terminal or lines, and the flow's log on Prefect's server."""
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -65,6 +68,10 @@ class Row:
         pace = (time.monotonic() - self.first[0]) / (self.done - self.first[1])
         return f"{_clock(pace * (self.total - self.done))} left"
 
+    def sentence(self) -> str:
+        """All of it in a line."""
+        return ": ".join([self.name, "  ".join(cell for cell in self.cells()[1:] if cell)])
+
     def cells(self) -> tuple[str, str, str, str, str]:
         """Name, steps, time so far, time left, and the numbers that matter."""
         steps = f"{self.done}/{self.total}" if self.total else ""
@@ -94,17 +101,19 @@ def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     with _lock:
         _rows[name] = row
     if not console.is_terminal:
-        console.print(f"{name}: started", markup=False)
+        _print(f"{name}: started")
+    log(f"{name}: started")
 
     def show(lines: list[dict[str, Any]]) -> None:
         evaluated = row.take(lines)
         for line in lines:
             if "alarm" in line:
-                said = f"{name}: alarm {line['alarm']} at step {line['step']}: {line['sentence']}"
-                console.print(said, markup=False, soft_wrap=True)
+                warn(f"{name}: alarm {line['alarm']} at step {line['step']}: {line['sentence']}")
+        if evaluated:
+            log(row.sentence())
         if not console.is_terminal and (evaluated or (lines and time.monotonic() - row.told > EVERY)):
             row.told = time.monotonic()
-            _say(row)
+            _print(row.sentence())
 
     try:
         yield show
@@ -112,7 +121,7 @@ def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
         with _lock:
             _rows.pop(name, None)
         how = "stopped" if sys.exc_info()[0] else "done"
-        console.print(f"{name}: {how} after {_clock(time.monotonic() - row.began)}", markup=False)
+        tell(f"{name}: {how} after {_clock(time.monotonic() - row.began)}")
 
 
 @contextmanager
@@ -129,23 +138,40 @@ def waiting(name: str) -> Iterator[None]:
 
 def _waits(name: str) -> None:
     if not _rows:
-        console.print(f"{name}: waits for room, other studies are at work on this machine", markup=False)
+        _print(f"{name}: waits for room, other studies are at work on this machine")
 
 
 def found(name: str) -> None:
     """Say that a stage need not run."""
-    console.print(f"{name}: found", markup=False)
+    tell(f"{name}: found")
 
 
-def tell(name: str, sentences: list[str]) -> None:
+def doubts(name: str, sentences: list[str]) -> None:
     """Say what a stage left out or found doubtful."""
     for sentence in sentences:
-        console.print(f"{name}: {sentence}", markup=False, soft_wrap=True)
+        warn(f"{name}: {sentence}")
 
 
-def _say(row: Row) -> None:
-    line = ": ".join([row.name, "  ".join(cell for cell in row.cells()[1:] if cell)])
-    console.print(line, markup=False, soft_wrap=True)
+def tell(sentence: str) -> None:
+    """Say it on the terminal and in the flow's log."""
+    _print(sentence)
+    log(sentence)
+
+
+def warn(sentence: str) -> None:
+    """Say what somebody should look at, on the terminal and in the flow's log."""
+    _print(sentence)
+    log(sentence, logging.WARNING)
+
+
+def log(sentence: str, level: int = logging.INFO) -> None:
+    """Say it in the flow's log on the Prefect server, if a flow runs."""
+    with suppress(MissingContextError):
+        get_run_logger().log(level, sentence)
+
+
+def _print(sentence: str) -> None:
+    console.print(sentence, markup=False, soft_wrap=True)
 
 
 def _table() -> Table:

@@ -61,11 +61,10 @@ class Recorder:
 def keep(store: Store, run_id: str, directory: Path, result: Result, data: DataRef | None) -> Path:
     """Make a complete stage's files artifacts of its run, with tables of completions; returns where they lie."""
     names = [*result.files, *(name for name in KEPT if (directory / name).is_file())]
-    kept = store.upload(run_id, directory, names)
     if data is not None:
         for name, columns in tables(directory, data.path):
             store.table(run_id, columns, name)
-    return kept
+    return store.keep(run_id, directory, names)
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

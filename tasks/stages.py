@@ -18,6 +18,7 @@ from holdfast.errors import UserError
 from holdfast.jobs import AnyJob, MakeData, Result, RunRecord, Train
 from tasks import launch, progress, slots, tracking
 from tasks.memory import Remembered, code_digest, find, stage_key
+from tasks.moves import move
 from tasks.recording import KEPT, Recorder, keep, leaves
 from tasks.tracking import Store, open_store
 
@@ -114,7 +115,7 @@ class Attempt(NamedTuple):
             launch.run(self.job, out, on_lines, gpu)
             result = Result.model_validate_json((out / "result.json").read_text())
             recorder.totals(result)
-            progress.tell(self.label, result.notes.get("told", []))
+            progress.doubts(self.label, result.notes.get("told", []))
             path = keep(store, run_id, out, result, data) if into is None else _move_shards(store, run_id, out, into)
         return Remembered(run_id, path, result)
 
@@ -243,6 +244,6 @@ def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
     if not into.exists():
         partial.mkdir(parents=True, exist_ok=True)
         for shard in sorted(out.glob("*.parquet")):
-            shard.replace(partial / shard.name)
+            move(shard, partial / shard.name)
         partial.rename(into)
-    return store.upload(run_id, out, [name for name in KEPT if (out / name).is_file()])
+    return store.keep(run_id, out, [name for name in KEPT if (out / name).is_file()])

@@ -6,17 +6,18 @@ import functools
 import getpass
 import json
 import os
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
+# MLflow looks while it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
-import psutil
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -29,14 +30,19 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from holdfast.artifacts import DataRef
-from holdfast.errors import UserError
+from holdfast.errors import UserError, writing
 from holdfast.jobs import Checkpoint
+from tasks import reach
+from tasks.copies import Copies
+from tasks.owner import Pulse, beat, lives, owner
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
-SHORTEST_ID = 4
-METRICS_A_BATCH, PARAMS_A_BATCH, SEARCH_LIMIT = 1000, 100, 1000
+SHORTEST_ID, WHOLE_ID = 4, 32
+METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
 
 
 class Point(NamedTuple):
@@ -51,6 +57,10 @@ class Point(NamedTuple):
     """Id of the logged model that it was measured on."""
 
 
+class RegistryFailed(Exception):
+    """The model registry refuses; what was trained and measured is not lost by it."""
+
+
 @functools.cache
 def open_store(root: Path) -> Store:
     """The store of a repository, opened once in a process."""
@@ -61,19 +71,38 @@ class Store:
     """MLFLOW_TRACKING_URI, or mlruns/ below `root`: SQLite with the artifacts beside it."""
 
     def __init__(self, root: Path) -> None:
+        """Raises UserError within seconds where the store cannot be used."""
         self.place = root.resolve() / "mlruns"
-        self.place.mkdir(parents=True, exist_ok=True)
+        with writing(self.place):
+            self.place.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.place / 'mlflow.db'}"
-        mlflow.set_tracking_uri(self.uri)
-        self.client = MlflowClient(self.uri)
+        reach.ask(self.uri, lambda: _asked(self.uri))
+        with reach.told(self.uri):
+            mlflow.set_tracking_uri(self.uri)
+            self.client = MlflowClient(self.uri)
+            self.client.search_experiments(max_results=1)
         self.experiment_ids: dict[str, str] = {}
+        self.copies = Copies(self.place / "cache", self.client)
+        self.pulse = Pulse(self._beat)
+
+    @property
+    def shown(self) -> str:
+        """The store's address for a person."""
+        return reach.shown(self.uri)
+
+    def link(self, run_id: str) -> str:
+        """Where MLflow's page shows a run; without a server, the run's id and the store."""
+        if not urlparse(self.uri).scheme.startswith("http"):
+            return f"run {run_id} in {self.shown}"
+        experiment = self.client.get_run(run_id).info.experiment_id
+        return f"{self.shown.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
         if name not in self.experiment_ids:
             found = self.client.get_experiment_by_name(name)
             if found is not None and found.lifecycle_stage == "deleted":
-                raise UserError(f"{self.uri}: the experiment {name} is deleted; restore it or rename the study")
+                raise UserError(f"{self.shown}: the experiment {name} is deleted; restore it or rename the study")
             self.experiment_ids[name] = found.experiment_id if found else self._create_experiment(name)
         return self.experiment_ids[name]
 
@@ -87,44 +116,56 @@ class Store:
     def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
         """Open a run that belongs to this process; returns its id."""
         everything = {
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": _user(),
             "mlflow.source.name": "holdfast",
             "mlflow.source.type": "LOCAL",
-            **_owner(),
+            **owner(),
             **tags,
         }
-        return self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
+        run_id = self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
+        self.pulse.begin(run_id)
+        return run_id
 
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
         """Continue an interrupted run in this process."""
         self.client.update_run(run_id, status="RUNNING")
-        self.tag(run_id, {**_owner(), **tags, "holdfast.error": ""})
+        self.tag(run_id, {**owner(), **tags, "holdfast.error": ""})
+        self.pulse.begin(run_id)
 
     def end(self, run_id: str, status: str, error: str = "") -> None:
         """Set a run FINISHED, FAILED or KILLED."""
+        self.pulse.end(run_id)
         if error:
             self.tag(run_id, {"holdfast.error": error})
         self.client.set_terminated(run_id, status)
 
     def reap(self) -> list[str]:
-        """Set KILLED what dead processes of this machine left RUNNING; returns the run ids."""
-        mine = f"attributes.status = 'RUNNING' and tags.`holdfast.host` = '{socket.gethostname()}'"
-        dead = [run.info.run_id for run in self.search(mine) if not _alive(run)]
+        """Set KILLED what dead processes left RUNNING, on whatever host they were; returns the run ids."""
+        running = self.search("attributes.status = 'RUNNING' and tags.`holdfast.pid` != ''")
+        dead = [run.info.run_id for run in running if not lives(run.data.tags)]
         for run_id in dead:
             self.end(run_id, "KILLED", "its process died")
         return dead
 
-    def search(self, query: str) -> list[Run]:
-        """Runs of all experiments, latest first."""
-        experiments = [e.experiment_id for e in self.client.search_experiments()]
+    def _beat(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            self.tag(run_id, beat())
+        self.reap()
+
+    def search(self, query: str, experiment: str | None = None) -> list[Run]:
+        """Runs of one experiment (its id), or of all; latest first."""
+        within = [experiment] if experiment else [e.experiment_id for e in _pages(self.client.search_experiments)]
         latest = ["attributes.start_time DESC"]
-        return list(self.client.search_runs(experiments, query, max_results=SEARCH_LIMIT, order_by=latest))
+        return list(_pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page)))
 
     def run(self, prefix: str) -> Run:
         """The one run whose id begins so. UserError unless there is exactly one."""
+        if len(prefix) == WHOLE_ID:
+            with suppress(MlflowException):
+                return self.client.get_run(prefix)
         runs = [run for run in self.search("") if run.info.run_id.startswith(prefix)]
         if len(runs) != 1 or len(prefix) < SHORTEST_ID:
-            raise UserError(f"{prefix}: {len(runs)} runs in {self.uri} begin so; give more of the run's id.")
+            raise UserError(f"{prefix}: {len(runs)} runs in {self.shown} begin so; give more of the run's id.")
         return runs[0]
 
     def with_key(self, key: str) -> list[Run]:
@@ -185,28 +226,27 @@ class Store:
         return model.model_id
 
     def _models(self, run: Run) -> list[Any]:
-        query = f"source_run_id = '{run.info.run_id}'"
-        return list(self.client.search_logged_models([run.info.experiment_id], query))
+        query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]
+        return list(_pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
 
-    def artifacts(self, run: Run) -> Path:
-        """Directory with a run's artifacts, downloaded when they are on a server. Read only."""
-        uri = urlparse(run.info.artifact_uri)
-        if uri.scheme in ("", "file"):
-            return Path(unquote(uri.path))
-        cached = self.place / "cache" / run.info.run_id
-        if not cached.is_dir():
-            partial = cached.with_suffix(".partial")
-            partial.mkdir(parents=True, exist_ok=True)
-            self.client.download_artifacts(run.info.run_id, "", str(partial))
-            partial.rename(cached)
-        return cached
+    def artifacts(self, run: Run, again: bool = False) -> Path:
+        """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
 
-    def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
-        """Copy files below a directory to the run's artifacts; returns where they can be read now."""
+        Read only.
+        """
+        finished = run.info.status == "FINISHED"
+        return _local(run) or self.copies.of(run.info.run_id, finished, again)
+
+    def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> None:
+        """Copy files below a directory to the run's artifacts."""
         for name in names:
             folder = Path(name).parent.as_posix()
             self.client.log_artifact(run_id, str(directory / name), None if folder == "." else folder)
-        return self.artifacts(self.client.get_run(run_id))
+
+    def keep(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
+        """Upload the last files that a run gains; returns where all of them can be read from now on."""
+        self.upload(run_id, directory, names)
+        return _local(self.client.get_run(run_id)) or self.copies.made_here(run_id, directory, names)
 
     def text(self, run_id: str, text: str, name: str) -> None:
         """Make a text an artifact."""
@@ -218,7 +258,17 @@ class Store:
             self.client.log_table(run_id, columns, name)
 
     def register(self, name: str, alias: str, run_id: str, step: int) -> None:
-        """Point an alias of a registered model at a run's checkpoint."""
+        """Point an alias of a registered model at a run's checkpoint.
+
+        Raises:
+            RegistryFailed: the registry refuses.
+        """
+        try:
+            self._register(name, alias, run_id, step)
+        except (MlflowException, OSError) as error:
+            raise RegistryFailed(str(error).strip().splitlines()[0]) from error
+
+    def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
         run = self.client.get_run(run_id)
         model = next(m for m in self._models(run) if m.tags.get("holdfast.step") == str(step))
         if not self.client.search_registered_models(f"name = '{name}'"):
@@ -227,9 +277,44 @@ class Store:
         version = next((v for v in versions if v.tags.get("holdfast.step") == str(step)), None)
         if version is None:
             tags = {name: model.tags[name] for name in ("holdfast.step", "holdfast.digest", "holdfast.arm")}
+            tags["holdfast.model"] = model.model_id
+            # Without the model's id: a server takes that only with files below the model, and these are the run's.
             source = model.tags["holdfast.artifact"]
-            version = self.client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
+            version = self.client.create_model_version(name, source, run_id, tags, await_creation_for=0)
         self.client.set_registered_model_alias(name, alias, version.version)
+
+
+def _asked(uri: str) -> Any:
+    """A server's answer to a question that every server has an answer to, without retries."""
+    place, limit = "/api/2.0/mlflow/experiments/search", reach.ANSWER_LIMIT
+    question = {"max_results": 1}
+    given = get_default_host_creds(uri)
+    return http_request(given, place, "POST", max_retries=0, timeout=limit, raise_on_status=False, json=question)
+
+
+def _pages(search: Callable[..., Any], most: int = PAGE) -> Iterator[Any]:
+    """Everything that a search finds, page after page."""
+    token = None
+    while True:
+        page = search(max_results=most, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _local(run: Run) -> Path | None:
+    """Where a run's artifacts lie on this machine, if they do."""
+    uri = urlparse(run.info.artifact_uri)
+    return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user often has a number and no name.
+        return str(os.getuid())
 
 
 def _metric(point: Point, data: tuple[str, str] | None) -> Metric:
@@ -243,23 +328,6 @@ def _metric(point: Point, data: tuple[str, str] | None) -> Metric:
         dataset_name=name,
         dataset_digest=digest[:DIGEST_LIMIT] if digest else None,
     )
-
-
-def _owner() -> dict[str, str]:
-    me = psutil.Process()
-    return {
-        "holdfast.host": socket.gethostname(),
-        "holdfast.pid": str(me.pid),
-        "holdfast.started": str(round(me.create_time())),
-    }
-
-
-def _alive(run: Run) -> bool:
-    pid, started = int(run.data.tags["holdfast.pid"]), int(run.data.tags["holdfast.started"])
-    try:
-        return abs(psutil.Process(pid).create_time() - started) <= 1
-    except psutil.NoSuchProcess:
-        return False
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import io
 import os
+import tempfile
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -328,3 +329,17 @@ def test_two_flows_that_need_the_same_stage_at_once_run_it_once(context, monkeyp
         first, second = pool.map(lambda _: run(context), range(2))
     assert first.run_id == second.run_id
     assert sorted([first.found, second.found]) == [False, True]
+
+
+def test_shards_reach_a_data_folder_on_another_file_system(context, monkeypatch):
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == context.root.stat().st_dev:
+        pytest.skip("this machine has no second file system at /dev/shm")
+    monkeypatch.setattr(launch, "ENTRY", "holdfast.__main__:run_job")
+    made = MakeData(images=World(), target=Jigsaw(train=4, validation=2, test=2), prior=(Prior(benchmark="color"),))
+    with tempfile.TemporaryDirectory(dir=shm) as data:
+        into = Path(data) / "study-12345678"
+        make_data.fn(made, context, into)
+        assert len(read_questions(into / "target-train.parquet")) == 4
+        assert len(list(into.iterdir())) == 4
+        assert [path.name for path in into.parent.iterdir()] == [into.name]

@@ -1,0 +1,88 @@
+"""What a command needs of its process before it loads any library: quiet, a home, a way to servers, an end in order.
+
+Children inherit it. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import signal
+from pathlib import Path
+from types import FrameType
+
+SETTINGS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HOMES = {
+    "PREFECT_HOME": ".prefect",
+    "HF_HOME": ".cache/huggingface",
+    "XDG_CACHE_HOME": ".cache",
+    "MPLCONFIGDIR": ".config/matplotlib",
+    "TRITON_HOME": ".triton",
+}
+"""Where libraries write below HOME unless these say otherwise."""
+
+
+def prepare(root: Path) -> None:
+    """Prepare this process; what the caller's environment says already is kept."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    _be_quiet()
+    _reach_loopback()
+    _have_a_home(root / "mlruns" / "home")
+    _have_a_name()
+    # A terminal that closes ends a study as SIGTERM does; `nohup` has it ignored.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
+
+
+def _be_quiet() -> None:
+    """Prefect says nothing on the terminal, where failures are told once; what a flow says goes to its server."""
+    if "PREFECT_LOGGING_LEVEL" in os.environ:
+        return
+    os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        os.environ[f"PREFECT_LOGGING_LOGGERS_{name.replace('.', '_').upper()}_LEVEL"] = "INFO"
+        logging.getLogger(name).propagate = False
+
+
+def _reach_loopback() -> None:
+    """No proxy reaches this machine's own servers."""
+    given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = dict.fromkeys(host.strip() for host in given.split(",") if host.strip())
+    if "*" not in hosts:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *(h for h in LOOPBACK if h not in hosts)])
+    for name, value in list(os.environ.items()):
+        # What desktops set and httpx refuses.
+        if name.lower().endswith("_proxy") and value.startswith("socks://"):
+            os.environ[name] = f"socks5://{value.removeprefix('socks://')}"
+
+
+def _have_a_home(instead: Path) -> None:
+    """Libraries write below HOME; where that cannot be written, below `instead`."""
+    home = Path(os.environ.get("HOME") or "/nonexistent")
+    if os.access(home, os.W_OK | os.X_OK):
+        return
+    if not os.access(home, os.R_OK | os.X_OK):
+        os.environ["HOME"] = os.fspath(instead)
+        return
+    profiles = home / ".prefect" / "profiles.toml"
+    if os.access(profiles, os.R_OK):
+        os.environ.setdefault("PREFECT_PROFILES_PATH", os.fspath(profiles))
+    for name, place in HOMES.items():
+        # A cache of models that is there can be read.
+        if not (name == "HF_HOME" and os.access(home / place, os.R_OK | os.X_OK)):
+            os.environ.setdefault(name, os.fspath(instead / place))
+
+
+def _have_a_name() -> None:
+    """Libraries ask for the user's name, which the number of a container's user often lacks."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("LOGNAME", f"uid-{os.getuid()}")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,73 @@
+"""Local copies of the artifacts of runs whose store keeps them on a server."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Copies:
+    """One directory a run. `client` lists and downloads, as MLflow's does."""
+
+    def __init__(self, place: Path, client: Any) -> None:
+        self.place, self.client = place, client
+
+    def of(self, run_id: str, finished: bool, again: bool = False) -> Path:
+        """A run's copy. A finished run is fetched once, and `again` where its copy is broken; others every time."""
+        place = self.place / (run_id if finished else f"{run_id}.unfinished")
+        return self._filled(place, lambda partial: self._fetch(run_id, partial), again or not finished)
+
+    def made_here(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
+        """The copy of a run that gains nothing more, most of whose files lie below `directory` still."""
+
+        def fill(partial: Path) -> None:
+            for name in names:
+                _link(directory / name, partial / name)
+            self._fetch(run_id, partial)
+
+        return self._filled(self.place / run_id, fill, again=True)
+
+    def _filled(self, place: Path, fill: Callable[[Path], None], again: bool) -> Path:
+        """Fill a directory beside its place and rename it, so that half a copy is never taken for one."""
+        partial = place.with_name(f"{place.name}.partial")
+        with _alone(place):
+            if again or not place.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                fill(partial)
+                shutil.rmtree(place, ignore_errors=True)
+                partial.rename(place)
+        return place
+
+    def _fetch(self, run_id: str, into: Path) -> None:
+        """Download what is not there yet."""
+        folders: list[str | None] = [None]
+        while folders:
+            for artifact in self.client.list_artifacts(run_id, folders.pop()):
+                if artifact.is_dir:
+                    folders.append(artifact.path)
+                elif not (target := into / artifact.path).is_file():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self.client.download_artifacts(run_id, artifact.path, str(target.parent))
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One thread of one process at a time fills a place."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(f"{place.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,198 @@
+"""Whether the tracking store can be used, asked once and quickly before any work: every refusal has its remedy."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import sqlalchemy
+
+from holdfast.errors import UserError, writing
+
+LIMIT = 8.0
+"""Seconds for everything that is asked."""
+ANSWER_LIMIT = 5.0
+"""Seconds for one answer of a server."""
+ELSE = "correct MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db."
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+T = TypeVar("T")
+
+
+def shown(uri: str) -> str:
+    """An address without its password."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def ask(uri: str, request: Callable[[], requests.Response]) -> None:
+    """Ask the store at `uri` for something small; a server by `request`, which answers with its experiments.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    scheme = urlsplit(uri).scheme
+    with told(uri):
+        if scheme in ("http", "https"):
+            _judge(uri, within(LIMIT, request))
+        elif scheme.split("+")[0] in DATABASES:
+            within(LIMIT, lambda: _connect(uri))
+
+
+@contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Whatever keeps a store from opening ends in one sentence: it is the address's or the server's fault."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        causes = list(_causes(error))
+        remedy = _of_address(uri) or _of_server(uri, causes) or _of_database(uri, causes)
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        sentence = remedy or f"cannot be opened ({_short(first)}); {ELSE}"
+        raise UserError(f"{shown(uri)}: {sentence}") from error
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """The call's result, or TimeoutError: names are looked up without any limit of their own."""
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError
+    return done[0]
+
+
+def _connect(uri: str) -> None:
+    url = sqlalchemy.make_url(uri)
+    file = Path(url.database) if url.drivername.startswith("sqlite") and url.database else None
+    if file is not None:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        sqlalchemy.inspect(connection).get_table_names()
+
+
+def _judge(uri: str, answer: requests.Response) -> None:
+    """Raise UserError unless an MLflow server answered as it should."""
+    code, place = answer.status_code, shown(uri)
+    if code == 401:
+        raise UserError(
+            f"{place}: the MLflow server refuses the user or the password (401); set MLFLOW_TRACKING_USERNAME and "
+            f"MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        )
+    if code == 403 and "host" in answer.text.lower():
+        raise UserError(
+            f"{place}: the MLflow server refuses this host name (403); start it with "
+            f"--allowed-hosts={urlsplit(uri).netloc.rpartition('@')[2]}, or use a name that it allows."
+        )
+    if code == 403:
+        raise UserError(
+            f"{place}: the MLflow server lets this user read no experiments (403); ask for the permission, or set "
+            f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of another."
+        )
+    if code in (500, 502, 503, 504):
+        raise UserError(f"{place}: the MLflow server answers with error {code}; look at its log, or try again later.")
+    if code != 200 or not _lists_experiments(answer):
+        raise UserError(
+            f"{place}: there is no MLflow API at this address (answer {code}); MLFLOW_TRACKING_URI is where the "
+            f"server begins, for example http://127.0.0.1:5000 without a further path."
+        )
+
+
+def _lists_experiments(answer: requests.Response) -> bool:
+    try:
+        content = answer.json()
+    except ValueError:
+        return False
+    return isinstance(content, dict) and set(content) <= {"experiments", "next_page_token"}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_address(uri: str) -> str:
+    """For what is no address of a store."""
+    if re.match(r"[\w.-]+:\d+(/|$)", uri):
+        return f"is no address; write http://{uri} in MLFLOW_TRACKING_URI."
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file") and not uri.startswith("databricks"):
+        return (
+            "MLflow keeps no runs in plain directories any more; set MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db, "
+            "or unset it; `mlflow migrate-filestore --source DIRECTORY --target sqlite:///FILE.db` brings old runs "
+            "along."
+        )
+    known = ("", "http", "https", "databricks", *DATABASES)
+    if scheme.split("+")[0] not in known:
+        return f"MLflow knows no {scheme}://, but http://, https://, sqlite:/// or postgresql://; {ELSE}"
+    return ""
+
+
+def _of_server(uri: str, causes: list[BaseException]) -> str:
+    """For a server that cannot be spoken to."""
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return ""
+    said = " ".join(str(error) for error in causes)
+    start = f"start it (`make ui`), {ELSE}"
+    if "WRONG_VERSION_NUMBER" in said or "record layer failure" in said:
+        return "the server speaks no TLS; write http:// instead of https:// in MLFLOW_TRACKING_URI."
+    if any(isinstance(error, requests.exceptions.SSLError) for error in causes):
+        return "the server's certificate is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's."
+    if any(isinstance(error, requests.exceptions.ProxyError) for error in causes):
+        return f"the proxy does not reach it; correct http_proxy, add its host to no_proxy, or {ELSE}"
+    if any(isinstance(error, socket.gaierror) for error in causes) or "resolve" in said:
+        return f"its host has no address; {ELSE}"
+    if any(isinstance(error, TimeoutError | requests.exceptions.Timeout) for error in causes):
+        return f"no MLflow server answers there within {LIMIT:.0f} s; {start}"
+    if any(isinstance(error, requests.exceptions.ConnectionError) for error in causes) or "refused" in said:
+        reason = "connection refused" if "refused" in said else "it closes the connection"
+        return f"no MLflow server answers there ({reason}); {start}"
+    return ""
+
+
+def _of_database(uri: str, causes: list[BaseException]) -> str:
+    """For a database that refuses, with its own word for it."""
+    said = " ".join(str(error) for error in causes)
+    local = urlsplit(uri).scheme.startswith("sqlite")
+    missing = next((error.name for error in causes if isinstance(error, ModuleNotFoundError)), None)
+    if missing:
+        package = {"psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}.get(missing, missing)
+        return f"its driver {missing} is not installed; `uv pip install {package}`, {ELSE}"
+    if "schema" in said and "upgrade" in said:
+        return f"another version of MLflow made this database; back it up and run `mlflow db upgrade {shown(uri)}`."
+    if any(isinstance(error, TimeoutError) for error in causes):
+        return f"no database answers there within {LIMIT:.0f} s; start it, {ELSE}"
+    refusal = next((error for error in causes if isinstance(error, sqlalchemy.exc.DBAPIError)), None)
+    if refusal is None:
+        return ""
+    word = _short(str(refusal.orig).strip().splitlines()[0])
+    if local:
+        return f"is no database of MLflow's that can be opened ({word}); move the file away, or {ELSE}"
+    if "password" in word or "auth" in word.lower() or "denied" in word:
+        return f"the database refuses the user or the password ({word}); correct them in MLFLOW_TRACKING_URI."
+    return f"the database cannot be used ({word}); start it, {ELSE}"
+
+
+def _short(text: str, most: int = 110) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
