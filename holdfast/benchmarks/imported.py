@@ -184,7 +184,8 @@ def _parts(value: Any, grader: str) -> list[Any]:
     if isinstance(value, dict) and grader not in ("box", "detection"):
         value = value.get("answer", value)
     if not isinstance(value, list):
-        return [json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value]
+        boxed = isinstance(value, dict) and grader in ("box", "detection")
+        return [json.dumps(value, ensure_ascii=False) if boxed else value]
     if grader not in ("box", "detection"):
         # VQAv2 has a struct an annotator.
         return [part.get("answer", part) if isinstance(part, dict) else part for part in value]

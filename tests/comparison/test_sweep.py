@@ -408,7 +408,8 @@ def test_boxes_are_drawn_where_they_are_the_answer(tmp_path: Path) -> None:
     contrast(job, tmp_path)
     cases = page_of(tmp_path)[page_of(tmp_path).index('id="cases"') :]
     first, second = cases.split("<h3>task: classes</h3>")
-    assert first.count('class="right"/>') > first.count('class="outlines"') >= 3 * (1 + 1 + 3) - 3
+    # What cannot be read as boxes has none, and a shuffled box seldom can.
+    assert first.count('class="right"/>') > first.count('class="outlines"') >= 3 * 2
     assert 'class="given"/>' in first
     assert "outlines" not in second
 

@@ -30,7 +30,7 @@ def holdfast(root: Path, places: str, *arguments: str, **settings: str) -> Ended
     """Run a command in a repository; `settings` are environment variables."""
     # Room for stages is shared by a machine's studies, through locks in its directory for temporary files.
     environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "COLUMNS": "160", "TMPDIR": places}
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    for name in ("PREFECT_API_URL", "PREFECT_LOGGING_LEVEL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "flows", *arguments]
     done = subprocess.run(command, cwd=root, env={**environment, **settings}, capture_output=True, text=True)

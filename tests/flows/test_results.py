@@ -15,7 +15,7 @@ from flows import results
 def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What the console of results.py writes, with its own settings."""
     written = io.StringIO()
-    monkeypatch.setattr(results.console, "file", written)
+    monkeypatch.setattr(results.console, "_file", written)
     monkeypatch.setattr(results.console, "width", 200)
     assert isinstance(results.console, Console)
     return written

@@ -341,5 +341,5 @@ def test_shards_reach_a_data_folder_on_another_file_system(context, monkeypatch)
         into = Path(data) / "study-12345678"
         make_data.fn(made, context, into)
         assert len(read_questions(into / "target-train.parquet")) == 4
-        assert len(list(into.iterdir())) == 4
+        assert len(list(into.iterdir())) == 5
         assert [path.name for path in into.parent.iterdir()] == [into.name]
