@@ -7,7 +7,6 @@ data is made and runs are compared without torch.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from holdfast.artifacts import directory_digest, file_digest
+from holdfast.determinism import settle_torch, varying
 from holdfast.errors import UserError
 from holdfast.jobs import (
     AnyJob,
@@ -52,11 +52,17 @@ def run_job(job_path: str, out: str) -> None:
         (place / "job.json").write_text(job.model_dump_json(indent=1))
     try:
         require_one_rank()
-        notes = run(job, place)
+        with varying() as operations:
+            notes = run(job, place)
     except UserError as error:
         (place / "error.json").write_text(json.dumps({"message": str(error)}))
         print(error, file=sys.stderr)
         sys.exit(2)
+    if operations:
+        told = (
+            f"no deterministic kernel here for {', '.join(sorted(operations))}; numbers may vary in their last digits"
+        )
+        notes["told"] = [*notes.get("told", []), told]
     # A resumed training counts the time of the processes before it.
     seconds = notes.pop("seconds", None) or time.monotonic() - started
     _write(place / "result.json", result(place, seconds, notes))
@@ -76,7 +82,7 @@ def run(job: Job, out: Path) -> Notes:
         from holdfast.comparison.sweep import contrast
 
         return contrast(job, out)
-    _settle_torch(job.threads)
+    settle_torch(job.threads)
     return _run_with_torch(job, out, Journal(out))
 
 
@@ -127,23 +133,6 @@ def _trace(job: Trace, out: Path, journal: Journal) -> Notes:
 
     reinforced = job.train.stage.method == "grpo"
     return trace(job, out, journal, rollouts(job, load_processor(job.train.start)) if reinforced else None)
-
-
-def _settle_torch(threads: int) -> None:
-    """The same numbers for the same job: a fixed number of threads, deterministic kernels. No telemetry, no bars."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-    from huggingface_hub import constants
-    from transformers.utils import logging
-
-    # The variable of this name is read on import, which in a forked process has long happened.
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    if torch.get_num_interop_threads() != 1:
-        torch.set_num_interop_threads(1)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
 
 
 def result(out: Path, seconds: float, notes: Notes) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from holdfast.models.adapt import adapted
 from holdfast.models.checkpoint import require_finite, stored
 from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.readable import require_readable
-from holdfast.training.arguments import trainer_config
+from holdfast.training.arguments import anywhere
 from holdfast.training.called import columns_of
 
 
@@ -89,9 +88,8 @@ def _without_weights(make: Any, argument: Any) -> Any:
 
 def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
     """What TRL and peft refuse, before a model is loaded."""
-    settings = {"output_dir": str(Path(gettempdir()) / "unused"), "use_cpu": True, "bf16": False, "fp16": False}
     try:
-        config = trainer_config(stage, study.evaluation, settings)
+        config = anywhere(stage, study.evaluation)
         model = adapted(model, stage, study.seed)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
             find_sites(model)

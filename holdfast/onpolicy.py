@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trl import GRPOConfig
 
 from holdfast.config import GRPO, LEAST_PROMPTS
 from holdfast.data.shards import Question
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.jobs import Trace
+from holdfast.training.arguments import anywhere, sampling_settings
 from holdfast.training.called import columns_of
 from holdfast.training.rewards import Rewards, token_counter
-
-TRL_GROUP = 8
-"""GRPOConfig's default for num_generations."""
 
 
 def rollouts(job: Trace, processor: Any) -> Any:
@@ -24,9 +23,10 @@ def rollouts(job: Trace, processor: Any) -> Any:
     after that step."""
     stage = job.train.stage
     assert isinstance(stage, GRPO)
-    group = int(stage.trainer.get("num_generations", TRL_GROUP))
-    limit = int(stage.trainer.get("max_completion_length", job.train.evaluation.max_new_tokens))
-    temperature = float(stage.trainer.get("temperature", 1.0))
+    config = anywhere(stage, job.train.evaluation)
+    assert isinstance(config, GRPOConfig)
+    group, limit = config.num_generations or 1, config.max_completion_length or job.train.evaluation.max_new_tokens
+    sampling = Sampling(limit, config.temperature, group, job.seed, sampling_settings(config))
     reader = Reader(processor, job.train.evaluation.batch_size)
     kept = {ref.step: Path(ref.path) for ref in job.kept}
 
@@ -34,7 +34,7 @@ def rollouts(job: Trace, processor: Any) -> Any:
         model: Any, questions: list[Question], count: int, step: int = 0
     ) -> list[tuple[Question, list[int], float]]:
         asked = questions[: max(LEAST_PROMPTS, count // group)]
-        written = generate(model, reader, reader.encode(asked), Sampling(limit, temperature, group, job.seed))
+        written = generate(model, reader, reader.encode(asked), sampling)
         said = [(question, ids) for question, samples in zip(asked, written, strict=True) for ids in samples]
         rewards = Rewards(stage.rewards, group, token_counter(reader.tokenizer))
         if step in kept:

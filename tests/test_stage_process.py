@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from holdfast.__main__ import result, run_job
 from holdfast.config import Jigsaw, World
+from holdfast.determinism import settle_torch, varying
 from holdfast.jobs import MakeData
 from holdfast.journal import Journal, read_lines
 
@@ -31,6 +34,28 @@ def test_a_stage_refuses_to_be_one_of_several_ranks(tmp_path: Path, monkeypatch:
     assert ended.value.code == 2
     assert json.loads((tmp_path / "out" / "error.json").read_text())["message"].startswith("WORLD_SIZE=2:")
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_operations_without_a_deterministic_kernel_are_collected_and_other_warnings_go_on() -> None:
+    warned = [
+        "cumsum_cuda_kernel does not have a deterministic implementation, but you set …",
+        "Memory Efficient attention defaults to a non-deterministic algorithm. To …",
+        "of another kind",
+    ]
+    with warnings.catch_warnings(record=True) as shown, varying() as operations:
+        warnings.simplefilter("always")
+        for text in warned:
+            warnings.warn(text, stacklevel=1)
+    assert operations == {"cumsum_cuda_kernel", "Memory Efficient attention"}
+    assert [str(warning.message) for warning in shown] == ["of another kind"]
+
+
+def test_a_stage_with_torch_uses_deterministic_kernels() -> None:
+    torch.use_deterministic_algorithms(False)
+    settle_torch(torch.get_num_threads())
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_what_a_training_began_with_is_not_told_as_what_it_ended_with(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ Probabilities are over the tokens that a completion may hold: image placeholders
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from holdfast.data.shards import Question
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, join, teacher_forced
 from holdfast.models.ends import stop_ids
-from holdfast.models.load import placeholder_ids
+from holdfast.models.load import placeholder_ids, without_placeholders
 from holdfast.models.shared_prompts import can_share, shared_prompts
 
 
@@ -37,6 +37,8 @@ class Sampling:
     temperature: float | None = None
     count: int = 1
     seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """More of transformers' GenerationConfig, under its names; they win over what stands here."""
 
 
 class Reader:
@@ -124,19 +126,19 @@ def ends(model: Any, reader: Reader) -> list[int]:
 
 def _settings(model: Any, reader: Reader, sampling: Sampling) -> GenerationConfig:
     """Everything that changes what is written is named, since `generate` fills gaps from the checkpoint's defaults."""
-    return GenerationConfig(
-        max_new_tokens=sampling.limit,
-        do_sample=sampling.temperature is not None,
-        temperature=sampling.temperature or 1.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        suppress_tokens=placeholder_ids(model.config),
-        eos_token_id=ends(model, reader),
-        pad_token_id=reader.pad,
-        use_cache=True,
-        disable_compile=True,
-    )
+    named = {
+        "max_new_tokens": sampling.limit,
+        "do_sample": sampling.temperature is not None,
+        "temperature": sampling.temperature or 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+        "eos_token_id": ends(model, reader),
+        "pad_token_id": reader.pad,
+        "use_cache": True,
+        "disable_compile": True,
+    }
+    return GenerationConfig(**{**named, **without_placeholders(model.config, sampling.settings)})
 
 
 def _until_end(ids: list[int], ends: list[int]) -> list[int]:

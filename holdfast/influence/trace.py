@@ -208,4 +208,6 @@ def caveats(job: Trace) -> dict[str, Any]:
         left_out.append(f"the lengths' part in the loss {arguments['loss_type']}")
     if arguments.get("temperature", 1.0) != 1.0:
         left_out.append(f"the temperature ({arguments['temperature']}) of the log-likelihood")
+    if arguments.get("use_vllm"):
+        left_out.append("vLLM's own settings of sampling (generation_kwargs)")
     return {"rewards only, without": " and ".join(left_out)} if left_out else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,6 +173,12 @@ def placeholder_ids(config: PreTrainedConfig) -> list[int]:
     """Tokens that stand for images: a completion that holds one crashes the next forward pass."""
     ids = (getattr(config, name, None) for name in PLACEHOLDERS)
     return sorted({token for token in ids if token is not None})
+
+
+def without_placeholders(config: PreTrainedConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a generation that suppress the placeholders beside what they suppress themselves."""
+    own = settings.get("suppress_tokens") or ()
+    return {**settings, "suppress_tokens": sorted({*placeholder_ids(config), *own})}
 
 
 def save_checkpoint(model: Any, processor: Any, path: Path) -> None:

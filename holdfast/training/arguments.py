@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 from trl import GRPOConfig, SFTConfig
@@ -75,6 +77,25 @@ def trainer_config(stage: SFT | GRPO, evaluation: Evaluation, settings: dict[str
         return kind(**settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"trainer: TRL's {kind.__name__} refuses these arguments: {error}") from error
+
+
+def anywhere(stage: SFT | GRPO, evaluation: Evaluation) -> TrainerConfig:
+    """TRL's config of a stage with all of its defaults, whatever the machine. Raises as `trainer_config`."""
+    unused = str(Path(gettempdir()) / "unused")
+    return trainer_config(stage, evaluation, {"output_dir": unused, "use_cpu": True, "bf16": False, "fp16": False})
+
+
+SAMPLED = ("top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def sampling_settings(config: GRPOConfig) -> dict[str, Any]:
+    """What rollouts are sampled with beside the temperature, under transformers' names.
+
+    vLLM has other names for what `generation_kwargs` may hold, so with it these are left out.
+    """
+    given: Any = config.generation_kwargs or {}
+    named = {name: getattr(config, name) for name in SAMPLED}
+    return {**named, **({} if config.use_vllm else given)}
 
 
 def _check_name(name: str, known: list[str], kind: str) -> None:

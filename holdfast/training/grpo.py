@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from holdfast.models.load import placeholder_ids
+from holdfast.models.load import without_placeholders
 from holdfast.models.shared_prompts import can_share, shared_prompts
 from holdfast.training.rewards import Reward
 
@@ -82,7 +82,7 @@ def grpo_trainer(
 ) -> GRPOTrainer:
     """A trainer that never samples a placeholder, and whose KL reference is `model` as it is now."""
     given: Any = config.generation_kwargs or {}
-    config.generation_kwargs = {"suppress_tokens": placeholder_ids(model.config), **given}
+    config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())
     trainer = SharingTrainer(
         model=model, reward_funcs=functions, args=config, train_dataset=data, processing_class=processor

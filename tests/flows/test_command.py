@@ -81,7 +81,7 @@ def test_the_doctor_names_a_server_that_does_not_answer(repository: Path, monkey
     environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "problem" in result.stdout
-    assert "does not answer" in result.stdout
+    assert "no Prefect server answers there" in result.stdout
 
 
 def test_the_flow_loads_by_its_module_entrypoint():

@@ -211,6 +211,33 @@ def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: Mode
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("greedy", [{"top_k": 1}, {"generation_kwargs": {"top_k": 1}}, {"top_p": 1e-6}])
+def test_rollouts_are_drawn_as_the_training_draws_them(
+    train_job: Any, schooled: ModelRef, tiny_data: Any, greedy: dict[str, Any]
+) -> None:
+    from holdfast.models.load import load_model, load_processor
+
+    def drawn(**sampling: Any) -> list[set[tuple[int, ...]]]:
+        trainer = {"num_generations": 4, "max_completion_length": 8, "temperature": 2.0, **sampling}
+        job = Trace(
+            train=train_job({"method": "grpo", "trainer": trainer}, start=schooled), kept=(), influence=SETTINGS
+        )
+        said = rollouts(job, load_processor(schooled))(load_model(schooled), asked, 8)
+        return [{tuple(ids) for other, ids, _ in said if other.id == question.id} for question in asked]
+
+    asked = read_questions(tiny_data.path / "target-train.parquet", 2)
+    assert [len(different) for different in drawn(**greedy)] == [1, 1]
+    assert max(len(different) for different in drawn()) > 1
+
+
+def test_users_suppressed_tokens_stand_beside_the_placeholders(schooled: ModelRef) -> None:
+    from holdfast.models.load import load_model, placeholder_ids, without_placeholders
+
+    config = load_model(schooled).config
+    suppressed = without_placeholders(config, {"suppress_tokens": [1], "top_k": 3})
+    assert suppressed == {"top_k": 3, "suppress_tokens": sorted({1, *placeholder_ids(config)})}
+
+
 def test_a_rollout_that_was_cut_off_is_measured_without_an_end(processor: Any, tiny_data: Any) -> None:
     [question] = read_questions(tiny_data.path / "target-train.parquet", 1)
     end = processor.tokenizer.eos_token_id
