@@ -9,6 +9,7 @@ import logging
 import os
 import pwd
 import signal
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -64,6 +65,8 @@ def _have_a_home(instead: Path) -> None:
     home = Path(os.environ.get("HOME") or "/nonexistent")
     if os.access(home, os.W_OK | os.X_OK):
         return
+    with suppress(OSError):
+        instead.mkdir(parents=True, exist_ok=True)
     if not os.access(home, os.R_OK | os.X_OK):
         os.environ["HOME"] = os.fspath(instead)
         return

@@ -8,6 +8,7 @@ while the command still plans.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import IO
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -28,9 +31,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from holdfast.errors import UserError
+from holdfast.errors import UserError, brief
 from tasks.reach import LIMIT, shown, within
 
+ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*:")
 START_LIMIT = 120.0
 """Seconds; on busy cores a start takes more than ten."""
 
@@ -42,18 +46,20 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         check_server()
         yield lambda: None
         return
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with TemporaryFile("w+") as said, socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(listening.fileno())],
             stdin=subprocess.PIPE,
+            stderr=said,
             pass_fds=[listening.fileno()],
             start_new_session=True,
         )
-    # The socket listens already: a request waits in it until the server is there.
-    # Nobody can read the logs of flows in it afterwards.
-    with process, temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
-        yield lambda: _await(url)
+        # The socket listens already: a request waits in it until the server is there.
+        listening.close()
+        # Nobody can read the logs of flows in it afterwards.
+        with process, temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+            yield lambda: _await(url, said)
 
 
 def check_server() -> None:
@@ -93,12 +99,18 @@ def _ask() -> None:
         client.read_flows(limit=1)
 
 
-def _await(url: str) -> None:
+def _await(url: str, said: IO[str]) -> None:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=START_LIMIT):
             return
     except OSError as error:
-        raise UserError(f"Prefect's temporary server did not start ({error}); see `holdfast doctor`.") from None
+        said.seek(0)
+        # The last exception's own line, which ends its traceback.
+        lines = [line.strip() for line in said if ERROR.match(line)]
+        raise UserError(
+            f"Prefect's temporary server did not start ({brief(lines[-1] if lines else error, 120)}); "
+            "see `holdfast doctor`."
+        ) from None
 
 
 def _serve(descriptor: int) -> None:

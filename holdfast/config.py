@@ -198,8 +198,9 @@ Source = Annotated[
 class Stage(Config):
     """What both methods share."""
 
-    freeze: tuple[str, ...] = ("visual",)
-    """Parameters whose name contains one of these words stay as they are; `visual` is the vision tower."""
+    freeze: tuple[str, ...] = ("vis",)
+    """Parameters whose name contains one of these words stay as they are. `vis` is the vision tower, which
+    architectures call visual, vision_tower or vision_model."""
     lora: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
     trainer: dict[str, Any] = {}

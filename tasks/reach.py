@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import threading
@@ -86,6 +88,8 @@ def _connect(uri: str) -> None:
     if file is not None:
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(file if file.exists() else file.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(file))
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         sqlalchemy.inspect(connection).get_table_names()

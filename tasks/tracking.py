@@ -91,11 +91,15 @@ class Store:
         return reach.shown(self.uri)
 
     def link(self, run_id: str) -> str:
-        """Where MLflow's page shows a run; without a server, the run's id and the store."""
+        """Where MLflow's page shows a run; without a server, the run's id and the store.
+
+        HOLDFAST_MLFLOW_PAGE is the server's address for a browser, where that is another one than for this process.
+        """
         if not urlparse(self.uri).scheme.startswith("http"):
             return f"run {run_id} in {self.shown}"
         experiment = self.client.get_run(run_id).info.experiment_id
-        return f"{self.shown.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        page = os.environ.get("HOLDFAST_MLFLOW_PAGE") or self.shown
+        return f"{page.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
