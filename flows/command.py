@@ -49,7 +49,7 @@ def study(file: File, overrides: Set = None) -> None:
         if os.environ.get("MLFLOW_TRACKING_URI"):
             # A server that cannot be used is told before another one is started.
             _open_store()
-        elif not Path("mlruns/mlflow.db").is_file():
+        elif not Path("mlruns/mlflow.db").is_file() and "PREFECT_API_URL" not in os.environ:
             # Nothing can be found, so a stage will run: its imports take as long as the server's start.
             warm()
         from flows.server import prefect_server
