@@ -9,13 +9,13 @@ import os
 import shlex
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from flows.environment import prepare
+from flows.environment import Terminated, prepare
 from holdfast.errors import UserError
 from holdfast.ranks import require_one_rank
 
@@ -213,7 +213,7 @@ def _command(file: Path, overrides: list[str] | None) -> str:
 
 @contextmanager
 def _failures(command: str) -> Iterator[None]:
-    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130."""
+    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130, SIGTERM in 143."""
     try:
         prepare(Path.cwd())
         require_one_rank()
@@ -223,9 +223,11 @@ def _failures(command: str) -> Iterator[None]:
     except UserError as error:
         typer.echo(f"holdfast: {error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
-        raise typer.Exit(130) from None
+    except (KeyboardInterrupt, Terminated) as error:
+        # The terminal may be gone.
+        with suppress(OSError):
+            typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
+        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
     except Exception as error:
         _tell(error)
         raise typer.Exit(1) from None

@@ -33,6 +33,10 @@ HOMES = {
 """Where libraries write below HOME unless these say otherwise."""
 
 
+class Terminated(BaseException):
+    """SIGTERM, which Prefect hands on when a flow has ended in order."""
+
+
 def prepare(root: Path) -> None:
     """Prepare this process; what the caller's environment says already is kept. UserError for a proxy without sense."""
     for name, value in SETTINGS.items():
@@ -42,8 +46,9 @@ def prepare(root: Path) -> None:
     _have_a_home(root / "mlruns" / "home")
     _have_a_name()
     # A terminal that closes ends a study as SIGTERM does; `nohup` has it ignored.
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, _terminate)
+    for number, handler in ((signal.SIGTERM, _end), (signal.SIGHUP, _terminate)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, handler)
 
 
 def _be_quiet() -> None:
@@ -121,6 +126,10 @@ def _have_a_name() -> None:
         pwd.getpwuid(os.getuid())
     except KeyError:
         os.environ.setdefault("LOGNAME", f"uid-{os.getuid()}")
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

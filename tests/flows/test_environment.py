@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from repositories import holdfast, new_repository
 
 from holdfast.artifacts import ModelRef
+from tasks.tracking import Store
 
 PREPARED = """
 import json, os, sys
@@ -88,3 +91,38 @@ def test_data_is_made_behind_dead_proxies(tmp_path: Path, tiny_model: ModelRef):
         done = holdfast(tmp_path, str(tmp_path), *command, **proxies)
         assert done.code == 0, done.told
         assert "Traceback" not in done.told
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_ends_a_study_which_the_same_command_continues(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    trainer = {"max_steps": 4, "per_device_train_batch_size": 4}
+    arms = {"a": [{"method": "sft", "source": "answers", "trainer": trainer}]}
+    new_repository(tmp_path, {**TINY, "arms": arms, "model": {"path": tiny_model.path}})
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / ".prefect"), "TMPDIR": str(tmp_path)}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "flows", "study", "tiny.yaml"]
+    with (tmp_path / "told").open("wb") as told:
+        study = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=told, start_new_session=True)
+    deadline = time.monotonic() + 180
+    while "check: started" not in (tmp_path / "told").read_text():
+        assert time.monotonic() < deadline
+        assert study.poll() is None
+        time.sleep(0.1)
+    study.send_signal(signal.SIGHUP)
+    assert study.wait(60) == 143
+    said = (tmp_path / "told").read_text()
+    assert "Traceback" not in said
+    assert "this continues: holdfast study tiny.yaml" in said
+    store = Store(tmp_path)
+    assert {run.info.run_name: run.info.status for run in store.search("")} == {
+        "tiny": "KILLED",
+        "data": "FINISHED",
+        "check": "KILLED",
+    }
+    again = holdfast(tmp_path, str(tmp_path), "study", "tiny.yaml")
+    assert again.code == 0, again.told
+    assert "data: started" not in again.told
+    assert store.search("attributes.status = 'RUNNING'") == []
