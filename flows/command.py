@@ -9,7 +9,7 @@ import os
 import shlex
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -224,9 +224,7 @@ def _failures(command: str) -> Iterator[None]:
         typer.echo(f"holdfast: {error}", err=True)
         raise typer.Exit(2) from None
     except (KeyboardInterrupt, Terminated) as error:
-        # The terminal may be gone.
-        with suppress(OSError):
-            typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
+        typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
         raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
     except Exception as error:
         _tell(error)

@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import signal
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +54,8 @@ def prepare(root: Path) -> None:
 
 def _be_quiet() -> None:
     """Prefect says nothing on the terminal, where failures are told once; what a flow says goes to its server."""
+    # A connection to the database that a signal interrupts is given up; no traceback is needed for it.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if "PREFECT_LOGGING_LEVEL" in os.environ:
         return
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
@@ -133,4 +136,10 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # Whoever still writes to the terminal that is gone would fail.
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -2,7 +2,8 @@
 
 import json
 import os
-import signal
+import pty
+import select
 import subprocess
 import sys
 import time
@@ -98,31 +99,27 @@ def test_a_terminal_that_closes_ends_a_study_which_the_same_command_continues(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    trainer = {"max_steps": 4, "per_device_train_batch_size": 4}
+    trainer = {"max_steps": 100, "per_device_train_batch_size": 4}
     arms = {"a": [{"method": "sft", "source": "answers", "trainer": trainer}]}
     new_repository(tmp_path, {**TINY, "arms": arms, "model": {"path": tiny_model.path}})
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / ".prefect"), "TMPDIR": str(tmp_path)}
-    environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "flows", "study", "tiny.yaml"]
-    with (tmp_path / "told").open("wb") as told:
-        study = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=told, start_new_session=True)
-    deadline = time.monotonic() + 180
-    while "check: started" not in (tmp_path / "told").read_text():
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ |= {"PREFECT_HOME": str(tmp_path / ".prefect"), "TMPDIR": str(tmp_path)}
+        os.environ.pop("PREFECT_API_URL", None)
+        os.chdir(tmp_path)
+        os.execl(sys.executable, sys.executable, "-m", "flows", "study", "tiny.yaml")
+    store, deadline = Store(tmp_path), time.monotonic() + 120
+    while not store.search("attributes.run_name = 'a' and attributes.status = 'RUNNING'"):
         assert time.monotonic() < deadline
-        assert study.poll() is None
-        time.sleep(0.1)
-    study.send_signal(signal.SIGHUP)
-    assert study.wait(60) == 143
-    said = (tmp_path / "told").read_text()
-    assert "Traceback" not in said
-    assert "this continues: holdfast study tiny.yaml" in said
-    store = Store(tmp_path)
-    assert {run.info.run_name: run.info.status for run in store.search("")} == {
-        "tiny": "KILLED",
-        "data": "FINISHED",
-        "check": "KILLED",
-    }
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 143
+    ended = {run.info.run_name: run.info.status for run in store.search("")}
+    assert {name for name, status in ended.items() if status == "KILLED"} == {"tiny", "a"}
+    assert set(ended.values()) == {"KILLED", "FINISHED"}
     again = holdfast(tmp_path, str(tmp_path), "study", "tiny.yaml")
     assert again.code == 0, again.told
     assert "data: started" not in again.told
+    assert "evaluate: found" in again.told
     assert store.search("attributes.status = 'RUNNING'") == []
