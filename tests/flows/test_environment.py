@@ -102,13 +102,14 @@ def test_a_terminal_that_closes_ends_a_study_which_the_same_command_continues(
     trainer = {"max_steps": 100, "per_device_train_batch_size": 4}
     arms = {"a": [{"method": "sft", "source": "answers", "trainer": trainer}]}
     new_repository(tmp_path, {**TINY, "arms": arms, "model": {"path": tiny_model.path}})
+    store = Store(tmp_path)
     process, terminal = pty.fork()
     if process == 0:
         os.environ |= {"PREFECT_HOME": str(tmp_path / ".prefect"), "TMPDIR": str(tmp_path)}
         os.environ.pop("PREFECT_API_URL", None)
         os.chdir(tmp_path)
         os.execl(sys.executable, sys.executable, "-m", "flows", "study", "tiny.yaml")
-    store, deadline = Store(tmp_path), time.monotonic() + 120
+    deadline = time.monotonic() + 120
     while not store.search("attributes.run_name = 'a' and attributes.status = 'RUNNING'"):
         assert time.monotonic() < deadline
         if select.select([terminal], [], [], 0.1)[0]:
