@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from flows.environment import prepare
+from flows.environment import Terminated, prepare
 from holdfast.errors import UserError
 from holdfast.ranks import require_one_rank
 
@@ -28,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="What does a vision-language model keep while it learns something new?",
 )
+
+SERVERS = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
 
 File = Annotated[Path, typer.Argument(help="An experiment, for example experiments/bundled.yaml.", show_default=False)]
 Set = Annotated[
@@ -46,10 +48,8 @@ def study(file: File, overrides: Set = None) -> None:
         experiment = load_experiment(file, overrides or ())
         from tasks.launch import warm
 
-        if os.environ.get("MLFLOW_TRACKING_URI"):
-            # A server that cannot be used is told before another one is started.
-            _open_store()
-        elif not Path("mlruns/mlflow.db").is_file():
+        _ask_store()
+        if not any(name in os.environ for name in SERVERS) and not Path("mlruns/mlflow.db").is_file():
             # Nothing can be found, so a stage will run: its imports take as long as the server's start.
             warm()
         from flows.server import prefect_server
@@ -97,9 +97,11 @@ def data(
         experiment = load_experiment(file, overrides or ())
         from flows.server import prefect_server
 
-        _open_store()
+        _ask_store()
         with prefect_server() as ready:
             from flows.study import dataset
+
+            _open_store()
 
             ready()
             for config in studies_of(experiment):
@@ -137,11 +139,12 @@ def influence(
         from flows.server import prefect_server
 
         settings = influence_settings(overrides or ())
-        _open_store()
+        _ask_store()
         with prefect_server() as ready:
             from flows.influence import influence as trace
             from flows.results import print_influence
 
+            _open_store()
             ready()
             done = trace(run, settings, tuple(step or ()))
             print_influence(done.result.metrics)
@@ -191,6 +194,12 @@ def serve(
         serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
 
 
+def _ask_store() -> None:
+    """A store of the user's that cannot be used is told before a server is started."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        _open_store()
+
+
 def _open_store() -> None:
     from tasks.tracking import open_store
 
@@ -204,9 +213,9 @@ def _command(file: Path, overrides: list[str] | None) -> str:
 
 @contextmanager
 def _failures(command: str) -> Iterator[None]:
-    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130."""
-    prepare(Path.cwd())
+    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130, SIGTERM in 143."""
     try:
+        prepare(Path.cwd())
         require_one_rank()
         yield
     except typer.Exit:
@@ -214,9 +223,9 @@ def _failures(command: str) -> Iterator[None]:
     except UserError as error:
         typer.echo(f"holdfast: {error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
     except Exception as error:
         _tell(error)
         raise typer.Exit(1) from None

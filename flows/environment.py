@@ -8,13 +8,22 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import re
 import signal
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
+
+from holdfast.errors import UserError
 
 SETTINGS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+HOST = re.compile(r"[\w.*/-]+(:\d+)?|[0-9a-f:.]*:[0-9a-f:.]*", re.ASCII | re.IGNORECASE)
+"""An entry of no_proxy: a name, an address or a network."""
 HOMES = {
     "PREFECT_HOME": ".prefect",
     "HF_HOME": ".cache/huggingface",
@@ -25,8 +34,12 @@ HOMES = {
 """Where libraries write below HOME unless these say otherwise."""
 
 
+class Terminated(BaseException):
+    """SIGTERM, which Prefect hands on when a flow has ended in order."""
+
+
 def prepare(root: Path) -> None:
-    """Prepare this process; what the caller's environment says already is kept."""
+    """Prepare this process; what the caller's environment says already is kept. UserError for a proxy without sense."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     _be_quiet()
@@ -34,12 +47,15 @@ def prepare(root: Path) -> None:
     _have_a_home(root / "mlruns" / "home")
     _have_a_name()
     # A terminal that closes ends a study as SIGTERM does; `nohup` has it ignored.
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, _terminate)
+    for number, handler in ((signal.SIGTERM, _end), (signal.SIGHUP, _terminate)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, handler)
 
 
 def _be_quiet() -> None:
     """Prefect says nothing on the terminal, where failures are told once; what a flow says goes to its server."""
+    # A connection to the database that a signal interrupts is given up; no traceback is needed for it.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if "PREFECT_LOGGING_LEVEL" in os.environ:
         return
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
@@ -49,24 +65,41 @@ def _be_quiet() -> None:
 
 
 def _reach_loopback() -> None:
-    """No proxy reaches this machine's own servers."""
+    """No proxy reaches this machine's own servers; one that no client can read is refused."""
     given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
-    hosts = dict.fromkeys(host.strip() for host in given.split(",") if host.strip())
+    # httpx fails on other entries, such as networks of IPv6, whatever is asked; requests does not know them either.
+    hosts = dict.fromkeys(host for entry in given.split(",") if HOST.fullmatch(host := entry.strip().strip("[]")))
     if "*" not in hosts:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *(h for h in LOOPBACK if h not in hosts)])
     for name, value in list(os.environ.items()):
-        # What desktops set and httpx refuses.
-        if name.lower().endswith("_proxy") and value.startswith("socks://"):
-            os.environ[name] = f"socks5://{value.removeprefix('socks://')}"
+        if name.lower() in PROXIES and value.strip():
+            os.environ[name] = _proxy(name, value.strip())
+
+
+def _proxy(name: str, value: str) -> str:
+    """A proxy's address as every client reads it."""
+    # What desktops set.
+    value = value.replace("socks://", "socks5://", 1) if value.startswith("socks://") else value
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        usable = parts.scheme in ("http", "https", "socks5", "socks5h") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UserError(
+            f"{name}: is no proxy that can be used; write http://HOST:PORT or socks5://HOST:PORT, or unset it."
+        )
+    return value
 
 
 def _have_a_home(instead: Path) -> None:
     """Libraries write below HOME; where that cannot be written, below `instead`."""
     home = Path(os.environ.get("HOME") or "/nonexistent")
-    if os.access(home, os.W_OK | os.X_OK):
+    # Permissions do not tell of every mount.
+    with suppress(OSError), tempfile.TemporaryFile(dir=home):
         return
-    with suppress(OSError):
-        instead.mkdir(parents=True, exist_ok=True)
+    instead = _made(instead)
     if not os.access(home, os.R_OK | os.X_OK):
         os.environ["HOME"] = os.fspath(instead)
         return
@@ -79,6 +112,17 @@ def _have_a_home(instead: Path) -> None:
             os.environ.setdefault(name, os.fspath(instead / place))
 
 
+def _made(home: Path) -> Path:
+    """This directory; where it cannot be made, which the command will tell, one among temporary files."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        home = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}" / "home"
+        with suppress(OSError):
+            home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
 def _have_a_name() -> None:
     """Libraries ask for the user's name, which the number of a container's user often lacks."""
     try:
@@ -87,5 +131,15 @@ def _have_a_name() -> None:
         os.environ.setdefault("LOGNAME", f"uid-{os.getuid()}")
 
 
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # Whoever still writes to the terminal that is gone would fail.
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
     os.kill(os.getpid(), signal.SIGTERM)

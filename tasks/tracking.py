@@ -43,6 +43,8 @@ from tasks.owner import Pulse, beat, lives, owner
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
 METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
+PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
+"""Environment variable: the server's address for a person's browser, where that differs from the program's."""
 
 
 class Point(NamedTuple):
@@ -91,15 +93,14 @@ class Store:
         return reach.shown(self.uri)
 
     def link(self, run_id: str) -> str:
-        """Where MLflow's page shows a run; without a server, the run's id and the store.
-
-        HOLDFAST_MLFLOW_PAGE is the server's address for a browser, where that is another one than for this process.
-        """
-        if not urlparse(self.uri).scheme.startswith("http"):
+        """Where MLflow's page shows a run; without a server, the run's id and the store."""
+        page = os.environ.get(PAGE_ADDRESS) or self.uri
+        if not urlparse(page).scheme.startswith("http"):
             return f"run {run_id} in {self.shown}"
         experiment = self.client.get_run(run_id).info.experiment_id
-        page = os.environ.get("HOLDFAST_MLFLOW_PAGE") or self.shown
-        return f"{page.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        # Otherwise a browser that sees the page for the first time shows it among evaluations of agents.
+        kind = "workflowType=machine_learning"
+        return f"{reach.shown(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from holdfast.config import Study
 from holdfast.errors import UserError
 from tasks import launch
 from tasks.memory import stage_key
+from tasks.owner import ALIVE, SILENCE
 from tasks.stages import Attempt, Context, StageRun, run_stage
 from tasks.studies import study_run
 from tasks.tracking import open_store
@@ -84,6 +86,23 @@ def test_runs_of_a_living_process_are_not_reaped(context):
 def test_a_process_that_took_over_the_id_of_a_dead_one_does_not_keep_its_run(context):
     open_store(context.root).tag(context.study_run, {"holdfast.started": "1"})
     assert open_store(context.root).reap() == [context.study_run]
+
+
+@pytest.mark.parametrize(("silent", "reaped"), [(SILENCE + 5, True), (SILENCE - 60, False)])
+def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(context, silent, reaped):
+    elsewhere = {"holdfast.host": "gone", "holdfast.machine": "gone 1", ALIVE: str(round(time.time() - silent))}
+    store = open_store(context.root)
+    store.tag(context.study_run, elsewhere)
+    assert store.reap() == [context.study_run] * reaped
+    assert store.client.get_run(context.study_run).info.status == ("KILLED" if reaped else "RUNNING")
+
+
+def test_a_run_that_goes_on_says_that_it_lives(root, study, monkeypatch):
+    monkeypatch.setattr("tasks.owner.BEAT", 0.1)
+    with study_run(root, study) as run_id:
+        store = open_store(root)
+        store.tag(run_id, {ALIVE: "1"})
+        wait_for(lambda: store.client.get_run(run_id).data.tags[ALIVE] != "1")
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])

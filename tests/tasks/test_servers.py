@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -10,12 +11,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from servers import mlflow_server
+from servers import POSTGRES, mlflow_server, postgres
 
 from holdfast.errors import UserError
 from holdfast.jobs import Checkpoint
 from tasks import reach
-from tasks.tracking import Point, Store
+from tasks.tracking import Point, RegistryFailed, Store
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,28 @@ def test_a_finished_run_is_copied_once_and_a_broken_copy_again(store: Store):
     assert (store.artifacts(run, again=True) / "weights.bin").read_text() == "whole"
 
 
+def test_a_registry_that_fails_says_so_and_nothing_else_is_lost(address: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    store = Store(tmp_path / "here")
+    run_id = store.begin("on-a-server", "unregistered", {})
+    store.model(run_id, checkpoint(tmp_path / "work", 3))
+    with pytest.raises(RegistryFailed, match="refused"):
+        store.register("answers", "best-skill", run_id, 3)
+    store.end(run_id, "FINISHED")
+    assert store.run(run_id).info.status == "FINISHED"
+
+
+def test_the_link_to_a_run_is_for_a_persons_browser(store: Store, monkeypatch):
+    run_id = store.begin("on-a-server", "linked", {})
+    monkeypatch.setenv("HOLDFAST_MLFLOW_PAGE", "http://me:secret@example.org:5000/")
+    start, _, rest = store.link(run_id).partition("/#/")
+    store.end(run_id, "FINISHED")
+    assert start == "http://me:***@example.org:5000"
+    assert rest.endswith(f"/runs/{run_id}?workflowType=machine_learning")
+
+
 def refusal(uri: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     began = time.monotonic()
@@ -121,6 +144,13 @@ def refusal(uri: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 )
 def test_a_store_that_is_not_there_is_told_with_its_remedy(uri: str, told: str, tmp_path: Path, monkeypatch):
     assert told in refusal(uri, tmp_path, monkeypatch)
+
+
+@pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed below /usr/lib/postgresql")
+def test_a_database_that_refuses_the_password_is_told(tmp_path: Path, monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="hf") as place, postgres(Path(place), "right") as uri:
+        told = refusal(uri.replace("right", "secret"), tmp_path, monkeypatch)
+    assert "the database refuses the user or the password" in told
 
 
 @pytest.mark.parametrize("path", ["/api", "/mlflow", "/#/experiments/1"])
