@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from flows.walk import Runs
+from holdfast.errors import LONGEST, reason
 from tasks.stages import Context, StageRun
 from tasks.tracking import open_store
 
@@ -27,7 +28,7 @@ def _note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str
     for run in runs:
         link = f"[{_name(run)}](#/experiments/{experiment}/runs/{run.run_id})"
         lines.append(f"| {link} | {run.seconds:.0f} | {'found' if run.found else 'ran'} |")
-    lines += [f"| {arm} | | failed: {str(error).splitlines()[0]} |" for arm, error in failed.items()]
+    lines += [f"| {arm} | | failed: {reason(error, LONGEST)} |" for arm, error in failed.items()]
     lines += [f"\nThe model registry did not take the alias `{alias}`: {why}" for alias, why in refused.items()]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from holdfast.artifacts import DataRef, FileRef, ModelRef
 from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study, Sweep
 from holdfast.custom import source_digest
+from holdfast.errors import LONGEST, reason
 from holdfast.jobs import BuildBase, Check, Compare, Contrast, Evaluate, RunRecord, Sample, Select, Told, Trace, Train
 from holdfast.journal import METRICS, read_lines
 from tasks.stages import StageRun, file_of, trained_model
@@ -33,8 +34,7 @@ class Origin(Config):
 
 def reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
     """Why each of them failed, in one line."""
-    told = {name: str(error) or type(error).__name__ for name, error in failed.items()}
-    return {name: text.splitlines()[0].rstrip(".") for name, text in told.items()}
+    return {name: reason(error, LONGEST) for name, error in failed.items()}
 
 
 def check_job(study: Study, data: DataRef) -> Check:

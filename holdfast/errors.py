@@ -26,10 +26,10 @@ def brief(text: object, longest: int = 60) -> str:
     return _ends(line, longest).encode(errors="backslashreplace").decode()
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, for a message of ours: its first line."""
+def reason(error: BaseException, longest: int = 100) -> str:
+    """What an exception says, for a message of ours: its first line, or else its kind."""
     lines = str(error).strip().splitlines()
-    return brief(lines[0] if lines else type(error).__name__, 100).rstrip(".")
+    return brief(lines[0] if lines else type(error).__name__, longest).rstrip(".")
 
 
 def _ends(text: str, longest: int) -> str:

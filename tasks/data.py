@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from holdfast.artifacts import DataRef, FileRef, content_key, file_digest
 from holdfast.config import Study
 from holdfast.data.make import check, inputs_digest, shard_names
-from holdfast.errors import UserError, writing
+from holdfast.errors import UserError, reason, writing
 from holdfast.jobs import MakeData
 from tasks import pointer
 from tasks.moves import move, put
@@ -271,5 +271,5 @@ def _with_dvc(root: Path, call: Callable[[Any], T]) -> T:
                 print("Waiting for DVC's lock, which another program holds.", file=sys.stderr)
                 told = True
         except DvcException as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(f"{root / pointer.POINTER}: DVC refuses ({reason}); run `dvc doctor` in {root}.") from error
+            why = reason(error)
+            raise UserError(f"{root / pointer.POINTER}: DVC refuses ({why}); run `dvc doctor` in {root}.") from error

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
+SETTINGS = "*config.json"
 POINTER = b"version https://git-lfs"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 WRAPPED = {"_orig_mod.": "a compiled model", "module.": "a model in a parallel wrapper"}
@@ -31,13 +31,14 @@ def require_whole(place: Path) -> None:
     """Look at a checkpoint's files without reading its weights.
 
     Raises:
-        UserError: weights are missing, cut off, pickled, a pointer of Git LFS, saved from a wrapper, or an adapter's.
+        UserError: a file is a pointer of Git LFS, settings are no JSON, or weights are missing, cut off, pickled or
+            saved from a wrapper.
     """
-    if (place / ADAPTER).is_file():
-        raise UserError(f"model.path: {place} holds a LoRA adapter ({ADAPTER}); merge it first and name the result")
     for file in sorted(place.iterdir()):
         if file.is_file() and _begins(file) == POINTER:
             raise UserError(f"model.path: {file} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
+    for file in sorted(place.glob(SETTINGS)):
+        _require_object(file)
     names = [name for file in weight_files(place) for name in _names(file)]
     for prefix, saved in WRAPPED.items():
         wrapped = sum(name.startswith(prefix) for name in names)
@@ -66,6 +67,8 @@ def weight_files(place: Path) -> list[Path]:
         files = sorted(set(json.loads((place / INDEX).read_text())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"model.path: {place / INDEX} is no index of weights; fetch it again") from None
+    if not files:
+        raise UserError(f"model.path: {place / INDEX} names no files; save the model again")
     absent = [name for name in files if not (place / name).is_file()]
     if absent:
         raise UserError(
@@ -127,13 +130,22 @@ def _finite(value: Tensor) -> bool:
     return all(bool(end.isfinite()) for end in (value if value.element_size() > 1 else value.float()).aminmax())
 
 
+def _require_object(file: Path) -> None:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"model.path: {file} is no JSON ({reason(error)}); fetch or save it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"model.path: {file} holds no settings by name; fetch or save it again")
+
+
 def _names(file: Path) -> list[str]:
     """From the header, whose offsets must agree with the file's size."""
     try:
         with safe_open(file, "pt") as opened:
             return list(opened.keys())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"model.path: {file} is cut off or no safetensors file ({error}); fetch it again") from None
+        raise UserError(f"model.path: {file} is cut off or no safetensors file ({reason(error)}); fetch it again") from None
 
 
 def _begins(file: Path) -> bytes:

@@ -20,6 +20,7 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils import find_adapter_config_file
 
 from holdfast.artifacts import ModelRef
 from holdfast.errors import UserError, reason
@@ -49,23 +50,36 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
         UserError: there is no checkpoint, or it is not a vision-language one.
     """
     path = Path(ref.path)
+    _refuse_adapter(ref)
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"model.path: {ref.path} holds no config.json, so it is no checkpoint; name its directory")
+    if path.is_dir():
+        require_whole(path)
     try:
         config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.path: {ref.path} is neither a checkpoint directory nor a model the Hub gives out "
-            f"({reason(error)}); name one that is, or `bundled`"
-        ) from error
+    except Exception as error:  # whatever stands in the way of reading a user's files
+        strange = f"{ref.path} is neither a checkpoint directory nor a model the Hub gives out"
+        if path.is_dir():
+            strange = f"the config.json of {ref.path} is of no model that transformers knows"
+        raise UserError(f"model.path: {strange} ({reason(error)}); name one that is, or `bundled`") from error
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise UserError(
             f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
             "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
         )
-    if path.is_dir():
-        require_whole(path)
     return config
+
+
+def _refuse_adapter(ref: ModelRef) -> None:
+    """transformers would apply it, and what it was trained on need not be what lies beside it."""
+    try:
+        adapter = find_adapter_config_file(ref.path, revision=ref.revision)
+    except (OSError, ValueError):  # reading the configuration tells why
+        return
+    if adapter is not None:
+        raise UserError(
+            f"model.path: {ref.path} holds a LoRA adapter ({Path(adapter).name}); merge it first and name the result"
+        )
 
 
 def load_processor(ref: ModelRef) -> Any:

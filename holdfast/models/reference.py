@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from holdfast.artifacts import ModelRef, directory_digest
 from holdfast.config import Model
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a checkpoint directory"
@@ -36,8 +36,8 @@ def _commit(model: Model) -> str:
         assert found is not None
         return found
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).splitlines()[0]
+        why = reason(error)
     try:
         return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True)).name
     except LocalEntryNotFoundError:
-        raise UserError(f"model.path: {model.path} is not to be had ({reason}); {REMEDY}.") from None
+        raise UserError(f"model.path: {model.path} is not to be had ({why}); {REMEDY}.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,16 @@ def test_supervised_learning_sees_what_evaluation_sees(
         prompt = tuple(ids[kept.bool() & ~learned].tolist())
         scores = logits[row].gather(-1, ids[1:, None]).squeeze(-1)[learned[1:]]
         found[prompt] = ids[learned].tolist(), scores
+    alone = []
     for row in encode(processor, QUESTIONS):
         completion, scores = found[tuple(row["input_ids"].tolist())]
-        alone = _plainly(trainer.model, processor, row, completion)
-        torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-4)
+        alone.append(_plainly(trainer.model, processor, row, completion))
+        torch.testing.assert_close(scores, alone[-1].detach(), rtol=1e-4, atol=1e-4)
+    mean = -torch.cat(alone).mean()
+    together = trainer.compute_loss(trainer.model, {**batch, "labels": labels})
+    torch.testing.assert_close(together, mean, rtol=1e-5, atol=1e-5)
+    _alike(trainer.model, together, mean)
+    assert math.isfinite(trainer.train().training_loss)
 
 
 def test_reinforcement_sees_what_evaluation_sees_and_takes_a_step(
@@ -181,12 +188,16 @@ def test_reinforcement_sees_what_evaluation_sees_and_takes_a_step(
             scores, *_ = trainer._get_per_token_logps_and_entropies(
                 trainer.model, ids, mask, width, batch_size=1, **fields
             )
+        part["advantages"] = torch.tensor([1.0, -0.5])
+        wanted = torch.zeros(())
         for row, prompt in enumerate(part["prompt_ids"]):
             completion = part["completion_ids"][row][part["completion_mask"][row].bool()].tolist()
             asked = known[tuple(prompt[part["prompt_mask"][row].bool()].tolist())]
             alone = _plainly(trainer.model, processor, asked, completion)
-            torch.testing.assert_close(scores[row, : len(completion)], alone, rtol=1e-4, atol=1e-4)
-    trainer.train()
+            torch.testing.assert_close(scores[row, : len(completion)], alone.detach(), rtol=1e-4, atol=1e-4)
+            wanted = wanted - part["advantages"][row] * alone.sum() / part["num_items_in_batch"]
+        _alike(trainer.model, trainer._compute_loss(trainer.model, part), wanted)
+    assert math.isfinite(trainer.train().training_loss)
     assert trainer.state.global_step == 2
 
 
@@ -201,6 +212,15 @@ FIELDS = (
 def _plainly(model: Any, processor: Any, asked: Encoded, completion: list[int]) -> Tensor:
     """Log-probabilities of a completion without anything suppressed, as TRL takes them."""
     given = teacher_forced([asked], [completion], processor.tokenizer.pad_token_id, CPU)
-    with torch.no_grad():
-        logits = model(**given.inputs, logits_to_keep=len(completion) + 1).logits[0, :-1].log_softmax(-1)
+    logits = model(**given.inputs, logits_to_keep=len(completion) + 1).logits[0, :-1].log_softmax(-1)
     return logits.gather(-1, given.targets[0, :, None]).squeeze(-1)
+
+
+def _alike(model: Any, loss: Tensor, other: Tensor) -> None:
+    """Of two losses the gradients agree, in float32."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    found, wanted = (
+        torch.cat([part.flatten() for part in torch.autograd.grad(value, learning)]) for value in (loss, other)
+    )
+    assert wanted.norm() > 0
+    assert (found - wanted).norm() <= 1e-4 * wanted.norm()

@@ -121,6 +121,18 @@ def _written(name: str, text: str) -> Callable[[Path], Any]:
     return lambda place: (place / name).write_text(text)
 
 
+def _settings(name: str, **changed: Any) -> Callable[[Path], Any]:
+    """Some of a file's settings; an index that is to be read takes the place of the weights."""
+
+    def write(place: Path) -> None:
+        file = place / name
+        if "weight_map" in changed:
+            (place / "model.safetensors").unlink()
+        file.write_text(json.dumps({**(json.loads(file.read_text()) if file.is_file() else {}), **changed}))
+
+    return write
+
+
 FILES: list[tuple[Callable[[Path], Any], str]] = [
     (_written("adapter_config.json", "{}"), "merge it first"),
     (_written("model.safetensors", POINTER), "is a pointer of Git LFS; fetch the file itself with `git lfs pull`"),
@@ -133,6 +145,16 @@ FILES: list[tuple[Callable[[Path], Any], str]] = [
     ),
     (_pickled, "holds pickled weights (pytorch_model.bin) and no model.safetensors"),
     (lambda place: (place / "model.safetensors").unlink(), "holds no model.safetensors"),
+    (_settings("model.safetensors.index.json", weight_map={}), "names no files"),
+    (_written("config.json", POINTER), "config.json is a pointer of Git LFS"),
+    (_written("config.json", ""), "config.json is no JSON"),
+    (_written("generation_config.json", "{"), "generation_config.json is no JSON"),
+    (_written("processor_config.json", "[]"), "processor_config.json holds no settings by name"),
+    (_settings("config.json", model_type="future"), "is of no model that transformers knows"),
+    (_settings("config.json", model_type="bert"), "is a bert model and takes no images"),
+    (_settings("config.json", dtype="float99"), "is of no model that transformers knows"),
+    (_settings("config.json", quantization_config={"quant_method": "awq", "bits": 4}), "no model can be made of"),
+    (lambda place: (place / "config.json").unlink(), "holds no config.json"),
     (lambda place: (place / "tokenizer.json").unlink(), "tokenizer of"),
     (_written("tokenizer.json", ""), "has no processor"),
     (lambda place: (place / "processor_config.json").unlink(), "has no processor"),
@@ -148,6 +170,11 @@ def test_files_that_are_not_whole_are_told_by_the_check(
     assert words in told(base, tiny_data)
 
 
+def test_an_adapter_alone_is_told_to_be_merged(tiny_data: DataRef, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "merge it first" in told(tmp_path, tiny_data)
+
+
 def test_a_checkpoint_in_several_files_is_whole(base: Path, tiny_data: DataRef) -> None:
     _shards(base, 2)
     checked(base, tiny_data)
@@ -160,6 +187,15 @@ def test_a_chat_template_in_the_tokenizers_settings_is_enough(base: Path, tiny_d
     (base / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
     checked(base, tiny_data)
     assert load_processor(ref(base)).chat_template == template
+
+
+def test_the_default_one_of_several_chat_templates_is_taken(base: Path, tiny_data: DataRef) -> None:
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").unlink()
+    named = [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": template}]
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": named}))
+    checked(base, tiny_data)
 
 
 @pytest.mark.parametrize(
