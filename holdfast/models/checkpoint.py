@@ -145,7 +145,9 @@ def _names(file: Path) -> list[str]:
         with safe_open(file, "pt") as opened:
             return list(opened.keys())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"model.path: {file} is cut off or no safetensors file ({reason(error)}); fetch it again") from None
+        raise UserError(
+            f"model.path: {file} is cut off or no safetensors file ({reason(error)}); fetch it again"
+        ) from None
 
 
 def _begins(file: Path) -> bytes:

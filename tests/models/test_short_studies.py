@@ -82,7 +82,8 @@ def test_a_short_study_of_any_architecture_ends_with_finite_numbers(
 ) -> None:
     model, processor = made(name)
     save_checkpoint(model, processor, tmp_path / "base")
-    study = study_of(tmp_path / "base", [word for word in TOWERS if any(word in n for n, _ in model.named_parameters())])
+    names = [parameter for parameter, _ in model.named_parameters()]
+    study = study_of(tmp_path / "base", [word for word in TOWERS if any(word in parameter for parameter in names)])
     runs(check_job(study, unlike_data), "check")
     base = ModelRef(path=str(tmp_path / "base"), digest=name)
     measured = runs(evaluate_job(study, unlike_data, base), "base")
