@@ -65,7 +65,7 @@ class Exam:
 
     def sample_references(self, model: Any, seed: int) -> list[drift.Reference]:
         """The base's own samples on the first target prompts."""
-        count = self.evaluation.drift_prompts
+        count = min(self.evaluation.drift_prompts, len(self.target))
         sampling = Sampling(self.evaluation.max_new_tokens, self.evaluation.temperature, seed=seed)
         return drift.sample_base(model, self.reader, self.target[:count], self.prompts[:count], sampling)
 
