@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from holdfast.benchmarks import jigsaw
 from holdfast.benchmarks.catalog import GRADERS, grade
-from holdfast.config import Jigsaw
+from holdfast.benchmarks.targets import jigsaw
+from holdfast.config.targets import Jigsaw
 
 ANSWERS = {
     "jigsaw": ("2 1 4 3", "1 2 3 4"),

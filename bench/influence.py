@@ -23,8 +23,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from holdfast.influence.engine import Engine
-from holdfast.influence.gradients import (
+from holdfast.influence.engine.engine import Engine
+from holdfast.influence.engine.gradients import (
     Gradient,
     batch_gradient,
     completion_logits,

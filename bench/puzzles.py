@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from holdfast.config import Folder, Jigsaw
+from holdfast.benchmarks.dataset import puzzles
+from holdfast.config.images import Folder
+from holdfast.config.targets import Jigsaw
 from holdfast.data.folder import FolderSource, photographs
-from holdfast.data.make import puzzles
 from holdfast.data.shards import write_questions
 
 WIDTH, HEIGHT = 640, 480

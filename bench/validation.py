@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from holdfast.config.jobs import Train
 from holdfast.influence import checkpoints
-from holdfast.influence.material import Material, benchmarks, supervised
-from holdfast.influence.validation import optimizer_step, order, residuals
-from holdfast.jobs import Train
+from holdfast.influence.optimizer_step import optimizer_step, order, residuals
+from holdfast.influence.samples import Material, benchmarks, supervised
 from holdfast.models.load import load_processor
 
 SAMPLES, QUESTIONS = 32, 8

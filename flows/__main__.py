@@ -1,6 +1,6 @@
 """`python -m flows` is `holdfast`."""
 
-from flows.command import app
+from flows.commands.main import app
 
 if __name__ == "__main__":
     app()

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import GRPO, SFT, AnyStage, Config, Influence, Rollouts, SelfReasoning, Study, Sweep
-from holdfast.custom import source_digest
+from holdfast.config.base import Config
+from holdfast.config.jobs import (
+    BuildBase,
+    Check,
+    Compare,
+    Contrast,
+    Evaluate,
+    RunRecord,
+    Sample,
+    Select,
+    Told,
+    Trace,
+    Train,
+)
+from holdfast.config.measurement import Influence
+from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.study import Study
+from holdfast.config.sweep import Sweep
 from holdfast.errors import LONGEST, reason
-from holdfast.jobs import BuildBase, Check, Compare, Contrast, Evaluate, RunRecord, Sample, Select, Told, Trace, Train
 from holdfast.journal import METRICS, read_lines
-from tasks.stages import StageRun, file_of, trained_model
+from holdfast.training.reward_functions import source_digest
+from tasks.stage import StageRun, file_of, trained_model
 
 
 class Start(Config):

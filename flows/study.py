@@ -15,15 +15,16 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.account import describe
+from flows.graph import Runs, begin, follow, in_order, reinforced, traced
 from flows.jobs import Origin, Start, check_job, compare_job, reasons
-from flows.walk import Runs, begin, follow, in_order, reinforced, traced
-from holdfast.artifacts import DataRef, FileRef
-from holdfast.config import Config, Study
-from holdfast.jobs import AnyJob, MakeData
-from tasks import data, launch, progress, studies
-from tasks.memory import code_digest
-from tasks.stages import Context, StageRun, find_stage, make_data, record, run_stage
+from flows.run_note import describe
+from holdfast.config.base import Config
+from holdfast.config.jobs import AnyJob, MakeData
+from holdfast.config.refs import DataRef, FileRef
+from holdfast.config.study import Study
+from tasks import data, progress, studies, worker
+from tasks.cache import code_digest
+from tasks.stage import Context, StageRun, find_stage, make_data, record, run_stage
 from tasks.tracking import RegistryFailed, open_store
 
 AT_ONCE: Any = ThreadPoolTaskRunner(max_workers=64)
@@ -93,7 +94,7 @@ class Running:
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with studies.study_run(root, config, flow_id) as run_id, launch.children(), progress.shown():
+    with studies.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         steps = Running(context, provide(context))
@@ -109,7 +110,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with studies.study_run(root, config, flow_id) as run_id, launch.children(), progress.shown():
+    with studies.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
         provide(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
         studies.set_data_version(root, run_id, data.version(root))
     return data.version(root)
@@ -171,7 +172,7 @@ def learned(learning: Learning, config: Study) -> tuple[dict[str, Runs], dict[st
 def _result(future: PrefectFuture[Any]) -> Any:
     # Prefect leaves a task pending for good when what it waits for failed.
     if future.state.is_pending():
-        return launch.StageFailed("what it builds on failed")
+        return worker.StageFailed("what it builds on failed")
     return future.result(raise_on_failure=False)
 
 
@@ -194,7 +195,7 @@ def conclude(begun: Begun, learning: Learning, steps: Running, command: str) -> 
     runs = (*made_data(context), *begun.common, *(run for arm in arms.values() for run in arm))
     try:
         return Ended(runs, failed, concluded(runs, failed, steps, command) if arms else None)
-    except launch.StageFailed as error:
+    except worker.StageFailed as error:
         return Ended(runs, failed | {"report": error}, None)
 
 

@@ -23,12 +23,12 @@ from flows.study import (
     provide,
     set_going,
 )
-from holdfast.artifacts import DataRef
-from holdfast.config import Member, Sweep
-from holdfast.jobs import Told
-from tasks import data, launch, progress, studies
-from tasks.memory import code_digest
-from tasks.stages import Context, record
+from holdfast.config.jobs import Told
+from holdfast.config.refs import DataRef
+from holdfast.config.sweep import Member, Sweep
+from tasks import data, progress, studies, worker
+from tasks.cache import code_digest
+from tasks.stage import Context, record
 from tasks.tracking import open_store
 
 
@@ -53,7 +53,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     with ExitStack() as stack:
         run_id = stack.enter_context(studies.sweep_run(root, config, flow_id))
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
-        stack.enter_context(launch.children())
+        stack.enter_context(worker.children())
         stack.enter_context(progress.shown())
         runs = [stack.enter_context(ExitStack()) for _ in config.members]
         contexts = [

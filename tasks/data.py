@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.artifacts import DataRef, FileRef, content_key, file_digest
-from holdfast.config import Study
-from holdfast.data.make import check, inputs_digest, shard_names
+from holdfast.benchmarks.dataset import check, inputs_digest, shard_names
+from holdfast.config.jobs import MakeData
+from holdfast.config.refs import DataRef, FileRef, content_key, file_digest
+from holdfast.config.study import Study
 from holdfast.errors import UserError, reason, writing
-from holdfast.jobs import MakeData
 from tasks import pointer
 from tasks.moves import move, put
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts import DataRef
-from holdfast.jobs import Checkpoint, Result
+from holdfast.config.jobs import Checkpoint, Result
+from holdfast.config.refs import DataRef
 from tasks.completions import tables
 from tasks.tracking import Point, Store
 

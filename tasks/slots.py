@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from holdfast.jobs import AnyJob, Compare, Contrast, MakeData
+from holdfast.config.jobs import AnyJob, Compare, Contrast, MakeData
 
 PLACE = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.config import Study, Sweep
+from holdfast.config.study import Study
+from holdfast.config.sweep import Sweep
 from tasks import tracking
-from tasks.memory import code_digest
+from tasks.cache import code_digest
 from tasks.recording import leaves
 from tasks.tracking import open_store
 

@@ -33,12 +33,12 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from holdfast.artifacts import DataRef
+from holdfast.config.jobs import Checkpoint
+from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, writing
-from holdfast.jobs import Checkpoint
-from tasks import reach
-from tasks.copies import Copies
-from tasks.owner import Pulse, beat, lives, owner
+from tasks import server_probe
+from tasks.artifact_cache import Copies
+from tasks.run_owner import Pulse, beat, lives, owner
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
@@ -78,8 +78,8 @@ class Store:
         with writing(self.place):
             self.place.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.place / 'mlflow.db'}"
-        reach.ask(self.uri, lambda: _asked(self.uri))
-        with reach.told(self.uri):
+        server_probe.ask(self.uri, lambda: _asked(self.uri))
+        with server_probe.told(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.client.search_experiments(max_results=1)
@@ -90,7 +90,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The store's address for a person."""
-        return reach.shown(self.uri)
+        return server_probe.shown(self.uri)
 
     def link(self, run_id: str) -> str:
         """Where MLflow's page shows a run; without a server, the run's id and the store."""
@@ -100,7 +100,7 @@ class Store:
         experiment = self.client.get_run(run_id).info.experiment_id
         # Otherwise a browser that sees the page for the first time shows it among evaluations of agents.
         kind = "workflowType=machine_learning"
-        return f"{reach.shown(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
+        return f"{server_probe.shown(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
@@ -291,7 +291,7 @@ class Store:
 
 def _asked(uri: str) -> Any:
     """A server's answer to a question that every server has an answer to, without retries."""
-    place, limit = "/api/2.0/mlflow/experiments/search", reach.ANSWER_LIMIT
+    place, limit = "/api/2.0/mlflow/experiments/search", server_probe.ANSWER_LIMIT
     question = {"max_results": 1}
     given = get_default_host_creds(uri)
     return http_request(given, place, "POST", max_retries=0, timeout=limit, raise_on_status=False, json=question)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.artifacts import DataRef, FileRef, ModelRef
+from holdfast.config.refs import DataRef, FileRef, ModelRef
 
 EVALUATION = {"every": 1000, "batch_size": 8, "max_new_tokens": 16, "drift_prompts": 4}
 
@@ -16,7 +16,7 @@ EVALUATION = {"every": 1000, "batch_size": 8, "max_new_tokens": 16, "drift_promp
 @pytest.fixture(scope="session")
 def processor() -> Any:
     """The bundled model's processor."""
-    from holdfast.models.processor import build_processor
+    from holdfast.models.tiny.processor import build_processor
 
     return build_processor()
 
@@ -24,9 +24,11 @@ def processor() -> Any:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> DataRef:
     """Shards of 24 training puzzles and a few questions of two prior benchmarks."""
-    from holdfast.config import Jigsaw, Prior, World
-    from holdfast.data.make import make_data
-    from holdfast.jobs import MakeData
+    from holdfast.benchmarks.dataset import make_data
+    from holdfast.config.images import World
+    from holdfast.config.jobs import MakeData
+    from holdfast.config.prior import Prior
+    from holdfast.config.targets import Jigsaw
 
     path = tmp_path_factory.mktemp("data")
     prior = tuple(Prior(benchmark=name, questions=5, validation=5) for name in ("color", "count"))
@@ -39,8 +41,8 @@ def tiny_model(processor: Any, tmp_path_factory: pytest.TempPathFactory) -> Mode
     """A checkpoint with random weights: hidden 64, one layer."""
     import torch
 
-    from holdfast.models.bundled import build_model
     from holdfast.models.load import save_checkpoint
+    from holdfast.models.tiny.build import build_model
 
     path = tmp_path_factory.mktemp("model") / "tiny"
     torch.manual_seed(0)
@@ -51,7 +53,7 @@ def tiny_model(processor: Any, tmp_path_factory: pytest.TempPathFactory) -> Mode
 @pytest.fixture(scope="session")
 def run_stage() -> Callable[..., Path]:
     """Run a job as a stage's process does, in this one; returns its directory."""
-    from holdfast.__main__ import run_job
+    from holdfast.stages.process import run_job
 
     def run(job: Any, out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
@@ -67,8 +69,8 @@ def evaluated(
     tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The base evaluation of the tiny model."""
-    from holdfast.config import Evaluation
-    from holdfast.jobs import Evaluate
+    from holdfast.config.jobs import Evaluate
+    from holdfast.config.measurement import Evaluation
 
     job = Evaluate(model=tiny_model, data=tiny_data, evaluation=Evaluation(**EVALUATION))
     return run_stage(job, tmp_path_factory.mktemp("evaluated"))
@@ -77,8 +79,8 @@ def evaluated(
 @pytest.fixture(scope="session")
 def train_job(tiny_model: ModelRef, tiny_data: DataRef, evaluated: Path) -> Callable[..., Any]:
     """A Train job from a stage's config; `every` is the evaluation's."""
-    from holdfast.config import Evaluation
-    from holdfast.jobs import Train
+    from holdfast.config.jobs import Train
+    from holdfast.config.measurement import Evaluation
 
     def make(stage: dict[str, Any], start: ModelRef = tiny_model, every: float = 1000, seed: int = 0) -> Train:
         evaluation = Evaluation(**{**EVALUATION, "every": every})

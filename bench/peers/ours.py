@@ -9,8 +9,8 @@ import torch
 from common import build, report, setting, tokens
 from torch import Tensor
 
-from holdfast.influence.engine import Engine
-from holdfast.influence.gradients import Gradient, batch_gradient
+from holdfast.influence.engine.engine import Engine
+from holdfast.influence.engine.gradients import Gradient, batch_gradient
 from holdfast.models.encode import TeacherForced, teacher_forced
 
 

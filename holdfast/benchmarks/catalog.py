@@ -9,27 +9,14 @@ from itertools import count, product
 
 import numpy as np
 
-from holdfast.benchmarks import (
-    banner,
-    classes,
-    color,
-    comparison,
-    counting,
-    detection,
-    digits,
-    grading,
-    grounding,
-    jigsaw,
-    pieces,
-    presence,
-    shape,
-    spatial,
-)
-from holdfast.benchmarks import count as count_
-from holdfast.benchmarks.answers import Grade
-from holdfast.benchmarks.asked import Asked
-from holdfast.benchmarks.target import Asking
-from holdfast.config import Banner, Jigsaw, Target
+from holdfast.benchmarks.grading import graders
+from holdfast.benchmarks.grading.answer import Grade
+from holdfast.benchmarks.prior import color, comparison, digits, grounding, pieces, presence, shape
+from holdfast.benchmarks.prior import count as count_
+from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.targets import banner, classes, counting, detection, jigsaw, spatial
+from holdfast.benchmarks.targets.protocol import Asking
+from holdfast.config.targets import Banner, Jigsaw, Target
 from holdfast.data.shards import Question, png
 from holdfast.data.world import Scene, generator, world_scene
 
@@ -61,14 +48,14 @@ GRADERS: dict[str, Grader] = {
     "spatial": spatial.grade,
     "counting": counting.grade,
     **{name: module.grade for name, module in PRIOR.items()},
-    **grading.GRADERS,
+    **graders.GRADERS,
 }
 
 
 def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = ()) -> Grade:
     """Grade a completion by the grader that its question names; the best grade that an accepted answer gives it."""
     if grader == "vqa" and accepted:
-        return grading.soft(completion, accepted)
+        return graders.soft(completion, accepted)
     if len(accepted) < 2:
         return GRADERS[grader](completion, *(accepted or (answer,)))
     return max(

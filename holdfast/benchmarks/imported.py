@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.benchmarks.grading import GRADERS, WANTED
-from holdfast.benchmarks.writing import majority
-from holdfast.config import Imported
+from holdfast.benchmarks.grading.graders import GRADERS, WANTED
+from holdfast.benchmarks.grading.text import majority
+from holdfast.config.prior import Imported
 from holdfast.data import cells, tables
 from holdfast.data.shards import Question, png
 from holdfast.data.tables import Row, named

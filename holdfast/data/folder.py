@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from holdfast.config import Folder
+from holdfast.config.images import Folder
 from holdfast.data.pixels import UNREADABLE, rgb
 from holdfast.data.splits import Pictures, listed
 from holdfast.errors import UserError, brief

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from holdfast.artifacts import content_key
-from holdfast.config import Hub
+from holdfast.config.images import Hub
+from holdfast.config.refs import content_key
 from holdfast.data.cells import is_file
 from holdfast.data.pixels import rgb
 from holdfast.data.splits import Pictures

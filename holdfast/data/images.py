@@ -11,7 +11,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from holdfast.config import Folder, Hub, Images, World
+from holdfast.config.images import Folder, Hub, Images, World
 from holdfast.data.pixels import UNREADABLE as UNREADABLE
 from holdfast.data.pixels import rgb as rgb
 from holdfast.data.splits import deal as deal

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
-from holdfast.data.alike import Alike
+from holdfast.data.near_duplicates import Alike
 from holdfast.data.pixels import UNREADABLE, digest, pattern, square
 from holdfast.data.world import generator
 from holdfast.errors import UserError, brief

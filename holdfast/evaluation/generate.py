@@ -16,9 +16,9 @@ from transformers import GenerationConfig
 
 from holdfast.data.shards import Question
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, join, teacher_forced
-from holdfast.models.ends import stop_ids
+from holdfast.models.end_of_turn import stop_ids
 from holdfast.models.load import placeholder_ids, without_placeholders
-from holdfast.models.shared_prompts import can_share, shared_prompts
+from holdfast.models.prompt_sharing import can_share, shared_prompts
 
 
 class Scored(NamedTuple):

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from holdfast.benchmarks.answers import formatted
 from holdfast.benchmarks.catalog import grade
-from holdfast.config import SelfReasoning
+from holdfast.benchmarks.grading.answer import formatted
+from holdfast.config.jobs import Sample
+from holdfast.config.methods import SelfReasoning
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
-from holdfast.jobs import Sample
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import own

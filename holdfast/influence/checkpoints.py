@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from holdfast.artifacts import FileRef, ModelRef, directory_digest, file_digest
+from holdfast.config.jobs import Train
+from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.errors import UserError
-from holdfast.influence.gradients import Gradient, selection
-from holdfast.jobs import Train
+from holdfast.influence.engine.gradients import Gradient, selection
 from holdfast.models.adapt import learning
 from holdfast.models.load import device, load_model
 

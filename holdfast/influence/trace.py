@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.config import LEAST_PROMPTS
+from holdfast.config.jobs import Trace
+from holdfast.config.measurement import LEAST_PROMPTS
 from holdfast.data.shards import read_questions
-from holdfast.influence import checkpoints, measures, table
+from holdfast.influence import checkpoints, measures, tables
+from holdfast.influence.checkpoint_influence import Sight, look, verify
 from holdfast.influence.checkpoints import difference, weights
-from holdfast.influence.gradients import Gradient
-from holdfast.influence.likelihood import likelihoods
-from holdfast.influence.material import Material, Rollouts, Sample, Sheet, benchmarks, supervised
-from holdfast.influence.path import Travelled
-from holdfast.influence.sight import Sight, look, verify
-from holdfast.jobs import Trace
+from holdfast.influence.engine.gradients import Gradient
+from holdfast.influence.engine.likelihood import likelihoods
+from holdfast.influence.samples import Material, Rollouts, Sample, Sheet, benchmarks, supervised
+from holdfast.influence.trajectory import Travelled
 from holdfast.journal import Journal
+from holdfast.models.image_cache import Seen, remembered_images
 from holdfast.models.load import load_processor
-from holdfast.models.remembered_images import Seen, remembered_images
 
 TOKEN_MEAN = "dapo"
 """TRL's default loss, whose steps `dot` has the scale of."""
@@ -186,9 +186,9 @@ def _finish(tracing: Tracing, out: Path) -> dict[str, Any]:
     last = tracing.job.kept[-1].step
     found = tracing.summed | travelled.measures(tracing.target)
     tracing.log(last, found)
-    table.write_rows(out / "influence.parquet", tracing.rows)
-    table.write_sources(out / "sources.parquet", tracing.texts)
-    table.write_path(out / "path.parquet", travelled.rows)
+    tables.write_rows(out / "influence.parquet", tracing.rows)
+    tables.write_sources(out / "sources.parquet", tracing.texts)
+    tables.write_path(out / "path.parquet", travelled.rows)
     broken = {"samples without a finite gradient, left out,": tracing.broken} if tracing.broken else {}
     return {"source": tracing.source, **broken, **caveats(tracing.job)}
 

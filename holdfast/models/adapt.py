@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from holdfast.artifacts import ModelRef
-from holdfast.config import GRPO, SFT
+from holdfast.config.methods import GRPO, SFT
+from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
 from holdfast.models.load import with_adapter
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from holdfast.data.conversations import messages, pictures
+from holdfast.data.chat import messages, pictures
 from holdfast.data.shards import Question
 
 Encoded = dict[str, Tensor]

@@ -22,10 +22,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file
 
-from holdfast.artifacts import ModelRef
+from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError, reason
-from holdfast.models.checkpoint import Fit, require_finite, require_fit, require_names, require_whole
-from holdfast.models.ends import end_turns, stop_ids
+from holdfast.models.end_of_turn import end_turns, stop_ids
+from holdfast.models.fit import Fit, require_finite, require_fit, require_names, require_whole
 
 WORDS = "yes12"
 """What any tokenizer can write."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from holdfast.artifacts import ModelRef
-from holdfast.jobs import Evaluate, Train
+from holdfast.config.jobs import Evaluate, Train
+from holdfast.config.refs import ModelRef
 from holdfast.models.load import load_config
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}

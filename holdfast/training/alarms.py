@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
-from holdfast.terms import RewardTerm
+from holdfast.config.rewards import RewardTerm
 
 Metrics = Mapping[str, float]
 Look = Callable[[Metrics], str | None]

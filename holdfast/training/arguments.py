@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from trl import GRPOConfig, SFTConfig
 
-from holdfast.config import GRPO, SFT, Evaluation
+from holdfast.config.measurement import Evaluation
+from holdfast.config.methods import GRPO, SFT
 from holdfast.errors import UserError
 
 TrainerConfig = SFTConfig | GRPOConfig

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from holdfast.terms import RewardTerm
+from holdfast.config.rewards import RewardTerm
 
 
 def group_metrics(

@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from holdfast.models.load import without_placeholders
-from holdfast.models.shared_prompts import can_share, shared_prompts
+from holdfast.models.prompt_sharing import can_share, shared_prompts
 from holdfast.training.rewards import Reward
 
 IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")

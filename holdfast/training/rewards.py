@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.benchmarks import jigsaw
-from holdfast.benchmarks.answers import Grade, formatted, thought
 from holdfast.benchmarks.catalog import grade
-from holdfast.custom import call, loaded
-from holdfast.terms import LengthTerm, RewardTerm
+from holdfast.benchmarks.grading.answer import Grade, formatted, thought
+from holdfast.benchmarks.targets import jigsaw
+from holdfast.config.rewards import LengthTerm, RewardTerm
 from holdfast.training.groups import group_metrics
-from holdfast.training.lengths import length_rewards
+from holdfast.training.length_rewards import length_rewards
+from holdfast.training.reward_functions import call, loaded
 
 Reward = Callable[..., list[float]]
 Chats = list[list[dict[str, str]]]

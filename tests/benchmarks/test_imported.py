@@ -18,8 +18,9 @@ from PIL import Image
 
 from holdfast.benchmarks import catalog, imported
 from holdfast.benchmarks.catalog import GRADERS
-from holdfast.config import Imported, World
-from holdfast.data.make import inputs_digest
+from holdfast.benchmarks.dataset import inputs_digest
+from holdfast.config.images import World
+from holdfast.config.prior import Imported
 from holdfast.data.shards import read_questions, write_questions
 from holdfast.errors import UserError
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from holdfast.config import Folder, Hub, World
+from holdfast.config.images import Folder, Hub, World
 from holdfast.data.folder import photographs
 from holdfast.data.images import deal, open_source, rgb
 from holdfast.errors import UserError

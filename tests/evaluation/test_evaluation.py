@@ -12,17 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from holdfast.artifacts import DataRef, ModelRef
 from holdfast.benchmarks.catalog import grade
-from holdfast.config import Evaluation, Rollouts, SelfReasoning
+from holdfast.config.jobs import Evaluate, Sample
+from holdfast.config.measurement import Evaluation
+from holdfast.config.methods import Rollouts, SelfReasoning
+from holdfast.config.refs import DataRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
-from holdfast.evaluation.evaluate import begin, measurement
-from holdfast.evaluation.exam import Exam
+from holdfast.evaluation.evaluator import Exam
 from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, score
 from holdfast.evaluation.records import Record, metrics
 from holdfast.evaluation.sampling import Drawn, with_answer
-from holdfast.jobs import Evaluate, Sample
+from holdfast.evaluation.stage import begin, measurement
 from holdfast.journal import Journal, read_lines
 from holdfast.models.encode import teacher_forced
 from holdfast.models.load import load_model, load_processor

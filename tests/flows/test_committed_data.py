@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from flows.experiment import load_experiment
-from holdfast.config import Study
-from holdfast.data.make import make_data
+from flows.commands.experiment import load_experiment
+from holdfast.benchmarks.dataset import make_data
+from holdfast.config.study import Study
 from tasks.data import data_directory, data_job
 
 HERE = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows.jobs import Start, train_job
-from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import Study
-from tasks.memory import stage_key
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.study import Study
+from tasks.cache import stage_key
 
 
 def key(here: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 from repositories import Ended, holdfast, new_repository
 from servers import POSTGRES, mlflow_server, postgres
 
-from holdfast.artifacts import ModelRef
+from holdfast.config.refs import ModelRef
 from tasks.tracking import Store
 
 TRAINER = {"max_steps": 2, "per_device_train_batch_size": 4}

@@ -9,8 +9,8 @@ import yaml
 from repositories import Ended, holdfast, new_repository
 from typer.testing import CliRunner
 
-from flows.command import app
-from holdfast.artifacts import ModelRef
+from flows.commands.main import app
+from holdfast.config.refs import ModelRef
 from tasks.tracking import Store
 
 SFT = {"max_steps": 2, "per_device_train_batch_size": 4}

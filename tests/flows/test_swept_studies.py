@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from repositories import Ended, holdfast, new_repository
 
-from holdfast.artifacts import ModelRef
+from holdfast.config.refs import ModelRef
 from tasks.tracking import Store
 
 SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 2, "per_device_train_batch_size": 4}}

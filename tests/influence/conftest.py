@@ -36,7 +36,7 @@ def _exact_norms() -> Iterator[None]:
 @pytest.fixture
 def vision_model(processor: Any, _exact_norms: None) -> Any:
     """The bundled architecture in float64, all parameters selected, scales and biases away from where they begin."""
-    from holdfast.models.bundled import build_model
+    from holdfast.models.tiny.build import build_model
 
     torch.manual_seed(0)
     return scattered(build_model(processor, hidden=64, layers=2).double())

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from holdfast.artifacts import FileRef, ModelRef
-from holdfast.config import LEAST_PROMPTS, Influence
+from holdfast.config.jobs import Result, Select, Trace, Train
+from holdfast.config.measurement import LEAST_PROMPTS, Influence
+from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import read_questions
-from holdfast.influence.material import Material
-from holdfast.influence.path import Travelled
-from holdfast.influence.select import chosen
+from holdfast.influence.samples import Material
+from holdfast.influence.selection import chosen
 from holdfast.influence.trace import caveats
-from holdfast.jobs import Result, Select, Trace, Train
+from holdfast.influence.trajectory import Travelled
 from holdfast.journal import read_lines
-from holdfast.onpolicy import advantages, rollouts
+from holdfast.stages.on_policy import advantages, rollouts
 
 SETTINGS = Influence(samples=6, questions=4, batch_size=4)
 SFT = {"method": "sft", "source": "teacher", "trainer": {"max_steps": 4, "learning_rate": 1e-3}}
@@ -321,6 +321,6 @@ def test_a_selection_keeps_the_samples_that_pull_along_with_the_prior(
     left = everything[~everything.id.isin(kept.id)]
     assert kept.direction.min() >= left.direction.max()
     refs = FileRef(path=out / "samples.parquet", digest="x")
-    from holdfast.data.rows import train_rows
+    from holdfast.data.training_set import train_rows
 
     assert [row.question.id for row in train_rows(train.model_copy(update={"samples": refs}))] == kept.id.tolist()

@@ -12,20 +12,20 @@ import pytest
 import torch
 import transformers
 
-from holdfast.artifacts import FileRef, ModelRef
-from holdfast.data.rows import train_rows
+from holdfast.config.jobs import Train
+from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import read_questions
-from holdfast.influence.engine import Engine
-from holdfast.influence.gradients import selection
-from holdfast.influence.material import Material, Sample, supervised
-from holdfast.jobs import Train
+from holdfast.data.training_set import train_rows
+from holdfast.influence.engine.engine import Engine
+from holdfast.influence.engine.gradients import selection
+from holdfast.influence.samples import Material, Sample, supervised
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor, save_checkpoint
-from holdfast.models.processor import build_processor
-from holdfast.training.order import order
-from holdfast.training.progress import Keeper
-from holdfast.training.supervised import IGNORED
-from holdfast.training.train import build
+from holdfast.models.tiny.processor import build_processor
+from holdfast.training.callback import Keeper
+from holdfast.training.collator import IGNORED
+from holdfast.training.dataset import order
+from holdfast.training.stage import build
 
 BATCH = 6
 SFT = {"max_steps": 1, "per_device_train_batch_size": BATCH}

@@ -15,19 +15,19 @@ from architectures import TOWERS, VISION_LANGUAGE, made
 from PIL import Image
 from torch import Tensor
 
-from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import Evaluation
+from holdfast.config.jobs import Train
+from holdfast.config.measurement import Evaluation
+from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import Question, write_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, generate, score
-from holdfast.influence.engine import Engine
-from holdfast.influence.layers import find_sites
-from holdfast.jobs import Train
+from holdfast.influence.engine.engine import Engine
+from holdfast.influence.engine.layers import find_sites
 from holdfast.journal import Journal
 from holdfast.models.encode import Encoded, encode, teacher_forced
 from holdfast.models.load import save_checkpoint
-from holdfast.training.progress import Keeper
-from holdfast.training.train import build
+from holdfast.training.callback import Keeper
+from holdfast.training.stage import build
 
 CPU = torch.device("cpu")
 SIZES = [[(64, 64)], [(200, 90), (60, 150)], [], [(150, 60)]]

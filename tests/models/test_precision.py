@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import Evaluation
-from holdfast.evaluation.evaluate import evaluate, measurement
-from holdfast.jobs import Evaluate, Train
+from holdfast.config.jobs import Evaluate, Train
+from holdfast.config.measurement import Evaluation
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.evaluation.stage import evaluate, measurement
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
 from holdfast.models.precision import computing_in, of_study, of_weights
-from holdfast.training.progress import Keeper
-from holdfast.training.train import build, machine_settings
+from holdfast.training.callback import Keeper
+from holdfast.training.stage import build, machine_settings
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 WAYS: dict[str, dict[str, Any] | None] = {

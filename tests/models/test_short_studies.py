@@ -13,13 +13,13 @@ from PIL import Image
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from flows.jobs import Start, check_job, evaluate_job, trace_job, train_job
-from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import Study
+from holdfast.config.jobs import AnyJob, Result
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.study import Study
 from holdfast.data.shards import png, read_questions, write_questions
-from holdfast.jobs import AnyJob, Result
 from holdfast.models.load import save_checkpoint
-from holdfast.models.processor import build_processor
-from tasks.stages import StageRun
+from holdfast.models.tiny.processor import build_processor
+from tasks.stage import StageRun
 
 REWARD = "def letters(completions, **columns):\n    return [len(chat[0]['content']) / 10 for chat in completions]\n"
 STEPS = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config import SFT, Answers, Study
-from tasks import launch, slots, tracking
-from tasks.stages import Context
+from holdfast.config.methods import SFT, Answers
+from holdfast.config.study import Study
+from tasks import slots, tracking, worker
+from tasks.stage import Context
 from tasks.studies import study_run
 
 
@@ -23,12 +24,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with an empty store, whose stages are cheap and run apart from those of this machine."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(launch, "PRELOAD", [])
-    monkeypatch.setattr(launch, "ENTRY", "stage_entries:steps")
+    monkeypatch.setattr(worker, "PRELOAD", [])
+    monkeypatch.setattr(worker, "ENTRY", "stage_entries:steps")
     monkeypatch.setattr(slots, "PLACE", tmp_path / "slots")
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    launch.stopping.clear()
+    worker.stopping.clear()
     return tmp_path
 
 

@@ -12,10 +12,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from holdfast.config import SFT, Answers, Banner, Imported, Jigsaw, Prior, Study
-from holdfast.data.make import make_data
+from holdfast.benchmarks.dataset import make_data
+from holdfast.config.jobs import MakeData
+from holdfast.config.methods import SFT, Answers
+from holdfast.config.prior import Imported, Prior
+from holdfast.config.study import Study
+from holdfast.config.targets import Banner, Jigsaw
 from holdfast.errors import UserError
-from holdfast.jobs import MakeData
 from tasks import data, pointer
 
 STUDY = Study(
@@ -89,7 +92,7 @@ def test_new_data_becomes_a_version_that_dvc_itself_agrees_with(root: Path) -> N
 def test_data_that_is_there_is_verified_without_dvc(root: Path) -> None:
     first = data.prepare(STUDY, root, Generator())
     program = (
-        "import sys; from pathlib import Path; from holdfast.config import Study; from tasks import data\n"
+        "import sys; from pathlib import Path; from holdfast.config.study import Study; from tasks import data\n"
         "ref = data.prepare(Study.model_validate_json(sys.argv[1]), Path(sys.argv[2]), None)\n"
         "assert not {'dvc', 'torch'} & set(sys.modules), 'slow imports'\n"
         "print(ref.digest)"

@@ -13,29 +13,29 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 from test_stages import history, job, statuses, use, wait_for
 
-from holdfast.config import Study
+from holdfast.config.study import Study
 from holdfast.errors import UserError
-from tasks import launch
-from tasks.memory import stage_key
-from tasks.owner import ALIVE, SILENCE
-from tasks.stages import Attempt, Context, StageRun, run_stage
+from tasks import worker
+from tasks.cache import stage_key
+from tasks.run_owner import ALIVE, SILENCE
+from tasks.stage import Attempt, Context, StageRun, run_stage
 from tasks.studies import study_run
 from tasks.tracking import open_store
 
+HERE = Path(__file__).parent
 STUDY_IN_ITS_OWN_PROCESS = """
 import sys
 from pathlib import Path
-from holdfast.config import Study
-from tasks import launch, slots
-from tasks import launch
-from tasks.memory import stage_key
-from tasks.stages import Attempt, Context
+from holdfast.config.study import Study
+from tasks import slots, worker
+from tasks.cache import stage_key
+from tasks.stage import Attempt, Context
 from tasks.studies import study_run
-from test_stages import job
+from test_stage import job
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    launch.PRELOAD, launch.ENTRY, slots.PLACE = [], "stage_entries:slow_steps", root / "slots"
+    worker.PRELOAD, worker.ENTRY, slots.PLACE = [], "stage_entries:slow_steps", root / "slots"
     study = Study.model_validate_json(sys.argv[2])
     with study_run(root, study) as run_id:
         Attempt(job(root), Context(root=root, study=study, study_run=run_id), "answers", 0).run()
@@ -47,7 +47,7 @@ def killed_study(root: Path, study: Study) -> list[int]:
     """A study that was killed in the middle of a stage; the ids of its processes."""
     script = root / "killed_study.py"
     script.write_text(STUDY_IN_ITS_OWN_PROCESS)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(place) for place in (HERE, HERE.parent / "support", HERE.parents[1])])
     command = [sys.executable, str(script), str(root), study.model_dump_json()]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     journals = root / "mlruns" / "work"
@@ -98,7 +98,7 @@ def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(contex
 
 
 def test_a_run_that_goes_on_says_that_it_lives(root, study, monkeypatch):
-    monkeypatch.setattr("tasks.owner.BEAT", 0.1)
+    monkeypatch.setattr("tasks.run_owner.BEAT", 0.1)
     with study_run(root, study) as run_id:
         store = open_store(root)
         store.tag(run_id, {ALIVE: "1"})
@@ -139,7 +139,7 @@ def test_prefect_does_not_retry_a_fault_of_the_user(prefect_server, context, mon
     use(monkeypatch, "user_error")
     with pytest.raises(UserError):
         one_stage()
-    log = launch.work_place(context.root) / f"{stage_key(job(context.root))}.partial" / "log.txt"
+    log = worker.work_place(context.root) / f"{stage_key(job(context.root))}.partial" / "log.txt"
     assert log.read_text().count("asked") == 1
 
 

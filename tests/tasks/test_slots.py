@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config import Jigsaw, Recipe, World
-from holdfast.jobs import BuildBase, MakeData
+from holdfast.config.images import World
+from holdfast.config.jobs import BuildBase, MakeData
+from holdfast.config.model import Recipe
+from holdfast.config.targets import Jigsaw
 from tasks import slots
 from tasks.slots import Stopped
 from tasks.usage import Usage

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.config import GRPO
+from holdfast.config.methods import GRPO
 from holdfast.training.alarms import EARLY, RECENT, Alarm, Alarms
 
 LENGTH = {"kind": "length", "variant": "minmax"}

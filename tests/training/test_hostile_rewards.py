@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from hostile import hostile
 
-from holdfast.benchmarks.answers import answer_text, thought
-from holdfast.benchmarks.jigsaw import prompt
-from holdfast.config import GRPO, Jigsaw
-from holdfast.training.lengths import least
+from holdfast.benchmarks.grading.answer import answer_text, thought
+from holdfast.benchmarks.targets.jigsaw import prompt
+from holdfast.config.methods import GRPO
+from holdfast.config.targets import Jigsaw
+from holdfast.training.length_rewards import least
 from holdfast.training.rewards import Rewards
 
 ANSWER, COUNT, GROUP = "2 1 4 3", 10_000, 4

@@ -10,8 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from holdfast.benchmarks.catalog import grade
-from holdfast.benchmarks.jigsaw import prompt
-from holdfast.config import GRPO, Evaluation, Jigsaw, Study
+from holdfast.benchmarks.targets.jigsaw import prompt
+from holdfast.config.measurement import Evaluation
+from holdfast.config.methods import GRPO
+from holdfast.config.study import Study
+from holdfast.config.targets import Jigsaw
 from holdfast.errors import UserError
 from holdfast.training.arguments import trainer_config
 from holdfast.training.completions import CompletionLog

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.config import GRPO, SFT, Evaluation
+from holdfast.config.measurement import Evaluation
+from holdfast.config.methods import GRPO, SFT
 from holdfast.errors import UserError
 from holdfast.training.arguments import OURS, length, trainer_config
-from holdfast.training.order import order
-from holdfast.training.progress import schedule
+from holdfast.training.callback import schedule
+from holdfast.training.dataset import order
 from holdfast.training.resume import last_complete, mark_complete
 
 MACHINE = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False}

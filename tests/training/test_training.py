@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLTextModel
 
-from holdfast.artifacts import FileRef, ModelRef
+from holdfast.config.jobs import Train
+from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import read_questions
-from holdfast.jobs import Train
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor
-from holdfast.onpolicy import aggregated
-from holdfast.training.order import conversation
-from holdfast.training.progress import Keeper
-from holdfast.training.train import build
+from holdfast.stages.on_policy import aggregated
+from holdfast.training.callback import Keeper
+from holdfast.training.dataset import conversation
+from holdfast.training.stage import build
 
 SCHOOL = {
     "max_steps": 60,
@@ -241,8 +241,8 @@ class Killed(Exception):
 
 def interrupted(job: Train, out: Path, at: int) -> Path:
     """A stage that dies at a measurement, after checkpoints at the steps before."""
-    from holdfast.evaluation.evaluate import begin, measurement
-    from holdfast.training.train import train
+    from holdfast.evaluation.stage import begin, measurement
+    from holdfast.training.stage import train
 
     out.mkdir()
     begin(job, Journal(out))
@@ -331,7 +331,7 @@ def test_a_lora_adapter_gives_the_same_logits_when_it_is_loaded_again(
 
 
 def measured_logprob(job: Train, ref: ModelRef) -> float:
-    from holdfast.evaluation.exam import Exam
+    from holdfast.evaluation.evaluator import Exam
 
     exam = Exam(job.data, job.evaluation, load_processor(ref))
     out = Path(ref.path).parent / "again.parquet"

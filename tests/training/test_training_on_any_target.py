@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from holdfast.artifacts import DataRef, FileRef, ModelRef
-from holdfast.config import Banner, Detection, Evaluation, Prior, Target, World
-from holdfast.data.make import make_data
-from holdfast.jobs import Evaluate, MakeData, Train
+from holdfast.benchmarks.dataset import make_data
+from holdfast.config.images import World
+from holdfast.config.jobs import Evaluate, MakeData, Train
+from holdfast.config.measurement import Evaluation
+from holdfast.config.prior import Prior
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.targets import Banner, Detection, Target
 
 EVALUATION = Evaluation(every=1000, batch_size=8, max_new_tokens=8, drift_prompts=2)
 COUNTS = {"train": 8, "validation": 1, "test": 4}

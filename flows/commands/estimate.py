@@ -1,0 +1,94 @@
+"""About how long a stage takes: from its latest run in this study, or from rules of thumb for the bundled model."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flows.jobs import sampled_source
+from holdfast.config.measurement import Influence
+from holdfast.config.methods import GRPO, Rollouts
+from holdfast.config.study import Study
+from tasks.tracking import open_store
+
+Place = tuple[str, str | None, int]
+"""Verb, arm and number of a stage."""
+
+START = 5.0
+"""Seconds until a stage's process works."""
+QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.006, 0.004, 0.008, 0.004
+"""Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout,
+measure an example's influence."""
+
+
+class Estimates:
+    """Times of a study's stages."""
+
+    def __init__(self, study: Study, root: Path) -> None:
+        self.study, self.root = study, root
+
+    @cached_property
+    def earlier(self) -> dict[Place, Any]:
+        """Runs by stage. Read only when something has to run: a sweep has as many studies as it has plans."""
+        return _earlier(self.study, self.root)
+
+    def seconds(self, place: Place) -> float | None:
+        """None where nobody knows."""
+        run = self.earlier.get(place)
+        if run is not None:
+            return run.data.metrics["seconds"] * self._longer(place, run)
+        return START + self._by_thumb(place) if self.study.model.path == "bundled" else None
+
+    def _longer(self, place: Place, run: Any) -> float:
+        """How many times as many steps a training has now."""
+        then = run.data.params.get("stage.trainer.max_steps")
+        now = self._steps(place) if place[0] == "train" else None
+        return now / float(then) if now and then else 1.0
+
+    def _steps(self, place: Place) -> int | None:
+        return self.study.arms[place[1] or ""][place[2]].trainer.get("max_steps")
+
+    def _by_thumb(self, place: Place) -> float:
+        study, target = self.study, self.study.target
+        verb, arm, number = place
+        asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
+        if verb == "data":
+            validated = target.validation + sum(getattr(prior, "validation", 0) for prior in study.prior)
+            return QUESTION * (target.train + validated + asked)
+        asked += study.evaluation.validation * (1 + len(study.prior))
+        if verb == "base":
+            recipe = study.model.recipe
+            return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size
+        if verb == "evaluate":
+            return ANSWER * asked
+        stage = study.arms[arm or ""][number]
+        if verb == "sample":
+            source = sampled_source(stage)
+            some = source.prompts if isinstance(source, Rollouts) else None
+            return ANSWER * (some or target.train) * (source.per_prompt if isinstance(source, Rollouts) else 1)
+        traced = study.influence or Influence()
+        if verb == "select":
+            return EXAMPLE * target.train
+        if verb == "influence":
+            asked = traced.questions * (1 + len(study.prior))
+            return TRACED * (1 + round(1 / min(1.0, study.evaluation.every))) * (3 * asked + 3 * traced.samples)
+        batch = stage.trainer.get("per_device_train_batch_size", 8)
+        steps = self._steps(place) or 3 * target.train / batch
+        evaluations = 1 / study.evaluation.every if study.evaluation.every < 1 else steps / study.evaluation.every
+        learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
+        return learned + ANSWER * asked * evaluations
+
+
+def _earlier(study: Study, root: Path) -> dict[Place, Any]:
+    """The latest finished run of every stage."""
+    store = open_store(root)
+    experiment = store.experiment(study.experiment)
+    found: dict[Place, Any] = {}
+    for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''", experiment):
+        tags = run.data.tags
+        if tags.get("holdfast.study") == study.name and "seconds" in run.data.metrics:
+            arm = tags["holdfast.arm"] or None
+            verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
+            found.setdefault((verb, arm, int(tags["holdfast.stage"])), run)
+    return found

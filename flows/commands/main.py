@@ -1,0 +1,241 @@
+"""The `holdfast` command line.
+
+Only light imports stand at the top: every stage's process imports this module again, and `--help` has to be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from flows.commands.environment import Terminated, prepare
+from holdfast.errors import UserError
+from holdfast.stages.ranks import require_one_rank
+
+if TYPE_CHECKING:
+    from holdfast.config.study import Study
+    from holdfast.config.sweep import Sweep
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="What does a vision-language model keep while it learns something new?",
+)
+
+SERVERS = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
+
+File = Annotated[Path, typer.Argument(help="An experiment, for example experiments/bundled.yaml.", show_default=False)]
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, for example target.grid=[3,3]."),
+]
+
+
+@app.command()
+def study(file: File, overrides: Set = None) -> None:
+    """Run a study, or all studies of a sweep. The same command continues one that was interrupted."""
+    command = _command(file, overrides)
+    with _failures(command):
+        from flows.commands.experiment import load_experiment, studies_of
+
+        experiment = load_experiment(file, overrides or ())
+        from tasks.worker import warm
+
+        _ask_store()
+        if not any(name in os.environ for name in SERVERS) and not Path("mlruns/mlflow.db").is_file():
+            # Nothing can be found, so a stage will run: its imports take as long as the server's start.
+            warm()
+        from flows.commands.server import prefect_server
+
+        with prefect_server() as ready:
+            from flows.commands.plan import plan, told
+
+            plans = [plan(config, Path.cwd()) for config in studies_of(experiment)]
+            typer.echo("\n".join(told(experiment, plans)), err=True)
+            if not all(work.found for works in plans for work in works):
+                warm()
+            ready()
+            _run(experiment, command)
+
+
+def _run(experiment: Study | Sweep, command: str) -> None:
+    from flows.commands.results import print_outcome
+    from flows.study import ArmsFailed
+    from flows.study import study as run
+    from flows.sweep import sweep as run_all
+    from holdfast.config.sweep import Sweep
+
+    try:
+        outcome = run_all(experiment, command) if isinstance(experiment, Sweep) else run(experiment, command)
+    except ArmsFailed as error:
+        if error.outcome is not None:
+            print_outcome(error.outcome.report, error.outcome.summary)
+        for arm, reason in error.failed.items():
+            _tell(reason, f"{arm} failed: ")
+        typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
+        raise typer.Exit(1) from None
+    print_outcome(outcome.report, outcome.summary)
+
+
+@app.command()
+def data(
+    file: File,
+    overrides: Set = None,
+    accept: Annotated[bool, typer.Option(help="Record data that differs from data.dvc as its new version.")] = False,
+) -> None:
+    """Make, restore or verify the data of a study or a sweep, and nothing else."""
+    with _failures(f"holdfast data {file}"):
+        from flows.commands.experiment import load_experiment, studies_of
+
+        experiment = load_experiment(file, overrides or ())
+        from flows.commands.server import prefect_server
+
+        _ask_store()
+        with prefect_server() as ready:
+            from flows.study import dataset
+
+            _open_store()
+
+            ready()
+            for config in studies_of(experiment):
+                version = dataset(config, accept=accept)
+            typer.echo(f"data.dvc: {version}")
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(help="An MLflow run id, or the beginning of one.")]) -> None:
+    """Show a run: what it was, its last metrics, where its files lie."""
+    with _failures(f"holdfast show {run}"):
+        from flows.commands.results import show_run
+
+        show_run(run, Path.cwd())
+
+
+@app.command()
+def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name in the experiment's file.")]) -> None:
+    """Print the latest report's table and where the report is."""
+    with _failures(f"holdfast report {name}"):
+        from flows.commands.results import show_report
+
+        show_report(name, Path.cwd())
+
+
+@app.command()
+def influence(
+    run: Annotated[str, typer.Argument(help="The MLflow id of a train run, or the beginning of one.")],
+    step: Annotated[Optional[list[int]], typer.Option(help="A kept checkpoint; by default all.")] = None,  # noqa: UP045
+    overrides: Set = None,
+) -> None:
+    """Trace what a past training forgot to its samples; --set samples=200 and the like change the defaults."""
+    with _failures(f"holdfast influence {run}"):
+        from flows.commands.experiment import influence_settings
+        from flows.commands.server import prefect_server
+
+        settings = influence_settings(overrides or ())
+        _ask_store()
+        with prefect_server() as ready:
+            from flows.commands.results import print_influence
+            from flows.influence import influence as trace
+
+            _open_store()
+            ready()
+            done = trace(run, settings, tuple(step or ()))
+            print_influence(done.result.metrics)
+            typer.echo(f"\nRun {done.run_id}: {done.path}")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def grade(
+    grader: Annotated[str, typer.Argument(metavar="GRADER", help="For example number; docs/graders.md has all.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Completions; - reads one a line from stdin.")],
+    answer: Annotated[list[str], typer.Option(help="The right answer; give it again for every other accepted one.")],
+) -> None:
+    """Try a grader: what it reads in a text, whether that is right, and what a reward would pay."""
+    with _failures(f"holdfast grade {grader}"):
+        from flows.commands.grade import graded
+
+        for line in graded(grader, answer, texts):
+            typer.echo(line)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and this directory; every problem comes with its remedy."""
+    with _failures("holdfast doctor"):
+        from flows.commands.doctor import examine
+
+        findings = examine(Path.cwd())
+        for finding in findings:
+            typer.echo(str(finding))
+        if any(finding.remedy for finding in findings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    file: File,
+    overrides: Set = None,
+    cron: Annotated[Optional[str], typer.Option(help="When to run, for example '0 3 * * 1'.")] = None,  # noqa: UP045
+) -> None:
+    """Offer a study or a sweep to a Prefect server, which then runs it on request or by schedule."""
+    # Whoever serves wants to see what runs.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    with _failures(f"holdfast serve {file}"):
+        from flows.commands.experiment import load_experiment
+        from flows.commands.serve import serve_experiment
+
+        serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
+
+
+def _ask_store() -> None:
+    """A store of the user's that cannot be used is told before a server is started."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        _open_store()
+
+
+def _open_store() -> None:
+    from tasks.tracking import open_store
+
+    open_store(Path.cwd())
+
+
+def _command(file: Path, overrides: list[str] | None) -> str:
+    sets = [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["holdfast", "study", str(file), *sets])
+
+
+@contextmanager
+def _failures(command: str) -> Iterator[None]:
+    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130, SIGTERM in 143."""
+    try:
+        prepare(Path.cwd())
+        require_one_rank()
+        yield
+    except typer.Exit:
+        raise
+    except UserError as error:
+        typer.echo(f"holdfast: {error}", err=True)
+        raise typer.Exit(2) from None
+    except (KeyboardInterrupt, Terminated) as error:
+        typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
+        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
+    except Exception as error:
+        _tell(error)
+        raise typer.Exit(1) from None
+
+
+def _tell(error: Exception, prefix: str = "") -> None:
+    """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
+    from tasks.worker import StageFailed
+
+    if not isinstance(error, UserError | StageFailed):
+        traceback.print_exception(error)
+    typer.echo(f"holdfast: {prefix}{error}", err=True)

@@ -1,0 +1,133 @@
+"""A Prefect server for the length of one command, where none is configured.
+
+Prefect's own temporary server hears the terminal's Ctrl-C, so a study could no longer tell it that it stopped, and it
+outlives a study that is killed. This one runs in a session of its own and ends when its parent's pipe closes. It starts
+while the command still plans.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import IO
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    get_current_settings,
+    temporary_settings,
+)
+
+from holdfast.errors import UserError, brief
+from tasks.server_probe import LIMIT, shown, within
+
+ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*:")
+START_LIMIT = 120.0
+"""Seconds; on busy cores a start takes more than ten."""
+
+
+@contextmanager
+def prefect_server() -> Iterator[Callable[[], None]]:
+    """Start a server unless one is configured; the block calls what it gets before it needs the server."""
+    if get_current_settings().api.url is not None:
+        check_server()
+        yield lambda: None
+        return
+    with TemporaryFile("w+") as said, socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.commands.server", str(listening.fileno())],
+            stdin=subprocess.PIPE,
+            stderr=said,
+            pass_fds=[listening.fileno()],
+            start_new_session=True,
+        )
+        # The socket listens already: a request waits in it until the server is there.
+        listening.close()
+        # Nobody can read the logs of flows in it afterwards.
+        with process, temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+            yield lambda: _await(url, said)
+
+
+def check_server() -> None:
+    """Ask the configured server for something small, once. UserError where that fails."""
+    url = shown(get_current_settings().api.url or "")
+    try:
+        within(LIMIT, _ask)
+    except httpx.HTTPStatusError as error:
+        raise UserError(f"{url}: {_refusal(error.response.status_code)}") from error
+    except (OSError, httpx.TransportError, httpx.InvalidURL) as error:
+        reason = str(error) or f"within {LIMIT:.0f} s"
+        raise UserError(
+            f"{url}: no Prefect server answers there ({reason[:100]}); start it (`make ui`), correct PREFECT_API_URL, "
+            f"which begins with http:// and ends in /api, or unset it."
+        ) from error
+    except Exception as error:
+        raise UserError(f"{url}: {NO_API}") from error
+
+
+NO_API = "there is no Prefect API of this version at this address; PREFECT_API_URL ends in /api, or is unset."
+
+
+def _refusal(code: int) -> str:
+    if code in (401, 403):
+        return (
+            f"the Prefect server refuses the user or the key ({code}); set PREFECT_API_AUTH_STRING=USER:PASSWORD, or "
+            f"PREFECT_API_KEY."
+        )
+    if code in (500, 502, 503, 504):
+        return f"the Prefect server answers with error {code}; look at its log, or try again later."
+    return NO_API
+
+
+def _ask() -> None:
+    once = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 5.0}
+    with temporary_settings(once), get_client(sync_client=True) as client:
+        client.read_flows(limit=1)
+
+
+def _await(url: str, said: IO[str]) -> None:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=START_LIMIT):
+            return
+    except OSError as error:
+        said.seek(0)
+        # The last exception's own line, which ends its traceback.
+        lines = [line.strip() for line in said if ERROR.match(line)]
+        raise UserError(
+            f"Prefect's temporary server did not start ({brief(lines[-1] if lines else error, 120)}); "
+            "see `holdfast doctor`."
+        ) from None
+
+
+def _serve(descriptor: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _end_with_parent() -> None:
+    # Python's own reader holds a lock, without which a server that fails cannot end.
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,142 @@
+"""The data stage: the target's questions and those of every prior benchmark, as shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from holdfast.benchmarks import catalog, imported, target_questions
+from holdfast.benchmarks.targets import jigsaw
+from holdfast.config.images import Images, World
+from holdfast.config.jobs import MakeData
+from holdfast.config.prior import Imported, PriorBenchmark
+from holdfast.config.refs import content_key, file_digest
+from holdfast.config.targets import Jigsaw, Target
+from holdfast.data.images import Source, input_files, open_source
+from holdfast.data.shards import Question, prior_shard, write_questions
+from holdfast.data.splits import in_order, listed
+from holdfast.errors import UserError, brief
+
+SPLITS = ("train", "validation", "test")
+
+
+def make_data(job: MakeData, out: Path) -> dict[str, Any]:
+    """Write target-{train,validation,test}.parquet, prior-NAME.parquet and prior_validation-NAME.parquet into `out`.
+
+    Returns counts and skips.
+    """
+    check(job)
+    target = job.target
+    notes = _cut(target, job, out) if isinstance(target, Jigsaw) else _posed(target, job, out)
+    for prior in job.prior:
+        for split, asked in prior_questions(prior, job.seed):
+            shard = prior_shard(prior.name, split)
+            notes["questions"][shard.removesuffix(".parquet")] = write_questions(out / shard, asked)
+    return notes
+
+
+def _cut(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
+    """Puzzles of the source's images."""
+    counts = {split: getattr(target, split) for split in SPLITS}
+    source = open_source(job.images, job.seed)
+    splits = source.split(counts)
+    written = {}
+    for split in SPLITS:
+        asked = ((puzzle.answer, puzzle) for puzzle in puzzles(source, splits[split], target, job.seed))
+        cut = target_questions.few(asked, counts[split], target.per_class if split == "train" else None)
+        written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
+    images = {split: len(splits[split]) for split in SPLITS}
+    return {"images": images, "questions": written, **_left_out(source.skipped, source.told)}
+
+
+def _posed(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
+    """Questions of any other target. UserError if a split is left with none."""
+    poser = target_questions.Poser(target, job.seed)
+    written = {}
+    for split in target_questions.SPLITS:
+        count = write_questions(out / f"target-{split}.parquet", poser.questions(split))
+        if not count:
+            raise UserError(
+                f"target.{split}: the data holds no question for this split; ask for fewer elsewhere, or use more data."
+            )
+        written[f"target-{split}"] = count
+    return {"questions": written, **_left_out(poser.skipped, poser.told())}
+
+
+def _left_out(skipped: list[str], told: list[str]) -> dict[str, Any]:
+    """`skipped` names all images that cannot be read; `told` are sentences for a person."""
+    names = sorted(skipped)
+    unread = [f"{len(names)} image(s) cannot be read and are left out: {listed(names)}."] if names else []
+    return {"skipped": names, "told": unread + told}
+
+
+def check(job: MakeData) -> None:
+    """Refuse what no data can be made for, before any is."""
+    if isinstance(job.target, Jigsaw):
+        jigsaw.check_fit(job.target.grid, job.images.size)
+    else:
+        target_questions.check(job.target)
+        if job.images != World():
+            raise UserError(f"images: {job.target.benchmark} has images of its own; leave this field out.")
+    names = [prior.name for prior in job.prior]
+    if job.target.benchmark in names:
+        raise UserError(f"prior: {job.target.benchmark!r} is the target's name; give the benchmark another name.")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
+
+
+def prior_questions(prior: PriorBenchmark, seed: int) -> Iterator[tuple[str, Iterator[Question]]]:
+    """A prior benchmark's questions by split, each to be taken before the next; no image is in both."""
+    if isinstance(prior, Imported):
+        yield from imported.splits(prior, seed)
+        return
+    for split, number in (("test", prior.questions), ("validation", prior.validation)):
+        yield split, catalog.prior_questions(prior.benchmark, number, seed, split)
+
+
+def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
+    """Endless: one puzzle of every image, then a second one of every image, and so on."""
+
+    def cut(image_ids: list[str], number: int) -> list[Question]:
+        loaded = ((image_id, source.load(image_id)) for image_id in image_ids)
+        return [jigsaw.puzzle(image, name, target, seed, number) for name, image in loaded if image is not None]
+
+    for number in count():
+        made = 0
+        for batch in in_order(partial(cut, number=number), image_ids):
+            made += len(batch)
+            yield from batch
+        if not made:
+            raise UserError(
+                f"images: none of the {len(image_ids)} image(s) of a split can be read, "
+                f"among them {brief(source.skipped[-1])}; replace them or add more."
+            )
+
+
+def shard_names(job: MakeData) -> list[str]:
+    """The files that the data stage writes."""
+    priors = [prior_shard(prior.name, split) for prior in job.prior for split in ("test", "validation")]
+    return sorted([*(f"target-{split}.parquet" for split in SPLITS), *priors])
+
+
+def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], target: Target | None = None) -> str:
+    """Digest of the user's files that are read, by name and content; empty if there are none."""
+    files = [("images", *file) for file in input_files(images)]
+    if target is not None:
+        files += [("target", *file) for file in target_questions.input_files(target)]
+    for benchmark in prior:
+        if isinstance(benchmark, Imported):
+            files += [(benchmark.name, *file) for file in imported.input_files(benchmark)]
+    return content_key([(*names, _digest(path)) for *names, path in files]) if files else ""
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        # The data stage says what it cannot read.
+        return "unreadable"

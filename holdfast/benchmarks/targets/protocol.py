@@ -1,0 +1,43 @@
+"""What a target is: a module that draws a question, or reads one off an annotated image, and says what guessing scores.
+
+A question's grader decides reward and score alike. The jigsaw, which is cut from any images, has its own way of asking.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from holdfast.benchmarks.question import Annotation, Draw, Posed
+from holdfast.config.targets import Jigsaw, Target
+
+
+class Asking(Protocol):
+    """A target's module."""
+
+    SIZE: tuple[int, int]
+    """Width and height of its drawn images in pixels, multiples of 32."""
+
+    def ask(self, target: Any, draw: Draw) -> Posed:
+        """Draw a question with its image."""
+
+    def chance(self, target: Any) -> float:
+        """Expected score of a guess among the answers that a drawn question can have."""
+
+
+class Reading(Asking, Protocol):
+    """A target that public data sets serve as well."""
+
+    COLUMNS: tuple[str, ...]
+    """The fields of config.Columns that it cannot do without."""
+
+    def read(self, row: Annotation, target: Any, draw: Draw) -> Posed | None:
+        """A question about a row of a public data set; None where the row has none to offer."""
+
+
+def described(target: Target) -> str:
+    """A target in a few words."""
+    few = f", {target.per_class} of each class" if target.per_class else ""
+    if isinstance(target, Jigsaw):
+        return f"{target.grid[0]}×{target.grid[1]} jigsaw{few}"
+    public = getattr(target, "public", None)
+    return f"{target.benchmark} from {public.name if public else getattr(target, 'path', None) or 'drawn images'}{few}"

@@ -1,0 +1,217 @@
+"""What a stage's process is told to do: one JSON file in, one directory of files out. Imports no torch.
+
+Run by hand: `python -m holdfast JOB.json OUT`. The process writes `metrics.jsonl` (lines of step and metrics) and
+files while it runs, and `result.json` last. A job's key is the content of the job without paths, parallelism and
+device, plus the digests of the code and of the lock file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from holdfast.config.base import Config
+from holdfast.config.images import Images
+from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning
+from holdfast.config.model import Recipe
+from holdfast.config.prior import PriorBenchmark
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.study import Study
+from holdfast.config.targets import Target
+
+
+class Job(Config):
+    """What all jobs share."""
+
+    seed: int = 0
+    threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class MakeData(Job):
+    """Ask the target's and the prior questions: target-{train,validation,test}.parquet, prior-NAME.parquet (test) and
+    prior_validation-NAME.parquet."""
+
+    verb: Literal["data"] = "data"
+    images: Images
+    target: Target
+    prior: tuple[PriorBenchmark, ...]
+    inputs: str = ""
+    """Digest of the user's files that are read (photographs, imported benchmarks)."""
+
+
+class BuildBase(Job):
+    """Train the bundled base model into model/."""
+
+    verb: Literal["base"] = "base"
+    recipe: Recipe
+
+
+class Check(Job):
+    """Everything that can be refused before time is spent: model, trainer arguments, lengths. Writes nothing else."""
+
+    verb: Literal["check"] = "check"
+    study: Study
+    data: DataRef
+    functions: dict[str, str] = {}
+    """Digest of the module of every reward function of the user's own."""
+
+
+class Evaluate(Job):
+    """Measure the base model: evaluations/step-000000.parquet, and drift.parquet with its own samples."""
+
+    verb: Literal["evaluate"] = "evaluate"
+    model: ModelRef
+    dtype: str = "float32"
+    data: DataRef
+    evaluation: Evaluation
+
+
+class Sample(Job):
+    """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance."""
+
+    verb: Literal["sample"] = "sample"
+    source: Annotated[SelfReasoning | Rollouts, Field(discriminator="kind")]
+    model: ModelRef
+    base: ModelRef
+    dtype: str = "float32"
+    data: DataRef
+    evaluation: Evaluation
+
+
+class Train(Job):
+    """One stage of one arm, measured along the way."""
+
+    verb: Literal["train"] = "train"
+    stage: Annotated[SFT | GRPO, Field(discriminator="method")]
+    start: ModelRef
+    base: ModelRef | None = None
+    """What drift is measured from; by default the start."""
+    dtype: str = "float32"
+    data: DataRef
+    samples: FileRef | None = None
+    """For the sources `self` and `rollouts`, and for a selection from any source."""
+    reference: FileRef
+    """drift.parquet of the base evaluation."""
+    evaluation: Evaluation
+    functions: dict[str, str] = {}
+    """Digest of the module of every reward function of the user's own."""
+    keep_moments: bool = False
+    """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+
+
+class Select(Job):
+    """Choose among a stage's samples by influence: samples.parquet with those that are kept."""
+
+    verb: Literal["select"] = "select"
+    train: Train
+    """The stage that will learn from them; its start is where influence is measured."""
+    influence: Influence
+
+
+class Trace(Job):
+    """Trace a finished stage's forgetting to its samples: influence.parquet, path.parquet, sources.parquet."""
+
+    verb: Literal["influence"] = "influence"
+    train: Train
+    kept: tuple[ModelRef, ...]
+    """The stage's checkpoints, in order of their steps."""
+    moments: tuple[FileRef, ...] = ()
+    """The optimizer's second moments at each of them; without these, nothing is preconditioned."""
+    rates: tuple[float, ...] = ()
+    """Mean learning rate on the way to each of them."""
+    influence: Influence
+
+
+class RunRecord(Config):
+    """A finished stage as the report reads it."""
+
+    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence"]
+    arm: str | None = None
+    """The arm that a `train` run trains, or that another run is for."""
+    stage: int = 0
+    path: str
+    """Directory with result.json, metrics.jsonl and files."""
+    digest: str
+    seconds: float
+    """Wall time inside the stage's process, when it ran."""
+    run_id: str = ""
+
+
+class Compare(Job):
+    """Write report.html and summary.json from finished runs."""
+
+    verb: Literal["compare"] = "compare"
+    study: Study
+    data: DataRef
+    runs: tuple[RunRecord, ...]
+    command: str
+    """The command that reproduces the study."""
+    data_version: str
+    """md5 in data.dvc."""
+    code: str = ""
+    """Digest of the holdfast sources."""
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, and why in one line."""
+
+
+class Told(Config):
+    """A member of a sweep with its finished runs."""
+
+    levels: dict[str, str]
+    study: Study
+    data: DataRef
+    runs: tuple[RunRecord, ...]
+
+
+class Contrast(Job):
+    """Write the report of a sweep, report.html and summary.json, from its members' finished runs."""
+
+    verb: Literal["contrast"] = "contrast"
+    name: str
+    factors: dict[str, tuple[str, ...]]
+    members: tuple[Told, ...]
+    command: str
+    """The command that reproduces the sweep."""
+    data_version: str
+    """md5 in data.dvc."""
+    code: str = ""
+    """Digest of the holdfast sources."""
+    failed: dict[str, str] = {}
+    """Arms and analyses that did not finish, by study and name, and why in one line."""
+
+
+AnyJob = Annotated[
+    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare | Contrast,
+    Field(discriminator="verb"),
+]
+
+
+class Checkpoint(Config):
+    """A kept checkpoint of a stage."""
+
+    step: int
+    path: str
+    """Relative to the stage's directory."""
+    digest: str
+
+
+class Result(Config):
+    """result.json: written last, so its presence means that the stage is complete.
+
+    A number that is not finite stands there as "NaN", "Infinity" or "-Infinity".
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    metrics: dict[str, float] = {}
+    """The last value of each metric."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    files: dict[str, str] = {}
+    """sha256 of every file that is kept, by relative path (checkpoint files included)."""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    notes: dict[str, Any] = {}
+    """Facts worth keeping that are no metrics, for example how many images were skipped."""

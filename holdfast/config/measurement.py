@@ -1,0 +1,51 @@
+"""When and how models are evaluated, and how forgetting is traced to samples."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from holdfast.config.base import Config
+
+
+class Evaluation(Config):
+    """When and how models are measured."""
+
+    every: PositiveFloat = 0.25
+    """Steps between evaluations; below 1, a share of the stage's steps. The end is always evaluated."""
+    validation: PositiveInt = 32
+    """Validation questions of the target and of each prior benchmark, at most. Alarms and the choice of checkpoints go
+    by these; test questions are for reporting only."""
+    batch_size: PositiveInt = 100
+    max_new_tokens: PositiveInt = 96
+    """Limit of a completion, in tokens."""
+    pass_at: tuple[PositiveInt, ...] = ()
+    """Also sample the target and report the chance that one of k samples is right, for these k."""
+    temperature: PositiveFloat = 1.0
+    """Of the samples for pass@k and drift; answers are greedy."""
+    drift_prompts: PositiveInt = 64
+    """Target prompts on which the drift KL is measured."""
+    drift: Literal["exact", "sampled"] = "exact"
+    """`exact` reads the base beside the model, which takes memory for both; `sampled` estimates the KL from the base's
+    samples alone, mostly too low by a tenth or so."""
+
+
+LEAST_PROMPTS = 6
+
+
+"""Of fewer, no paired difference can be told from chance: the least p of a sign test is 2^(1 − prompts)."""
+
+
+class Influence(Config):
+    """How forgetting is traced to training samples, at every kept checkpoint of every stage."""
+
+    samples: PositiveInt = 48
+    """Training samples of each source; the same first prompts for all arms. For GRPO, rollouts of the checkpoint, in
+    whole groups, of six prompts at least."""
+    questions: int = Field(default=16, ge=2)
+    """Validation questions of each benchmark, at most, whose gradients make a target; odd and even ones are two
+    disjoint halves."""
+    batch_size: PositiveInt = 32
+    probes: int = Field(default=1, ge=0)
+    """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""

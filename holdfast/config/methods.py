@@ -1,0 +1,101 @@
+"""The two ways to fine-tune, SFT and GRPO, and where the completions come from that a stage learns from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from holdfast.config.base import Config
+from holdfast.config.rewards import GradedTerm, RewardTerm, terms
+
+
+class Answers(Config):
+    """Ground truth alone."""
+
+    kind: Literal["answers"] = "answers"
+
+
+class Teacher(Config):
+    """A foreign style of reasoning, then the right answer."""
+
+    kind: Literal["teacher"] = "teacher"
+
+
+class SelfReasoning(Config):
+    """The base model's own sampled reasoning, then the right answer."""
+
+    kind: Literal["self"] = "self"
+    temperature: PositiveFloat = 1.0
+
+
+class Rollouts(Config):
+    """What a trained arm samples, filtered."""
+
+    kind: Literal["rollouts"] = "rollouts"
+    arm: str
+    """The arm that is sampled."""
+    step: PositiveInt | Literal["last"] = "last"
+    """Its checkpoint."""
+    keep: Literal["correct", "all"] = "correct"
+    per_prompt: PositiveInt = 4
+    """Completions sampled for every training prompt."""
+    prompts: PositiveInt | None = None
+    """How many training prompts are sampled; by default all."""
+    temperature: PositiveFloat = 1.0
+
+
+class Selection(Config):
+    """A part of the training samples, chosen by their influence at the stage's first weights."""
+
+    by: Literal["magnitude", "direction", "random"]
+    """Smallest gradient per token; strongest pull towards the prior for its size (cosine); or a seeded draw of as many,
+    to compare with."""
+    keep: float = Field(gt=0, lt=1)
+    """The share that is kept."""
+
+
+def _kinded(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Source = Annotated[
+    Annotated[Answers | Teacher | SelfReasoning | Rollouts, Field(discriminator="kind")],
+    BeforeValidator(_kinded),
+]
+
+
+class Stage(Config):
+    """What both methods share."""
+
+    freeze: tuple[str, ...] = ("vis",)
+    """Parameters whose name contains one of these words stay as they are. `vis` is the vision tower, which
+    architectures call visual, vision_tower or vision_model."""
+    lora: dict[str, Any] | None = None
+    """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
+    trainer: dict[str, Any] = {}
+    """Arguments of TRL's config class under its own names, for example max_steps and learning_rate."""
+
+
+class SFT(Stage):
+    """Supervised fine-tuning with TRL's SFTTrainer."""
+
+    method: Literal["sft"]
+    source: Source
+    select: Selection | None = None
+    """Learn from a part of the source's samples only; by default from all."""
+
+
+class GRPO(Stage):
+    """Reinforcement fine-tuning with TRL's GRPOTrainer and verifiable rewards."""
+
+    method: Literal["grpo"]
+    rewards: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], RewardTerm],
+        BeforeValidator(terms),
+        Field(min_length=1),
+    ] = {kind: GradedTerm(kind=kind) for kind in ("score", "accuracy", "format")}
+    """Reward terms by name: a weight (`score: 1.0`), or a mapping with the term's own fields."""
+
+
+AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]

@@ -1,0 +1,43 @@
+"""The base model, and how the bundled one is built."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from holdfast.config.base import Config, HubOrPlace
+
+
+class Recipe(Config):
+    """How the bundled base model is built; docs/decisions.md says why these values."""
+
+    warmup_steps: PositiveInt = 550
+    """Steps of dense vision warm-up (what every cell holds, and where)."""
+    steps: PositiveInt = 900
+    """Steps of mixed prior questions."""
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+    """AdamW's: of the vision tower, of embeddings and of norms."""
+    matrix_learning_rate: PositiveFloat = 4e-3
+    """Muon's: of the language model's layers."""
+    forms: tuple[Literal["classes", "spatial", "banner", "detection", "counting"], ...] = ()
+    """Targets, beside the jigsaw, whose form of answer the base is taught, with random answers."""
+    facts: NonNegativeInt = 0
+    """Facts about the picture that the reasoning in such forms states at most; a random number of them, so that
+    completions differ in length. With 0, it says only that it looks."""
+    threads: PositiveInt = 2
+    """CPU threads of the building process; they change no result."""
+
+
+class Model(Config):
+    """The base model."""
+
+    path: HubOrPlace = "bundled"
+    """`bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local checkpoint directory."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """What models compute in when they are measured, sampled, and on a GPU trained; `auto` is what the base was saved
+    in. Weights that learn are always kept in float32."""
+    recipe: Recipe = Recipe()
+    """Used when `path` is `bundled`."""

@@ -1,0 +1,84 @@
+"""A study: one experiment file. People write sparse YAML, machines write the resolved JSON. Imports no torch."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from holdfast.config.base import Config
+from holdfast.config.images import Images, World
+from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts
+from holdfast.config.model import Model
+from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
+from holdfast.config.rewards import rewards_misfit
+from holdfast.config.targets import Jigsaw, Target
+
+
+class Compute(Config):
+    """Where stages run. Parallelism changes no result; threads may change rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = 1
+    """CPU threads of a stage's process."""
+    parallel: PositiveInt | None = None
+    """Stages at a time; by default one a GPU, or cores / threads."""
+
+
+class Study(Config):
+    """One experiment file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    seed: int = 0
+    images: Images = World()
+    """What jigsaws are cut from; every other target has images of its own."""
+    target: Target = Jigsaw()
+    prior: tuple[PriorBenchmark, ...] = Field(default=tuple(Prior(benchmark=n) for n in PRIOR_NAMES), min_length=1)
+    model: Model = Model()
+    arms: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")],
+        Annotated[tuple[AnyStage, ...], Field(min_length=1)],
+    ] = Field(min_length=1)
+    """Each arm is an ordered list of stages."""
+    evaluation: Evaluation = Evaluation()
+    influence: Influence | None = None
+    """Trace forgetting to training samples; without this block, nothing is traced."""
+    compute: Compute = Compute()
+    sweep: str = ""
+    """The sweep that this study belongs to, set by `vary`: its studies share an experiment in MLflow."""
+
+    @property
+    def experiment(self) -> str:
+        """Its name in MLflow and in data/."""
+        return self.sweep or self.name
+
+    def sampled_arms(self, arm: str) -> set[str]:
+        """The arms whose rollouts an arm learns from."""
+        sources = (stage.source for stage in self.arms[arm] if isinstance(stage, SFT))
+        return {source.arm for source in sources if isinstance(source, Rollouts)}
+
+    @model_validator(mode="after")
+    def _rewards_fit_the_target(self) -> Self:
+        neighbours = isinstance(self.target, Jigsaw) and self.target.question == "full"
+        for arm, stages in self.arms.items():
+            for number, stage in enumerate(stages):
+                if isinstance(stage, GRPO) and (
+                    misfit := rewards_misfit(stage.rewards, self.target.thinking, neighbours)
+                ):
+                    raise ValueError(f"arms.{arm}.{number}.rewards.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _rollouts_come_from_other_arms(self) -> Self:
+        sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
+        for arm, others in sampled.items():
+            for other in others - self.arms.keys():
+                raise ValueError(f"arms.{arm}: its source samples {other!r}, which is none of {', '.join(self.arms)}")
+        try:
+            TopologicalSorter(sampled).prepare()
+        except CycleError as error:
+            circle = " ← ".join(error.args[1])
+            raise ValueError(f"arms: {circle} sample each other; one of them needs another source") from None
+        return self

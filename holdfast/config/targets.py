@@ -1,0 +1,159 @@
+"""The targets: every skill that a study can teach. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from holdfast.config.base import Config, HubOrPlace, Place
+
+
+class Jigsaw(Config):
+    """The default target: put the shuffled pieces of an image back in order."""
+
+    benchmark: Literal["jigsaw"] = "jigsaw"
+    grid: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Rows and columns."""
+    layout: Literal["composite", "pieces"] = "composite"
+    """One image of the shuffled pieces, or every piece as an image of its own."""
+    question: Literal["full", "pair"] = "full"
+    """The order of all pieces, or how the second of two pieces lies relative to the first."""
+    index_base: Literal[0, 1] = 1
+    """Number of the first position."""
+    thinking: bool = True
+    """Ask for reasoning in <think> tags before the answer."""
+    wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
+    """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
+    per_class: PositiveInt | None = None
+    """Keep this many of the training puzzles of each answer, to study few shots."""
+    train: PositiveInt = 2000
+    """Puzzles to learn from; the three splits are cut from disjoint images."""
+    validation: PositiveInt = 64
+    test: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _more_than_one_piece(self) -> Self:
+        if self.grid[0] * self.grid[1] < 2:
+            raise ValueError("grid: a puzzle needs at least two pieces, for example [2, 2]")
+        return self
+
+
+class Columns(Config):
+    """Where a data set keeps what a target asks about: column names, with dots into structs (objects.bbox)."""
+
+    image: str = "image"
+    """An image, or a list of images."""
+    label: str | None = None
+    """The class; a number stands for its name in the data set's features."""
+    question: str | None = None
+    answer: str | None = None
+    """Text, or a list of accepted answers (answers.answer, where each is a struct)."""
+    options: str | None = None
+    """All answers that the question offers, the right one among them."""
+    caption: str | None = None
+    """Text, or a list of texts of which one is drawn: what an image shows, or what to find in it."""
+    boxes: str | None = None
+    """One box of four numbers, or a list of them."""
+    categories: str | None = None
+    """The class of each box."""
+    box_format: Literal["xywh", "xyxy"] = "xywh"
+    box_unit: Literal["pixels", "share"] = "pixels"
+    """`share`: from 0 to 1, of the image's sides."""
+    trim: NonNegativeInt = 0
+    """Pixels to cut off at the bottom of every image."""
+    splits: tuple[str, str, str] = ("train", "validation", "test")
+    """Where training, validation and test questions are drawn from; a name that stands twice is dealt out."""
+
+
+class Public(Config):
+    """A data set with annotations, from the Hugging Face Hub or from a local directory."""
+
+    name: HubOrPlace
+    revision: str | None = None
+    columns: Columns | None = None
+    """By default those that holdfast/benchmarks/public/rows.py knows for this name."""
+    size: PositiveInt = 448
+    """Larger images are scaled down to this longer side, in pixels."""
+
+
+def _hub_id(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+PublicData = Annotated[Public, BeforeValidator(_hub_id)]
+
+
+class Skill(Config):
+    """What all targets but the jigsaw share; without a data set, they draw their own images."""
+
+    thinking: bool = True
+    """Ask for reasoning in <think> tags before the answer."""
+    difficulty: float = Field(default=0.5, ge=0, le=1)
+    """Of drawn images, from 0 (easy) to 1."""
+    per_class: PositiveInt | None = None
+    """Keep this many of the training questions of each class (category, kind of question), to study few shots."""
+    train: PositiveInt = 2000
+    """Questions to learn from; the three splits share no image."""
+    validation: PositiveInt = 64
+    test: PositiveInt = 200
+
+
+class Classes(Skill):
+    """Fine-grained classification: which of some kinds of aircraft is it?"""
+
+    benchmark: Literal["classes"]
+    classes: int = Field(default=8, ge=2, le=16)
+    """Kinds of aircraft that are drawn."""
+    names: bool = True
+    """Give the classes' names in the question."""
+    public: PublicData | None = None
+    """For example HuggingFaceM4/FGVC-Aircraft."""
+
+
+class Spatial(Skill):
+    """Spatial aptitude: relations, counting and perspective."""
+
+    benchmark: Literal["spatial"]
+    public: PublicData | None = None
+    """For example array/SAT."""
+
+
+class Banner(Skill):
+    """Questions about advertisements: headline, price, call to action, layout."""
+
+    benchmark: Literal["banner"]
+    path: Place | None = None
+    """Your own, as JSONL or Parquet with image, question, answer and, if you like, grader and reasoning."""
+    grader: str = "exact"
+    """Of your own: `exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader`
+    column overrides it row by row."""
+
+
+class Detection(Skill):
+    """Where is every thing of a kind, or the one thing that an expression means?"""
+
+    benchmark: Literal["detection"]
+    find: Literal["all", "one"] = "all"
+    raster: PositiveInt = 16
+    """Boxes are in so many parts of the image's sides; large models are used to 1000."""
+    public: PublicData | None = None
+    """For example detection-datasets/coco or lmms-lab/RefCOCO."""
+
+
+class Counting(Skill):
+    """Which number belongs in the caption of an image?"""
+
+    benchmark: Literal["counting"]
+    public: PublicData | None = None
+    """Any data set with captions, for example {name: owner/data, columns: {caption: caption}}."""
+
+
+def _jigsaw_if_unnamed(value: Any) -> Any:
+    return {"benchmark": "jigsaw", **value} if isinstance(value, dict) else value
+
+
+Target = Annotated[
+    Annotated[Jigsaw | Classes | Spatial | Banner | Detection | Counting, Field(discriminator="benchmark")],
+    BeforeValidator(_jigsaw_if_unnamed),
+]

@@ -1,0 +1,120 @@
+"""What influence is measured on: training samples, and the questions of every benchmark, as tensors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from holdfast.config.jobs import Train
+from holdfast.data.shards import Question, read_questions, shard_paths
+from holdfast.data.training_set import train_rows
+from holdfast.errors import UserError
+from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, teacher_forced
+
+
+class Sample(NamedTuple):
+    """A prompt with a completion, and how much a training step makes of it."""
+
+    id: str
+    prompt: str
+    """The question's id; samples of one prompt belong together."""
+    text: str
+    encoded: Encoded
+    completion: list[int]
+    weight: float = 1.0
+
+
+class Given(NamedTuple):
+    """A completion of a question, with its weight."""
+
+    question: Question
+    text: str
+    weight: float = 1.0
+    ended: bool = True
+    """It has an end token; one that was cut off has none."""
+
+
+Rollouts = Callable[[Any, list[Question], int, int], list[tuple[Question, list[int], float]]]
+"""Of a model, for some questions, about so many, at a step of its training: each one's question, tokens as sampled, and
+advantage in its group."""
+
+
+class Material:
+    """Encodes questions and completions with one processor, and batches them."""
+
+    def __init__(self, processor: Any, batch_size: int) -> None:
+        self.processor, self.batch_size = processor, batch_size
+
+    def samples(self, given: Sequence[tuple[Question, str, float]] | Sequence[Given]) -> list[Sample]:
+        """One sample for every (question, completion, weight)."""
+        tokenizer = self.processor.tokenizer
+        return self._encoded(
+            [
+                (one.question, one.text, completion_ids(tokenizer, one.text, one.ended), one.weight)
+                for one in itertools.starmap(Given, given)
+            ]
+        )
+
+    def sampled(self, given: Sequence[tuple[Question, list[int], float]]) -> list[Sample]:
+        """One sample for every (question, tokens, weight): a completion that was cut off gets no end."""
+        tokenizer = self.processor.tokenizer
+        return self._encoded(
+            [
+                (question, tokenizer.decode(ids, skip_special_tokens=True), ids, weight)
+                for question, ids, weight in given
+            ]
+        )
+
+    def _encoded(self, given: Sequence[tuple[Question, str, list[int], float]]) -> list[Sample]:
+        encoded = encode(self.processor, [question for question, *_ in given])
+        return [
+            Sample(f"{question.id}/{index}", question.id, text, row, ids, weight)
+            for index, ((question, text, ids, weight), row) in enumerate(zip(given, encoded, strict=True))
+        ]
+
+    def batches(self, samples: Sequence[Sample], where: torch.device) -> Iterator[TeacherForced]:
+        """In order, so that results can be laid beside the samples."""
+        pad = self.processor.tokenizer.pad_token_id
+        for start in range(0, len(samples), self.batch_size):
+            part = samples[start : start + self.batch_size]
+            yield teacher_forced([s.encoded for s in part], [s.completion for s in part], pad, where)
+
+
+class Sheet(NamedTuple):
+    """What every checkpoint is asked: the questions of each benchmark, and how many random-logit probes."""
+
+    questions: Mapping[str, Sequence[Sample]]
+    material: Material
+    probes: int
+
+
+def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:
+    """The first validation questions of the target and of every prior benchmark, with their reference completions.
+
+    Test questions measure what was forgotten, so they may not also choose samples or explain.
+
+    Raises:
+        UserError: a benchmark has fewer than two questions, so no two halves can be made of it.
+    """
+    found = {}
+    for path in shard_paths(data, "validation"):
+        questions = read_questions(path, count)
+        if len(questions) < 2:
+            raise UserError(f"influence: {path} holds fewer than two questions, too few for two halves; ask more")
+        found[questions[0].benchmark] = [(question, question.reference, 1.0) for question in questions]
+    return found
+
+
+def supervised(job: Train, count: int | None) -> list[Given]:
+    """The first samples that a supervised stage learns from, one a prompt; without a count, all of them."""
+    rows = [Given(row.question, row.completion or "", ended=row.ended) for row in train_rows(job)]
+    if count is None:
+        return rows
+    first: dict[str, Given] = {}
+    for row in rows:
+        first.setdefault(row.question.id, row)
+    return list(first.values())[:count]

@@ -1,0 +1,101 @@
+"""Choose the training samples of a stage by what their gradients, at its first weights, would do to the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from holdfast.config.jobs import Select
+from holdfast.config.methods import SFT
+from holdfast.data.shards import read_questions
+from holdfast.influence import checkpoints
+from holdfast.influence.checkpoint_influence import verify
+from holdfast.influence.engine.engine import Engine
+from holdfast.influence.engine.gradients import Gradient, mean_gradient
+from holdfast.influence.samples import Material, Sample, benchmarks, supervised
+from holdfast.journal import Journal
+from holdfast.models.load import load_processor
+
+AT_ONCE = 512
+"""Samples held encoded at a time."""
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("completion", pa.string()),
+        ("ended", pa.bool_()),
+        ("tokens", pa.int64()),
+        ("magnitude", pa.float64()),
+        ("direction", pa.float64()),
+    ]
+)
+
+
+def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
+    """Write samples.parquet with the samples that are kept, in their order; returns how many of how many.
+
+    `magnitude` is ‖g‖ per token, `direction` the cosine of g with the prior's mean gradient.
+    """
+    stage = job.train.stage
+    assert isinstance(stage, SFT)
+    assert stage.select is not None
+    given = supervised(job.train, None)
+    model = checkpoints.load(job.train, None)
+    material = Material(load_processor(job.train.start), job.influence.batch_size)
+    prior = _prior(model, job, material)
+    engine = Engine(model, [prior])
+    verify(model, material.samples(given[: material.batch_size]), material)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(given), AT_ONCE):
+        samples = material.samples(given[start : start + AT_ONCE])
+        rows += _scored(engine, samples, material, model.device, checkpoints.inner(prior, prior) ** 0.5)
+        journal.progress(len(rows), len(given))
+    values = np.array([[row["magnitude"], row["direction"]] for row in rows])
+    kept = chosen(values, stage.select.by, max(1, round(stage.select.keep * len(rows))), job.seed)
+    chosen_rows = [rows[place] | {"ended": given[place].ended} for place in kept]
+    pq.write_table(pa.Table.from_pylist(chosen_rows, SCHEMA), out / "samples.parquet")
+    return {"measured": len(rows), "kept": len(kept)}
+
+
+def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
+    """Places of `count` of the samples (samples, [magnitude, direction]), ascending; none without a finite gradient."""
+    [finite] = np.isfinite(values).all(axis=1).nonzero()
+    if by == "random":
+        wanted = finite[np.random.default_rng(seed).permutation(len(finite))]
+    else:
+        key = values[:, 0] if by == "magnitude" else -values[:, 1]
+        wanted = finite[np.argsort(key[finite], kind="stable")]
+    return sorted(wanted[:count].tolist())
+
+
+def _prior(model: Any, job: Select, material: Material) -> Gradient:
+    """The mean over benchmarks of their mean log-likelihood's gradient."""
+    asked = benchmarks(job.train.data.path, job.influence.questions)
+    target = read_questions(job.train.data.path / "target-validation.parquet", 1)[0].benchmark
+    gradients = [
+        mean_gradient(model, material.batches(material.samples(given), model.device), per_token=True)
+        for name, given in asked.items()
+        if name != target
+    ]
+    return {name: torch.stack([gradient[name] for gradient in gradients]).mean(0) for name in gradients[0]}
+
+
+def _scored(
+    engine: Engine, samples: Sequence[Sample], material: Material, where: torch.device, length: float
+) -> list[dict[str, Any]]:
+    rows = []
+    parts = [engine.measure(batch) for batch in material.batches(samples, where)]
+    norms = torch.cat([part.norms2.sum(-1) for part in parts]).sqrt().tolist()
+    dots = torch.cat([part.dots[:, 0].sum(-1) for part in parts]).tolist()
+    for sample, norm, dot in zip(samples, norms, dots, strict=True):
+        tokens = len(sample.completion)
+        direction = dot / (norm * length) if norm * length else 0.0
+        row = {"id": sample.prompt, "completion": sample.text, "tokens": tokens}
+        rows.append({**row, "magnitude": norm / tokens, "direction": direction})
+    return rows

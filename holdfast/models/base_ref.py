@@ -1,0 +1,43 @@
+"""Name the exact files of a base model that the study did not build: a directory's digest or a Hub commit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import model_info, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from holdfast.config.model import Model
+from holdfast.config.refs import ModelRef, directory_digest
+from holdfast.errors import UserError, reason
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a checkpoint directory"
+
+
+def reference(model: Model) -> ModelRef:
+    """The model's files as they are now. UserError where there is no such checkpoint."""
+    path = Path(model.path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"model.path: {path} holds no config.json, so it is no checkpoint; {REMEDY}.")
+        return ModelRef(path=str(path.resolve()), digest=directory_digest(path))
+    if not HUB_ID.fullmatch(model.path):
+        raise UserError(f"model.path: {model.path} is no directory; {REMEDY}.")
+    commit = _commit(model)
+    return ModelRef(path=model.path, digest=commit, revision=commit)
+
+
+def _commit(model: Model) -> str:
+    """What the Hub says, or without it what the local cache holds."""
+    try:
+        found = model_info(model.path, revision=model.revision).sha
+        assert found is not None
+        return found
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        why = reason(error)
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True)).name
+    except LocalEntryNotFoundError:
+        raise UserError(f"model.path: {model.path} is not to be had ({why}); {REMEDY}.") from None

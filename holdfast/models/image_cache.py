@@ -1,0 +1,66 @@
+"""A vision tower that does not learn looks at each image once, however many models of a training ask for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdfast.models.prompt_sharing import as_encoded, body_of
+
+LIMIT = 2**28
+"""Bytes of image features that are kept; what is beyond is looked at every time."""
+
+Seen = dict[bytes, Tensor]
+"""Features (image tokens, hidden) by an image's digest."""
+
+
+@contextmanager
+def remembered_images(model: Any, seen: Seen) -> Iterator[None]:
+    """Within, images that `seen` holds are not looked at again, and others are added to it.
+
+    Nothing happens where the tower, or an adapter in it, may learn, nor in architectures other than Qwen2-VL and
+    Qwen2.5-VL. Models that share `seen` must have the same tower.
+    """
+    body = body_of(model)
+    if body is None or any(parameter.requires_grad for parameter in body.visual.parameters()):
+        yield
+        return
+    hooked = vars(body).get("get_image_features")
+    vars(body)["get_image_features"] = partial(_features, body.get_image_features, seen)
+    try:
+        yield
+    finally:
+        if hooked is None:
+            del vars(body)["get_image_features"]
+        else:
+            vars(body)["get_image_features"] = hooked
+
+
+def _features(
+    plain: Callable[..., Any], seen: Seen, pixel_values: Tensor, image_grid_thw: Tensor, **others: Any
+) -> Any:
+    patches = pixel_values.split(image_grid_thw.prod(1).tolist())
+    names = [_digest(rows, grid) for rows, grid in zip(patches, image_grid_thw, strict=True)]
+    places = {name: place for place, name in enumerate(names) if name not in seen}
+    found: Seen = {}
+    if places:
+        new = list(places.values())
+        read = plain(torch.cat([patches[place] for place in new]), image_grid_thw[new], **others).pooler_output
+        # Parts of one tensor would keep all of it.
+        found = {name: features.clone() for name, features in zip(places, read, strict=True)}
+    held = seen | found
+    if sum(features.nbytes for features in held.values()) <= LIMIT:
+        seen.update(found)
+    return as_encoded(held[name] for name in names)
+
+
+def _digest(rows: Tensor, grid: Tensor) -> bytes:
+    """Of an image's patches (patches, values) and their places."""
+    given = rows.detach().cpu().contiguous().view(torch.uint8).numpy().data
+    return hashlib.blake2b(given, key=str(grid.tolist()).encode(), digest_size=16).digest()

@@ -1,0 +1,238 @@
+"""Refuse before time is spent what would fail later: the model, every arm's arguments, every prompt's length."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+from transformers.utils import cached_file
+
+from holdfast.config.jobs import Check
+from holdfast.config.methods import SFT, AnyStage
+from holdfast.config.refs import ModelRef
+from holdfast.config.study import Study
+from holdfast.data.chat import messages
+from holdfast.data.shards import Question, read_questions, shard_paths
+from holdfast.errors import UserError, reason
+from holdfast.influence.engine.layers import find_sites
+from holdfast.models.adapt import adapted
+from holdfast.models.fit import require_finite, stored
+from holdfast.models.load import device, fitting, load_config, load_processor
+from holdfast.models.prompt_check import require_readable
+from holdfast.training.arguments import anywhere
+from holdfast.training.reward_functions import call, loaded
+from holdfast.training.reward_inputs import columns_of
+
+
+class Longest(NamedTuple):
+    """The longest of some prompts, in tokens."""
+
+    tokens: int
+    id: str
+
+
+def check(job: Check) -> dict[str, Any]:
+    """Check the model, the arms and the lengths of a study; returns how long its prompts are.
+
+    Raises:
+        UserError: something cannot work. It names the field and the remedy.
+    """
+    study = job.study
+    device(study.compute.device)
+    processor, model = _skeleton(study)
+    for arm, stages in study.arms.items():
+        for number, stage in enumerate(stages):
+            _check_stage(f"arms.{arm}.{number}", stage, study, model())
+    paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
+    shards = {path.name: read_questions(path) for split in paths.values() for path in split}
+    _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
+    for name, questions in shards.items():
+        require_readable(processor, model().config, name, questions)
+    _check_functions(study, processor, shards["target-train.parquet"])
+    return _check_lengths(study, processor, model().config, shards)
+
+
+def _skeleton(study: Study) -> tuple[Any, Any]:
+    """The study's processor, and a function that makes its model without weights."""
+    if study.model.path == "bundled":
+        from holdfast.models.tiny.build import build_model
+        from holdfast.models.tiny.processor import build_processor
+
+        processor = build_processor()
+        return processor, lambda: _without_weights(build_model, processor)
+    ref = ModelRef(path=study.model.path, digest="", revision=study.model.revision)
+    config = load_config(ref)
+    processor = load_processor(ref)
+    try:
+        fitting(ref, "auto", device_map={"": "meta"})
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's configuration makes of an architecture
+        raise UserError(
+            f"model.path: no model can be made of {ref.path} ({reason(error)}); correct its config.json"
+        ) from error
+    place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
+    require_finite(ref.path, stored(place))
+    return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
+
+
+def _without_weights(make: Any, argument: Any) -> Any:
+    with torch.device("meta"):
+        return make(argument)
+
+
+def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
+    """What TRL and peft refuse, before a model is loaded."""
+    try:
+        config = anywhere(stage, study.evaluation)
+        model = adapted(model, stage, study.seed)
+        if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
+            find_sites(model)
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from error
+    except ValueError as error:
+        raise UserError(f"{where}.lora: {error}") from error
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise UserError(
+            f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"
+        )
+    if config.per_device_train_batch_size < 1 or config.gradient_accumulation_steps < 1:
+        raise UserError(
+            f"{where}.trainer: per_device_train_batch_size and gradient_accumulation_steps must be positive"
+        )
+
+
+def _check_functions(study: Study, processor: Any, questions: list[Question]) -> None:
+    """Try the user's own reward functions on a right and on an empty completion of two training questions."""
+    written = [(question, text) for question in questions[:2] for text in (question.reference, "")]
+    for where, stage in _stages(study):
+        for name, term in stage.rewards.items() if not isinstance(stage, SFT) else ():
+            if term.kind == "function":
+                columns = columns_of(written, processor, step=0)
+                at = f"{where}.rewards.{name}.function: {term.function}"
+                call(at, loaded(at, term.function), columns.pop("completions"), columns)
+
+
+def _check_halves(study: Study, validation: dict[str, int]) -> None:
+    """Influence takes two disjoint halves of every benchmark's validation questions."""
+    selected = any(isinstance(stage, SFT) and stage.select is not None for _, stage in _stages(study))
+    few = [name for name, questions in validation.items() if questions < 2]
+    if few and (selected or study.influence is not None):
+        raise UserError(
+            f"{'select' if selected else 'influence'}: {few[0]} holds {validation[few[0]]} question(s), too few for "
+            f"two halves; raise `validation` of that benchmark to 2 at least"
+        )
+
+
+def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]) -> dict[str, Any]:
+    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = {name: longest_prompt(processor, questions) for name, questions in shards.items() if questions}
+    needed = {name: _longest_answer(processor, name, questions) for name, questions in shards.items() if questions}
+    limit = study.evaluation.max_new_tokens
+    for name, answer in needed.items():
+        _refuse_short("evaluation.max_new_tokens", limit, answer, name)
+        if room is not None and found[name].tokens + limit > room:
+            raise UserError(
+                f"model.path: the prompt of {name}'s question {found[name].id} takes {found[name].tokens} tokens, and "
+                f"with evaluation.max_new_tokens {limit} more than the model's {room}; lower images.size or that limit"
+            )
+    for where, stage in _stages(study):
+        train = "target-train.parquet"
+        answer = needed[train]
+        if isinstance(stage, SFT) and stage.source.kind == "teacher":
+            answer = _longest_teaching(processor, shards[train], where)
+            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{train} in the style that {where} teaches")
+        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts"):
+            # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
+            answer = Longest(limit + answer.tokens, answer.id)
+        _check_stage_lengths(where, stage, found[train], answer)
+    return {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
+
+
+def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
+    for arm, stages in study.arms.items():
+        for number, stage in enumerate(stages):
+            yield f"arms.{arm}.{number}", stage
+
+
+def _longest_teaching(processor: Any, questions: list[Question], where: str) -> Longest:
+    silent = next((question.id for question in questions if not question.teacher), None)
+    if silent is not None:
+        raise UserError(
+            f"{where}.source: question {silent} has no teacher's reasoning; fill in the column `reasoning` of "
+            f"target.path in every row, or use another source"
+        )
+    return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
+
+
+def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest) -> None:
+    if not isinstance(stage, SFT):
+        limit = stage.trainer.get("max_completion_length")
+        if limit is not None:
+            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, "target-train.parquet")
+        return
+    limit = stage.trainer.get("max_length")
+    if limit is None:
+        return
+    if prompt.tokens + completion.tokens > limit:
+        raise UserError(
+            f"{where}.trainer.max_length: {limit} tokens cut off training prompts of up to {prompt.tokens} tokens, "
+            f"images included, with completions of up to {completion.tokens}; raise it to "
+            f"{prompt.tokens + completion.tokens} or leave it out"
+        )
+
+
+def _refuse_short(field: str, limit: int, answer: Longest, shard: str) -> None:
+    if answer.tokens > limit:
+        raise UserError(
+            f"{field}: {limit} tokens cannot hold the right answer to question {answer.id} of {shard}, "
+            f"which takes {answer.tokens}; raise it"
+        )
+
+
+def _longest_answer(processor: Any, shard: str, questions: list[Question]) -> Longest:
+    """The longest reference; before that of a target that asks for reasoning, at least its empty tags."""
+    thinking = shard.startswith("target") and "<think>" in questions[0].prompt
+    opening = "<think> </think> " if thinking else ""
+    return max(Longest(_tokens(processor, opening + question.reference), question.id) for question in questions)
+
+
+def _tokens(processor: Any, completion: str) -> int:
+    """With the end token."""
+    return len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
+
+
+def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
+    """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
+    extra: dict[tuple[tuple[int, int], ...], int] = {}
+    texts = [
+        processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+        for question in questions
+    ]
+    counts = map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    found = []
+    for question, text, count in zip(questions, texts, counts, strict=True):
+        sizes = tuple(Image.open(io.BytesIO(image)).size for image in question.images)
+        if sizes not in extra:
+            try:
+                extra[sizes] = _prompt_tokens(processor, text, sizes) - count
+            except Exception as error:  # every architecture has rules of its own for images
+                shown = ", ".join(f"{width}×{height}" for width, height in sizes) or "no"
+                raise UserError(
+                    f"question {question.id} of {question.benchmark}: the model's processor refuses images of {shown} "
+                    f"pixels ({reason(error)}); crop them or leave the question out"
+                ) from error
+        found.append(Longest(count + extra[sizes], question.id))
+    return max(found)
+
+
+def _prompt_tokens(processor: Any, text: str, sizes: tuple[tuple[int, int], ...]) -> int:
+    blanks = [Image.new("RGB", size) for size in sizes]
+    features = processor(text=[text], images=[blanks] if blanks else None, add_special_tokens=False)
+    return len(features["input_ids"][0])

@@ -1,0 +1,168 @@
+"""A stage's process: `python -m holdfast JOB.json OUT` runs one job and writes OUT/result.json last.
+
+A mistake of the user's ends it with exit code 2 and OUT/error.json. Verbs import what they need when they run, so that
+data is made and runs are compared without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from holdfast.config.jobs import (
+    AnyJob,
+    BuildBase,
+    Checkpoint,
+    Compare,
+    Contrast,
+    Evaluate,
+    Job,
+    MakeData,
+    Result,
+    Sample,
+    Select,
+    Trace,
+    Train,
+)
+from holdfast.config.jobs import Check as CheckJob
+from holdfast.config.refs import directory_digest, file_digest
+from holdfast.determinism import settle_torch, varying
+from holdfast.errors import UserError
+from holdfast.journal import METRICS, Journal, read_lines
+from holdfast.stages.ranks import require_one_rank
+
+UNKEPT = ("job.json", "log.txt", "lock", "error.json", "result.json", METRICS)
+Notes = dict[str, Any]
+
+
+def run_job(job_path: str, out: str) -> None:
+    """Run the job of a file into a directory; a UserError becomes error.json and exit code 2."""
+    started = time.monotonic()
+    place = Path(out)
+    place.mkdir(parents=True, exist_ok=True)
+    job = TypeAdapter(AnyJob).validate_json(Path(job_path).read_text())
+    if not (place / "job.json").exists():
+        # Later stages read there what this one was.
+        (place / "job.json").write_text(job.model_dump_json(indent=1))
+    try:
+        require_one_rank()
+        with varying() as operations:
+            notes = run(job, place)
+    except UserError as error:
+        (place / "error.json").write_text(json.dumps({"message": str(error)}))
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if operations:
+        told = (
+            f"no deterministic kernel here for {', '.join(sorted(operations))}; numbers may vary in their last digits"
+        )
+        notes["told"] = [*notes.get("told", []), told]
+    # A resumed training counts the time of the processes before it.
+    seconds = notes.pop("seconds", None) or time.monotonic() - started
+    _write(place / "result.json", result(place, seconds, notes))
+
+
+def run(job: Job, out: Path) -> Notes:
+    """Do what the job says; returns facts worth keeping that are no metrics."""
+    if isinstance(job, MakeData):
+        from holdfast.benchmarks.dataset import make_data
+
+        return make_data(job, out)
+    if isinstance(job, Compare):
+        from holdfast.report.study import compare
+
+        return compare(job, out)
+    if isinstance(job, Contrast):
+        from holdfast.report.sweep import contrast
+
+        return contrast(job, out)
+    settle_torch(job.threads)
+    return _run_with_torch(job, out, Journal(out))
+
+
+def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
+    if isinstance(job, BuildBase):
+        from holdfast.models.tiny.build import build_base
+
+        build_base(job.recipe, job.seed, out, journal)
+        return {}
+    if isinstance(job, CheckJob):
+        from holdfast.stages.preflight import check
+
+        return check(job)
+    if isinstance(job, Evaluate):
+        from holdfast.evaluation.stage import evaluate
+
+        evaluate(job, out, journal)
+        return {}
+    if isinstance(job, Sample):
+        from holdfast.evaluation.sampling import sample
+
+        return sample(job, out, journal)
+    if isinstance(job, Train):
+        return _train(job, out, journal)
+    if isinstance(job, Select):
+        from holdfast.influence.selection import select
+
+        return select(job, out, journal)
+    if isinstance(job, Trace):
+        return _trace(job, out, journal)
+    raise TypeError(f"no verb for {type(job).__name__}")
+
+
+def _train(job: Train, out: Path, journal: Journal) -> Notes:
+    from holdfast.evaluation.stage import begin, measurement
+    from holdfast.models.load import load_processor
+    from holdfast.training.stage import train
+
+    begin(job, journal)
+    measure = measurement(job, out, load_processor(job.start))
+    return train(job, load_processor(job.start), out, journal, measure)
+
+
+def _trace(job: Trace, out: Path, journal: Journal) -> Notes:
+    from holdfast.influence.trace import trace
+    from holdfast.models.load import load_processor
+    from holdfast.stages.on_policy import rollouts
+
+    reinforced = job.train.stage.method == "grpo"
+    return trace(job, out, journal, rollouts(job, load_processor(job.train.start)) if reinforced else None)
+
+
+def result(out: Path, seconds: float, notes: Notes) -> Result:
+    """What a complete stage left: the last value of each metric, its checkpoints, and the digest of every file.
+
+    One that was not finite at last is told as such. What a training began with is none of its results.
+    """
+    metrics: dict[str, float] = {}
+    checkpoints = []
+    lines = read_lines(out / METRICS) if (out / METRICS).is_file() else []
+    went_on = any(line.get("step") for line in lines)
+    for line in lines:
+        if line.get("step") or not went_on:
+            metrics |= line.get("metrics", {})
+        if "checkpoint" in line:
+            checkpoints.append(Checkpoint(**line["checkpoint"]))
+    if (out / "model").is_dir():
+        checkpoints.append(Checkpoint(step=0, path="model", digest=directory_digest(out / "model")))
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    return Result(
+        metrics=metrics,
+        checkpoints=tuple(checkpoints),
+        files={name: file_digest(path) for name, path in files.items() if name not in UNKEPT},
+        seconds=round(seconds, 3),
+        peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        notes=notes,
+    )
+
+
+def _write(path: Path, content: Result) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(content.model_dump_json(indent=1))
+    partial.replace(path)

@@ -1,0 +1,42 @@
+"""Supervised batches, made by the functions that evaluation and influence use: what trains is what is measured.
+
+TRL's own collator supervises all that a chat template writes after the text: a line break that nobody ever samples,
+or no end at all where the template writes none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdfast.data.training_set import Row
+from holdfast.models.encode import completion_ids, encode, teacher_forced
+
+IGNORED = -100
+"""A label that the loss leaves out."""
+
+
+def given(row: Row) -> dict[str, Any]:
+    """A row as the data set hands it to the collator."""
+    return {"row": row}
+
+
+class Collator:
+    """Makes a batch of rows: prompts, then completions up to their end tokens, of which alone the labels are."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, examples: list[dict[str, Row]]) -> dict[str, Tensor]:
+        rows = [example["row"] for example in examples]
+        tokenizer = self.processor.tokenizer
+        completions = [completion_ids(tokenizer, row.completion or "", row.ended) for row in rows]
+        prompts = encode(self.processor, [row.question for row in rows])
+        batch = teacher_forced(prompts, completions, tokenizer.pad_token_id, torch.device("cpu"))
+        # Towers crash on no images at all.
+        inputs = {name: value for name, value in batch.inputs.items() if len(value)}
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
+        labels[:, -batch.targets.shape[1] :] = batch.targets.masked_fill(~batch.mask, IGNORED)
+        return {**inputs, "labels": labels}

@@ -1,0 +1,49 @@
+"""What a stage learns from, as TRL takes it, in an order that depends on nothing but the seed.
+
+The order is laid out in advance, one shuffled pass over the questions after another, as long as the training is: TRL
+walks it from front to back, so a resumed training finds its place by counting, and every method sees the same prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from holdfast.data.chat import messages, pictures
+from holdfast.data.training_set import Row
+
+
+def order(rows: int, length: int, seed: int) -> list[int]:
+    """`length` row numbers: seeded permutations, one after another."""
+    rng = np.random.default_rng(seed)
+    passes = [rng.permutation(rows) for _ in range(-(-length // rows))]
+    return np.concatenate(passes)[:length].tolist()
+
+
+def dataset(rows: list[Row], places: list[int], shown: Callable[[Row], dict[str, Any]]) -> Dataset:
+    """Rows in order, as columns that are made when they are asked for and not kept."""
+
+    def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        wanted = {place: shown(rows[place]) for place in batch["row"]}
+        found = [wanted[place] for place in batch["row"]]
+        return {name: [row[name] for row in found] for name in found[0]}
+
+    return Dataset.from_dict({"row": places}).with_transform(look_up)
+
+
+def conversation(row: Row) -> dict[str, Any]:
+    """A question with the columns that TRL's GRPOTrainer and the rewards read."""
+    question = row.question
+    return {
+        "id": question.id,
+        "prompt": messages(question),
+        "images": pictures(question),
+        "question": question.prompt,
+        "answer": question.answer,
+        "accepted": question.accepted,
+        "grader": question.grader,
+        "thinking": "<think>" in question.prompt,
+    }

@@ -1,0 +1,112 @@
+"""One stage of one arm: load, adapt, train with TRL, measure along the way, resume where it was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer, SFTTrainer
+
+from holdfast.config.jobs import Train
+from holdfast.config.methods import GRPO
+from holdfast.config.refs import ModelRef
+from holdfast.data.training_set import train_rows
+from holdfast.journal import Journal
+from holdfast.models.adapt import adapted
+from holdfast.models.load import device, load_model
+from holdfast.models.precision import learn_in_float32, of_study, of_weights
+from holdfast.training.alarms import Alarms
+from holdfast.training.arguments import length, trainer_config
+from holdfast.training.callback import Keeper, Measure, schedule
+from holdfast.training.collator import Collator, given
+from holdfast.training.completions import CompletionLog
+from holdfast.training.dataset import conversation, dataset, order
+from holdfast.training.grpo import grpo_trainer
+from holdfast.training.non_finite import SAMPLING
+from holdfast.training.resume import last_complete, seconds_of, step_of
+from holdfast.training.rewards import Rewards, token_counter
+
+
+def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
+    """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes.
+
+    Raises:
+        UserError: the loss stays without a finite value, or weights or logits have none.
+    """
+    keeper = Keeper(out, journal, measure, processor)
+    keeper.moments = job.keep_moments
+    trainer = build(job, processor, out, keeper)
+    model: Any = trainer.model
+    found = last_complete(out / "trainer")
+    step = step_of(found) if found else 0
+    keeper.rewind(step)
+    if found is not None:
+        keeper.earlier = seconds_of(found)
+        if keeper.rewards is not None:
+            keeper.rewards.load(found)
+        restore(model, found, job)
+    try:
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    except RuntimeError as error:
+        if SAMPLING not in str(error):
+            raise
+        raise keeper.soundness.failure("it cannot sample, since its logits are not finite") from error
+    shutil.rmtree(out / "trainer", ignore_errors=True)
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    unsound = {"non_finite_steps": keeper.soundness.steps} if keeper.soundness.steps else {}
+    return {"resumed_at": step, "seconds": keeper.seconds, "learning_parameters": learning, **unsound}
+
+
+def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer | GRPOTrainer:
+    """The trainer of a stage, with the keeper watching."""
+    where = device(job.device)
+    config = trainer_config(job.stage, job.evaluation, machine_settings(job, where, out))
+    rows = train_rows(job)
+    whole = length(config, len(rows))
+    config.max_steps = whole.steps
+    model = learn_in_float32(adapted(load_model(job.start, of_weights(job), where), job.stage, job.seed))
+    trainer: SFTTrainer | GRPOTrainer
+    places = order(len(rows), whole.rows, job.seed)
+    if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
+        group = config.num_generations or 1
+        keeper.log = log = CompletionLog(out / "completions.parquet", group)
+        keeper.alarms = Alarms(job.stage.rewards)
+        keeper.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
+        rewards = {name: log.watched(name, reward) for name, reward in keeper.rewards.functions().items()}
+        trainer = grpo_trainer(model, processor, config, dataset(rows, places, conversation), rewards)
+    else:
+        data, collator = dataset(rows, places, given), Collator(processor)
+        trainer = SFTTrainer(
+            model=model, args=config, train_dataset=data, data_collator=collator, processing_class=processor
+        )
+    keeper.soundness.watch(trainer)
+    keeper.steps = schedule(job.evaluation.every, whole.steps, whole.period)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(keeper)
+    return trainer
+
+
+def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, Any]:
+    """Mixed precision on a GPU only; TRL would else choose bfloat16 everywhere."""
+    half = of_study(job) if where.type == "cuda" else None
+    return {
+        "output_dir": str(out / "trainer"),
+        "seed": job.seed,
+        "use_cpu": where.type == "cpu",
+        "bf16": half == "bfloat16",
+        "fp16": half == "float16",
+    }
+
+
+def restore(model: Any, checkpoint: Path, job: Train) -> None:
+    """Give the model the checkpoint's weights.
+
+    On resuming, transformers matches them by name with the modules in memory; Qwen2.5-VL's are saved under other names,
+    so it would go on with the stage's first weights and say no more than that keys are missing. Adapters it does load.
+    """
+    if job.stage.lora is None:
+        saved = load_model(ModelRef(path=str(checkpoint), digest=""), of_weights(job))
+        model.load_state_dict(saved.state_dict())

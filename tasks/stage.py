@@ -1,0 +1,250 @@
+"""The Prefect task that runs a stage: found again, or run in a process of its own, retried, limited and recorded."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
+from prefect.states import State
+
+from holdfast.config.base import Config
+from holdfast.config.jobs import AnyJob, MakeData, Result, RunRecord, Train
+from holdfast.config.refs import FileRef, ModelRef, directory_digest
+from holdfast.config.study import Study
+from holdfast.errors import UserError
+from tasks import progress, slots, tracking, worker
+from tasks.cache import Remembered, code_digest, find, stage_key
+from tasks.moves import move
+from tasks.recording import KEPT, Recorder, keep, leaves
+from tasks.tracking import Store, open_store
+
+RETRIES = 2
+# Samples of a model are a new version of the data.
+KINDS = {"sample": "data", "select": "data"}
+
+
+class Context(Config):
+    """What all stages of one flow run share."""
+
+    root: Path
+    """The repository: mlruns/ and data/ lie below it."""
+    study: Study
+    study_run: str
+    """MLflow id of the parent run (`studies.study_run`)."""
+    flow_run: str = ""
+    """Prefect's id of the flow run."""
+    data_version: str = ""
+    """md5 in data.dvc; empty before the data is there."""
+
+
+class StageRun(Config):
+    """A finished stage."""
+
+    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare", "contrast"]
+    arm: str | None = None
+    stage: int = 0
+    run_id: str
+    path: Path
+    """Directory with result.json, metrics.jsonl and files. Read only."""
+    digest: str
+    """The stage key."""
+    found: bool
+    """It was there already: nothing ran."""
+    seconds: float
+    """Wall time inside the stage's process, when it ran."""
+    result: Result
+
+
+class Attempt(NamedTuple):
+    """One stage of one flow run, on its way from a job to a recorded run."""
+
+    job: AnyJob
+    context: Context
+    arm: str | None
+    stage: int
+
+    def run(self, into: Path | None = None) -> StageRun:
+        """Find it or run it. With `into`, always run it and move its shards there."""
+        store, key = open_store(self.context.root), stage_key(self.job)
+        out = worker.work_place(self.context.root) / key
+        with slots.held(out.parent / "locks" / key, worker.stopping):
+            found = find(store, key) if into is None else None
+            if found is None:
+                done = self._in_turn(store, out, into)
+            shutil.rmtree(out, ignore_errors=True)
+        if found is not None:
+            progress.found(self.label)
+        return self.described(key, found or done, found is not None)
+
+    @property
+    def name(self) -> str:
+        words = [self.arm or self.job.verb, str(self.stage) if self.stage else "", self.job.verb if self.arm else ""]
+        return " ".join(word for word in words if word and word != "train")
+
+    @property
+    def label(self) -> str:
+        """Its name where the stages of several studies run."""
+        study = self.context.study
+        return f"{study.name.removeprefix(f'{study.sweep}-')} {self.name}" if study.sweep else self.name
+
+    def _in_turn(self, store: Store, out: Path, into: Path | None) -> Remembered:
+        """Run it as soon as there is room."""
+        with ExitStack() as room:
+            with progress.waiting(self.label):
+                parallel = self.context.study.compute.parallel
+                gpu = room.enter_context(slots.slot(self.job, parallel, worker.stopping))
+            return self._run(store, out, gpu, into)
+
+    def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> Remembered:
+        data = getattr(self.job, "data", None)
+        version = self.context.data_version
+        run_id = self._open(store, out)
+        with tracking.ending(store, run_id, (slots.Stopped, worker.StageKilled)), progress.running(self.label) as show:
+            if data is not None and version:
+                store.dataset(run_id, data, version)
+            recorder = Recorder(store, run_id, (data.path.name, version) if data is not None and version else None)
+
+            def on_lines(lines: list[dict[str, Any]]) -> None:
+                recorder.lines(lines)
+                show(lines)
+
+            worker.run(self.job, out, on_lines, gpu)
+            result = Result.model_validate_json((out / "result.json").read_text())
+            recorder.totals(result)
+            progress.doubts(self.label, result.notes.get("told", []))
+            path = keep(store, run_id, out, result, data) if into is None else _move_shards(store, run_id, out, into)
+        return Remembered(run_id, path, result)
+
+    def _open(self, store: Store, out: Path) -> str:
+        """A new run, or the run of the attempt that was interrupted and left its directory."""
+        tags = self._tags(out.name)
+        left = out.exists() or out.with_name(f"{out.name}.partial").exists()
+        interrupted = [run for run in store.with_key(out.name) if run.info.status in ("KILLED", "FAILED")]
+        if left and interrupted:
+            run_id = interrupted[0].info.run_id
+            store.reopen(run_id, tags)
+            return run_id
+        run_id = store.begin(self.context.study.experiment, self.name, tags)
+        store.params(run_id, leaves(self.job.model_dump(mode="json")))
+        store.text(run_id, self.context.study.model_dump_json(indent=1), "config.json")
+        return run_id
+
+    def _tags(self, key: str) -> dict[str, str]:
+        return {
+            "holdfast.study": self.context.study.name,
+            "holdfast.kind": KINDS.get(self.job.verb, self.job.verb),
+            "holdfast.arm": self.arm or "",
+            "holdfast.stage": str(self.stage),
+            "holdfast.stage_key": key,
+            "holdfast.data": self.context.data_version,
+            "holdfast.code": code_digest()[:12],
+            "prefect.flow_run_id": self.context.flow_run,
+            "mlflow.parentRunId": self.context.study_run,
+        }
+
+    def described(self, key: str, done: Remembered, found: bool) -> StageRun:
+        return StageRun(
+            kind=self.job.verb,
+            arm=self.arm,
+            stage=self.stage,
+            run_id=done.run_id,
+            path=done.path,
+            digest=key,
+            found=found,
+            seconds=done.result.seconds,
+            result=done.result,
+        )
+
+
+def _was_killed(_task: Any, _run: Any, state: State) -> bool:
+    return isinstance(state.result(raise_on_failure=False), worker.StageKilled)
+
+
+def _task_run_name() -> str:
+    given = task_run.parameters
+    return Attempt(given["job"], given["context"], given.get("arm"), given.get("stage", 0)).name
+
+
+stage_task = task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=RETRIES,
+    retry_condition_fn=_was_killed,
+    task_run_name=_task_run_name,
+)
+
+
+@stage_task
+def run_stage(job: AnyJob, context: Context, arm: str | None = None, stage: int = 0) -> StageRun:
+    """Find a stage's run again, or run it. Use `.submit(...)` for stages that may run at the same time."""
+    return Attempt(job, context, arm, stage).run()
+
+
+@stage_task
+def make_data(job: MakeData, context: Context, into: Path) -> StageRun:
+    """Run the data stage and move its shards to the new directory `into`; DVC, not MLflow, keeps them."""
+    return Attempt(job, context, None, 0).run(into)
+
+
+def find_stage(job: AnyJob, context: Context, arm: str | None = None, stage: int = 0) -> StageRun | None:
+    """A stage that need not run again, for telling beforehand what a study will do.
+
+    Of a data stage only the record is found: DVC answers for its shards.
+    """
+    key = stage_key(job)
+    found = find(open_store(context.root), key, with_files=not isinstance(job, MakeData))
+    return None if found is None else Attempt(job, context, arm, stage).described(key, found, True)
+
+
+def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelRef:
+    """The model that a `base` stage built, or a checkpoint that a `train` stage kept."""
+    if run.kind == "base":
+        model = run.path / "model"
+        return ModelRef(path=str(model), digest=directory_digest(model))
+    kept = {checkpoint.step: checkpoint for checkpoint in run.result.checkpoints}
+    wanted = max(kept) if step == "last" else step
+    if wanted not in kept:
+        steps = ", ".join(map(str, sorted(kept)))
+        raise UserError(f"arms.{run.arm}: step {wanted} was not kept; choose one of {steps}, or `last`")
+    checkpoint, job = kept[wanted], Train.model_validate_json((run.path / "job.json").read_text())
+    return ModelRef(
+        path=str(run.path / checkpoint.path),
+        digest=checkpoint.digest,
+        step=checkpoint.step,
+        adapter_of=job.start if job.stage.lora is not None else None,
+    )
+
+
+def file_of(run: StageRun, name: str) -> FileRef:
+    """A file that a stage made, for example drift.parquet or samples.parquet."""
+    return FileRef(path=run.path / name, digest=run.result.files[name])
+
+
+def record(run: StageRun) -> RunRecord:
+    """A stage as the report reads it."""
+    return RunRecord(
+        kind=run.kind,
+        arm=run.arm,
+        stage=run.stage,
+        path=str(run.path),
+        digest=run.digest,
+        seconds=run.seconds,
+        run_id=run.run_id,
+    )
+
+
+def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
+    """Shards to data/, whole or not at all; what says how they were made stays with the run."""
+    partial = into.with_name(f"{into.name}.partial")
+    # An attempt that was killed here has moved some of them, or all.
+    if not into.exists():
+        partial.mkdir(parents=True, exist_ok=True)
+        for shard in sorted(out.glob("*.parquet")):
+            move(shard, partial / shard.name)
+        partial.rename(into)
+    return store.keep(run_id, out, [name for name in KEPT if (out / name).is_file()])

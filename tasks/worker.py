@@ -1,0 +1,216 @@
+"""Run one stage in a child process: forked from one preloaded server (or, without torch, spawned), watched, and dead
+when we are.
+
+`import trl` takes many seconds, so children are forked from a forkserver that has imported everything and never
+touched CUDA. A stage works in NAME.partial/, which is renamed when it is complete and kept when it is not, so that
+the same command continues it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import pkgutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess, SpawnProcess
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+from typing import Any
+
+from holdfast.config.jobs import AnyJob, MakeData
+from holdfast.errors import UserError
+from holdfast.journal import METRICS, parsed
+from tasks.slots import Stopped
+from tasks.usage import Usage
+
+# By name, so that orchestration never imports what a stage imports.
+ENTRY = "holdfast.stages.process:run_job"
+PRELOAD = [
+    "holdfast.models.tiny.build",
+    "holdfast.evaluation.stage",
+    "holdfast.training.stage",
+    "holdfast.influence.trace",
+    # For handwritten digits, which the check, the base and the report draw; the library imports it only there.
+    "sklearn.datasets",
+]
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+POLL = 1.0
+LOG_LINES = 15
+
+Line = dict[str, Any]
+Process = ForkServerProcess | SpawnProcess
+
+stopping = threading.Event()
+_forkserver = multiprocessing.get_context("forkserver")
+_spawn = multiprocessing.get_context("spawn")
+_running: set[Process] = set()
+# Starting a process polls all others, and a poll in two threads at once loses the exit code.
+_polling = threading.Lock()
+
+
+class StageFailed(Exception):
+    """A stage's process ended with an error; carries the last lines of its log."""
+
+
+class StageKilled(StageFailed):
+    """A stage's process was killed from outside (out of memory, a person): worth another try."""
+
+
+@contextmanager
+def children() -> Iterator[None]:
+    """Stages run inside this block; leaving it, by Ctrl-C or any error too, ends those that still do."""
+    stopping.clear()
+    try:
+        yield
+    finally:
+        stop_all()
+
+
+def warm() -> None:
+    """Start the forkserver and its imports in the background, once it is known that a stage will run."""
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    with _polling:
+        _forkserver.set_forkserver_preload(PRELOAD)
+        ensure_running()
+
+
+def stop_all(grace: float = 5.0) -> None:
+    """End every running stage: SIGTERM to its process group, after `grace` seconds SIGKILL. New ones are refused."""
+    stopping.set()
+    processes = list(_running)
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    for process in processes:
+        wait([process.sentinel], max(0.0, deadline - time.monotonic()))
+        _signal(process, signal.SIGKILL)
+
+
+def work_place(root: Path) -> Path:
+    """Where stages work before their results are recorded."""
+    return root / "mlruns" / "work"
+
+
+def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str = "") -> None:
+    """Run a job into the directory `out`, handing the lines of its journal and of its resource use to `on_lines`.
+
+    Raises UserError, StageFailed, StageKilled or Stopped, and then keeps `out`.partial for the next attempt.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    tail = _Tail((out if out.exists() else partial) / METRICS)
+    if not out.exists():
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / "job.json").write_text(job.model_dump_json(indent=1))
+        (partial / "error.json").unlink(missing_ok=True)
+        code = _watch(_start(job, partial, gpu), tail, on_lines, gpu)
+        _judge(code, partial)
+        partial.rename(out)
+        tail = tail.moved(out / METRICS)
+    on_lines(tail.new())
+
+
+def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
+    warm()
+    # Data is made without torch, so it need not wait until the forkserver has imported that.
+    context = _spawn if isinstance(job, MakeData) else _forkserver
+    with _polling:
+        if stopping.is_set():
+            raise Stopped
+        process = context.Process(target=_child, args=(ENTRY, str(partial), gpu))
+        process.start()
+        _running.add(process)
+    return process
+
+
+def _watch(process: Process, tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> int:
+    usage = Usage(process.pid, gpu)
+    try:
+        while not wait([process.sentinel], POLL):
+            on_lines(tail.new() + usage.new())
+        with _polling:
+            process.join()
+            code = process.exitcode
+    finally:
+        # Also what the stage left behind in its group, and all of it when on_lines raised.
+        _signal(process, signal.SIGKILL)
+        _running.discard(process)
+    on_lines(tail.new())
+    return 255 if code is None else code
+
+
+def _judge(code: int, partial: Path) -> None:
+    if code == 0 and (partial / "result.json").is_file():
+        return
+    if stopping.is_set():
+        raise Stopped
+    error = partial / "error.json"
+    if error.is_file():
+        raise UserError(json.loads(error.read_text())["message"])
+    log = (partial / "log.txt").read_text(errors="replace") if (partial / "log.txt").is_file() else ""
+    last = "\n".join(log.splitlines()[-LOG_LINES:])
+    # A forkserver that was killed reports 255 for its children.
+    if code < 0 or code == 255:
+        raise StageKilled(f"the stage's process was killed ({code}); its last lines:\n{last}")
+    raise StageFailed(f"the stage's process ended with code {code}; its last lines:\n{last}")
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    assert process.pid is not None
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        # It is gone, or so young that it has no group of its own yet.
+        if not wait([process.sentinel], 0):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+
+def _child(entry: str, out: str, gpu: str) -> None:
+    os.setsid()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    log = os.open(f"{out}/log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # A predecessor whose parent was killed may still be about to die; it holds this lock until it has.
+    alone = os.open(f"{out}/lock", os.O_WRONLY | os.O_CREAT, 0o644)
+    fcntl.flock(alone, fcntl.LOCK_EX)
+    pkgutil.resolve_name(entry)(f"{out}/job.json", out)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+class _Tail:
+    """The lines that a journal gained since the last look; from its start again when it was replaced."""
+
+    def __init__(self, path: Path, inode: int = 0, offset: int = 0) -> None:
+        self.path, self.inode, self.offset = path, inode, offset
+
+    def moved(self, path: Path) -> _Tail:
+        return _Tail(path, self.inode, self.offset)
+
+    def new(self) -> list[Line]:
+        if not self.path.is_file():
+            return []
+        with self.path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self.inode:
+                self.inode, self.offset = inode, 0
+            file.seek(self.offset)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self.offset += len(complete)
+        return [parsed(line) for line in complete.splitlines()]

@@ -1,0 +1,139 @@
+"""What a study may not ask for is refused before anything runs, with the field and a remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from architectures import TOWERS, VISION_LANGUAGE, made
+from PIL import Image
+
+from holdfast.config.jobs import Check
+from holdfast.config.refs import DataRef
+from holdfast.config.study import Study
+from holdfast.data.shards import png, read_questions, write_questions
+from holdfast.errors import UserError
+from holdfast.models.encode import encode
+from holdfast.models.load import save_checkpoint
+from holdfast.stages.preflight import check, longest_prompt
+
+
+def checked(data: DataRef, stage: dict[str, Any] | None = None, **study: Any) -> dict[str, Any]:
+    arm = {"method": "sft", "source": "answers", "trainer": {"max_steps": 2}, **(stage or {})}
+    if arm["method"] == "grpo":
+        del arm["source"]
+    return check(Check(study=Study(name="s", arms={"a": [arm]}, **study), data=data))
+
+
+def test_a_study_that_works_is_let_through(tiny_data: DataRef) -> None:
+    assert checked(tiny_data, {"lora": {"r": 4, "target_modules": "all-linear"}})["longest_prompt"] > 40
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"trainer": {"max_step": 1}}, "arms.a.0.trainer.max_step is no argument"),
+        ({"trainer": {"max_length": 20}}, "arms.a.0.trainer.max_length: 20 tokens cut off training prompts"),
+        ({"freeze": ["vision"]}, "arms.a.0.freeze: no parameter's name contains `vision`"),
+        ({"lora": {"r": 4, "target_modules": ["foo"]}}, "arms.a.0.lora"),
+        ({"lora": {"rank": 4}}, "arms.a.0.lora"),
+        ({"lora": {"r": 4, "target_modules": ["lm_head"]}}, "arms.a.0.lora: TRL cannot train an adapter"),
+        (
+            {"method": "grpo", "trainer": {"max_completion_length": 5}},
+            "arms.a.0.trainer.max_completion_length: 5 tokens cannot hold the right answer",
+        ),
+    ],
+)
+def test_an_arm_that_cannot_work_is_refused_by_field(tiny_data: DataRef, stage: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        checked(tiny_data, stage)
+    assert words in str(refused.value)
+
+
+def test_an_evaluation_limit_that_cannot_hold_an_answer_is_refused(tiny_data: DataRef) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.max_new_tokens: 6 tokens cannot hold the right answer"):
+        checked(tiny_data, evaluation={"max_new_tokens": 6})
+
+
+def test_a_limit_that_would_cut_the_teachers_style_off_is_refused(tiny_data: DataRef) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.max_new_tokens: 40 .* in the style that arms\.a\.0 teaches"):
+        checked(tiny_data, {"source": "teacher"}, evaluation={"max_new_tokens": 40})
+
+
+def test_a_prompt_longer_than_the_model_is_refused(tiny_data: DataRef) -> None:
+    with pytest.raises(UserError, match="more than the model's 4096; lower"):
+        checked(tiny_data, evaluation={"max_new_tokens": 4090})
+
+
+def test_a_path_that_is_no_checkpoint_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.path"):
+        checked(tiny_data, model={"path": str(tmp_path)})
+
+
+def test_prompts_are_as_long_as_the_processor_makes_them(tiny_data: DataRef, processor: Any) -> None:
+    questions = read_questions(tiny_data.path / "prior-color.parquet")
+    lengths = [len(row["input_ids"]) for row in encode(processor, questions)]
+    assert longest_prompt(processor, questions).tokens == max(lengths)
+
+
+def with_question(data: DataRef, place: Path, name: str, **changed: Any) -> DataRef:
+    """The data, with the first question of a shard changed."""
+    for file in data.path.iterdir():
+        first, *others = read_questions(file)
+        write_questions(place / file.name, [first._replace(**changed) if file.stem == name else first, *others])
+    return DataRef(path=place, digest="changed")
+
+
+def test_an_image_that_the_processor_refuses_is_named(tiny_data: DataRef, tmp_path: Path) -> None:
+    strip = (png(Image.new("RGB", (4, 1000))),)
+    with pytest.raises(UserError) as refused:
+        checked(with_question(tiny_data, tmp_path, "prior-color", images=strip, id="thin"))
+    assert str(refused.value).startswith("prior-color.parquet: question thin cannot be read by the model's processor")
+    assert "aspect ratio must be smaller than 200" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_prompt_that_holds_an_images_place_itself_is_named(tiny_data: DataRef, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"target-test.*: the prompt of question odd holds 2 places for images"):
+        checked(with_question(tiny_data, tmp_path, "target-test", prompt="<|image_pad|> where?", id="odd"))
+
+
+def test_questions_of_no_image_and_of_several_are_let_through(tiny_data: DataRef, tmp_path: Path) -> None:
+    [first, *_] = read_questions(tiny_data.path / "prior-color.parquet")
+    for number, images in enumerate(((), (png(Image.new("RGB", (40, 90))), *first.images))):
+        (place := tmp_path / str(number)).mkdir()
+        checked(with_question(tiny_data, place, "prior-color", images=images))
+
+
+@pytest.mark.parametrize("study", [{"influence": {}}, {}])
+def test_layers_that_influence_does_not_cover_are_refused_before_anything_trains(
+    tiny_data: DataRef, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    model, processor = made("llava")
+    save_checkpoint(model, processor, tmp_path / "base")
+    selecting = {} if study else {"select": {"by": "magnitude", "keep": 0.5}}
+    with pytest.raises(UserError) as refused:
+        checked(tiny_data, {"freeze": [], **selecting}, model={"path": str(tmp_path / "base")}, **study)
+    assert "arms.a.0.influence: `model.vision_tower.embeddings.class_embedding` belongs to" in str(refused.value)
+    assert "(and 1 more, up to `model.vision_tower.embeddings.position_embedding.weight`)" in str(refused.value)
+    assert len(str(refused.value)) < 300
+    checked(tiny_data, {"freeze": ["embeddings"], **selecting}, model={"path": str(tmp_path / "base")}, **study)
+    checked(tiny_data, {"freeze": []}, model={"path": str(tmp_path / "base")})
+
+
+@pytest.mark.parametrize("name", VISION_LANGUAGE)
+def test_a_study_of_any_architecture_is_let_through(tiny_data: DataRef, tmp_path: Path, name: str) -> None:
+    model, processor = made(name)
+    save_checkpoint(model, processor, tmp_path / "base")
+    words = {"freeze": [word for word in TOWERS if any(word in part for part, _ in model.named_parameters())]}
+    checked(tiny_data, words, model={"path": str(tmp_path / "base")}, influence={})
+
+
+def test_a_teacher_who_says_nothing_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:
+    for file in tiny_data.path.iterdir():
+        silent = [question._replace(teacher="") for question in read_questions(file)]
+        write_questions(tmp_path / file.name, silent)
+    with pytest.raises(UserError, match=r"arms\.a\.0\.source: question \S+ has no teacher's reasoning"):
+        checked(DataRef(path=tmp_path, digest="x"), {"source": "teacher"})
+    checked(DataRef(path=tmp_path, digest="x"), {"source": "answers"})

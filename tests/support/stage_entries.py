@@ -1,0 +1,83 @@
+"""What the children of these tests run in place of a real stage: cheap, but with a real journal and real files."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from holdfast.config.jobs import Checkpoint, Result
+from holdfast.config.refs import file_digest
+from holdfast.journal import Journal, read_lines
+
+STEPS = 6
+
+
+def steps(job: str, out: str) -> None:
+    """Six steps with two checkpoints, continued where an earlier attempt stopped."""
+    _work(Path(out), pause=0.0)
+
+
+def slow_steps(job: str, out: str) -> None:
+    _work(Path(out), pause=0.3)
+
+
+def killed_once(job: str, out: str) -> None:
+    """Kills itself at step 4 unless an earlier attempt did."""
+    again = (Path(out) / "again").exists()
+    (Path(out) / "again").touch()
+    _work(Path(out), pause=0.1, kill_at=None if again else 4)
+
+
+def user_error(job: str, out: str) -> None:
+    print("asked")
+    (Path(out) / "error.json").write_text(json.dumps({"message": "images.path: /nowhere is missing; name a directory"}))
+    raise SystemExit(2)
+
+
+def crash(job: str, out: str) -> None:
+    raise RuntimeError("the optimizer tripped")
+
+
+def span(job: str, out: str) -> None:
+    """Leaves when it ran, in wall time."""
+    began = time.time()
+    time.sleep(0.5)
+    _finish(Path(out), {"began": began, "ended": time.time()}, [], [])
+
+
+def environment(job: str, out: str) -> None:
+    _finish(Path(out), {"group": os.getpgrp(), "pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}, [], [])
+
+
+def _work(out: Path, pause: float, kill_at: int | None = None) -> None:
+    journal = Journal(out)
+    done = max((line["step"] for line in read_lines(journal.path) if "step" in line), default=-1)
+    # As a real training does, it goes back to its last checkpoint and repeats what came after.
+    start = done - done % 3 if done >= 0 else 0
+    journal.rewind(start)
+    checkpoints, files = [], []
+    for step in range(STEPS + 1):
+        if step % 3 == 0:
+            name = f"checkpoints/step-{step:06d}"
+            (out / name).mkdir(parents=True, exist_ok=True)
+            weights = out / name / "model.safetensors"
+            weights.write_bytes(bytes([step]) * 100)
+            checkpoints.append(Checkpoint(step=step, path=name, digest=file_digest(weights)))
+            files.append(f"{name}/model.safetensors")
+        if step <= start and done >= 0:
+            continue
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        journal.log(step, {"train/loss": 1.0 / (step + 1)})
+        if step % 3 == 0:
+            journal.log(step, {"target/jigsaw/score": step / STEPS}, checkpoints[-1].model_dump())
+        journal.progress(step, STEPS, loss=1.0 / (step + 1))
+        time.sleep(pause)
+    _finish(out, {}, checkpoints, files)
+
+
+def _finish(out: Path, notes: dict, checkpoints: list[Checkpoint], files: list[str]) -> None:
+    digests = {name: file_digest(out / name) for name in files}
+    result = Result(checkpoints=tuple(checkpoints), files=digests, seconds=1.5, peak_memory_mb=10.0, notes=notes)
+    (out / "result.json").write_text(result.model_dump_json())

@@ -1,0 +1,142 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.jobs import check_job
+from holdfast.config.images import Folder
+from holdfast.config.jobs import BuildBase, Check, MakeData, Trace, Train
+from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.methods import GRPO, SFT, Answers
+from holdfast.config.model import Model, Recipe
+from holdfast.config.prior import Imported
+from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.study import Compute, Study
+from holdfast.config.targets import Jigsaw
+from tasks import cache
+from tasks.cache import stage_key
+
+
+def train(**changes) -> Train:
+    fields = {
+        "stage": SFT(method="sft", source=Answers(), trainer={"max_steps": 6}),
+        "start": ModelRef(path="/here/model", digest="m"),
+        "data": DataRef(path=Path("/here/data"), digest="d"),
+        "reference": FileRef(path=Path("/here/drift.parquet"), digest="r"),
+        "evaluation": Evaluation(),
+    }
+    return Train(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": ModelRef(path="/there/model", digest="m")},
+        {"data": DataRef(path=Path("/there"), digest="d")},
+        {"reference": FileRef(path=Path("/there.parquet"), digest="r")},
+        {"threads": 2},
+        {"device": "cpu"},
+    ],
+)
+def test_a_key_ignores_places_and_parallelism(change):
+    assert stage_key(train(**change)) == stage_key(train())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": ModelRef(path="/here/model", digest="other")},
+        {"start": ModelRef(path="/here/model", digest="m", revision="v2")},
+        {"data": DataRef(path=Path("/here/data"), digest="other")},
+        {"samples": FileRef(path=Path("/here/samples.parquet"), digest="s")},
+        {"seed": 1},
+        {"stage": SFT(method="sft", source=Answers(), trainer={"max_steps": 7})},
+        {"evaluation": Evaluation(every=0.5)},
+    ],
+)
+def test_a_key_sees_what_decides_the_result(change):
+    assert stage_key(train(**change)) != stage_key(train())
+
+
+@pytest.mark.parametrize("name", ["device", "threads", "compute", "path", "digest"])
+def test_a_key_sees_whatever_a_user_has_named(name):
+    def rewarded(weight: float) -> str:
+        rewards = {"score": 1.0, "digest": {"kind": "format"}, name: {"kind": "accuracy", "weight": weight}}
+        return stage_key(train(stage=GRPO(method="grpo", rewards=rewards)))
+
+    def argued(field: str, value: int) -> str:
+        return stage_key(train(stage=SFT(method="sft", source=Answers(), **{field: {name: value, "digest": 1}})))
+
+    assert rewarded(0.1) != rewarded(0.2)
+    assert argued("trainer", 1) != argued("trainer", 2) or name == "digest"
+    assert argued("lora", 1) != argued("lora", 2) or name == "digest"
+
+
+def test_a_key_of_what_follows_a_training_ignores_where_that_training_ran():
+    def traced(**changes) -> str:
+        return stage_key(Trace(train=train(**changes), kept=(), influence=Influence()))
+
+    assert traced() == traced(threads=2, device="cpu")
+    assert traced() != traced(seed=1)
+
+
+def test_a_key_of_a_check_sees_a_reward_function_that_changed_or_went(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    terms = {"mine": {"function": "rewards_that_come_and_go:f"}}
+    study = Study(name="s", arms={"a": (GRPO(method="grpo", rewards=terms),)})
+    data = DataRef(path=tmp_path, digest="d")
+    keys = [stage_key(check_job(study, data))]
+    for text in ("f = 1", "f = 2"):
+        (tmp_path / "rewards_that_come_and_go.py").write_text(text)
+        keys.append(stage_key(check_job(study, data)))
+    assert len(set(keys)) == 3
+    (tmp_path / "rewards_that_come_and_go.py").unlink()
+    assert stage_key(check_job(study, data)) == keys[0]
+
+
+def test_a_key_of_data_sees_the_files_and_not_where_they_are():
+    def made(path: str, inputs: str) -> str:
+        prior = (Imported(name="mine", path=Path(path)),)
+        return stage_key(
+            MakeData(images=Folder(source="folder", path=path), target=Jigsaw(), prior=prior, inputs=inputs)
+        )
+
+    assert made("/here", "one") == made("/there", "one")
+    assert made("/here", "one") != made("/here", "two")
+
+
+def test_a_key_of_a_check_sees_which_model_is_checked():
+    def checked(model: str, threads: int = 1) -> str:
+        arms = {"answers": (SFT(method="sft", source=Answers()),)}
+        study = Study(name="s", arms=arms, model=Model(path=model), compute=Compute(threads=threads))
+        return stage_key(Check(study=study, data=DataRef(path=Path("/here"), digest="d")))
+
+    assert checked("bundled") != checked("Qwen/Qwen2.5-VL-3B-Instruct")
+    assert checked("bundled") == checked("bundled", threads=2)
+
+
+def test_a_key_sees_the_kind_of_job():
+    assert stage_key(train()) != stage_key(BuildBase(recipe=Recipe()))
+
+
+def test_a_key_sees_a_changed_line_of_code(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "module.py").write_text("one = 1\n")
+    before = cache.code_digest(tmp_path)
+    (tmp_path / "deep" / "module.py").write_text("one = 2\n")
+    cache.code_digest.cache_clear()
+    after = cache.code_digest(tmp_path)
+    assert before != after
+
+    unchanged = stage_key(train())
+    monkeypatch.setattr(cache, "code_digest", lambda: after)
+    assert stage_key(train()) != unchanged
+
+
+def test_a_key_sees_the_lock_file(tmp_path):
+    lock = tmp_path / "requirements.lock"
+    assert cache.lock_digest(lock) == ""
+    cache.lock_digest.cache_clear()
+    lock.write_text("torch==2\n")
+    assert cache.lock_digest(lock)
