@@ -2,24 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from influence_table import rows
 
 from holdfast.analysis.dot_product import RESAMPLES, TESTS, difference, equally_long, holm, intervals, pull
-from holdfast.analysis.influence_rows import Rows
 from holdfast.analysis.training_mean import MEAN, shares
-
-
-def rows(*given, benchmarks=("jigsaw", "color")):
-    """Each given as (step, prompt, tokens, pulls)."""
-    steps, prompts, tokens, pulls = zip(*given, strict=True)
-    values = np.array(pulls, dtype=float)
-    names = tuple(f"{prompt}/{place}" for place, prompt in enumerate(prompts))
-    ones = np.ones(len(steps))
-    return Rows(
-        *(benchmarks, np.array(steps), names, prompts, np.array(tokens, dtype=float)),
-        *(ones, values, values, np.full_like(values, np.nan), values / 100),
-        *(ones,) * 6,
-        np.empty((*values.shape, 0)),
-    )
 
 
 def generator():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_influence_pull import rows
+from influence_table import rows
 
 from holdfast.analysis.dot_product import difference
 from holdfast.analysis.paired import differences

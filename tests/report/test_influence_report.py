@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from page_tags import Tags
 from synthetic_runs import HOSTILE, LEARNERS, finished_study, five_arms, traced_study
-from test_report import Tags
 
 from holdfast.analysis.dot_product import pull
 from holdfast.analysis.influence import traces

@@ -4,12 +4,12 @@ import math
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from page_tags import Tags
 from rich.console import Console
 from synthetic_runs import BASE, HOSTILE, LEARNERS, Model, finish, finished_study, five_arms
 
@@ -37,28 +37,6 @@ def summary_of(root):
 
 def page_of(root):
     return (root / "report.html").read_text()
-
-
-class Tags(HTMLParser):
-    """What a browser would fetch or run, and whether every tag is closed."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.fetched, self.names, self.handlers = [], [], set(), []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.names.add(tag)
-        self.fetched += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
-        self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.names.add(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_fetches_nothing(bundled):

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from page_tags import Tags
 from rich.console import Console
 from synthetic_runs import HOSTILE, LEARNERS, Model, finished_sweep, five_arms
-from test_report import Tags
 
 from holdfast.analysis.contrasts import compared
 from holdfast.analysis.length_split import longer

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
-from test_stages import history, job, statuses, use, wait_for
+from stage_runs import history, job, statuses, use, wait_for
 
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -31,7 +31,7 @@ from tasks import slots, worker
 from tasks.cache import stage_key
 from tasks.stage import Attempt, Context
 from tasks.studies import study_run
-from test_stage import job
+from stage_runs import job
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
@@ -47,7 +47,7 @@ def killed_study(root: Path, study: Study) -> list[int]:
     """A study that was killed in the middle of a stage; the ids of its processes."""
     script = root / "killed_study.py"
     script.write_text(STUDY_IN_ITS_OWN_PROCESS)
-    path = os.pathsep.join([str(place) for place in (HERE, HERE.parent / "support", HERE.parents[1])])
+    path = os.pathsep.join([str(place) for place in (HERE.parent / "support", HERE.parents[1])])
     command = [sys.executable, str(script), str(root), study.model_dump_json()]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     journals = root / "mlruns" / "work"

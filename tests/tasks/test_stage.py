@@ -11,52 +11,18 @@ import psutil
 import pytest
 from PIL import Image
 from rich.console import Console
+from stage_runs import history, job, run, statuses, use, wait_for
 
 from holdfast.config.images import Folder, World
-from holdfast.config.jobs import MakeData, Train
-from holdfast.config.measurement import Evaluation
-from holdfast.config.methods import SFT, Answers
+from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Prior
-from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Compute
 from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from tasks import progress, slots, stage, worker
-from tasks.stage import Attempt, Context, StageRun, find_stage, make_data, trained_model
+from tasks.stage import Context, StageRun, find_stage, make_data, trained_model
 from tasks.tracking import open_store
-
-
-def job(root: Path, seed: int = 0, threads: int = 1) -> Train:
-    return Train(
-        seed=seed,
-        threads=threads,
-        stage=SFT(method="sft", source=Answers()),
-        start=ModelRef(path="model", digest="m"),
-        data=DataRef(path=root / "data", digest="d"),
-        reference=FileRef(path=root / "drift.parquet", digest="r"),
-        evaluation=Evaluation(),
-    )
-
-
-def run(context: Context, seed: int = 0, threads: int = 1) -> StageRun:
-    return Attempt(job(context.root, seed, threads), context, "answers", 0).run()
-
-
-def history(context: Context, run_id: str) -> dict[str, list[int]]:
-    """Steps of every metric, in the order they were logged."""
-    client = open_store(context.root).client
-    names = client.get_run(run_id).data.metrics
-    return {name: [m.step for m in client.get_metric_history(run_id, name)] for name in names}
-
-
-def statuses(context: Context) -> list[str]:
-    runs = open_store(context.root).search("tags.`holdfast.arm` = 'answers'")
-    return [r.info.status for r in runs]
-
-
-def use(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
-    monkeypatch.setattr(worker, "ENTRY", f"stage_entries:{entry}")
 
 
 def test_a_stage_is_recorded_with_every_step_once(context):
@@ -241,13 +207,6 @@ def test_a_step_that_was_not_kept_is_refused_by_name(context):
     assert trained_model(done, 3).step == 3
     with pytest.raises(UserError, match=r"arms.answers: step 4 was not kept; choose one of 0, 3, 6"):
         trained_model(done, 4)
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_the_data_stage_leaves_its_shards_in_the_data_folder(context, monkeypatch):

@@ -1,0 +1,19 @@
+"""Rows of influence by hand."""
+
+import numpy as np
+
+from holdfast.analysis.influence_rows import Rows
+
+
+def rows(*given, benchmarks=("jigsaw", "color")):
+    """Each given as (step, prompt, tokens, pulls)."""
+    steps, prompts, tokens, pulls = zip(*given, strict=True)
+    values = np.array(pulls, dtype=float)
+    names = tuple(f"{prompt}/{place}" for place, prompt in enumerate(prompts))
+    ones = np.ones(len(steps))
+    return Rows(
+        *(benchmarks, np.array(steps), names, prompts, np.array(tokens, dtype=float)),
+        *(ones, values, values, np.full_like(values, np.nan), values / 100),
+        *(ones,) * 6,
+        np.empty((*values.shape, 0)),
+    )
