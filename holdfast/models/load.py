@@ -25,7 +25,7 @@ from transformers.utils import find_adapter_config_file
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError, reason
 from holdfast.models.end_of_turn import end_turns, stop_ids
-from holdfast.models.fit import Fit, require_finite, require_fit, require_names, require_whole
+from holdfast.models.fit import Fit, require_finite, require_fit, require_names, require_settings, require_whole
 
 WORDS = "yes12"
 """What any tokenizer can write."""
@@ -54,7 +54,7 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"model.path: {ref.path} holds no config.json, so it is no checkpoint; name its directory")
     if path.is_dir():
-        require_whole(path)
+        require_settings(path)
     try:
         config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
     except Exception as error:  # whatever stands in the way of reading a user's files
@@ -67,6 +67,8 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
             f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
             "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
         )
+    if path.is_dir():
+        require_whole(path)
     return config
 
 
