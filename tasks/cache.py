@@ -14,6 +14,7 @@ from holdfast.config.jobs import AnyJob, Job, MakeData, Result, RunRecord
 from holdfast.config.model import Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
+from holdfast.stages.sources import source_digest
 from tasks.tracking import Store
 
 PLACES: dict[type[BaseModel], frozenset[str]] = {
@@ -38,8 +39,8 @@ class Remembered(NamedTuple):
 
 
 def stage_key(job: AnyJob) -> str:
-    """sha256 of what decides a stage's result: its job without places and parallelism, the code, the lock file."""
-    return content_key({"job": decisive(job), "code": code_digest(), "lock": lock_digest()})
+    """sha256 of what decides a result: the job without places and parallelism, its kind's sources, the lock file."""
+    return content_key({"job": decisive(job), "code": source_digest(job.verb), "lock": lock_digest()})
 
 
 def find(store: Store, key: str, with_files: bool = True) -> Remembered | None:

@@ -130,7 +130,7 @@ def test_a_key_sees_a_changed_line_of_code(tmp_path, monkeypatch):
     assert before != after
 
     unchanged = stage_key(train())
-    monkeypatch.setattr(cache, "code_digest", lambda: after)
+    monkeypatch.setattr(cache, "source_digest", lambda verb: after)
     assert stage_key(train()) != unchanged
 
 

@@ -1,0 +1,77 @@
+"""Which sources decide a stage's result: the modules that its kind runs, and all that these import, directly or not.
+
+A changed style sheet makes the report again and trains nothing; a changed loss trains again. Imports are read off the
+sources, those inside functions too, so nothing is imported to know them.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import holdfast
+from holdfast.config.refs import content_key, file_digest
+
+ROOT = Path(holdfast.__file__).parent
+ENTRIES: dict[str, tuple[str, ...]] = {
+    "data": ("holdfast.benchmarks.dataset",),
+    "base": ("holdfast.models.tiny.build",),
+    "check": ("holdfast.stages.preflight",),
+    "evaluate": ("holdfast.evaluation.stage",),
+    "sample": ("holdfast.evaluation.sampling",),
+    "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),
+    "select": ("holdfast.influence.selection",),
+    "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
+    "compare": ("holdfast.report.study",),
+    "contrast": ("holdfast.report.sweep",),
+}
+"""What `holdfast.stages.process` imports to run a job, by its verb."""
+ALWAYS = "holdfast.stages.process"
+PAGES = (".j2", ".css")
+"""Templates and style sheets count with the modules of their directory."""
+
+
+@functools.cache
+def source_digest(verb: str, root: Path = ROOT) -> str:
+    """sha256 over the names and contents of a kind's sources."""
+    found = modules(verb, root)
+    files = {_file(name, root) for name in found}
+    files |= {page for file in files for page in file.parent.iterdir() if page.suffix in PAGES}
+    return content_key({file.relative_to(root).as_posix(): file_digest(file) for file in sorted(files)})
+
+
+def modules(verb: str, root: Path = ROOT) -> set[str]:
+    """The modules of the library that a kind of stage runs, by name."""
+    waiting = [ALWAYS, *ENTRIES[verb]]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imported(name, root)
+    return found
+
+
+def _imported(name: str, root: Path) -> Iterator[str]:
+    """A module's package and what it imports; of the process, whose functions import every kind, its head alone."""
+    if name != root.name:
+        yield name.rpartition(".")[0]
+    tree = ast.parse(_file(name, root).read_text())
+    for node in tree.body if name == ALWAYS else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from _ours([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)], root)
+        if isinstance(node, ast.Import):
+            yield from _ours([alias.name for alias in node.names], root)
+
+
+def _ours(names: list[str], root: Path) -> Iterator[str]:
+    for name in names:
+        if name.split(".")[0] == root.name and _file(name, root).is_file():
+            yield name
+
+
+def _file(name: str, root: Path) -> Path:
+    path = root.joinpath(*name.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

@@ -1,0 +1,73 @@
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+from holdfast.stages.sources import ALWAYS, ENTRIES, ROOT, modules, source_digest
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of the library's sources, to change."""
+    return shutil.copytree(ROOT, tmp_path / "holdfast", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def change(sources: Path, module: str) -> None:
+    file = sources.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    file.write_text(file.read_text() + "\n# another line\n")
+    source_digest.cache_clear()
+
+
+CASES = [
+    ("data", "holdfast.data.world", "holdfast.training.sft"),
+    ("base", "holdfast.models.tiny.curriculum", "holdfast.training.sft"),
+    ("check", "holdfast.training.arguments", "holdfast.report.study"),
+    ("evaluate", "holdfast.benchmarks.grading.numbers", "holdfast.training.rewards"),
+    ("sample", "holdfast.evaluation.generate", "holdfast.training.grpo"),
+    ("train", "holdfast.training.length_rewards", "holdfast.report.study"),
+    ("select", "holdfast.influence.engine.capture", "holdfast.training.grpo"),
+    ("influence", "holdfast.training.rewards", "holdfast.report.study"),
+    ("compare", "holdfast.report.study", "holdfast.training.sft"),
+    ("contrast", "holdfast.report.sweep", "holdfast.training.sft"),
+]
+
+
+def test_every_kind_of_stage_is_looked_at():
+    assert {verb for verb, _, _ in CASES} == set(ENTRIES)
+
+
+@pytest.mark.parametrize(("verb", "imported", "other"), CASES)
+def test_a_module_that_a_stage_imports_changes_its_digest_and_another_does_not(
+    sources: Path, verb: str, imported: str, other: str
+) -> None:
+    before = source_digest(verb, sources)
+    change(sources, other)
+    assert source_digest(verb, sources) == before
+    change(sources, imported)
+    assert source_digest(verb, sources) != before
+
+
+def test_a_style_sheet_changes_the_report_alone(sources: Path):
+    before = {verb: source_digest(verb, sources) for verb in ENTRIES}
+    sheet = next((sources / "report").glob("*.css"))
+    sheet.write_text(sheet.read_text() + "p {}")
+    source_digest.cache_clear()
+    assert {verb for verb in ENTRIES if source_digest(verb, sources) != before[verb]} == {"compare", "contrast"}
+
+
+def test_training_neither_reads_reports_nor_traces_influence():
+    assert not [name for name in modules("train") if name.startswith(("holdfast.report", "holdfast.influence"))]
+
+
+def test_the_process_imports_what_the_kinds_name():
+    tree = ast.parse((ROOT / "stages" / "process.py").read_text())
+    inside = {
+        node.module
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert inside == {module for entries in ENTRIES.values() for module in entries}
+    assert ALWAYS in modules("data")
