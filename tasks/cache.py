@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.config.jobs import AnyJob, Job, MakeData, Result, RunRecord
+from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
 from holdfast.config.model import Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
@@ -19,12 +19,15 @@ from tasks.tracking import Store
 
 PLACES: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
+    Train: frozenset({"data", "evaluation"}),
+    Sample: frozenset({"data", "batch_size"}),
+    Evaluate: frozenset({"batch_size"}),
     Study: frozenset({"compute"}),
     Recipe: frozenset({"threads"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
-"""Fields that say where and with how many threads, or where a file lies whose digest stands beside it. By class: what
-a user has named, a reward or an argument, may have any name."""
+"""Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only
+asked along the way. By class: what a user has named, a reward or an argument, may have any name."""
 DATA_PATHS = frozenset({"path", "validation_path"})
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})

@@ -18,6 +18,7 @@ from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.schedule import When
 from holdfast.config.study import Study
 from holdfast.config.targets import Target
 
@@ -59,14 +60,54 @@ class Check(Job):
     """Digest of the module of every reward function of the user's own."""
 
 
+class Shards(Config):
+    """A benchmark's questions."""
+
+    name: str
+    role: Literal["target", "prior"]
+    test: FileRef
+    validation: FileRef
+
+
+class Drift(Config):
+    """KL(base ‖ model) per token on the target's first test prompts."""
+
+    target: Shards
+    prompts: int
+    kind: Literal["exact", "sampled"] = "exact"
+    temperature: float = 1.0
+    references: FileRef | None = None
+    """references.parquet, the base's own samples on them; without it the one model is the base, and they are drawn."""
+
+
+class PassAt(Config):
+    """The chance that one of k samples of a target question is right."""
+
+    target: Shards
+    k: tuple[int, ...]
+    temperature: float = 1.0
+
+
 class Evaluate(Job):
-    """Measure the base model: evaluations/step-000000.parquet, and drift.parquet with its own samples."""
+    """Ask checkpoints benchmarks: records/step-N/NAME.parquet, drift/step-N.parquet and pass_at/step-N.parquet."""
 
     verb: Literal["evaluate"] = "evaluate"
-    model: ModelRef
+    models: tuple[ModelRef, ...]
+    """Of one training, or the base alone; their steps differ."""
+    base: ModelRef
     dtype: str = "float32"
-    data: DataRef
-    evaluation: Evaluation
+    benchmarks: tuple[Shards, ...] = ()
+    limit: int
+    """Of a completion, in tokens."""
+    validation: int
+    """Validation questions of a benchmark, at most."""
+    batch_size: int = 100
+    drift: Drift | None = None
+    pass_at: PassAt | None = None
+    again: int | None = None
+    """Batch size of a second evaluation of the same questions, whose answers are counted that differ."""
+    units: dict[str, str] = {}
+    """By key, every file that is written: what one checkpoint says to one benchmark is found again by it."""
 
 
 class Sample(Job):
@@ -78,24 +119,31 @@ class Sample(Job):
     base: ModelRef
     dtype: str = "float32"
     data: DataRef
-    evaluation: Evaluation
+    questions: FileRef
+    """target-train.parquet."""
+    limit: int
+    """Of a completion, in tokens."""
+    batch_size: int = 100
 
 
 class Train(Job):
-    """One stage of one arm, measured along the way."""
+    """One stage of one arm. What it asks along the way, validation questions of all benchmarks, decides nothing."""
 
     verb: Literal["train"] = "train"
     stage: Annotated[SFT | GRPO, Field(discriminator="method")]
     start: ModelRef
-    base: ModelRef | None = None
-    """What drift is measured from; by default the start."""
+    base: ModelRef
     dtype: str = "float32"
     data: DataRef
+    questions: FileRef
+    """target-train.parquet."""
     samples: FileRef | None = None
     """For the sources `self` and `rollouts`, and for a selection from any source."""
-    reference: FileRef
-    """drift.parquet of the base evaluation."""
-    evaluation: Evaluation
+    limit: int
+    """Of a completion that is generated, in tokens."""
+    keep: When = "log"
+    evaluation: Evaluation = Evaluation()
+    """For what is asked along the way."""
     functions: dict[str, str] = {}
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
@@ -108,6 +156,7 @@ class Select(Job):
     verb: Literal["select"] = "select"
     train: Train
     """The stage that will learn from them; its start is where influence is measured."""
+    data: DataRef
     influence: Influence
 
 
@@ -116,6 +165,7 @@ class Trace(Job):
 
     verb: Literal["influence"] = "influence"
     train: Train
+    data: DataRef
     kept: tuple[ModelRef, ...]
     """The stage's checkpoints, in order of their steps."""
     moments: tuple[FileRef, ...] = ()

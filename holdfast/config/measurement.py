@@ -7,13 +7,17 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from holdfast.config.base import Config
+from holdfast.config.schedule import When
 
 
 class Evaluation(Config):
     """When and how models are measured."""
 
-    every: PositiveFloat = 0.25
-    """Steps between evaluations; below 1, a share of the stage's steps. The end is always evaluated."""
+    keep: When = "log"
+    """When a training keeps a checkpoint: every so many steps; below 1, every share of them; `log`, at an eighth, a
+    quarter and a half. The end is always kept."""
+    every: When = "log"
+    """Which of the kept checkpoints are evaluated, in the same words: those nearest to such steps."""
     validation: PositiveInt = 32
     """Validation questions of the target and of each prior benchmark, at most. Alarms and the choice of checkpoints go
     by these; test questions are for reporting only."""
@@ -38,11 +42,13 @@ LEAST_PROMPTS = 6
 
 
 class Influence(Config):
-    """How forgetting is traced to training samples, at every kept checkpoint of every stage."""
+    """How forgetting is traced to training samples, along every stage."""
 
     samples: PositiveInt = 48
     """Training samples of each source; the same first prompts for all arms. For GRPO, rollouts of the checkpoint, in
     whole groups, of six prompts at least."""
+    every: When = "log"
+    """Which of the kept checkpoints are traced, in the words of evaluation.keep; the beginning always is."""
     questions: int = Field(default=16, ge=2)
     """Validation questions of each benchmark, at most, whose gradients make a target; odd and even ones are two
     disjoint halves."""

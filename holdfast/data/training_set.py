@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 def train_rows(job: Train) -> list[Row]:
     """The rows of a stage: one for every training question, or one for every sample."""
-    questions = read_questions(job.data.path / "target-train.parquet")
+    questions = read_questions(job.questions.path)
     if job.stage.method == "grpo":
         return [Row(question) for question in questions]
     if job.samples is not None:

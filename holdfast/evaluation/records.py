@@ -9,12 +9,15 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+Split = Literal["test", "validation"]
+
 
 class Record(NamedTuple):
     """A question, what the model said, and the verdict."""
 
     benchmark: str
     role: Literal["target", "prior"]
+    split: Split
     id: str
     image_id: str
     prompt: str
@@ -34,6 +37,7 @@ SCHEMA = pa.schema(
     [
         ("benchmark", pa.string()),
         ("role", pa.string()),
+        ("split", pa.string()),
         ("id", pa.string()),
         ("image_id", pa.string()),
         ("prompt", pa.string()),
@@ -55,6 +59,13 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     partial = path.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist([record._asdict() for record in records], SCHEMA), partial)
     partial.replace(path)
+
+
+def measured(records: Sequence[Record]) -> dict[str, float]:
+    """The metrics of test questions, and below `validation/` those of validation questions."""
+    tested = metrics([record for record in records if record.split == "test"])
+    validated = metrics([record for record in records if record.split == "validation"])
+    return tested | {f"validation/{name}": value for name, value in validated.items()}
 
 
 def metrics(records: Sequence[Record]) -> dict[str, float]:

@@ -62,7 +62,7 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     own = isinstance(source, SelfReasoning)
     everything = isinstance(source, SelfReasoning) or source.keep == "all"
     limit = None if isinstance(source, SelfReasoning) else source.prompts
-    questions = read_questions(job.data.path / "target-train.parquet", limit)
+    questions = read_questions(job.questions.path, limit)
     rows: list[dict[str, Any]] = []
     drawn = 0
     for item in _draw(job, questions, journal):
@@ -91,13 +91,13 @@ def _said(drawn: Drawn) -> str | None:
 
 
 def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
-    reader = Reader(load_processor(job.model), job.evaluation.batch_size)
+    reader = Reader(load_processor(job.model), job.batch_size)
     model = load_model(job.model, own(job.dtype, job.base), device(job.device))
     count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
     stops = ends(model, reader)
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
-        sampling = Sampling(job.evaluation.max_new_tokens, job.source.temperature, count, _seed(job.seed, start))
+        sampling = Sampling(job.limit, job.source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)
         for question, samples in zip(chunk, written, strict=True):
             for number, ids in enumerate(samples):

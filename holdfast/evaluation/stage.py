@@ -1,96 +1,150 @@
-"""The base before anything is trained, and every trained model against it."""
+"""Evaluation: checkpoints are asked benchmarks, and leave records. Nothing is trained for another question.
+
+One file a checkpoint and benchmark: what is there already is not asked again. What a training itself asks along the
+way, validation questions for its alarms, is `validating`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from holdfast.config.jobs import Evaluate, Result, Train
+from holdfast.config.jobs import Drift, Evaluate, Shards, Train
+from holdfast.config.refs import FileRef, ModelRef
+from holdfast.data.shards import read_questions, shard_paths
 from holdfast.evaluation import drift
-from holdfast.evaluation.evaluator import Evaluator
-from holdfast.evaluation.forgetting import forgetting
-from holdfast.journal import Journal, read_lines
-from holdfast.models.image_cache import Seen, remembered_images
+from holdfast.evaluation.evaluator import Evaluator, asked, right_of
+from holdfast.evaluation.generate import Reader, Sampling
+from holdfast.evaluation.records import Record, measured, write_records
+from holdfast.journal import Journal
+from holdfast.models.image_cache import Seen, remembered_images, tower_digest
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import computing_in, of_study, own
 
-DRIFT = "drift.parquet"
+REFERENCES = "references.parquet"
 
 
-def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
-    """Measure the base and leave what later models are compared with: its metrics, and its samples in drift.parquet."""
-    journal.progress(0, 3)
-    evaluator = Evaluator(job.data, job.evaluation, load_processor(job.model))
-    model = load_model(job.model, own(job.dtype, job.model), device(job.device))
-    measured = evaluator.evaluate(model, records_path(out, 0))
-    journal.progress(1, 3, prior=measured["prior/mean/accuracy"])
-    references = evaluator.sample_references(model, job.seed)
-    drift.write_references(out / DRIFT, references)
-    journal.progress(2, 3, prior=measured["prior/mean/accuracy"])
-    measured["kl/target"] = evaluator.drift(drift.Pair(model, model), references, drift_path(out, 0))
-    measured |= evaluator.pass_at(model, job.seed)
-    journal.log(0, measured)
+def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
+    """Ask every model; the base, alone, also leaves its own samples for others' drift. Returns notes."""
+    processor = load_processor(job.base)
+    evaluator = Evaluator(
+        asked(job.benchmarks, ("test", "validation"), job.validation), processor, job.batch_size, job.limit
+    )
+    dtype, where = own(job.dtype, job.base), device(job.device)
+    drifting = _Drifting(job, job.drift, processor, out) if job.drift is not None else None
+    images: dict[str, Seen] = {}
+    notes: dict[str, Any] = {}
+    for number, ref in enumerate(job.models):
+        model = load_model(ref, dtype, where).requires_grad_(False)
+        with remembered_images(model, images.setdefault(tower_digest(model), {})):
+            records = list(evaluator.evaluate(model)) if job.benchmarks else []
+            _write(records, out, ref.step)
+            found = measured(records)
+            if drifting is not None:
+                found["kl/target"] = drifting.measure(model, ref)
+            if job.pass_at is not None:
+                right = right_of(model, Reader(processor, job.batch_size), job.pass_at, job.limit, job.seed)
+                _write_right(out, ref.step, right)
+            if job.again is not None:
+                notes["flips"] = flips(records, list(evaluator.evaluate(model, job.again)))
+        if ref.digest == job.base.digest:
+            # What trained models score stands on the runs that trained them.
+            journal.log(ref.step, found)
+        journal.progress(number + 1, len(job.models), **_shown(found))
+    return notes
 
 
-def begin(job: Train, journal: Journal) -> None:
-    """Tell what the base scored as step 0 of a training that starts from it, so that its curves begin there.
+class _Drifting:
+    """The base and its samples, which every model is compared on."""
 
-    An attempt that was interrupted has told it already; a later stage starts from another model.
-    """
-    evaluated = Evaluate.model_validate_json((job.reference.path.parent / "job.json").read_text())
-    told = any(line.get("step") == 0 for line in read_lines(journal.path))
-    if evaluated.model.digest == job.start.digest and not told:
-        base = _base(job)
-        journal.log(0, base | forgetting(base, base))
+    def __init__(self, job: Evaluate, asked_for: Drift, processor: Any, out: Path) -> None:
+        self.job, self.drift, self.out = job, asked_for, out
+        self.reader = Reader(processor, job.batch_size)
+        self.questions = read_questions(asked_for.target.test.path, asked_for.prompts)
+        self.prompts = self.reader.encode(self.questions)
+        self.base: Any = None
+
+    def measure(self, model: Any, ref: ModelRef) -> float:
+        """Mean over prompts of KL(base ‖ model) per token; each prompt's is written."""
+        references = self._references(model)
+        if self.drift.kind == "sampled":
+            found = drift.sampled_drift(model, self.reader, self.prompts, references, self.drift.temperature)
+        else:
+            if self.base is None:
+                own_base = ref.digest == self.job.base.digest
+                self.base = (
+                    model if own_base else load_model(self.job.base, own(self.job.dtype, self.job.base), model.device)
+                )
+            pair = drift.Pair(self.base, model)
+            found = drift.drift(pair, self.reader, self.prompts, references, self.drift.temperature)
+        drift.write_drift(self.out / "drift" / f"step-{ref.step:06d}.parquet", references, found)
+        return sum(found) / len(found)
+
+    def _references(self, model: Any) -> list[drift.Reference]:
+        if self.drift.references is not None:
+            return drift.read_references(self.drift.references.path)
+        sampling = Sampling(self.job.limit, self.drift.temperature, seed=self.job.seed)
+        references = drift.sample_base(model, self.reader, self.questions, self.prompts, sampling)
+        drift.write_references(self.out / REFERENCES, references)
+        return references
 
 
-def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], dict[str, float]]:
-    """What a training calls at a step: measures the model as it is and compares it with the base."""
-    evaluator = Evaluator(job.data, job.evaluation, processor)
-    references = drift.read_references(job.reference.path)
+def flips(once: Sequence[Record], again: Sequence[Record]) -> dict[str, float]:
+    """Shares of questions whose answer, and whose verdict, differ between two evaluations of one model."""
+    pairs = list(zip(once, again, strict=True))
+    return {
+        "questions": float(len(pairs)),
+        "answers": sum(a.parsed != b.parsed for a, b in pairs) / max(1, len(pairs)),
+        "verdicts": sum(a.correct != b.correct for a, b in pairs) / max(1, len(pairs)),
+    }
+
+
+def validating(job: Train, processor: Any) -> Callable[[Any, int], dict[str, float]]:
+    """What a training calls at a kept step: accuracies and scores of validation questions, below `validation/`."""
+    evaluation = job.evaluation
+    target, *priors = shard_paths(job.data.path, "validation")
+    benchmarks = [_validation(target, "target"), *(_validation(path, "prior") for path in priors)]
+    questions = asked(benchmarks, ("validation",), evaluation.validation)
+    evaluator = Evaluator(questions, processor, evaluation.batch_size, job.limit)
     images: Seen = {}
-    base = _base(job)
-    exact = job.evaluation.drift == "exact"
-    # Beside the model that learns only while they are compared.
-    origin = load_model(job.base or job.start, job.dtype, torch.device("cpu")) if exact else None
     dtype = of_study(job)
 
-    def measure(model: Any, step: int) -> dict[str, float]:
+    def validate(model: Any, step: int) -> dict[str, float]:
         with computing_in(dtype, model), remembered_images(model, images):
-            measured = evaluator.evaluate(model, records_path(out, step))
-            measured |= evaluator.pass_at(model, job.seed)
-            with _moved(origin, model.device):
-                measured["kl/target"] = evaluator.drift(drift.Pair(origin, model), references, drift_path(out, step))
-        return measured | forgetting(base, measured)
+            return measured(list(evaluator.evaluate(model)))
 
-    return measure
+    return validate
 
 
-@contextmanager
-def _moved(model: Any, where: torch.device) -> Iterator[None]:
-    """A model of the main memory, if there is one, on another device for a while."""
-    if model is None or where.type == "cpu":
-        yield
-        return
-    model.to(where)
-    yield
-    model.to("cpu")
+def _validation(path: Path, role: Literal["target", "prior"]) -> Shards:
+    """A benchmark of which only validation questions are asked."""
+    shard = FileRef(path=path, digest="")
+    return Shards(name=read_questions(path, 1)[0].benchmark, role=role, test=shard, validation=shard)
 
 
-def _base(job: Train) -> dict[str, float]:
-    """What the base scored."""
-    return Result.model_validate_json((job.reference.path.parent / "result.json").read_text()).metrics
+def _write(records: Sequence[Record], out: Path, step: int) -> None:
+    by_benchmark: dict[str, list[Record]] = {}
+    for record in records:
+        by_benchmark.setdefault(record.benchmark, []).append(record)
+    for name, rows in by_benchmark.items():
+        write_records(out / "records" / f"step-{step:06d}" / f"{name}.parquet", rows)
 
 
-def records_path(out: Path, step: int) -> Path:
-    """Where the records of a step lie."""
-    return out / "evaluations" / f"step-{step:06d}.parquet"
+def _write_right(out: Path, step: int, right: Sequence[tuple[str, int]]) -> None:
+    path = out / "pass_at" / f"step-{step:06d}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids, counts = zip(*right, strict=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.table({"id": ids, "right": counts}), partial)
+    partial.replace(path)
 
 
-def drift_path(out: Path, step: int) -> Path:
-    """Where each prompt's divergence from the base at a step lies."""
-    return out / "drift" / f"step-{step:06d}.parquet"
+def _shown(found: dict[str, float]) -> dict[str, float]:
+    """The two numbers worth showing while models are asked."""
+    shown = {"prior": found["prior/mean/accuracy"]} if "prior/mean/accuracy" in found else {}
+    scores = [value for name, value in found.items() if name.startswith("target/") and name.endswith("/score")]
+    return shown | dict.fromkeys(["score"] if scores else [], *scores[:1])

@@ -76,8 +76,8 @@ def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
 
 def _prior(model: Any, job: Select, material: Material) -> Gradient:
     """The mean over benchmarks of their mean log-likelihood's gradient."""
-    asked = benchmarks(job.train.data.path, job.influence.questions)
-    target = read_questions(job.train.data.path / "target-validation.parquet", 1)[0].benchmark
+    asked = benchmarks(job.data.path, job.influence.questions)
+    target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
     gradients = [
         mean_gradient(model, material.batches(material.samples(given), model.device), per_token=True)
         for name, given in asked.items()

@@ -39,10 +39,10 @@ class Tracing:
     def __init__(self, job: Trace, journal: Journal, rollouts: Rollouts | None) -> None:
         self.job, self.journal, self.rollouts = job, journal, rollouts
         self.material = Material(load_processor(job.train.start), job.influence.batch_size)
-        asked = benchmarks(job.train.data.path, job.influence.questions)
+        asked = benchmarks(job.data.path, job.influence.questions)
         self.questions = {name: self.material.samples(given) for name, given in asked.items()}
         self.sheet = Sheet(self.questions, self.material, job.influence.probes)
-        self.target = read_questions(job.train.data.path / "target-validation.parquet", 1)[0].benchmark
+        self.target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
         self.rows: list[dict[str, Any]] = []
         self.texts: list[dict[str, Any]] = []
         self.travelled = Travelled(self.questions, self.material)
@@ -66,7 +66,7 @@ class Tracing:
         count, train = self.job.influence.samples, self.job.train
         if self.rollouts is None:
             return self.material.samples(supervised(train, count))
-        asked = read_questions(train.data.path / "target-train.parquet", max(count, LEAST_PROMPTS))
+        asked = read_questions(train.questions.path, max(count, LEAST_PROMPTS))
         return self.material.sampled(self.rollouts(model, asked, count, step))
 
     def preconditioner(self, place: int) -> Gradient | None:

@@ -42,6 +42,17 @@ def remembered_images(model: Any, seen: Seen) -> Iterator[None]:
             vars(body)["get_image_features"] = hooked
 
 
+def tower_digest(model: Any) -> str:
+    """Which tower a model has: models of one digest may share what was seen."""
+    body = body_of(model)
+    if body is None:
+        return ""
+    found = hashlib.blake2b(digest_size=16)
+    for value in body.visual.state_dict().values():
+        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def _features(
     plain: Callable[..., Any], seen: Seen, pixel_values: Tensor, image_grid_thw: Tensor, **others: Any
 ) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from holdfast.config.jobs import Evaluate, Train
+from holdfast.config.jobs import Train
 from holdfast.config.refs import ModelRef
 from holdfast.models.load import load_config
 
@@ -25,11 +25,8 @@ def own(dtype: str, base: ModelRef) -> str:
 
 
 def of_study(job: Train) -> str:
-    """The precision that the training's base was measured in."""
-    if job.dtype != "auto":
-        return job.dtype
-    measured = Evaluate.model_validate_json((job.reference.path.parent / "job.json").read_text())
-    return own(job.dtype, measured.model)
+    """The precision that the training's base is measured in."""
+    return own(job.dtype, job.base)
 
 
 def of_weights(job: Train) -> str:

@@ -24,9 +24,9 @@ def rollouts(job: Trace, processor: Any) -> Any:
     after that step."""
     stage = job.train.stage
     assert isinstance(stage, GRPO)
-    config = anywhere(stage, job.train.evaluation)
+    config = anywhere(stage, job.train.limit)
     assert isinstance(config, GRPOConfig)
-    group, limit = config.num_generations or 1, config.max_completion_length or job.train.evaluation.max_new_tokens
+    group, limit = config.num_generations or 1, config.max_completion_length or job.train.limit
     sampling = Sampling(limit, config.temperature, group, job.seed, sampling_settings(config))
     reader = Reader(processor, job.train.evaluation.batch_size)
     kept = {ref.step: Path(ref.path) for ref in job.kept}

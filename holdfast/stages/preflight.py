@@ -90,7 +90,7 @@ def _without_weights(make: Any, argument: Any) -> Any:
 def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
     """What TRL and peft refuse, before a model is loaded."""
     try:
-        config = anywhere(stage, study.evaluation)
+        config = anywhere(stage, study.evaluation.max_new_tokens)
         model = adapted(model, stage, study.seed)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
             find_sites(model)

@@ -99,8 +99,7 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 
-        evaluate(job, out, journal)
-        return {}
+        return evaluate(job, out, journal)
     if isinstance(job, Sample):
         from holdfast.evaluation.sampling import sample
 
@@ -117,13 +116,12 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
 
 
 def _train(job: Train, out: Path, journal: Journal) -> Notes:
-    from holdfast.evaluation.stage import begin, measurement
+    from holdfast.evaluation.stage import validating
     from holdfast.models.load import load_processor
     from holdfast.training.stage import train
 
-    begin(job, journal)
-    measure = measurement(job, out, load_processor(job.start))
-    return train(job, load_processor(job.start), out, journal, measure)
+    processor = load_processor(job.start)
+    return train(job, processor, out, journal, validating(job, load_processor(job.start)))
 
 
 def _trace(job: Trace, out: Path, journal: Journal) -> Notes:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from trl import GRPOConfig, SFTConfig
 
-from holdfast.config.measurement import Evaluation
 from holdfast.config.methods import GRPO, SFT
 from holdfast.errors import UserError
 
@@ -25,15 +24,15 @@ OURS = {
     "report_to": "metrics go to MLflow",
     "run_name": "the arm's name is used",
     "disable_tqdm": "progress is shown by holdfast",
-    "save_strategy": "set evaluation.every",
-    "save_steps": "set evaluation.every",
-    "save_total_limit": "set evaluation.every",
+    "save_strategy": "set evaluation.keep",
+    "save_steps": "set evaluation.keep",
+    "save_total_limit": "set evaluation.keep",
     "save_only_model": "resuming needs the optimizer",
     "load_best_model_at_end": "every checkpoint is kept",
-    "eval_strategy": "set evaluation.every",
-    "eval_steps": "set evaluation.every",
+    "eval_strategy": "set evaluation.keep",
+    "eval_steps": "set evaluation.keep",
     "eval_on_start": "the base is evaluated on its own",
-    "do_eval": "set evaluation.every",
+    "do_eval": "set evaluation.keep",
     "use_cpu": "set compute.device",
     "bf16": "set model.dtype",
     "fp16": "set model.dtype",
@@ -60,7 +59,7 @@ OURS = {
 """Arguments that a study may not set, and what to do instead."""
 
 
-def trainer_config(stage: SFT | GRPO, evaluation: Evaluation, settings: dict[str, Any]) -> TrainerConfig:
+def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> TrainerConfig:
     """TRL's config of a stage; `settings` are the arguments that depend on the machine and the job.
 
     Raises:
@@ -73,17 +72,17 @@ def trainer_config(stage: SFT | GRPO, evaluation: Evaluation, settings: dict[str
     given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
     if stage.method == "grpo":
         _check_aggregation(stage)
-    settings = {**_defaults(stage, evaluation), **given, **_ours(stage), **settings}
+    settings = {**_defaults(stage, limit), **given, **_ours(stage), **settings}
     try:
         return kind(**settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"trainer: TRL's {kind.__name__} refuses these arguments: {error}") from error
 
 
-def anywhere(stage: SFT | GRPO, evaluation: Evaluation) -> TrainerConfig:
+def anywhere(stage: SFT | GRPO, limit: int) -> TrainerConfig:
     """TRL's config of a stage with all of its defaults, whatever the machine. Raises as `trainer_config`."""
     unused = str(Path(gettempdir()) / "unused")
-    return trainer_config(stage, evaluation, {"output_dir": unused, "use_cpu": True, "bf16": False, "fp16": False})
+    return trainer_config(stage, limit, {"output_dir": unused, "use_cpu": True, "bf16": False, "fp16": False})
 
 
 SAMPLED = ("top_p", "top_k", "min_p", "repetition_penalty")
@@ -143,12 +142,12 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         raise UserError(f"trainer.{name}: `{value}` is no number; write one such as 1.0e-4") from None
 
 
-def _defaults(stage: SFT | GRPO, evaluation: Evaluation) -> dict[str, Any]:
+def _defaults(stage: SFT | GRPO, limit: int) -> dict[str, Any]:
     """Beneath what the user names."""
     shared = {"gradient_checkpointing": False, "logging_steps": 0.02, "logging_nan_inf_filter": False}
     if stage.method == "sft":
         return {**shared, "max_length": None}
-    return {**shared, "max_completion_length": evaluation.max_new_tokens}
+    return {**shared, "max_completion_length": limit}
 
 
 def _ours(stage: SFT | GRPO) -> dict[str, Any]:

@@ -34,14 +34,6 @@ NONE_AT_ALL = ("reward", "reward_std", "rewards/", "clip_ratio/")
 """TRL's metrics that are NaN where they have no value: no term applies, a term does not, no token counts."""
 
 
-def schedule(every: float, steps: int, period: int) -> list[int]:
-    """The steps that are measured: every so many, or every share of all; only multiples of `period`, and the last."""
-    wanted = every * steps if every < 1 else every
-    count = math.floor(steps / wanted + 1e-9)
-    rounded = {math.ceil(round(wanted * index, 6) / period) * period for index in range(1, count + 1)}
-    return sorted({step for step in rounded if step < steps} | {steps})
-
-
 class StageCallback(TrainerCallback):
     """Measures the model at the scheduled steps, keeps it, and lets TRL write a checkpoint to resume from there."""
 

@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
+from holdfast.config.schedule import scheduled
 from holdfast.data.training_set import train_rows
 from holdfast.journal import Journal
 from holdfast.models.adapt import adapted
@@ -20,7 +21,7 @@ from holdfast.models.load import device, load_model
 from holdfast.models.precision import learn_in_float32, of_study, of_weights
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
-from holdfast.training.callback import Measure, StageCallback, schedule
+from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import order
 from holdfast.training.grpo import grpo_trainer, prompt_dataset
@@ -63,7 +64,7 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
 def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFTTrainer | GRPOTrainer:
     """The trainer of a stage, with the callback watching."""
     where = device(job.device)
-    config = trainer_config(job.stage, job.evaluation, machine_settings(job, where, out))
+    config = trainer_config(job.stage, job.limit, machine_settings(job, where, out))
     rows = train_rows(job)
     whole = length(config, len(rows))
     config.max_steps = whole.steps
@@ -80,7 +81,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
     callback.non_finite.watch(trainer)
-    callback.steps = schedule(job.evaluation.every, whole.steps, whole.period)
+    callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(callback)
     return trainer
