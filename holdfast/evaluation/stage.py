@@ -145,6 +145,10 @@ def _write_right(out: Path, step: int, right: Sequence[tuple[str, int]]) -> None
 
 def _shown(found: dict[str, float]) -> dict[str, float]:
     """The two numbers worth showing while models are asked."""
-    shown = {"prior": found["prior/mean/accuracy"]} if "prior/mean/accuracy" in found else {}
-    scores = [value for name, value in found.items() if name.startswith("target/") and name.endswith("/score")]
-    return shown | dict.fromkeys(["score"] if scores else [], *scores[:1])
+    shown = {}
+    for name, value in found.items():
+        if name == "prior/mean/accuracy":
+            shown["prior"] = value
+        if name.startswith("target/") and name.endswith("/score"):
+            shown["score"] = value
+    return shown
