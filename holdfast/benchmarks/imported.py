@@ -181,7 +181,7 @@ def _answers(row: TableRow, grader: str, whole: bool) -> tuple[str, ...]:
 
 
 def _parts(value: Any, grader: str) -> list[Any]:
-    """The accepted answers in a value: the elements of a list, but for the sides of a box and the boxes of a picture."""
+    """Accepted answers: the elements of a list, but for the sides of a box and the boxes of a picture."""
     if isinstance(value, dict) and grader not in ("box", "detection"):
         value = value.get("answer", value)
     if not isinstance(value, list):
