@@ -26,7 +26,7 @@ from holdfast.influence.engine.likelihood import likelihoods
 from holdfast.influence.samples import Material, Rollouts, Sample, Sheet, benchmarks, supervised
 from holdfast.influence.trajectory import Travelled
 from holdfast.journal import Journal
-from holdfast.models.image_cache import Seen, remembered_images
+from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
 from holdfast.models.load import load_processor
 
 TOKEN_MEAN = "dapo"
@@ -49,7 +49,7 @@ class Tracing:
         self.summed: dict[str, float] = {}
         self.broken: list[str] = []
         self.spoken: dict[int, Sequence[Sample]] = {}
-        self.images: Seen = {}
+        self.images: ImageFeatures = {}
         self.begun: dict[str, float] = {}
         """Log-likelihood of a supervised stage's samples under its start."""
 
@@ -119,7 +119,7 @@ class Tracing:
             return
         start = checkpoints.load(self.job.train, None)
         for step, samples in self.spoken.items():
-            with remembered_images(start, self.images):
+            with cached_image_features(start, self.images):
                 found = likelihoods(start, self.material.batches(samples, start.device))
             begun = dict(zip([sample.id for sample in samples], found, strict=True))
             self.log(step, {"perplexity_start": self._foreign(step, samples, begun)})
@@ -167,7 +167,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         here = weights(model)
         ahead = difference(weights(following), here) if following is not None else None
         behind = difference(here, before) if before is not None else None
-        with remembered_images(model, tracing.images):
+        with cached_image_features(model, tracing.images):
             given = tracing.samples(model, samples, step)
             if index == 0:
                 verify(model, given, tracing.material)
