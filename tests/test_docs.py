@@ -46,7 +46,7 @@ def test_paths_in_the_text_exist(page: Path) -> None:
 
 def test_every_page_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    unlinked = {page.name for page in PAGES if page.parent.name == "docs" and f"(docs/{page.name}" not in readme}
+    unlinked = {page.name for page in PAGES if page.parent == ROOT / "docs" and f"(docs/{page.name}" not in readme}
     assert not unlinked
 
 
@@ -73,7 +73,9 @@ def blocks() -> list[Block]:
     found = []
     for section in (ROOT / "docs" / "extending.md").read_text().split("\n## ")[1:]:
         recipe = section.partition("\n")[0]
-        for kind, path, body in re.findall(r"^```(python|diff)\n# (\S+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+        for kind, path, body in re.findall(
+            r"^```(python|diff)\n# (\S+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL
+        ):
             found.append(Block(recipe, kind, path, body))
     return found
 
