@@ -21,7 +21,7 @@ BATCH = 64
 ENDINGS = (".jsonl", ".parquet")
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of the user's file, and what to call it in an error."""
 
     number: int
@@ -35,7 +35,7 @@ def named(path: Path) -> str:
     return brief(path, 120)
 
 
-def read(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+def read(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[TableRow]:
     """The rows, with these columns of a Parquet file and all of a JSONL file. UserError where they cannot be read."""
     if path.suffix.lower() == ".jsonl":
         return _json_rows(path)
@@ -94,7 +94,7 @@ def _decimal(value: float | Decimal, whole: bool) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[TableRow]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             place = f"{named(path)}, row {number}"
@@ -109,10 +109,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 raise UserError(f"{place}: is no JSON ({reason(error)}); write one object a line.") from error
             if not isinstance(values, dict):
                 raise UserError(f"{place}: is no JSON object; write one with image, question and answer.")
-            yield Row(number, place, values)
+            yield TableRow(number, place, values)
 
 
-def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[TableRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -126,7 +126,7 @@ def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) ->
             for batch in file.iter_batches(BATCH, columns=columns):
                 for values in _exact(batch).to_pylist():
                     number += 1
-                    yield Row(number, f"{named(path)}, row {number}", values)
+                    yield TableRow(number, f"{named(path)}, row {number}", values)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         after = f" after row {number}" if number else ""
         raise UserError(

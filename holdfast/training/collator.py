@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 from holdfast.models.encode import completion_ids, encode, teacher_forced
 
 IGNORED = -100
 """A label that the loss leaves out."""
 
 
-def given(row: Row) -> dict[str, Any]:
+def given(row: TrainingRow) -> dict[str, Any]:
     """A row as the data set hands it to the collator."""
     return {"row": row}
 
@@ -29,7 +29,7 @@ class Collator:
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, examples: list[dict[str, Row]]) -> dict[str, Tensor]:
+    def __call__(self, examples: list[dict[str, TrainingRow]]) -> dict[str, Tensor]:
         rows = [example["row"] for example in examples]
         tokenizer = self.processor.tokenizer
         completions = [completion_ids(tokenizer, row.completion or "", row.ended) for row in rows]

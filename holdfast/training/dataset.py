@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 
 from holdfast.data.chat import messages, pictures
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 
 
 def order(rows: int, length: int, seed: int) -> list[int]:
@@ -23,7 +23,7 @@ def order(rows: int, length: int, seed: int) -> list[int]:
     return np.concatenate(passes)[:length].tolist()
 
 
-def dataset(rows: list[Row], places: list[int], shown: Callable[[Row], dict[str, Any]]) -> Dataset:
+def dataset(rows: list[TrainingRow], places: list[int], shown: Callable[[TrainingRow], dict[str, Any]]) -> Dataset:
     """Rows in order, as columns that are made when they are asked for and not kept."""
 
     def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
@@ -34,7 +34,7 @@ def dataset(rows: list[Row], places: list[int], shown: Callable[[Row], dict[str,
     return Dataset.from_dict({"row": places}).with_transform(look_up)
 
 
-def conversation(row: Row) -> dict[str, Any]:
+def conversation(row: TrainingRow) -> dict[str, Any]:
     """A question with the columns that TRL's GRPOTrainer and the rewards read."""
     question = row.question
     return {

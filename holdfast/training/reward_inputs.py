@@ -8,13 +8,13 @@ from typing import Any
 from transformers import TrainerState
 
 from holdfast.data.shards import Question
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 from holdfast.training.dataset import conversation
 
 
 def columns_of(written: Sequence[tuple[Question, str]], processor: Any, step: int) -> dict[str, Any]:
     """Keyword arguments for completions of questions, the ones of a group one after another, after `step` steps."""
-    asked = {question.id: conversation(Row(question)) for question, _ in written}
+    asked = {question.id: conversation(TrainingRow(question)) for question, _ in written}
     rows = [asked[question.id] for question, _ in written]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
     tokenize = processor.tokenizer

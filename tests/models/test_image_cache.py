@@ -38,7 +38,7 @@ def looked(model: Any) -> Iterator[list[int]]:
     hook.remove()
 
 
-def asked(processor: Any, images: list[int]) -> dict[str, Tensor]:
+def encoded(processor: Any, images: list[int]) -> dict[str, Tensor]:
     """A prompt for each of these images."""
     chat = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "where is red"}]}],
@@ -53,7 +53,7 @@ def asked(processor: Any, images: list[int]) -> dict[str, Tensor]:
 def test_an_image_is_looked_at_once_in_whatever_order_it_comes_again(
     model: Any, processor: Any, looked: list[int]
 ) -> None:
-    batches = [asked(processor, images) for images in ([0, 1, 0], [2, 1], [1, 0, 2])]
+    batches = [encoded(processor, images) for images in ([0, 1, 0], [2, 1], [1, 0, 2])]
     plain = [model(**batch).logits for batch in batches]
     looked.clear()
     with remembered_images(model, {}):
@@ -65,7 +65,7 @@ def test_an_image_is_looked_at_once_in_whatever_order_it_comes_again(
 
 
 def test_what_was_seen_without_gradients_serves_where_gradients_are_asked_for(model: Any, processor: Any) -> None:
-    batch, seen = asked(processor, [0, 1]), Seen()
+    batch, seen = encoded(processor, [0, 1]), Seen()
     with remembered_images(model, seen):
         with torch.inference_mode():
             model(**batch)
@@ -78,7 +78,7 @@ def test_what_was_seen_without_gradients_serves_where_gradients_are_asked_for(mo
 
 def test_a_tower_that_learns_looks_every_time(model: Any, processor: Any, looked: list[int]) -> None:
     model.model.visual.merger.requires_grad_(True)
-    batch, seen = asked(processor, [0, 0]), Seen()
+    batch, seen = encoded(processor, [0, 0]), Seen()
     with remembered_images(model, seen):
         model(**batch)
         model(**batch)
@@ -91,10 +91,10 @@ def test_images_beyond_the_limit_are_looked_at_again(
 ) -> None:
     seen: Seen = {}
     with remembered_images(model, seen):
-        model(**asked(processor, [0]))
+        model(**encoded(processor, [0]))
         monkeypatch.setattr(module, "LIMIT", sum(features.nbytes for features in seen.values()))
         for _ in range(2):
-            model(**asked(processor, [0, 1]))
+            model(**encoded(processor, [0, 1]))
     assert looked == [1, 1, 1]
     assert len(seen) == 1
 

@@ -67,8 +67,8 @@ def target_questions(study: Study, split: str, stream: str, count: int) -> list[
     """Of a jigsaw, puzzles of scenes from a random stream; of any other target, what it draws for the split."""
     if study.target.benchmark != "jigsaw":
         module = catalog.TARGETS[study.target.benchmark]
-        asked = [module.ask(study.target, Draw(study.seed, split, i)) for i in range(count)]
-        return [posed.question(f"drawn/{split}/{i:06d}", study.target) for i, posed in enumerate(asked)]
+        drawn = [module.ask(study.target, Draw(study.seed, split, i)) for i in range(count)]
+        return [question.with_completions(f"drawn/{split}/{i:06d}", study.target) for i, question in enumerate(drawn)]
     scenes = [(f"world/{split}/{i:06d}", world_scene(study.seed, stream, i, study.images.size)) for i in range(count)]
     return [jigsaw.puzzle(scene.image, name, study.target, study.seed) for name, scene in scenes]
 

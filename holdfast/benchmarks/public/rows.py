@@ -17,7 +17,7 @@ from holdfast.benchmarks.grading.text import majority
 from holdfast.benchmarks.question import Annotation, Box
 from holdfast.config.targets import Columns, Public
 from holdfast.data.hub import load_split
-from holdfast.data.images import UNREADABLE, rgb
+from holdfast.data.pixels import UNREADABLE, rgb
 from holdfast.errors import UserError
 
 KNOWN = {
@@ -57,8 +57,8 @@ def columns_of(public: Public) -> Columns:
     return found
 
 
-class Rows:
-    """The rows of one split; images are decoded when a row is asked for."""
+class PublicRows:
+    """The rows of one split; images are decoded when a row is read."""
 
     def __init__(self, public: Public, split: str) -> None:
         self.public, self.split = public, split

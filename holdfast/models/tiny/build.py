@@ -120,10 +120,10 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     optimizer = torch.optim.AdamW(tower.parameters(), lr=recipe.learning_rate)
     with Descent([optimizer], recipe.warmup_steps, recipe.threads) as descent:
         for step, batch in enumerate(_batches(len(labels), recipe.batch_size, recipe.warmup_steps, seed)):
-            asked = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
+            counts = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
 
-            def loss_of(part: list[int], asked: Tensor = asked) -> Tensor:
-                return (_fact_losses(tower, codes, pixels[part], labels[part]) / asked).sum()
+            def loss_of(part: list[int], counts: Tensor = counts) -> Tensor:
+                return (_fact_losses(tower, codes, pixels[part], labels[part]) / counts).sum()
 
             loss = descent.step([batch[first::PARTS] for first in range(PARTS)], loss_of)
             _report(journal, step, total, loss, "train/warmup_loss")
@@ -176,9 +176,9 @@ def _labelled(seed: int, index: int) -> tuple[Image.Image, list[list[int]]]:
     rng = generator("warm-up", seed, index)
     scene = world_scene(seed, "warm-up", index)
     if index % 3 == 0:
-        asked = digits.ask(scene, rng, "train")
-        place, digit = int(asked.think.split()[1]) - 1, 1 + len(SHAPES) + int(asked.answer)
-        return asked.image, [[p, digit if p == place else 0, -1, p // 2, *UNASKED_BOX] for p in range(4)]
+        question = digits.ask(scene, rng, "train")
+        place, digit = int(question.think.split()[1]) - 1, 1 + len(SHAPES) + int(question.answer)
+        return question.image, [[p, digit if p == place else 0, -1, p // 2, *UNASKED_BOX] for p in range(4)]
     order = rng.permutation(4) if index % 3 == 1 else np.arange(4)
     cells = [_facts(scene, shown, int(place)) for shown, place in enumerate(order)]
     return pieces.shuffled(scene.image, order), cells
@@ -245,8 +245,8 @@ def _token_losses(model: Any, lessons: list[Lesson]) -> Tensor:
     seen = torch.cat([lesson.seen for lesson in lessons])
     embedded = embedded.masked_scatter((ids == model.config.image_token_id)[..., None], seen)
     hidden = model.model.language_model(inputs_embeds=embedded, position_ids=positions).last_hidden_state
-    asked = labels[:, 1:] != IGNORED
-    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][asked]), labels[:, 1:][asked], reduction="none")
+    taught = labels[:, 1:] != IGNORED
+    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][taught]), labels[:, 1:][taught], reduction="none")
 
 
 def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:

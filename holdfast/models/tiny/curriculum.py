@@ -81,8 +81,8 @@ def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:
         for question, completion in _forms(subject, seed, facts):
             yield pictures(question), question.prompt, completion
     else:
-        for _, asked in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
-            yield [asked.image], asked.prompt, asked.reference
+        for _, drawn in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
+            yield [drawn.image], drawn.prompt, drawn.reference
 
 
 def _forms(subject: str, seed: int, facts: int) -> Iterator[tuple[Question, str]]:
@@ -127,7 +127,7 @@ def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str
 
 def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]) -> list[tuple[Tensor, Tensor]]:
     """Token ids and labels of each lesson."""
-    asked = processor.tokenizer(texts)["input_ids"]
-    answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
-    pairs = zip(asked, answered, strict=True)
+    prompts = processor.tokenizer(texts)["input_ids"]
+    completions = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
+    pairs = zip(prompts, completions, strict=True)
     return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]

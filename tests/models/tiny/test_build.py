@@ -115,10 +115,10 @@ def test_captions_say_yes_of_what_is_alike_and_no_of_the_rest():
                 assert verdict == ("yes" if one == two else "no")
                 said[verdict] += 1
         elif caption.prompt.startswith("Which cells hold a"):
-            asked = caption.prompt.split()[-1].rstrip("?")
+            shape_asked_for = caption.prompt.split()[-1].rstrip("?")
             for cell in caption.text.split("cell ")[1:]:
                 *_, shape, verdict = cell.split()
-                assert verdict == ("yes" if shape == asked else "no")
+                assert verdict == ("yes" if shape == shape_asked_for else "no")
                 said[verdict] += 1
         assert words, caption.prompt
     assert min(said.values()) > 60
