@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
+
+from holdfast.config.refs import ModelRef
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -57,6 +59,24 @@ def test_the_readme_is_short() -> None:
 def test_the_drawing_is_that_of_the_imports() -> None:
     drawing = runpy.run_path(str(ROOT / "docs" / "architecture.py"))["drawing"]
     assert drawing() == (ROOT / "docs" / "architecture.svg").read_text(), "run: python docs/architecture.py"
+
+
+def test_the_engine_works_as_the_page_on_influence_says(tiny_model: ModelRef, processor: Any) -> None:
+    from holdfast.benchmarks.catalog import prior_questions
+    from holdfast.models.encode import completion_ids, encode, teacher_forced
+    from holdfast.models.load import load_model
+
+    model, pad_token = load_model(tiny_model), processor.tokenizer.pad_token_id
+    questions = list(prior_questions("color", 3, seed=0))
+    prompts = encode(processor, questions)
+    completions = [completion_ids(processor.tokenizer, question.reference) for question in questions]
+    given = {"model": model, "pad_token": pad_token, "prompts": prompts, "completions": completions}
+    given["batches_of_questions"] = [teacher_forced(prompts[:2], completions[:2], pad_token, model.device)]
+    [snippet] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/influence.md").read_text(), re.MULTILINE | re.DOTALL)
+    exec(snippet, given)
+    assert given["measured"].norm2.shape == (3,)
+    assert given["measured"].dot.shape == (3, 1)
+    given["Engine"](model, [given["prior"]]).verify(given["batch"])
 
 
 class Block(NamedTuple):
