@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
+from flows.commands.experiment import load_experiment, studies_of
 from holdfast.config.refs import ModelRef
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,25 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 1200
+
+
+def settings() -> list[str]:
+    """Pieces of experiment files that pages show; a key that stands twice begins another one."""
+    pages = [page.read_text() for page in PAGES if page.name != "extending.md"]
+    shown = [block for page in pages for block in re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
+    return [piece for block in shown for piece in re.split(r"\n(?=target:|images:)", block)]
+
+
+@pytest.mark.parametrize("piece", settings())
+def test_settings_that_are_shown_are_understood(piece: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("banners.jsonl").touch()
+    fields = yaml.safe_load(piece)
+    if "rewards" in fields:
+        fields = {"arms": {"a": [{"method": "grpo", "rewards": fields["rewards"]}]}}
+    file = {"name": "shown", "arms": {"teacher": [{"method": "sft", "source": "teacher"}]}, **fields}
+    Path("shown.yaml").write_text(yaml.safe_dump(file))
+    assert studies_of(load_experiment(Path("shown.yaml")))
 
 
 def test_the_drawing_is_that_of_the_imports() -> None:
