@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.benchmarks.grading.graders import GRADERS, WANTED
 from holdfast.benchmarks.grading.text import majority
 from holdfast.config.prior import Imported
-from holdfast.data import cells, tables
+from holdfast.data import table_images, tables
 from holdfast.data.shards import Question, png
 from holdfast.data.tables import TableRow, named
 from holdfast.data.world import generator
@@ -101,11 +101,11 @@ def _input_files(benchmark: Imported) -> list[tuple[str, Path]]:
     found: dict[str, Path] = {}
     for row in tables.read(benchmark.path, ("image",)):
         try:
-            for path in cells.files(row.values.get("image"), folder):
+            for path in table_images.files(row.values.get("image"), folder):
                 found[_relative(path, folder)] = path
-                if not cells.is_file(path):
-                    raise cells.refusal(path, folder, "no such file")
-        except cells.Unusable as error:
+                if not table_images.is_file(path):
+                    raise table_images.refusal(path, folder, "no such file")
+        except table_images.UnusableImage as error:
             raise UserError(f"{row.place}: image {error}.") from error
     return [("", benchmark.path), *sorted(found.items())]
 
@@ -181,7 +181,7 @@ def _answers(row: TableRow, grader: str, whole: bool) -> tuple[str, ...]:
 
 
 def _parts(value: Any, grader: str) -> list[Any]:
-    """The accepted answers of a cell: the elements of a list, but for the sides of a box and the boxes of a picture."""
+    """Accepted answers: the elements of a list, but for the sides of a box and the boxes of a picture."""
     if isinstance(value, dict) and grader not in ("box", "detection"):
         value = value.get("answer", value)
     if not isinstance(value, list):
@@ -232,6 +232,6 @@ def _optional(row: TableRow, column: str) -> str:
 
 def _images(row: TableRow, folder: Path) -> tuple[bytes, ...]:
     try:
-        return tuple(png(image) for image in cells.images(row.values["image"], folder))
-    except cells.Unusable as error:
+        return tuple(png(image) for image in table_images.images(row.values["image"], folder))
+    except table_images.UnusableImage as error:
         raise UserError(f"{row.place}: image {error}.") from error

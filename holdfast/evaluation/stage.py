@@ -14,9 +14,9 @@ from holdfast.evaluation import drift
 from holdfast.evaluation.evaluator import Exam
 from holdfast.evaluation.forgetting import forgetting
 from holdfast.journal import Journal, read_lines
-from holdfast.models.image_cache import Seen, remembered_images
+from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
 from holdfast.models.load import device, load_model, load_processor
-from holdfast.models.precision import computing_in, of_study, own
+from holdfast.models.precision import base_dtype, computing_in, study_dtype
 
 DRIFT = "drift.parquet"
 
@@ -25,7 +25,7 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
     """Measure the base and leave what later models are compared with: its metrics, and its samples in drift.parquet."""
     journal.progress(0, 3)
     exam = Exam(job.data, job.evaluation, load_processor(job.model))
-    model = load_model(job.model, own(job.dtype, job.model), device(job.device))
+    model = load_model(job.model, base_dtype(job.dtype, job.model), device(job.device))
     measured = exam.sit(model, records_path(out, 0))
     journal.progress(1, 3, prior=measured["prior/mean/accuracy"])
     references = exam.sample_references(model, job.seed)
@@ -52,15 +52,15 @@ def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], d
     """What a training calls at a step: measures the model as it is and compares it with the base."""
     exam = Exam(job.data, job.evaluation, processor)
     references = drift.read_references(job.reference.path)
-    images: Seen = {}
+    images: ImageFeatures = {}
     base = _base(job)
     exact = job.evaluation.drift == "exact"
     # Beside the model that learns only while they are compared.
     origin = load_model(job.base or job.start, job.dtype, torch.device("cpu")) if exact else None
-    dtype = of_study(job)
+    dtype = study_dtype(job)
 
     def measure(model: Any, step: int) -> dict[str, float]:
-        with computing_in(dtype, model), remembered_images(model, images):
+        with computing_in(dtype, model), cached_image_features(model, images):
             measured = exam.sit(model, records_path(out, step))
             measured |= exam.pass_at(model, job.seed)
             with _moved(origin, model.device):

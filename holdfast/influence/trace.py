@@ -25,7 +25,7 @@ from holdfast.influence.record import TraceRecord, reference_lbk
 from holdfast.influence.samples import Rollouts, Sample, SampleEncoder, benchmark_questions, supervised_completions
 from holdfast.influence.trajectory import Trajectory
 from holdfast.journal import Journal
-from holdfast.models.image_cache import remembered_images
+from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
 from holdfast.models.load import load_processor
 
 TOKEN_MEAN = "dapo"
@@ -47,7 +47,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     )
     trajectory = Trajectory(questions.samples, encoder)
     record = TraceRecord(job, journal, list(completions))
-    images: dict[bytes, Tensor] = {}
+    images: ImageFeatures = {}
     samples: list[Sample] = []
     steps = [0, *(kept.step for kept in job.kept)]
     model, before = checkpoints.load(job.train, None), None
@@ -56,7 +56,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         here, seed = checkpoints.weights(model), job.train.seed + step
         ahead = displacement(checkpoints.weights(following), here) if following is not None else None
         behind = displacement(here, before) if before is not None else None
-        with remembered_images(model, images):
+        with cached_image_features(model, images):
             if rollouts is not None:
                 samples = rollout_samples(job, model, rollouts, encoder, step)
             elif index == 0:
@@ -72,7 +72,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     if rollouts is not None:
         start = checkpoints.load(job.train, None)
         for step, finite in record.samples.items():
-            with remembered_images(start, images):
+            with cached_image_features(start, images):
                 record.add_start(step, likelihoods(start, encoder.batches(finite, start.device)))
     record.write(out, trajectory)
     return {"source": record.source, **record.notes(), **caveats(job)}

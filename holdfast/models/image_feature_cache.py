@@ -1,4 +1,4 @@
-"""A vision tower that does not learn looks at each image once, however many models of a training ask for it."""
+"""A frozen vision tower encodes each image once, however many models of a training show it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Tensor
 from holdfast.models.prompt_sharing import as_encoded, body_of
 
 LIMIT = 2**28
-"""Bytes of image features that are kept; what is beyond is looked at every time."""
+"""Bytes of image features that are kept; what is beyond goes through the tower every time."""
 
-Seen = dict[bytes, Tensor]
+ImageFeatures = dict[bytes, Tensor]
 """Features (image tokens, hidden) by an image's digest."""
 
 
 @contextmanager
-def remembered_images(model: Any, seen: Seen) -> Iterator[None]:
-    """Within, images that `seen` holds are not looked at again, and others are added to it.
+def cached_image_features(model: Any, cache: ImageFeatures) -> Iterator[None]:
+    """Within, features that `cache` holds are not computed again, and others are added to it.
 
     Nothing happens where the tower, or an adapter in it, may learn, nor in architectures other than Qwen2-VL and
-    Qwen2.5-VL. Models that share `seen` must have the same tower.
+    Qwen2.5-VL. Models that share `cache` must have the same tower.
     """
     body = body_of(model)
     if body is None or any(parameter.requires_grad for parameter in body.visual.parameters()):
         yield
         return
     hooked = vars(body).get("get_image_features")
-    vars(body)["get_image_features"] = partial(_features, body.get_image_features, seen)
+    vars(body)["get_image_features"] = partial(_features, body.get_image_features, cache)
     try:
         yield
     finally:
@@ -43,20 +43,20 @@ def remembered_images(model: Any, seen: Seen) -> Iterator[None]:
 
 
 def _features(
-    plain: Callable[..., Any], seen: Seen, pixel_values: Tensor, image_grid_thw: Tensor, **others: Any
+    plain: Callable[..., Any], cache: ImageFeatures, pixel_values: Tensor, image_grid_thw: Tensor, **others: Any
 ) -> Any:
     patches = pixel_values.split(image_grid_thw.prod(1).tolist())
     names = [_digest(rows, grid) for rows, grid in zip(patches, image_grid_thw, strict=True)]
-    places = {name: place for place, name in enumerate(names) if name not in seen}
-    found: Seen = {}
-    if places:
-        new = list(places.values())
-        read = plain(torch.cat([patches[place] for place in new]), image_grid_thw[new], **others).pooler_output
+    indices = {name: index for index, name in enumerate(names) if name not in cache}
+    found: ImageFeatures = {}
+    if indices:
+        new = list(indices.values())
+        encoded = plain(torch.cat([patches[index] for index in new]), image_grid_thw[new], **others).pooler_output
         # Parts of one tensor would keep all of it.
-        found = {name: features.clone() for name, features in zip(places, read, strict=True)}
-    held = seen | found
+        found = {name: features.clone() for name, features in zip(indices, encoded, strict=True)}
+    held = cache | found
     if sum(features.nbytes for features in held.values()) <= LIMIT:
-        seen.update(found)
+        cache.update(found)
     return as_encoded(held[name] for name in names)
 
 

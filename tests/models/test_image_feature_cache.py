@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from holdfast.models import image_cache as module
-from holdfast.models.image_cache import Seen, remembered_images
+from holdfast.models import image_feature_cache as module
+from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
 from holdfast.models.prompt_sharing import shared_prompts
 from holdfast.models.tiny.build import build_model
 
@@ -56,7 +56,7 @@ def test_an_image_is_looked_at_once_in_whatever_order_it_comes_again(
     batches = [encoded(processor, images) for images in ([0, 1, 0], [2, 1], [1, 0, 2])]
     plain = [model(**batch).logits for batch in batches]
     looked.clear()
-    with remembered_images(model, {}):
+    with cached_image_features(model, {}):
         for batch, logits in zip(batches, plain, strict=True):
             torch.testing.assert_close(model(**batch).logits, logits, rtol=1e-6, atol=1e-6)
     assert looked == [2, 1]
@@ -65,8 +65,8 @@ def test_an_image_is_looked_at_once_in_whatever_order_it_comes_again(
 
 
 def test_what_was_seen_without_gradients_serves_where_gradients_are_asked_for(model: Any, processor: Any) -> None:
-    batch, seen = encoded(processor, [0, 1]), Seen()
-    with remembered_images(model, seen):
+    batch, seen = encoded(processor, [0, 1]), ImageFeatures()
+    with cached_image_features(model, seen):
         with torch.inference_mode():
             model(**batch)
         model(**batch).logits.sum().backward()
@@ -78,8 +78,8 @@ def test_what_was_seen_without_gradients_serves_where_gradients_are_asked_for(mo
 
 def test_a_tower_that_learns_looks_every_time(model: Any, processor: Any, looked: list[int]) -> None:
     model.model.visual.merger.requires_grad_(True)
-    batch, seen = encoded(processor, [0, 0]), Seen()
-    with remembered_images(model, seen):
+    batch, seen = encoded(processor, [0, 0]), ImageFeatures()
+    with cached_image_features(model, seen):
         model(**batch)
         model(**batch)
     assert looked == [2, 2]
@@ -89,8 +89,8 @@ def test_a_tower_that_learns_looks_every_time(model: Any, processor: Any, looked
 def test_images_beyond_the_limit_are_looked_at_again(
     model: Any, processor: Any, looked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: Seen = {}
-    with remembered_images(model, seen):
+    seen: ImageFeatures = {}
+    with cached_image_features(model, seen):
         model(**encoded(processor, [0]))
         monkeypatch.setattr(module, "LIMIT", sum(features.nbytes for features in seen.values()))
         for _ in range(2):
@@ -102,12 +102,12 @@ def test_images_beyond_the_limit_are_looked_at_again(
 def test_what_else_reads_images_is_as_before_afterwards(model: Any) -> None:
     with shared_prompts(model):
         shared = vars(model.model)["get_image_features"]
-        with remembered_images(model, {}):
+        with cached_image_features(model, {}):
             assert vars(model.model)["get_image_features"] is not shared
         assert vars(model.model)["get_image_features"] is shared
     assert "get_image_features" not in vars(model.model)
 
 
 def test_models_without_such_a_tower_are_left_alone() -> None:
-    with remembered_images(torch.nn.Linear(2, 2), {}):
+    with cached_image_features(torch.nn.Linear(2, 2), {}):
         pass

@@ -19,8 +19,8 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 WRAPPED = {"_orig_mod.": "a compiled model", "module.": "a model in a parallel wrapper"}
 
 
-class Fit(NamedTuple):
-    """Names of weights that do not fit, as `from_pretrained` tells them."""
+class Misfits(NamedTuple):
+    """Names of weights that do not fit, by the kinds that `from_pretrained` reports."""
 
     missing: list[str]
     unexpected: list[str]
@@ -85,19 +85,19 @@ def require_fit(place: str, found: Mapping[str, Any]) -> None:
         UserError: names and counts of those that do not fit.
     """
     strange = [name if isinstance(name, str) else name[0] for name in found["mismatched_keys"]]
-    require_names(place, Fit(sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), sorted(strange)))
+    require_names(place, Misfits(sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), sorted(strange)))
 
 
-def require_names(place: str, fit: Fit) -> None:
+def require_names(place: str, misfits: Misfits) -> None:
     """Refuse what does not fit.
 
     Raises:
         UserError: names and counts of those that do not fit.
     """
-    told = [f"{len(names)} {kind}, first {names[0]}" for kind, names in fit._asdict().items() if names]
-    if told:
+    messages = [f"{len(names)} {kind}, first {names[0]}" for kind, names in misfits._asdict().items() if names]
+    if messages:
         raise UserError(
-            f"model.path: weights of {place} do not fit the model ({'; '.join(told)}); save the whole model again"
+            f"model.path: weights of {place} do not fit the model ({'; '.join(messages)}); save the whole model again"
         )
 
 
@@ -115,7 +115,7 @@ def require_finite(place: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
         )
 
 
-def stored(place: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_weights(place: Path) -> Iterator[tuple[str, Tensor]]:
     """A checkpoint's weights under their names in its files, one at a time."""
     for file in weight_files(place):
         with safe_open(file, "pt") as opened:

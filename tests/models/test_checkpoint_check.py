@@ -1,4 +1,4 @@
-"""A checkpoint that does not fit, is not whole or holds no numbers is told in one sentence, not drawn at random."""
+"""A checkpoint that does not fit, is not whole or holds no numbers is refused in one sentence, not drawn at random."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checked(place: Path, data: DataRef) -> None:
     check(Check(study=Study(name="s", arms={"a": [arm]}, model={"path": str(place)}), data=data))
 
 
-def told(place: Path, data: DataRef) -> str:
+def refusal(place: Path, data: DataRef) -> str:
     """What the check says, which must be one short sentence that names the checkpoint."""
     with pytest.raises(UserError) as refused:
         checked(place, data)
@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_refused_by_check_and_load(
 ) -> None:
     file = base / "model.safetensors"
     save_file(spoil(load_file(file)), file, {"format": "pt"})
-    assert words in told(base, tiny_data)
+    assert words in refusal(base, tiny_data)
     with pytest.raises(UserError, match=r"model\.path: "):
         load_model(ref(base))
 
@@ -167,12 +167,12 @@ def test_files_that_are_not_whole_are_told_by_the_check(
     base: Path, tiny_data: DataRef, spoil: Callable[[Path], Any], words: str
 ) -> None:
     spoil(base)
-    assert words in told(base, tiny_data)
+    assert words in refusal(base, tiny_data)
 
 
 def test_an_adapter_alone_is_told_to_be_merged(tiny_data: DataRef, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert "merge it first" in told(tmp_path, tiny_data)
+    assert "merge it first" in refusal(tmp_path, tiny_data)
 
 
 def test_a_checkpoint_in_several_files_is_whole(base: Path, tiny_data: DataRef) -> None:
@@ -222,7 +222,7 @@ def test_a_configuration_of_no_model_is_told(base: Path, tiny_data: DataRef) -> 
     content = json.loads((base / "config.json").read_text())
     content["text_config"]["vocab_size"] = 100
     (base / "config.json").write_text(json.dumps(content))
-    assert "no model can be made of" in told(base, tiny_data)
+    assert "no model can be made of" in refusal(base, tiny_data)
 
 
 def test_a_tokenizer_of_another_model_is_told(base: Path, tiny_data: DataRef) -> None:
