@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from holdfast.config.jobs import Trace
 from holdfast.config.measurement import LEAST_PROMPTS
 from holdfast.data.shards import read_questions
