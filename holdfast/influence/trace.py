@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from holdfast.config.jobs import Trace
 from holdfast.config.measurement import LEAST_PROMPTS
 from holdfast.data.shards import read_questions
@@ -47,7 +45,7 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     )
     trajectory = Trajectory(questions.samples, encoder)
     record = TraceRecord(job, journal, list(completions))
-    images: dict[bytes, Tensor] = {}
+    images: ImageFeatures = {}
     samples: list[Sample] = []
     steps = [0, *(kept.step for kept in job.kept)]
     model, before = checkpoints.load(job.train, None), None
