@@ -13,14 +13,14 @@ from holdfast.benchmarks.grading import graders
 from holdfast.benchmarks.grading.answer import Grade
 from holdfast.benchmarks.prior import color, comparison, digits, grounding, pieces, presence, shape
 from holdfast.benchmarks.prior import count as count_
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.benchmarks.targets import banner, classes, counting, detection, jigsaw, spatial
-from holdfast.benchmarks.targets.protocol import Asking
+from holdfast.benchmarks.targets.protocol import DrawnTarget
 from holdfast.config.targets import Banner, Jigsaw, Target
 from holdfast.data.shards import Question, png
 from holdfast.data.world import Scene, generator, world_scene
 
-Ask = Callable[[Scene, np.random.Generator], Asked | None]
+AskPrior = Callable[[Scene, np.random.Generator], PriorQuestion | None]
 Grader = Callable[[str, str], Grade]
 
 PRIOR = {
@@ -34,7 +34,7 @@ PRIOR = {
     "digits": digits,
 }
 
-TARGETS: dict[str, Asking] = {
+TARGETS: dict[str, DrawnTarget] = {
     "classes": classes,
     "spatial": spatial,
     "banner": banner,
@@ -63,32 +63,34 @@ def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = (
     )
 
 
-def asking(benchmark: str, split: str) -> Ask:
-    """How a benchmark asks; only handwriting depends on the split, which has to hold samples back."""
+def _asker(benchmark: str, split: str) -> AskPrior:
+    """The benchmark's `ask`; only that of handwriting depends on the split, which has to hold samples back."""
     if benchmark == "digits":
         return partial(digits.ask, split=split)
     return PRIOR[benchmark].ask
 
 
-def draw(benchmark: str, seed: int, split: str) -> Iterator[tuple[int, Asked]]:
+def draw(benchmark: str, seed: int, split: str) -> Iterator[tuple[int, PriorQuestion]]:
     """Endless (scene number, question) pairs of a split, the same for the same seed."""
-    ask = asking(benchmark, split)
+    ask = _asker(benchmark, split)
     for index in count():
-        asked = ask(world_scene(seed, f"{split}/{benchmark}", index), generator("ask", seed, split, benchmark, index))
-        if asked is not None:
-            yield index, asked
+        question = ask(
+            world_scene(seed, f"{split}/{benchmark}", index), generator("ask", seed, split, benchmark, index)
+        )
+        if question is not None:
+            yield index, question
 
 
 def prior_questions(benchmark: str, number: int, seed: int, split: str = "test") -> Iterator[Question]:
     """The first `number` questions of a bundled benchmark."""
-    for _, (index, asked) in zip(range(number), draw(benchmark, seed, split), strict=False):
+    for _, (index, question) in zip(range(number), draw(benchmark, seed, split), strict=False):
         yield Question(
             id=f"{benchmark}-{index:06d}",
             image_id=f"world/{split}/{benchmark}/{index:06d}",
-            images=(png(asked.image),),
-            prompt=asked.prompt,
-            answer=asked.answer,
-            reference=asked.reference,
+            images=(png(question.image),),
+            prompt=question.prompt,
+            answer=question.answer,
+            reference=question.reference,
             teacher="",
             grader=benchmark,
             benchmark=benchmark,
@@ -100,7 +102,7 @@ def chance(benchmark: str) -> float | None:
     """What the answers of other questions would score, over all pairs of 200; unknown for imported benchmarks."""
     if benchmark not in PRIOR:
         return None
-    times = Counter(asked.answer for _, (_, asked) in zip(range(200), draw(benchmark, 0, "test"), strict=False))
+    times = Counter(question.answer for _, (_, question) in zip(range(200), draw(benchmark, 0, "test"), strict=False))
     # Most answers are given many times: two that differ are graded once, and counted as often as they meet.
     meetings = {pair: times[pair[0]] * (times[pair[1]] - (pair[0] == pair[1])) for pair in product(times, repeat=2)}
     tagged = ((f"<answer> {given} </answer>", right, often) for (given, right), often in meetings.items())

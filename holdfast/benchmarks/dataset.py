@@ -30,47 +30,47 @@ def make_data(job: MakeData, out: Path) -> dict[str, Any]:
     """
     check(job)
     target = job.target
-    notes = _cut(target, job, out) if isinstance(target, Jigsaw) else _posed(target, job, out)
+    notes = _write_puzzles(target, job, out) if isinstance(target, Jigsaw) else _write_others(target, job, out)
     for prior in job.prior:
-        for split, asked in prior_questions(prior, job.seed):
+        for split, questions in prior_questions(prior, job.seed):
             shard = prior_shard(prior.name, split)
-            notes["questions"][shard.removesuffix(".parquet")] = write_questions(out / shard, asked)
+            notes["questions"][shard.removesuffix(".parquet")] = write_questions(out / shard, questions)
     return notes
 
 
-def _cut(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
+def _write_puzzles(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
     """Puzzles of the source's images."""
     counts = {split: getattr(target, split) for split in SPLITS}
     source = open_source(job.images, job.seed)
     splits = source.split(counts)
     written = {}
     for split in SPLITS:
-        asked = ((puzzle.answer, puzzle) for puzzle in puzzles(source, splits[split], target, job.seed))
-        cut = target_questions.few(asked, counts[split], target.per_class if split == "train" else None)
-        written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", cut)
+        cut = ((puzzle.answer, puzzle) for puzzle in puzzles(source, splits[split], target, job.seed))
+        few = target_questions.few(cut, counts[split], target.per_class if split == "train" else None)
+        written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", few)
     images = {split: len(splits[split]) for split in SPLITS}
-    return {"images": images, "questions": written, **_left_out(source.skipped, source.told)}
+    return {"images": images, "questions": written, **_left_out(source.skipped, source.warnings)}
 
 
-def _posed(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
+def _write_others(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
     """Questions of any other target. UserError if a split is left with none."""
-    poser = target_questions.Poser(target, job.seed)
+    source = target_questions.TargetQuestions(target, job.seed)
     written = {}
     for split in target_questions.SPLITS:
-        count = write_questions(out / f"target-{split}.parquet", poser.questions(split))
+        count = write_questions(out / f"target-{split}.parquet", source.questions(split))
         if not count:
             raise UserError(
                 f"target.{split}: the data holds no question for this split; ask for fewer elsewhere, or use more data."
             )
         written[f"target-{split}"] = count
-    return {"questions": written, **_left_out(poser.skipped, poser.told())}
+    return {"questions": written, **_left_out(source.skipped, source.warnings())}
 
 
-def _left_out(skipped: list[str], told: list[str]) -> dict[str, Any]:
-    """`skipped` names all images that cannot be read; `told` are sentences for a person."""
+def _left_out(skipped: list[str], warnings: list[str]) -> dict[str, Any]:
+    """`skipped` names all images that cannot be read; `told` are warnings for a person."""
     names = sorted(skipped)
     unread = [f"{len(names)} image(s) cannot be read and are left out: {listed(names)}."] if names else []
-    return {"skipped": names, "told": unread + told}
+    return {"skipped": names, "told": unread + warnings}
 
 
 def check(job: MakeData) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from holdfast.benchmarks.grading.graders import GRADERS, WANTED
 from holdfast.benchmarks.grading.text import majority
 from holdfast.config.prior import Imported
-from holdfast.data import cells, tables
+from holdfast.data import table_images, tables
 from holdfast.data.shards import Question, png
-from holdfast.data.tables import Row, named
+from holdfast.data.tables import TableRow, named
 from holdfast.data.world import generator
 from holdfast.errors import UserError, brief
 
@@ -68,10 +68,11 @@ def _set_apart(benchmark: Imported, seed: int) -> set[str]:
 
     Of fewer than four images, single questions are set apart.
     """
-    asked: dict[bytes, list[str]] = {}
+    by_image: dict[bytes, list[str]] = {}
     for question in read_imported(benchmark):
-        asked.setdefault(hashlib.sha256(b"".join(question.images)).digest(), []).append(question.id)
-    groups = list(asked.values()) if len(asked) >= 4 else [[name] for names in asked.values() for name in names]
+        by_image.setdefault(hashlib.sha256(b"".join(question.images)).digest(), []).append(question.id)
+    ids = list(by_image.values())
+    groups = ids if len(ids) >= 4 else [[name] for names in ids for name in names]
     if len(groups) < 2:
         raise UserError(
             f"{named(benchmark.path)}: holds one question, and needs another one for validation; add some, or name a "
@@ -100,11 +101,11 @@ def _input_files(benchmark: Imported) -> list[tuple[str, Path]]:
     found: dict[str, Path] = {}
     for row in tables.read(benchmark.path, ("image",)):
         try:
-            for path in cells.files(row.values.get("image"), folder):
+            for path in table_images.files(row.values.get("image"), folder):
                 found[_relative(path, folder)] = path
-                if not cells.is_file(path):
-                    raise cells.refusal(path, folder, "no such file")
-        except cells.Unusable as error:
+                if not table_images.is_file(path):
+                    raise table_images.refusal(path, folder, "no such file")
+        except table_images.UnusableImage as error:
             raise UserError(f"{row.place}: image {error}.") from error
     return [("", benchmark.path), *sorted(found.items())]
 
@@ -140,7 +141,7 @@ def _refuse_unanswered(path: Path) -> bool:
     return found
 
 
-def _question(row: Row, benchmark: Imported, whole: bool) -> Question:
+def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
     for column in COLUMNS:
         if column not in row.values:
             raise UserError(f"{row.place}: has no {column!r}; add it.")
@@ -165,7 +166,7 @@ def _question(row: Row, benchmark: Imported, whole: bool) -> Question:
     )
 
 
-def _answers(row: Row, grader: str, whole: bool) -> tuple[str, ...]:
+def _answers(row: TableRow, grader: str, whole: bool) -> tuple[str, ...]:
     """All accepted answers as text, each one that its own grader accepts."""
     parts = [part for part in _parts(row.values["answer"], grader) if not _blank(part)] or [None]
     found = tuple(_text(row._replace(values={**row.values, "answer": part}), "answer", whole) for part in parts)
@@ -180,7 +181,7 @@ def _answers(row: Row, grader: str, whole: bool) -> tuple[str, ...]:
 
 
 def _parts(value: Any, grader: str) -> list[Any]:
-    """The accepted answers of a cell: the elements of a list, but for the sides of a box and the boxes of a picture."""
+    """Accepted answers: the elements of a list, but for the sides of a box and the boxes of a picture."""
     if isinstance(value, dict) and grader not in ("box", "detection"):
         value = value.get("answer", value)
     if not isinstance(value, list):
@@ -213,7 +214,7 @@ def _blank(value: Any) -> bool:
     return tables.missing(value) or (isinstance(value, str) and not value.strip())
 
 
-def _text(row: Row, column: str, whole: bool = False) -> str:
+def _text(row: TableRow, column: str, whole: bool = False) -> str:
     value = row.values[column]
     try:
         found = " ".join(tables.text(part, whole) for part in (value if isinstance(value, list) else [value]))
@@ -224,13 +225,13 @@ def _text(row: Row, column: str, whole: bool = False) -> str:
     return found
 
 
-def _optional(row: Row, column: str) -> str:
+def _optional(row: TableRow, column: str) -> str:
     value = row.values.get(column)
     return "" if tables.missing(value) or value == "" else _text(row, column)
 
 
-def _images(row: Row, folder: Path) -> tuple[bytes, ...]:
+def _images(row: TableRow, folder: Path) -> tuple[bytes, ...]:
     try:
-        return tuple(png(image) for image in cells.images(row.values["image"], folder))
-    except cells.Unusable as error:
+        return tuple(png(image) for image in table_images.images(row.values["image"], folder))
+    except table_images.UnusableImage as error:
         raise UserError(f"{row.place}: image {error}.") from error

@@ -1,4 +1,4 @@
-"""A question as a benchmark asks it, before it is given an identity and written to a shard."""
+"""Questions as prior benchmarks and targets ask them, before they get an identity and are written to a shard."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def form(thinking: bool) -> str:
     return "Answer in <answer> </answer>."
 
 
-class Asked(NamedTuple):
-    """`think` is how the bundled base is taught to reason before it answers."""
+class PriorQuestion(NamedTuple):
+    """A question of a prior benchmark; `think` is how the bundled base is taught to reason before it answers."""
 
     image: Image.Image
     prompt: str
@@ -44,8 +44,8 @@ class Draw(NamedTuple):
 
     def turn(self, name: str, options: int, number: int | None = None) -> int:
         """One of so many options. Every block of `options` questions has each of them once, in random order."""
-        block, place = divmod(self.number if number is None else number, options)
-        return int(generator("turn", name, self.seed, self.split, options, block).permutation(options)[place])
+        block, position = divmod(self.number if number is None else number, options)
+        return int(generator("turn", name, self.seed, self.split, options, block).permutation(options)[position])
 
 
 class Annotation(NamedTuple):
@@ -66,7 +66,7 @@ class Annotation(NamedTuple):
     categories: tuple[str, ...] = ()
 
 
-class Posed(NamedTuple):
+class TargetQuestion(NamedTuple):
     """A question as a target asks it, before it is written to a shard."""
 
     images: tuple[Image.Image, ...]
@@ -83,8 +83,8 @@ class Posed(NamedTuple):
     accepted: tuple[str, ...] = ()
     """All accepted answers, where there are several."""
 
-    def question(self, image_id: str, target: Target) -> Question:
-        """With its completions: the bare answer, and the answer after a foreign reasoning."""
+    def with_completions(self, image_id: str, target: Target) -> Question:
+        """As it stands in a shard, with its completions: the bare answer, and the answer after a foreign reasoning."""
         answer = f"<answer> {self.answer} </answer>"
         return Question(
             id=f"{image_id}#0",

@@ -1,6 +1,6 @@
 """Questions of a target that is no jigsaw: drawn, read from a public data set, or from a file of one's own.
 
-No picture is in two splits. Where one split of a data set is dealt out, or two of them hold the same image, the test
+No picture is in two splits. Where one split of a data set is divided, or two of them hold the same image, the test
 questions come first, then the validation's, and training does without their images.
 """
 
@@ -16,16 +16,16 @@ from typing import Any, cast
 from PIL import Image
 
 from holdfast.benchmarks import catalog, imported
-from holdfast.benchmarks.public.rows import Rows, columns_of
-from holdfast.benchmarks.question import Draw, Posed, form
-from holdfast.benchmarks.targets.protocol import Reading
+from holdfast.benchmarks.public.rows import PublicRows, columns_of
+from holdfast.benchmarks.question import Draw, TargetQuestion, form
+from holdfast.benchmarks.targets.protocol import PublicTarget
 from holdfast.config.prior import Imported
 from holdfast.config.targets import Banner, Classes, Counting, Detection, Spatial, Target
 from holdfast.data.hub import local_files
-from holdfast.data.near_duplicates import Alike
+from holdfast.data.near_duplicates import NearDuplicates
 from holdfast.data.pixels import pattern
 from holdfast.data.shards import Question
-from holdfast.data.splits import deal, listed
+from holdfast.data.splits import listed, split_images
 from holdfast.data.tables import ENDINGS, named
 from holdfast.data.world import generator
 from holdfast.errors import UserError
@@ -42,7 +42,7 @@ def check(target: Target) -> None:
         raise UserError(f"target.path: {named(path)} is no JSONL or Parquet file; correct the path.")
     if isinstance(target, Readable) and target.public is not None:
         columns = columns_of(target.public)
-        for field in cast(Reading, catalog.TARGETS[target.benchmark]).COLUMNS:
+        for field in cast(PublicTarget, catalog.TARGETS[target.benchmark]).COLUMNS:
             if getattr(columns, field) is None:
                 raise UserError(
                     f"target.public.columns: {target.benchmark} needs `{field}`, which {target.public.name} lacks; "
@@ -58,102 +58,103 @@ def input_files(target: Target) -> list[tuple[str, Path]]:
     return [] if public is None else local_files(public.name, columns_of(public).image)
 
 
-class Poser:
-    """Asks a target's questions, split by split in the order of SPLITS."""
+class TargetQuestions:
+    """A target's questions, split by split in the order of SPLITS."""
 
     def __init__(self, target: Target, seed: int) -> None:
         self.target: Any = target
         self.seed = seed
-        self.owner: dict[str, str] = {}
+        self.split_of_image: dict[str, str] = {}
         """Which split an image went to, by the digest of its PNG file, which is that of its pixels."""
         self.skipped: list[str] = []
-        self._left: list[str] = []
+        self._left_out: list[str] = []
         self._splits: dict[str, str] = {}
-        self._alike = Alike()
-        self._rows: dict[str, Rows] = {}
+        self._near_duplicates = NearDuplicates()
+        self._rows: dict[str, PublicRows] = {}
 
     def questions(self, split: str) -> Iterator[Question]:
         """At most as many as the target wants."""
         wanted = getattr(self.target, split)
         if isinstance(self.target, Banner) and self.target.path is not None:
-            found = self._own(self.target, split)
+            found = self._imported(self.target, split)
         elif isinstance(self.target, Readable) and self.target.public is not None:
-            found = self._read(split, wanted)
+            found = self._public(split)
         else:
             found = self._drawn(split, wanted)
         limit = self.target.per_class if split == "train" else None
         yield from few(found, wanted, limit)
 
-    def told(self) -> list[str]:
-        """Sentences on rows that were left out and on pictures that look alike, once all questions are asked."""
-        left = f"{len(self._left)} row(s) are left out, since another split shows their picture: {listed(self._left)}."
-        twins = self._alike.twins(self._splits)
-        return [*([left] if self._left else []), *([twins] if twins else [])]
+    def warnings(self) -> list[str]:
+        """On rows that were left out and on near duplicates, once the questions of all splits are taken."""
+        names = self._left_out
+        left_out = f"{len(names)} row(s) are left out, since another split shows their picture: {listed(names)}."
+        near_duplicates = self._near_duplicates.warning(self._splits)
+        return [*([left_out] if names else []), *([near_duplicates] if near_duplicates else [])]
 
     def _drawn(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
         module = catalog.TARGETS[self.target.benchmark]
         for index in range(wanted):
-            posed = module.ask(self.target, Draw(self.seed, split, index))
-            yield posed.group, posed.question(f"{self.target.benchmark}/{split}/{index:06d}", self.target)
+            question = module.ask(self.target, Draw(self.seed, split, index))
+            yield question.group, question.with_completions(f"{self.target.benchmark}/{split}/{index:06d}", self.target)
 
-    def _read(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
+    def _public(self, split: str) -> Iterator[tuple[str, Question]]:
         """Rows of the split in random order; those that another split began with are left to it."""
         names = dict(zip(("train", "validation", "test"), columns_of(self.target.public).splits, strict=True))
         rows = self._opened(names[split])
         sharing = {other: getattr(self.target, other) for other in SPLITS if names[other] == names[split]}
-        for index in _dealt(len(rows), sharing, self.seed)[split]:
-            posed = self._posed(rows, index)
-            if posed is not None:
-                question = posed.question(f"{rows.split}/{index:08d}", self.target)
-                if self._claim(question.images, split):
-                    self._look(question, split)
-                    yield posed.group, question
+        for index in _split_rows(len(rows), sharing, self.seed)[split]:
+            question = self._public_question(rows, index)
+            if question is not None:
+                completed = question.with_completions(f"{rows.split}/{index:08d}", self.target)
+                if self._claim(completed.images, split):
+                    self._remember(completed, split)
+                    yield question.group, completed
                 else:
-                    self._left.append(question.image_id)
+                    self._left_out.append(completed.image_id)
 
-    def _opened(self, name: str) -> Rows:
+    def _opened(self, name: str) -> PublicRows:
         if name not in self._rows:
-            self._rows[name] = Rows(self.target.public, name)
+            self._rows[name] = PublicRows(self.target.public, name)
         return self._rows[name]
 
-    def _posed(self, rows: Rows, index: int) -> Posed | None:
+    def _public_question(self, rows: PublicRows, index: int) -> TargetQuestion | None:
         row = rows.row(index, generator("row", self.seed, rows.split, index))
         if row is None:
             self.skipped.append(f"{rows.split}/{index:08d}")
             return None
-        module = cast(Reading, catalog.TARGETS[self.target.benchmark])
+        module = cast(PublicTarget, catalog.TARGETS[self.target.benchmark])
         return module.read(row, self.target, Draw(self.seed, rows.split, index))
 
-    def _own(self, target: Banner, split: str) -> Iterator[tuple[str, Question]]:
-        """Questions about the images that the split was dealt; several rows may ask about one image."""
-        splits = self._dealt_images(target)
+    def _imported(self, target: Banner, split: str) -> Iterator[tuple[str, Question]]:
+        """Questions about the images of the split; several rows may ask about one image."""
+        splits = self._split_images(target)
         for question in _imported(target):
             if splits.get(_digest(question.images[0])) == split:
-                self._look(question, split)
+                self._remember(question, split)
                 yield question.answer, question._replace(prompt=f"{question.prompt} {form(target.thinking)}")
 
-    def _dealt_images(self, target: Banner) -> dict[str, str]:
-        if not self.owner:
-            first = _together([[_digest(image) for image in question.images] for question in _imported(target)])
+    def _split_images(self, target: Banner) -> dict[str, str]:
+        if not self.split_of_image:
+            first = _connected([[_digest(image) for image in question.images] for question in _imported(target)])
             images = list(dict.fromkeys(first.values()))
             counts = {name: getattr(target, name) for name in SPLITS}
-            dealt = deal(len(images), counts, self.seed, "target.path").items()
-            split_of = {images[number]: name for name, numbers in dealt for number in numbers}
-            self.owner = {image: split_of[other] for image, other in first.items() if other in split_of}
-        return self.owner
+            shares = split_images(len(images), counts, self.seed, "target.path").items()
+            split_of = {images[number]: name for name, numbers in shares for number in numbers}
+            self.split_of_image = {image: split_of[other] for image, other in first.items() if other in split_of}
+        return self.split_of_image
 
-    def _look(self, question: Question, split: str) -> None:
+    def _remember(self, question: Question, split: str) -> None:
         for number, image in enumerate(question.images, 1):
             name = question.image_id if number == 1 else f"{question.image_id}, image {number}"
             self._splits[name] = split
-            self._alike.add(name, pattern(Image.open(BytesIO(image))))
+            self._near_duplicates.add(name, pattern(Image.open(BytesIO(image))))
 
     def _claim(self, images: Iterable[bytes], split: str) -> bool:
         """Whether the split may show these images; they are its own from now on."""
         digests = [_digest(image) for image in images]
-        if any(self.owner.get(digest, split) != split for digest in digests):
+        if any(self.split_of_image.get(digest, split) != split for digest in digests):
             return False
-        self.owner |= dict.fromkeys(digests, split)
+        self.split_of_image |= dict.fromkeys(digests, split)
         return True
 
 
@@ -166,16 +167,16 @@ def few(found: Iterable[tuple[str, Question]], wanted: int, per_class: int | Non
             yield question
 
 
-def _dealt(rows: int, counts: dict[str, int], seed: int) -> dict[str, list[int]]:
+def _split_rows(rows: int, counts: dict[str, int], seed: int) -> dict[str, list[int]]:
     """Row numbers by split: in proportion to what they want, and what is left over to the last in SPLITS."""
     order = generator("splits", seed).permutation(rows).tolist()
     last = [name for name in SPLITS if name in counts][-1]
-    total, start, dealt = sum(counts.values()), 0, {}
+    total, start, splits = sum(counts.values()), 0, {}
     for name in (name for name in SPLITS if name in counts and name != last):
         share = max(1, min(2 * counts[name], rows * counts[name] // total))
-        dealt[name] = order[start : start + share]
+        splits[name] = order[start : start + share]
         start += share
-    return dealt | {last: order[start:]}
+    return splits | {last: order[start:]}
 
 
 def _imported(target: Banner) -> Iterator[Question]:
@@ -187,7 +188,7 @@ def _as_imported(target: Banner) -> Imported:
     return Imported(name="banner", path=target.path, grader=target.grader)
 
 
-def _together(shown: list[list[str]]) -> dict[str, str]:
+def _connected(shown: list[list[str]]) -> dict[str, str]:
     """By image, the one that stands for all that questions show with it, with an image shown with it, and so on."""
     before: dict[str, str] = {}
 

@@ -74,7 +74,7 @@ class FolderSource(Pictures):
 
     def photographs(self) -> dict[str, list[str]]:
         """By their first bytes, and where they are cut into tiles by their size."""
-        self._tell_left_out()
+        self._warn_of_left_out()
         files = self.found.photographs
         # A JPEG at a fraction of its size never equals the same picture in another format.
         signed = {_signature(path) for path in files.values()} if self.tile is None else set()
@@ -83,7 +83,9 @@ class FolderSource(Pictures):
         if not found:
             self._refuse(len(files))
         if small := [name for name in files if name not in found and name not in self.skipped]:
-            self.told.append(f"{len(small)} photograph(s) are smaller than a tile and are left out: {listed(small)}.")
+            self.warnings.append(
+                f"{len(small)} photograph(s) are smaller than a tile and are left out: {listed(small)}."
+            )
         return found
 
     def decoded(self, photograph: str) -> Image.Image:
@@ -110,9 +112,9 @@ class FolderSource(Pictures):
             return []
         return [f"{name}@{x},{y}" for y in range(0, height - tile + 1, tile) for x in range(0, width - tile + 1, tile)]
 
-    def _tell_left_out(self) -> None:
+    def _warn_of_left_out(self) -> None:
         kinds = {"hidden file(s) and folder(s)": self.found.hidden, "file(s) of other kinds": self.found.others}
-        self.told += [
+        self.warnings += [
             f"{len(names)} {kind} in {brief(self.images.path)} are left out: {listed(names)}."
             for kind, names in kinds.items()
             if names

@@ -14,9 +14,9 @@ from PIL import Image
 
 from holdfast.config.images import Hub
 from holdfast.config.refs import content_key
-from holdfast.data.cells import is_file
 from holdfast.data.pixels import rgb
 from holdfast.data.splits import Pictures
+from holdfast.data.table_images import is_file
 from holdfast.errors import UserError, brief, reason
 
 JPEG = b"\xff\xd8\xff"
@@ -40,8 +40,8 @@ class HubSource(Pictures):
 
     def decoded(self, photograph: str) -> Image.Image:
         """A row's image."""
-        cell = self.rows[int(photograph.rpartition("/")[2])][self.images.column]
-        return rgb(_file(cell), self.size if self._draft else None)
+        value = self.rows[int(photograph.rpartition("/")[2])][self.images.column]
+        return rgb(_file(value), self.size if self._draft else None)
 
 
 def local_files(name: str, column: str) -> list[tuple[str, Path]]:
@@ -87,8 +87,8 @@ def _holds_all(metadata: Any, column: str) -> bool:
     )
 
 
-def _paths(cell: Any) -> Iterator[str]:
-    for image in cell if isinstance(cell, list) else [cell]:
+def _paths(value: Any) -> Iterator[str]:
+    for image in value if isinstance(value, list) else [value]:
         if isinstance(image, str):
             yield image
         elif isinstance(image, dict) and not image.get("bytes") and image.get("path"):
@@ -143,8 +143,8 @@ def _beginnings(rows: Any, column: str) -> set[bytes | None]:
     return set(pc.unique(pc.binary_slice(encoded, 0, len(JPEG))).to_pylist())
 
 
-def _file(cell: dict[str, bytes | str | None] | None) -> BytesIO | Path:
+def _file(value: dict[str, bytes | str | None] | None) -> BytesIO | Path:
     """An encoded image as its column stores it: bytes, or the path of a file."""
-    if cell is None or (cell["bytes"] is None and cell["path"] is None):
+    if value is None or (value["bytes"] is None and value["path"] is None):
         raise ValueError("no image in this row")
-    return BytesIO(cell["bytes"]) if isinstance(cell["bytes"], bytes) else Path(str(cell["path"]))
+    return BytesIO(value["bytes"]) if isinstance(value["bytes"], bytes) else Path(str(value["path"]))

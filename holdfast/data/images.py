@@ -1,7 +1,7 @@
 """Images to cut puzzles from, whatever their source: identities first, pixels only when asked for.
 
-Identities are dealt to splits; photographs of the user's own are looked at for that (`splits.Pictures`), so that no
-picture is in two splits. Memory does not grow with the number of images.
+Identities are split; photographs of the user's own are looked at for that (`splits.Pictures`), so that no picture is
+in two splits. Memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Protocol
 from PIL import Image
 
 from holdfast.config.images import Folder, Hub, Images, World
-from holdfast.data.pixels import UNREADABLE as UNREADABLE
-from holdfast.data.pixels import rgb as rgb
-from holdfast.data.splits import deal as deal
+from holdfast.data import folder, hub
 from holdfast.data.world import world_scene
 
 
@@ -23,8 +21,8 @@ class Source(Protocol):
 
     skipped: list[str]
     """Files that could not be read, by name."""
-    told: list[str]
-    """Sentences on what else was left out, and on what may be wrong with the images."""
+    warnings: list[str]
+    """On what else was left out, and on what may be wrong with the images."""
 
     def split(self, counts: dict[str, int]) -> dict[str, list[str]]:
         """Disjoint image identities for every split, at most as many as the puzzles it wants."""
@@ -38,24 +36,16 @@ def open_source(images: Images, seed: int) -> Source:
     if isinstance(images, World):
         return WorldSource(images.size, seed)
     if isinstance(images, Folder):
-        from holdfast.data.folder import FolderSource
-
-        return FolderSource(images, seed)
-    from holdfast.data.hub import HubSource
-
-    return HubSource(images, seed)
+        return folder.FolderSource(images, seed)
+    return hub.HubSource(images, seed)
 
 
 def input_files(images: Images) -> list[tuple[str, Path]]:
     """The user's files that a source reads, by name, sorted; none for the world and for data sets on the Hub."""
     if isinstance(images, Folder):
-        from holdfast.data.folder import find
-
-        return list(find(images).photographs.items())
+        return list(folder.find(images).photographs.items())
     if isinstance(images, Hub):
-        from holdfast.data.hub import local_files
-
-        return local_files(images.name, images.column)
+        return hub.local_files(images.name, images.column)
     return []
 
 
@@ -66,7 +56,7 @@ class WorldSource:
         self.size = size
         self.seed = seed
         self.skipped: list[str] = []
-        self.told: list[str] = []
+        self.warnings: list[str] = []
 
     def split(self, counts: dict[str, int]) -> dict[str, list[str]]:
         return {name: [f"world/{name}/{index:06d}" for index in range(count)] for name, count in counts.items()}

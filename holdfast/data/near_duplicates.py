@@ -1,4 +1,4 @@
-"""Near-duplicates in two splits: a picture that was resized, compressed or retouched is told, and stays where it is."""
+"""Near duplicates in two splits: a picture that was resized, compressed or retouched is warned of, and stays."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from holdfast.errors import brief
 LEAST = 24
 """Marks that a pattern of 256 needs; with fewer, a picture is too even to be told from another."""
 SHARED = 0.75
-"""Marks that two alike pictures have in common, of those that either has."""
+"""Of the marks that either of two pictures has, the share that near duplicates have in common."""
 BLOCK = 2**21
 """Pairs of pictures that are compared at a time."""
 
 
-class Alike:
+class NearDuplicates:
     """Patterns (`pixels.pattern`) of pictures by name."""
 
     def __init__(self) -> None:
@@ -27,8 +27,8 @@ class Alike:
         if np.bitwise_count(pattern).sum() >= LEAST:
             self.patterns[name] = pattern
 
-    def twins(self, splits: dict[str, str]) -> str:
-        """A sentence on pictures that look alike and are in two splits; empty if there are none. `splits` by name."""
+    def warning(self, splits: dict[str, str]) -> str:
+        """A sentence on near duplicates in two splits; empty if there are none. `splits` has each picture's by name."""
         names: dict[str, list[str]] = {}
         for name, split in splits.items():
             if name in self.patterns:
@@ -48,7 +48,7 @@ class Alike:
         )
 
     def _pairs(self, few: list[str], many: list[str]) -> list[tuple[str, str]]:
-        """Each of the few with the first of the many that it looks like."""
+        """Each of the few with the first of the many that is its near duplicate."""
         ours, theirs = (np.stack([self.patterns[name] for name in names]) for names in (few, many))
         step = max(1, BLOCK // len(many))
         pairs = []
@@ -56,6 +56,6 @@ class Alike:
             some = ours[start : start + step, None]
             both = np.bitwise_count(some & theirs).sum(-1, dtype=np.uint16)
             either = np.bitwise_count(some | theirs).sum(-1, dtype=np.uint16)
-            alike = both >= SHARED * either
-            pairs += [(few[start + row], many[alike[row].argmax()]) for row in np.flatnonzero(alike.any(1))]
+            near = both >= SHARED * either
+            pairs += [(few[start + row], many[near[row].argmax()]) for row in np.flatnonzero(near.any(1))]
         return pairs

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
-from holdfast.data.near_duplicates import Alike
+from holdfast.data.near_duplicates import NearDuplicates
 from holdfast.data.pixels import UNREADABLE, digest, pattern, square
 from holdfast.data.world import generator
 from holdfast.errors import UserError, brief
@@ -31,26 +31,26 @@ class Share(NamedTuple):
     images: int
 
 
-def deal(images: int, counts: dict[str, int], seed: int, field: str = "images") -> dict[str, list[int]]:
-    """Deal shuffled image numbers to the splits in proportion to the puzzles they want, at least one to each.
+def split_images(images: int, counts: dict[str, int], seed: int, field: str = "images") -> dict[str, list[int]]:
+    """Shuffled image numbers by split, in proportion to the puzzles that each wants, at least one.
 
     UserError, of the config's `field`, where there are fewer images than splits.
     """
-    return _dealt(generator("splits", seed).permutation(images).tolist(), counts, field)
+    return _split(generator("splits", seed).permutation(images).tolist(), counts, field)
 
 
-def _dealt(order: list[T], counts: dict[str, int], field: str = "images") -> dict[str, list[T]]:
+def _split(order: list[T], counts: dict[str, int], field: str = "images") -> dict[str, list[T]]:
     if len(order) < len(counts):
         raise UserError(
             f"{field}: {len(order)} readable image(s) cannot fill {len(counts)} disjoint splits; add images "
             f"(equal pictures count once, and the tiles of a photograph stay in one split)."
         )
-    dealt = {}
+    splits = {}
     start = 0
     for share in _shares(len(order), counts):
-        dealt[share.name] = order[start : start + min(share.images, share.wanted)]
+        splits[share.name] = order[start : start + min(share.images, share.wanted)]
         start += share.images
-    return dealt
+    return splits
 
 
 def _shares(images: int, counts: dict[str, int]) -> list[Share]:
@@ -67,18 +67,18 @@ def _shares(images: int, counts: dict[str, int]) -> list[Share]:
     return shares
 
 
-class Look(NamedTuple):
+class Fingerprint(NamedTuple):
     """What is known of an image once it was decoded."""
 
     photograph: str
     whole: bytes
     """Digest of the photograph that it is a tile of; of an image that is no tile, of itself."""
-    shown: bytes
+    own: bytes
     """Digest of its pixels as they are shown."""
 
 
 class Pictures:
-    """Images from outside, as photographs or as tiles of them, dealt to splits by what they show.
+    """Images from outside, as photographs or as tiles of them, split by what they show.
 
     Only images that a split may use are decoded for that, on all cores. The decoded pictures are kept as long as they
     are few, so that a small study decodes each once and a large one twice; memory has a bound.
@@ -87,11 +87,11 @@ class Pictures:
     def __init__(self, size: int, seed: int, tile: int | None = None) -> None:
         self.size, self.seed, self.tile = size, seed, tile
         self.skipped: list[str] = []
-        self.told: list[str] = []
-        self._looks: dict[str, Look] = {}
+        self.warnings: list[str] = []
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._kept: dict[str, Image.Image] = {}
         self._room = REMEMBERED
-        self._alike = Alike()
+        self._near_duplicates = NearDuplicates()
 
     def photographs(self) -> dict[str, list[str]]:
         """The identities of images by that of the photograph which they are, or are tiles of; undecoded if possible."""
@@ -102,21 +102,21 @@ class Pictures:
         raise NotImplementedError
 
     def split(self, counts: dict[str, int]) -> dict[str, list[str]]:
-        """Dealt anew without those found equal to another, until no two are."""
+        """Split anew without those found equal to another, until no two are."""
         found = {name: self._shuffled(name, images) for name, images in self.photographs().items()}
         names = list(found)
         order = [names[number] for number in generator("splits", self.seed).permutation(len(names))]
         equal: dict[str, str] = {}
         while True:
             left = {name: images for name in order if name not in equal if (images := _without(found[name], equal))}
-            dealt = _dealt(list(left), counts)
-            chosen = {split: _spread([left[name] for name in dealt[split]], counts[split]) for split in dealt}
-            self._look([image for images in chosen.values() for image in images])
+            shares = _split(list(left), counts)
+            chosen = {split: _spread([left[name] for name in shares[split]], counts[split]) for split in shares}
+            self._decode([image for images in chosen.values() for image in images])
             new = self._equal(chosen)
             if not new:
                 break
             equal |= new
-        self._tell(equal, chosen)
+        self._warn(equal, chosen)
         return {split: chosen[split] for split in counts}
 
     def load(self, image_id: str) -> Image.Image | None:
@@ -127,7 +127,7 @@ class Pictures:
         if photograph in self.skipped:
             return None
         try:
-            return self._shown(self.decoded(photograph), image_id)
+            return self._cut(self.decoded(photograph), image_id)
         except UNREADABLE:
             self.skipped.append(photograph)
             return None
@@ -135,7 +135,7 @@ class Pictures:
     def _photograph(self, image_id: str) -> str:
         return image_id.rpartition("@")[0] if self.tile else image_id
 
-    def _shown(self, photograph: Image.Image, image_id: str) -> Image.Image:
+    def _cut(self, photograph: Image.Image, image_id: str) -> Image.Image:
         if self.tile is None:
             return square(photograph, self.size)
         x, y = (int(side) for side in image_id.rpartition("@")[2].split(","))
@@ -147,17 +147,17 @@ class Pictures:
             return images
         return [images[number] for number in generator("tiles", self.seed, photograph).permutation(len(images))]
 
-    def _look(self, images: list[str]) -> None:
-        """Decode those that nobody has looked at. A damaged one is left for `load` to find."""
+    def _decode(self, images: list[str]) -> None:
+        """Those that were not decoded yet. A damaged one is left for `load` to find."""
         tiles: dict[str, list[str]] = {}
         for image in images:
-            if image not in self._looks:
+            if image not in self._fingerprints:
                 tiles.setdefault(self._photograph(image), []).append(image)
-        for looks in in_order(self._seen, list(tiles.items())):
-            self._looks |= looks
+        for found in in_order(self._fingerprints_of, list(tiles.items())):
+            self._fingerprints |= found
 
-    def _seen(self, tiles: list[tuple[str, list[str]]]) -> dict[str, Look]:
-        looks = {}
+    def _fingerprints_of(self, tiles: list[tuple[str, list[str]]]) -> dict[str, Fingerprint]:
+        found = {}
         for name, images in tiles:
             try:
                 photograph = self.decoded(name)
@@ -165,12 +165,12 @@ class Pictures:
                 continue
             whole = digest(photograph) if self.tile else b""
             for image in images:
-                shown = self._shown(photograph, image)
+                shown = self._cut(photograph, image)
                 self._keep(image, shown)
-                seen = digest(shown)
-                looks[image] = Look(name, whole or seen, seen)
-            self._alike.add(name, pattern(photograph if self.tile else shown))
-        return looks
+                own = digest(shown)
+                found[image] = Fingerprint(name, whole or own, own)
+            self._near_duplicates.add(name, pattern(photograph if self.tile else shown))
+        return found
 
     def _keep(self, image_id: str, shown: Image.Image) -> None:
         if self._room > 0:
@@ -182,22 +182,22 @@ class Pictures:
         photographs: dict[bytes, str] = {}
         pictures: dict[bytes, str] = {}
         equal = {}
-        for image in (image for images in chosen.values() for image in images if image in self._looks):
-            look = self._looks[image]
-            photograph = photographs.setdefault(look.whole, look.photograph)
-            if photograph != look.photograph:
-                equal[look.photograph] = photograph
-            elif (other := pictures.setdefault(look.shown, image)) != image:
+        for image in (image for images in chosen.values() for image in images if image in self._fingerprints):
+            shown = self._fingerprints[image]
+            photograph = photographs.setdefault(shown.whole, shown.photograph)
+            if photograph != shown.photograph:
+                equal[shown.photograph] = photograph
+            elif (other := pictures.setdefault(shown.own, image)) != image:
                 equal[image] = other
         return equal
 
-    def _tell(self, equal: dict[str, str], chosen: dict[str, list[str]]) -> None:
+    def _warn(self, equal: dict[str, str], chosen: dict[str, list[str]]) -> None:
         if equal:
             of = [f"{brief(image)} (= {brief(other)})" for image, other in sorted(equal.items())]
-            self.told.append(f"{len(equal)} image(s) show what another one shows and are left out: {listed(of)}.")
+            self.warnings.append(f"{len(equal)} image(s) show what another one shows and are left out: {listed(of)}.")
         splits = {name: split for split, images in chosen.items() for name in map(self._photograph, images)}
-        if twins := self._alike.twins(splits):
-            self.told.append(twins)
+        if near_duplicates := self._near_duplicates.warning(splits):
+            self.warnings.append(near_duplicates)
 
 
 def _without(images: list[str], equal: dict[str, str]) -> list[str]:

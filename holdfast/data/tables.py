@@ -1,4 +1,4 @@
-"""Rows of a table of the user's own, JSONL or Parquet, and their text cells; whatever is wrong is told by row."""
+"""Rows of a table of the user's own, JSONL or Parquet, and their text; errors name the row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,7 +20,7 @@ BATCH = 64
 ENDINGS = (".jsonl", ".parquet")
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of the user's file, and what to call it in an error."""
 
     number: int
@@ -35,7 +34,7 @@ def named(path: Path) -> str:
     return brief(path, 120)
 
 
-def read(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+def read(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[TableRow]:
     """The rows, with these columns of a Parquet file and all of a JSONL file. UserError where they cannot be read."""
     if path.suffix.lower() == ".jsonl":
         return _json_rows(path)
@@ -62,7 +61,7 @@ def _fractions(value: Any) -> Iterator[float | Decimal]:
 
 
 def text(value: Any, whole: bool = False) -> str:
-    """A cell as a person writes it; with `whole`, 3.0 is 3. ValueError, with what the cell is, where it is no text."""
+    """A value as a person writes it; with `whole`, 3.0 is 3. ValueError, with what it is, where it is no text."""
     if missing(value):
         return ""
     if isinstance(value, str):
@@ -94,7 +93,7 @@ def _decimal(value: float | Decimal, whole: bool) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[TableRow]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             place = f"{named(path)}, row {number}"
@@ -109,10 +108,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 raise UserError(f"{place}: is no JSON ({reason(error)}); write one object a line.") from error
             if not isinstance(values, dict):
                 raise UserError(f"{place}: is no JSON object; write one with image, question and answer.")
-            yield Row(number, place, values)
+            yield TableRow(number, place, values)
 
 
-def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[TableRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -126,7 +125,7 @@ def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) ->
             for batch in file.iter_batches(BATCH, columns=columns):
                 for values in _exact(batch).to_pylist():
                     number += 1
-                    yield Row(number, f"{named(path)}, row {number}", values)
+                    yield TableRow(number, f"{named(path)}, row {number}", values)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         after = f" after row {number}" if number else ""
         raise UserError(
@@ -136,33 +135,15 @@ def _parquet_rows(path: Path, needed: Sequence[str], optional: Sequence[str]) ->
 
 def _exact(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Numbers of 16 and 32 bits as they are written, 0.1 rather than 0.10000000149011612."""
-    for place, field in enumerate(batch.schema):
+    for index, field in enumerate(batch.schema):
         if _is_short(field.type) or (pa.types.is_list(field.type) and _is_short(field.type.value_type)):
             listed = pa.types.is_list(field.type)
-            column = batch.column(place)
+            column = batch.column(index)
             for kind in (pa.float32(), pa.string(), pa.float64()):
                 column = column.cast(pa.list_(kind) if listed else kind)
-            batch = batch.set_column(place, field.name, column)
+            batch = batch.set_column(index, field.name, column)
     return batch
 
 
 def _is_short(kind: pa.DataType) -> bool:
     return pa.types.is_float16(kind) or pa.types.is_float32(kind)
-
-
-def pixels(numbers: Any) -> np.ndarray:
-    """Nested lists of numbers as uint8 of shape (height, width) or (height, width, channels). ValueError otherwise."""
-    try:
-        found = np.asarray(numbers)
-    except ValueError:
-        raise ValueError("has rows of unlike lengths") from None
-    if found.ndim not in (2, 3) or (found.ndim == 3 and found.shape[2] not in (1, 3, 4)) or not found.size:
-        shape = "×".join(map(str, found.shape))
-        raise ValueError(f"has the shape {shape} instead of height × width or height × width × 3")
-    if found.dtype.kind not in "biuf" or not (found >= 0).all():
-        raise ValueError("has pixels that are no numbers from 0 to 255")
-    if found.dtype.kind == "b" or (found.dtype.kind == "f" and found.max() <= 1):
-        found = found * 255.0
-    if found.max() > 255:
-        raise ValueError("has pixels that are no numbers from 0 to 255")
-    return np.round(found).astype(np.uint8)

@@ -12,7 +12,7 @@ from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 
 
-class Row(NamedTuple):
+class TrainingRow(NamedTuple):
     """A question to learn from, and for supervised learning the completion."""
 
     question: Question
@@ -21,21 +21,21 @@ class Row(NamedTuple):
     """The completion has an end; a sample that reached the limit has none."""
 
 
-def train_rows(job: Train) -> list[Row]:
+def train_rows(job: Train) -> list[TrainingRow]:
     """The rows of a stage: one for every training question, or one for every sample."""
     questions = read_questions(job.questions.path)
     if job.stage.method == "grpo":
-        return [Row(question) for question in questions]
+        return [TrainingRow(question) for question in questions]
     if job.samples is not None:
         return _sampled(questions, job.samples, job.data)
     if job.stage.source.kind == "answers":
-        return [Row(question, question.reference) for question in questions]
+        return [TrainingRow(question, question.reference) for question in questions]
     if job.stage.source.kind == "teacher":
-        return [Row(question, question.teacher) for question in questions]
+        return [TrainingRow(question, question.teacher) for question in questions]
     raise UserError(f"samples: the source `{job.stage.source.kind}` needs a samples.parquet; name it in the job")
 
 
-def _sampled(questions: list[Question], samples: FileRef, data: DataRef) -> list[Row]:
+def _sampled(questions: list[Question], samples: FileRef, data: DataRef) -> list[TrainingRow]:
     by_id = {question.id: question for question in questions}
     table = pq.read_table(samples.path)
     unknown = set(table["id"].to_pylist()) - set(by_id)
@@ -45,4 +45,4 @@ def _sampled(questions: list[Question], samples: FileRef, data: DataRef) -> list
         )
     ended = table["ended"].to_pylist() if "ended" in table.column_names else [True] * len(table)
     given = zip(table["id"].to_pylist(), table["completion"].to_pylist(), ended, strict=True)
-    return [Row(by_id[id_], completion, whole) for id_, completion, whole in given]
+    return [TrainingRow(by_id[id_], completion, whole) for id_, completion, whole in given]

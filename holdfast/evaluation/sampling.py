@@ -19,7 +19,7 @@ from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
-from holdfast.models.precision import own
+from holdfast.models.precision import base_dtype
 
 THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 CHUNK = 256
@@ -92,7 +92,7 @@ def _said(drawn: Drawn) -> str | None:
 
 def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
     reader = Reader(load_processor(job.model), job.batch_size)
-    model = load_model(job.model, own(job.dtype, job.base), device(job.device))
+    model = load_model(job.model, base_dtype(job.dtype, job.base), device(job.device))
     count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
     stops = ends(model, reader)
     for start in range(0, len(questions), CHUNK):

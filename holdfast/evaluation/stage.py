@@ -21,9 +21,9 @@ from holdfast.evaluation.evaluator import Evaluator, asked, right_of
 from holdfast.evaluation.generate import Reader, Sampling
 from holdfast.evaluation.records import Record, measured, write_records
 from holdfast.journal import Journal
-from holdfast.models.image_cache import Seen, remembered_images, tower_digest
+from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features, tower_digest
 from holdfast.models.load import device, load_model, load_processor
-from holdfast.models.precision import computing_in, of_study, own
+from holdfast.models.precision import base_dtype, computing_in, study_dtype
 
 REFERENCES = "references.parquet"
 
@@ -34,13 +34,13 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
     evaluator = Evaluator(
         asked(job.benchmarks, ("test", "validation"), job.validation), processor, job.batch_size, job.limit
     )
-    dtype, where = own(job.dtype, job.base), device(job.device)
+    dtype, where = base_dtype(job.dtype, job.base), device(job.device)
     drifting = _Drifting(job, job.drift, processor, out) if job.drift is not None else None
-    images: dict[str, Seen] = {}
+    images: dict[str, ImageFeatures] = {}
     notes: dict[str, Any] = {}
     for number, ref in enumerate(job.models):
         model = load_model(ref, dtype, where).requires_grad_(False)
-        with remembered_images(model, images.setdefault(tower_digest(model), {})):
+        with cached_image_features(model, images.setdefault(tower_digest(model), {})):
             records = list(evaluator.evaluate(model)) if job.benchmarks else []
             _write(records, out, ref.step)
             found = measured(records)
@@ -77,7 +77,9 @@ class _Drifting:
             if self.base is None:
                 own_base = ref.digest == self.job.base.digest
                 self.base = (
-                    model if own_base else load_model(self.job.base, own(self.job.dtype, self.job.base), model.device)
+                    model
+                    if own_base
+                    else load_model(self.job.base, base_dtype(self.job.dtype, self.job.base), model.device)
                 )
             pair = drift.Pair(self.base, model)
             found = drift.drift(pair, self.reader, self.prompts, references, self.drift.temperature)
@@ -110,11 +112,11 @@ def validating(job: Train, processor: Any) -> Callable[[Any, int], dict[str, flo
     benchmarks = [_validation(target, "target"), *(_validation(path, "prior") for path in priors)]
     questions = asked(benchmarks, ("validation",), evaluation.validation)
     evaluator = Evaluator(questions, processor, evaluation.batch_size, job.limit)
-    images: Seen = {}
-    dtype = of_study(job)
+    images: ImageFeatures = {}
+    dtype = study_dtype(job)
 
     def validate(model: Any, step: int) -> dict[str, float]:
-        with computing_in(dtype, model), remembered_images(model, images):
+        with computing_in(dtype, model), cached_image_features(model, images):
             return measured(list(evaluator.evaluate(model)))
 
     return validate

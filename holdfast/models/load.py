@@ -24,8 +24,15 @@ from transformers.utils import find_adapter_config_file
 
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError, reason
+from holdfast.models.checkpoint_check import (
+    Misfits,
+    require_finite,
+    require_fit,
+    require_names,
+    require_settings,
+    require_whole,
+)
 from holdfast.models.end_of_turn import end_turns, stop_ids
-from holdfast.models.fit import Fit, require_finite, require_fit, require_names, require_settings, require_whole
 
 WORDS = "yes12"
 """What any tokenizer can write."""
@@ -179,8 +186,8 @@ def with_adapter(model: Any, ref: ModelRef, *, learns: bool = False) -> Any:
     with safe_open(Path(ref.path) / "adapter_model.safetensors", "pt") as opened:
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     strange = [name for name, value in wanted.items() if name in shapes and shapes[name] != tuple(value.shape)]
-    fit = Fit(sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys()), sorted(strange))
-    require_names(ref.path, fit)
+    misfits = Misfits(sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys()), sorted(strange))
+    require_names(ref.path, misfits)
     require_finite(ref.path, wanted.items())
     return adapted
 

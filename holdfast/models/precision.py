@@ -15,7 +15,7 @@ from holdfast.models.load import load_config
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def own(dtype: str, base: ModelRef) -> str:
+def base_dtype(dtype: str, base: ModelRef) -> str:
     """What `auto` means for every stage of a study: the precision that its base was saved in."""
     if dtype != "auto":
         return dtype
@@ -24,17 +24,17 @@ def own(dtype: str, base: ModelRef) -> str:
     return str(saved).removeprefix("torch.")
 
 
-def of_study(job: Train) -> str:
+def study_dtype(job: Train) -> str:
     """The precision that the training's base is measured in."""
-    return own(job.dtype, job.base)
+    return base_dtype(job.dtype, job.base)
 
 
-def of_weights(job: Train) -> str:
+def weight_dtype(job: Train) -> str:
     """Weights that learn are kept in float32: in bfloat16, updates smaller than its rounding are lost.
 
     Beneath an adapter, which peft keeps in float32, they do not learn.
     """
-    return of_study(job) if job.stage.lora is not None else "float32"
+    return study_dtype(job) if job.stage.lora is not None else "float32"
 
 
 def learn_in_float32(model: Any) -> Any:

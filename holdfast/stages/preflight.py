@@ -22,7 +22,7 @@ from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.adapt import adapted
-from holdfast.models.fit import require_finite, stored
+from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.prompt_check import require_readable
 from holdfast.training.arguments import anywhere
@@ -78,7 +78,7 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
             f"model.path: no model can be made of {ref.path} ({reason(error)}); correct its config.json"
         ) from error
     place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
-    require_finite(ref.path, stored(place))
+    require_finite(ref.path, stored_weights(place))
     return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
 
 

@@ -15,7 +15,7 @@ from transformers import TrainerState
 
 from holdfast.data.chat import messages, pictures
 from holdfast.data.shards import Question
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 
 
 def order(rows: int, length: int, seed: int) -> list[int]:
@@ -25,7 +25,7 @@ def order(rows: int, length: int, seed: int) -> list[int]:
     return np.concatenate(passes)[:length].tolist()
 
 
-def dataset(rows: list[Row], places: list[int], shown: Callable[[Row], dict[str, Any]]) -> Dataset:
+def dataset(rows: list[TrainingRow], places: list[int], shown: Callable[[TrainingRow], dict[str, Any]]) -> Dataset:
     """Rows in order, as columns that are made when they are asked for and not kept."""
 
     def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
@@ -36,7 +36,7 @@ def dataset(rows: list[Row], places: list[int], shown: Callable[[Row], dict[str,
     return Dataset.from_dict({"row": places}).with_transform(look_up)
 
 
-def conversation(row: Row) -> dict[str, Any]:
+def conversation(row: TrainingRow) -> dict[str, Any]:
     """A question with the columns that TRL's GRPOTrainer and the rewards read."""
     question = row.question
     return {
@@ -56,7 +56,7 @@ def reward_columns(written: Sequence[tuple[Question, str]], processor: Any, step
 
     Keyword arguments for completions of questions, the ones of a group one after another, after `step` steps.
     """
-    asked = {question.id: conversation(Row(question)) for question, _ in written}
+    asked = {question.id: conversation(TrainingRow(question)) for question, _ in written}
     rows = [asked[question.id] for question, _ in written]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
     tokenize = processor.tokenizer

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 from holdfast.models.load import without_placeholders
 from holdfast.training.dataset import conversation, dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
@@ -36,6 +36,6 @@ def grpo_trainer(
     return trainer
 
 
-def prompt_dataset(rows: list[Row], order: list[int]) -> Dataset:
+def prompt_dataset(rows: list[TrainingRow], order: list[int]) -> Dataset:
     """Questions in the given order, with the columns that TRL and the rewards read."""
     return dataset(rows, order, conversation)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from trl import SFTTrainer
 
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 from holdfast.models.encode import completion_ids, encode, teacher_forced
 from holdfast.training.arguments import TrainerConfig
 from holdfast.training.dataset import dataset
@@ -22,7 +22,9 @@ IGNORED = -100
 """A label that the loss leaves out."""
 
 
-def sft_trainer(model: Any, processor: Any, config: TrainerConfig, rows: list[Row], order: list[int]) -> SFTTrainer:
+def sft_trainer(
+    model: Any, processor: Any, config: TrainerConfig, rows: list[TrainingRow], order: list[int]
+) -> SFTTrainer:
     """A trainer that takes rows in the given order; its loss is the mean over the tokens of completions."""
     return SFTTrainer(
         model=model,
@@ -39,7 +41,7 @@ class Collator:
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, examples: list[dict[str, Row]]) -> dict[str, Tensor]:
+    def __call__(self, examples: list[dict[str, TrainingRow]]) -> dict[str, Tensor]:
         rows = [example["row"] for example in examples]
         tokenizer = self.processor.tokenizer
         completions = [completion_ids(tokenizer, row.completion or "", row.ended) for row in rows]

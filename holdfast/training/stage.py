@@ -18,7 +18,7 @@ from holdfast.data.training_set import train_rows
 from holdfast.journal import Journal
 from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_model
-from holdfast.models.precision import learn_in_float32, of_study, of_weights
+from holdfast.models.precision import learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.callback import Measure, StageCallback
@@ -69,7 +69,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     whole = length(config, len(rows))
     config.max_steps = whole.steps
     places = order(len(rows), whole.rows, job.seed)
-    model = learn_in_float32(adapted(load_model(job.start, of_weights(job), where), job.stage, job.seed))
+    model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1
@@ -89,7 +89,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
 
 def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, Any]:
     """Mixed precision on a GPU only; TRL would else choose bfloat16 everywhere."""
-    half = of_study(job) if where.type == "cuda" else None
+    half = study_dtype(job) if where.type == "cuda" else None
     return {
         "output_dir": str(out / "trainer"),
         "seed": job.seed,
@@ -106,5 +106,5 @@ def restore(model: Any, checkpoint: Path, job: Train) -> None:
     so it would go on with the stage's first weights and say no more than that keys are missing. Adapters it does load.
     """
     if job.stage.lora is None:
-        saved = load_model(ModelRef(path=str(checkpoint), digest=""), of_weights(job))
+        saved = load_model(ModelRef(path=str(checkpoint), digest=""), weight_dtype(job))
         model.load_state_dict(saved.state_dict())

@@ -146,9 +146,9 @@ def test_captions_that_state_a_count_are_asked_about(tmp_path: Path) -> None:
     public = Public(name=str(tmp_path / "own"), columns=columns)
     splits = made(target_of("counting", public=public, train=8, validation=2, test=2), tmp_path / "a")
     check_apart(splits)
-    asked = Counter(question.answer for questions in splits.values() for question in questions)
-    assert set(asked) == {"2", "7"}
-    assert sum(asked.values()) == 12
+    answers = Counter(question.answer for questions in splits.values() for question in questions)
+    assert set(answers) == {"2", "7"}
+    assert sum(answers.values()) == 12
 
 
 @pytest.mark.parametrize("kind", ["classes", "counting"])

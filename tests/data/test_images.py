@@ -14,7 +14,9 @@ from PIL import Image
 
 from holdfast.config.images import Folder, Hub, World
 from holdfast.data.folder import photographs
-from holdfast.data.images import deal, open_source, rgb
+from holdfast.data.images import open_source
+from holdfast.data.pixels import rgb
+from holdfast.data.splits import split_images
 from holdfast.errors import UserError
 
 COUNTS = {"train": 6, "validation": 2, "test": 2}
@@ -40,14 +42,14 @@ def folder_source(path: Path, **options: object):  # type: ignore[no-untyped-def
 @given(st.integers(3, 400), st.lists(st.integers(1, 300), min_size=3, max_size=3))
 def test_splits_are_disjoint_never_empty_and_never_larger_than_wanted(images: int, wanted: list[int]) -> None:
     counts = dict(zip(("train", "validation", "test"), wanted, strict=True))
-    dealt = deal(images, counts, seed=0)
-    numbers = [number for split in dealt.values() for number in split]
+    splits = split_images(images, counts, seed=0)
+    numbers = [number for split in splits.values() for number in split]
     assert len(numbers) == len(set(numbers))
     assert set(numbers) <= set(range(images))
     for name, count in counts.items():
-        assert 1 <= len(dealt[name]) <= count
+        assert 1 <= len(splits[name]) <= count
     if images >= sum(wanted) + 3:
-        assert {name: len(dealt[name]) for name in counts} == counts
+        assert {name: len(splits[name]) for name in counts} == counts
 
 
 def test_scenes_of_the_world_differ_between_splits_and_seeds() -> None:
@@ -270,7 +272,7 @@ def test_copies_of_a_photograph_count_once_whatever_their_format(tmp_path: Path)
     splits = source.split(MANY)
     check_apart(source, splits)
     assert sum(map(len, splits.values())) == 8
-    assert source.told[0].startswith("32 image(s) show what another one shows and are left out: ")
+    assert source.warnings[0].startswith("32 image(s) show what another one shows and are left out: ")
     assert splits == folder_source(tmp_path).split(MANY)
 
 
@@ -294,12 +296,12 @@ def test_an_even_tile_that_several_photographs_have_counts_once(tmp_path: Path) 
     check_apart(source, source.split({"train": 30, "validation": 30, "test": 30}))
 
 
-def test_without_copies_images_are_dealt_as_by_number(tmp_path: Path) -> None:
+def test_without_copies_images_are_split_as_by_number(tmp_path: Path) -> None:
     source = folder_source(album(tmp_path, 12))
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
-    dealt = deal(12, COUNTS, seed=0)
-    assert source.split(COUNTS) == {name: [names[number] for number in numbers] for name, numbers in dealt.items()}
-    assert source.told == []
+    splits = split_images(12, COUNTS, seed=0)
+    assert source.split(COUNTS) == {name: [names[number] for number in numbers] for name, numbers in splits.items()}
+    assert source.warnings == []
 
 
 def test_pictures_that_look_alike_are_told_and_stay(tmp_path: Path) -> None:
@@ -309,16 +311,16 @@ def test_pictures_that_look_alike_are_told_and_stay(tmp_path: Path) -> None:
             image.crop((0, 0, 400, 400)).save(tmp_path / f"{path.stem}.png")
     with Image.open(tmp_path / "china.png") as image:
         image.resize((300, 300)).save(tmp_path / "small.jpg", quality=60)
-    told = set()
+    warnings = set()
     for seed in range(6):
         source = open_source(Folder(source="folder", path=tmp_path), seed)
         splits = source.split({"train": 2, "validation": 1, "test": 1})
         assert sum(map(len, splits.values())) == 4
         apart = not any({"china.png", "small.jpg"} <= set(ids) for ids in splits.values())
-        assert len(source.told) == apart
-        told |= set(source.told)
-    assert all("1 image(s) look like one of another split" in sentence for sentence in told)
-    assert all("china.png" in sentence and "small.jpg" in sentence for sentence in told)
+        assert len(source.warnings) == apart
+        warnings |= set(source.warnings)
+    assert all("1 image(s) look like one of another split" in sentence for sentence in warnings)
+    assert all("china.png" in sentence and "small.jpg" in sentence for sentence in warnings)
 
 
 def test_only_a_bounded_number_of_decoded_images_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +351,7 @@ def test_hidden_files_are_no_photographs_and_links_are_followed_once(tmp_path: P
     source = folder_source(folder)
     source.split({"train": 3, "validation": 1, "test": 1})
     assert source.skipped == ["gone.jpg"]
-    hidden, others = source.told
+    hidden, others = source.warnings
     assert hidden.startswith("4 hidden file(s) and folder(s) in ")
     assert others.endswith("are left out: notes.txt.")
 
@@ -359,7 +361,7 @@ def test_photographs_smaller_than_a_tile_are_told(tmp_path: Path) -> None:
     photograph(tmp_path / "small.png", 9, (16, 16))
     source = folder_source(tmp_path, tile=32)
     source.split(COUNTS)
-    assert source.told == ["1 photograph(s) are smaller than a tile and are left out: small.png."]
+    assert source.warnings == ["1 photograph(s) are smaller than a tile and are left out: small.png."]
 
 
 def test_names_in_latin_1_are_written_readably(tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ def test_equal_rows_of_a_data_set_count_once(tmp_path: Path) -> None:
     splits = source.split(MANY)
     check_apart(source, splits)
     assert sum(map(len, splits.values())) == 8
-    assert source.told[0].startswith("16 image(s) show what another one shows")
+    assert source.warnings[0].startswith("16 image(s) show what another one shows")
 
 
 def png(shape: tuple[int, int, int], rows: list[bytes], palette: bytes = b"", transparent: bytes = b"") -> BytesIO:

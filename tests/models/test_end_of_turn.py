@@ -11,7 +11,7 @@ import torch
 
 from holdfast.config.refs import ModelRef
 from holdfast.data.shards import Question
-from holdfast.data.training_set import Row
+from holdfast.data.training_set import TrainingRow
 from holdfast.models.encode import completion_ids
 from holdfast.models.end_of_turn import end_turns
 from holdfast.models.load import load_processor, save_checkpoint
@@ -71,8 +71,10 @@ def test_a_checkpoints_generation_settings_say_where_it_stops(processor: Any, tm
 
 
 def test_labels_are_the_completion_and_its_end_and_a_sample_that_was_cut_off_has_none(processor: Any) -> None:
-    asked = [Question(str(n), "", (), "which?" * n, "", "", "", "") for n in (1, 2)]
-    batch = Collator(processor)([{"row": Row(asked[0], "3 1 2")}, {"row": Row(asked[1], "3", ended=False)}])
+    questions = [Question(str(n), "", (), "which?" * n, "", "", "", "") for n in (1, 2)]
+    batch = Collator(processor)(
+        [{"row": TrainingRow(questions[0], "3 1 2")}, {"row": TrainingRow(questions[1], "3", ended=False)}]
+    )
     labels = [[token for token in row if token != IGNORED] for row in batch["labels"].tolist()]
     assert labels == [
         completion_ids(processor.tokenizer, "3 1 2"),

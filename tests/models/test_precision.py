@@ -16,7 +16,7 @@ from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.evaluation.stage import evaluate, measurement
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
-from holdfast.models.precision import computing_in, of_study, of_weights
+from holdfast.models.precision import computing_in, study_dtype, weight_dtype
 from holdfast.training.callback import StageCallback
 from holdfast.training.stage import build, machine_settings
 
@@ -96,7 +96,7 @@ def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
 
 
 def test_beneath_an_adapter_weights_stay_as_the_study_names_them(job: Callable[[str, str], Train]) -> None:
-    kept = {(dtype, way): of_weights(job(dtype, way)) for dtype in DTYPES for way in ("everything", "lora")}
+    kept = {(dtype, way): weight_dtype(job(dtype, way)) for dtype in DTYPES for way in ("everything", "lora")}
     assert {kept[dtype, "everything"] for dtype in DTYPES} == {"float32"}
     assert {dtype: kept[dtype, "lora"] for dtype in DTYPES} == {
         **{"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"},
@@ -109,7 +109,7 @@ def test_the_bases_own_precision_is_that_of_all_later_stages(
 ) -> None:
     """What an earlier stage saved is float32, whatever its base was."""
     later = job("auto", "everything").model_copy(update={"start": tiny_model})
-    assert of_study(later) == "bfloat16"
+    assert study_dtype(later) == "bfloat16"
     gpu = machine_settings(later, torch.device("cuda"), tmp_path)
     assert (gpu["bf16"], gpu["fp16"]) == (True, False)
     assert not machine_settings(later, torch.device("cpu"), tmp_path)["bf16"]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import COLORS, Scene
 
 
-def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
+def ask(scene: Scene, rng: np.random.Generator) -> PriorQuestion | None:
     """Ask about a random thing."""
     thing = scene.things[rng.integers(len(scene.things))]
     cell = thing.place + 1
-    return Asked(scene.image, f"What color is in cell {cell}?", thing.color, f"cell {cell} {thing.color} {thing.shape}")
+    return PriorQuestion(
+        scene.image, f"What color is in cell {cell}?", thing.color, f"cell {cell} {thing.color} {thing.shape}"
+    )
 
 
 def grade(completion: str, answer: str) -> Grade:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import Scene
 
 
-def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
+def ask(scene: Scene, rng: np.random.Generator) -> PriorQuestion | None:
     """Ask for the number of things, one to four."""
     cells = " ".join(str(thing.place + 1) for thing in scene.things)
-    return Asked(scene.image, "How many shapes are there?", str(len(scene.things)), f"cell {cells}")
+    return PriorQuestion(scene.image, "How many shapes are there?", str(len(scene.things)), f"cell {cells}")
 
 
 def grade(completion: str, answer: str) -> Grade:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import Scene, background
 
 WORDS = tuple(str(digit) for digit in range(10))
@@ -25,14 +25,14 @@ def _handwriting() -> tuple[np.ndarray, np.ndarray]:
     return digits.images, digits.target
 
 
-def ask(scene: Scene, rng: np.random.Generator, split: str = "test") -> Asked:
+def ask(scene: Scene, rng: np.random.Generator, split: str = "test") -> PriorQuestion:
     """Write a digit into a random cell of an empty scene of the same size."""
     images, labels = _handwriting()
     index = int(rng.integers(*SAMPLES.get(split, TRAINING)))
     place = int(rng.integers(4))
     answer = str(labels[index])
     image = _written(background(rng, scene.image.width), images[index], place, rng)
-    return Asked(image, "Which digit is written?", answer, f"cell {place + 1} {answer}")
+    return PriorQuestion(image, "Which digit is written?", answer, f"cell {place + 1} {answer}")
 
 
 def _written(canvas: np.ndarray, strokes: np.ndarray, place: int, rng: np.random.Generator) -> Image.Image:

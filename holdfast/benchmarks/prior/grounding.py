@@ -9,13 +9,13 @@ import numpy as np
 
 from holdfast.benchmarks.grading.answer import UNPARSED, Grade, overlap
 from holdfast.benchmarks.grading.boxes import answered, written
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import Scene
 
 RASTER = 16
 
 
-def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
+def ask(scene: Scene, rng: np.random.Generator) -> PriorQuestion | None:
     """Ask for a thing that no other thing looks like; none where every thing has a double."""
     looks = [(thing.color, thing.shape) for thing in scene.things]
     unique = [thing for thing, look in zip(scene.things, looks, strict=True) if looks.count(look) == 1]
@@ -24,7 +24,7 @@ def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
     thing = unique[rng.integers(len(unique))]
     box = " ".join(str(side) for side in raster(thing.box, scene.image.width))
     look = f"{thing.color} {thing.shape}"
-    return Asked(scene.image, f"Where is the {look}?", box, f"{look} cell {thing.place + 1} {box}")
+    return PriorQuestion(scene.image, f"Where is the {look}?", box, f"{look} cell {thing.place + 1} {box}")
 
 
 def raster(box: tuple[int, int, int, int], size: int) -> tuple[int, ...]:

@@ -6,16 +6,16 @@ import numpy as np
 from PIL import Image
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import Scene
 
 
-def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
+def ask(scene: Scene, rng: np.random.Generator) -> PriorQuestion | None:
     """Shuffle the four cells and ask where one of them came from."""
     order = rng.permutation(4)
     piece = int(rng.integers(4))
     answer = "sky" if order[piece] < 2 else "ground"
-    return Asked(
+    return PriorQuestion(
         shuffled(scene.image, order), f"Is piece {piece + 1} sky or ground?", answer, f"piece {piece + 1} {answer}"
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
-from holdfast.benchmarks.question import Asked
+from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import COLORS, SHAPES, Scene
 
 
-def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
+def ask(scene: Scene, rng: np.random.Generator) -> PriorQuestion | None:
     """Ask for a color or a shape in a cell that holds it or, as often, in one that does not, empty perhaps."""
     wanted, by_color = bool(rng.integers(2)), bool(rng.integers(2))
     place = int(rng.choice([thing.place for thing in scene.things]) if wanted else rng.integers(4))
@@ -19,7 +19,7 @@ def ask(scene: Scene, rng: np.random.Generator) -> Asked | None:
     word = words[rng.integers(len(words))]
     prompt = f"Is there {'anything' if by_color else 'a'} {word} in cell {place + 1}?"
     holds = f"{thing.color} {thing.shape}" if thing else "empty"
-    return Asked(scene.image, prompt, "yes" if wanted else "no", f"cell {place + 1} {holds}")
+    return PriorQuestion(scene.image, prompt, "yes" if wanted else "no", f"cell {place + 1} {holds}")
 
 
 def grade(completion: str, answer: str) -> Grade:

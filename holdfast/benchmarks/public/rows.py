@@ -17,7 +17,7 @@ from holdfast.benchmarks.grading.text import majority
 from holdfast.benchmarks.question import Annotation, Box
 from holdfast.config.targets import Columns, Public
 from holdfast.data.hub import load_split
-from holdfast.data.images import UNREADABLE, rgb
+from holdfast.data.pixels import UNREADABLE, rgb
 from holdfast.errors import UserError
 
 KNOWN = {
@@ -57,8 +57,8 @@ def columns_of(public: Public) -> Columns:
     return found
 
 
-class Rows:
-    """The rows of one split; images are decoded when a row is asked for."""
+class PublicRows:
+    """The rows of one split; images are decoded when a row is read."""
 
     def __init__(self, public: Public, split: str) -> None:
         self.public, self.split = public, split
@@ -83,10 +83,10 @@ class Rows:
 
     def row(self, index: int, rng: np.random.Generator) -> Annotation | None:
         """A row with its decoded images; None where an image cannot be read. `rng` draws one of several captions."""
-        cells = self.rows[index].to_pylist()[0]
-        values = {field: _pick(cells, path) for field, path in self.paths.items()}
+        row = self.rows[index].to_pylist()[0]
+        values = {field: _pick(row, path) for field, path in self.paths.items()}
         try:
-            images = tuple(self._image(cell) for cell in _listed(values["image"]))
+            images = tuple(self._image(image) for image in _listed(values["image"]))
         except UNREADABLE:
             return None
         captions = _listed(values.get("caption"))
@@ -107,12 +107,12 @@ class Rows:
             caption=self._text("caption", caption),
         )
 
-    def _image(self, cell: Any) -> Image.Image:
-        if isinstance(cell, dict):
-            cell = cell.get("bytes") or cell.get("path")
-        if not cell:
+    def _image(self, value: Any) -> Image.Image:
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if not value:
             raise ValueError("no image in this row")
-        image = rgb(BytesIO(cell) if isinstance(cell, bytes) else Path(cell))
+        image = rgb(BytesIO(value) if isinstance(value, bytes) else Path(value))
         return image.crop((0, 0, image.width, max(1, image.height - self.columns.trim)))
 
     def _text(self, field: str, value: Any) -> str:
@@ -149,13 +149,13 @@ def _inside(feature: Any) -> Any:
     return feature
 
 
-def _pick(cells: Any, path: Sequence[str]) -> Any:
+def _pick(value: Any, path: Sequence[str]) -> Any:
     """A value in nested structs; of a list of structs, the list of its values."""
     for position, name in enumerate(path):
-        if isinstance(cells, list):
-            return [_pick(cell, path[position:]) for cell in cells]
-        cells = None if cells is None else cells[name]
-    return cells
+        if isinstance(value, list):
+            return [_pick(part, path[position:]) for part in value]
+        value = None if value is None else value[name]
+    return value
 
 
 def _listed(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from holdfast.benchmarks.question import Draw, Posed
+from holdfast.benchmarks.question import Draw, TargetQuestion
 from holdfast.config.targets import Banner
 from holdfast.data.world import COLORS, generator
 
@@ -40,7 +40,7 @@ QUESTIONS = {
 }
 
 
-def ask(target: Banner, draw: Draw) -> Posed:
+def ask(target: Banner, draw: Draw) -> TargetQuestion:
     """A banner, and one of the five questions; questions take turns, and so do the answers of each."""
     kind = tuple(ANSWERS)[draw.turn("kind", len(ANSWERS))]
     rng = generator("banner", draw.seed, draw.split, draw.number)
@@ -49,7 +49,9 @@ def ask(target: Banner, draw: Draw) -> Posed:
     ad = Ad(**drawn)
     reasoning = f"The banner says {ad.headline} for ${ad.price}; a {ad.color} button, {ad.place}, says {ad.action}."
     image = picture(ad, target.difficulty, rng)
-    return Posed((image,), QUESTIONS[kind], drawn[kind], reasoning, kind, "number" if kind == "price" else "exact")
+    return TargetQuestion(
+        (image,), QUESTIONS[kind], drawn[kind], reasoning, kind, "number" if kind == "price" else "exact"
+    )
 
 
 def chance(_target: Banner) -> float:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from holdfast.benchmarks.question import Annotation, Draw, Posed
+from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Classes
 from holdfast.data.world import generator
 
@@ -44,23 +44,23 @@ SPREAD = 0.02
 """Standard deviation of a proportion within a kind, as a share of its range."""
 
 
-def ask(target: Classes, draw: Draw) -> Posed:
+def ask(target: Classes, draw: Draw) -> TargetQuestion:
     """A picture of the kind whose turn it is."""
     kind = draw.turn("kind", target.classes)
     shape = kinds(target, draw.seed)[kind]
     rng = generator("aircraft", draw.seed, draw.split, draw.number)
     reasoning = f"{', '.join(_words(name, shape[name]) for name in WORDS)}. So it is the {NAMES[kind]}."
     prompt = _prompt(NAMES[: target.classes] if target.names else ())
-    return Posed((_picture(shape, rng),), prompt, NAMES[kind], reasoning, NAMES[kind], "exact")
+    return TargetQuestion((_picture(shape, rng),), prompt, NAMES[kind], reasoning, NAMES[kind], "exact")
 
 
-def read(row: Annotation, target: Classes, _draw: Draw) -> Posed | None:
+def read(row: Annotation, target: Classes, _draw: Draw) -> TargetQuestion | None:
     """Ask for the row's class."""
     if not row.label:
         return None
     reasoning = f"I compare shape, proportions and details. They are those of {row.label}."
     prompt = _prompt(row.labels if target.names else ())
-    return Posed(row.images, prompt, row.label, reasoning, row.label, "exact")
+    return TargetQuestion(row.images, prompt, row.label, reasoning, row.label, "exact")
 
 
 def chance(target: Classes) -> float:

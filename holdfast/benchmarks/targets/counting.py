@@ -10,7 +10,7 @@ from itertools import product
 
 from holdfast.benchmarks.grading.answer import UNPARSED, Grade, answer_text
 from holdfast.benchmarks.grading.text import plain
-from holdfast.benchmarks.question import Annotation, Draw, Posed
+from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Counting
 from holdfast.data.grid import PLACES, grid_scene, plural, scattered
 from holdfast.data.grid import SIZE as SIDE
@@ -25,7 +25,7 @@ _STATED = re.compile(rf"(?<![\w.,:/-])(?:[1-9]\d?|{'|'.join(NUMBERS)})(?![\w:/%-
 GAP = "?"
 
 
-def ask(target: Counting, draw: Draw) -> Posed:
+def ask(target: Counting, draw: Draw) -> TargetQuestion:
     """Count the things of one shape among others; shapes take turns, and so do numbers."""
     shape = SHAPES[draw.turn("shape", len(SHAPES))]
     count = 1 + draw.turn(f"count of {shape}", largest(target), draw.number // len(SHAPES))
@@ -40,16 +40,16 @@ def ask(target: Counting, draw: Draw) -> Posed:
     caption = f"Number of {plural(shape)}: {GAP}"
     reasoning = f"Row by row, I find {plural(shape)} in cells {cells}."
     facts = tuple(f"cell {thing.place + 1} {thing.color} {thing.shape}" for thing in scene.things)
-    return _posed(Annotation((scene.image,), caption=caption), count, reasoning)._replace(facts=facts)
+    return _question(Annotation((scene.image,), caption=caption), count, reasoning)._replace(facts=facts)
 
 
-def read(row: Annotation, _target: Counting, _draw: Draw) -> Posed | None:
+def read(row: Annotation, _target: Counting, _draw: Draw) -> TargetQuestion | None:
     """The row's caption without its number, if it states just one."""
     found = stated(row.caption)
     if found is None:
         return None
     caption, count = found
-    return _posed(row._replace(caption=caption), count, "I count what the caption speaks of, one after another.")
+    return _question(row._replace(caption=caption), count, "I count what the caption speaks of, one after another.")
 
 
 def grade(completion: str, answer: str) -> Grade:
@@ -89,6 +89,6 @@ def stated(caption: str) -> tuple[str, int] | None:
     return f"{caption[: found[0].start()]}{GAP}{caption[found[0].end() :]}".strip(), number
 
 
-def _posed(row: Annotation, count: int, reasoning: str) -> Posed:
+def _question(row: Annotation, count: int, reasoning: str) -> TargetQuestion:
     prompt = f"Which number belongs in the caption: {row.caption}"
-    return Posed(row.images, prompt, str(count), reasoning, str(count), "counting")
+    return TargetQuestion(row.images, prompt, str(count), reasoning, str(count), "counting")

@@ -10,7 +10,7 @@ import numpy as np
 
 from holdfast.benchmarks.grading.boxes import written
 from holdfast.benchmarks.grading.detection import grade
-from holdfast.benchmarks.question import Annotation, Box, Draw, Posed
+from holdfast.benchmarks.question import Annotation, Box, Draw, TargetQuestion
 from holdfast.config.targets import Detection
 from holdfast.data.grid import LOOKS, Look, grid_scene, scattered
 from holdfast.data.grid import SIZE as SIDE
@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
     group: str
 
 
-def ask(target: Detection, draw: Draw) -> Posed:
+def ask(target: Detection, draw: Draw) -> TargetQuestion:
     """A scene with the things that are asked for, and with others."""
     rng = generator("detection", draw.seed, draw.split, draw.number)
     looks, wanted = (_one if target.find == "one" else _all)(target, draw, rng)
@@ -39,13 +39,13 @@ def ask(target: Detection, draw: Draw) -> Posed:
     if wanted.single:
         found = [thing for thing in found if f"the {thing.color} {thing.shape}" == wanted.name]
     shares = tuple((x1 / SIDE, y1 / SIDE, x2 / SIDE, y2 / SIDE) for x1, y1, x2, y2 in (thing.box for thing in found))
-    return _posed(Annotation((scene.image,), boxes=shares), wanted, target.raster)
+    return _question(Annotation((scene.image,), boxes=shares), wanted, target.raster)
 
 
-def read(row: Annotation, target: Detection, draw: Draw) -> Posed | None:
+def read(row: Annotation, target: Detection, draw: Draw) -> TargetQuestion | None:
     """Ask for what the row's expression means, or for a kind of thing of which the row has few enough."""
     if row.caption:
-        return _posed(row, Wanted(row.caption, True, row.label), target.raster) if len(row.boxes) == 1 else None
+        return _question(row, Wanted(row.caption, True, row.label), target.raster) if len(row.boxes) == 1 else None
     most = 1 if target.find == "one" else MOST
     kinds = [kind for kind in sorted(set(row.categories)) if row.categories.count(kind) <= most]
     if not kinds:
@@ -54,7 +54,7 @@ def read(row: Annotation, target: Detection, draw: Draw) -> Posed | None:
     boxes = tuple(box for box, name in zip(row.boxes, row.categories, strict=True) if name == kind)
     single = target.find == "one"
     wanted = Wanted(f"the {kind}" if single else f"every {kind}", single, kind)
-    return _posed(row._replace(boxes=boxes), wanted, target.raster)
+    return _question(row._replace(boxes=boxes), wanted, target.raster)
 
 
 @cache
@@ -88,14 +88,14 @@ def _color(rng: np.random.Generator) -> str:
     return tuple(COLORS)[rng.integers(len(COLORS))]
 
 
-def _posed(row: Annotation, wanted: Wanted, raster: int) -> Posed:
+def _question(row: Annotation, wanted: Wanted, raster: int) -> TargetQuestion:
     """Boxes in reading order."""
     found = sorted((_rastered(box, raster) for box in row.boxes), key=lambda box: (box[1], box[0], box))
     answer = written(found)
     form = "its box x1 y1 x2 y2" if wanted.single else "boxes x1 y1 x2 y2; x1 y1 x2 y2"
     prompt = f"Where is {wanted.name}? Give {form} in {raster}ths of the image."
     reasoning = f"I look for {wanted.name}. There {'is 1' if len(found) == 1 else f'are {len(found)}'}."
-    return Posed(row.images, prompt, answer, reasoning, wanted.group, "detection")
+    return TargetQuestion(row.images, prompt, answer, reasoning, wanted.group, "detection")
 
 
 def _rastered(box: Box, raster: int) -> Box:

@@ -115,10 +115,10 @@ def prompt(target: Jigsaw) -> str:
     else:
         subject = f"These are the shuffled pieces {first} to {last} of a {rows}x{columns} image."
     if target.wording == "position-to-piece":
-        asked = "For each position, row by row, which piece belongs there?"
+        sentence = "For each position, row by row, which piece belongs there?"
     else:
-        asked = f"For each piece, to which position, {first} to {last} row by row, does it belong?"
-    return f"{subject} {asked} {form(target.thinking)}"
+        sentence = f"For each piece, to which position, {first} to {last} row by row, does it belong?"
+    return f"{subject} {sentence} {form(target.thinking)}"
 
 
 def _pair_prompt(target: Jigsaw, pair: tuple[int, int]) -> str:
@@ -126,11 +126,11 @@ def _pair_prompt(target: Jigsaw, pair: tuple[int, int]) -> str:
     if target.layout == "composite":
         first, second = (piece + target.index_base for piece in pair)
         subject = f"The pieces of this {rows}x{columns} image are shuffled."
-        asked = f"In the original, is piece {second} left, right, above or below of piece {first}?"
+        sentence = f"In the original, is piece {second} left, right, above or below of piece {first}?"
     else:
         subject = f"These are two neighbouring pieces of a {rows}x{columns} image."
-        asked = "In the original, is the second left, right, above or below of the first?"
-    return f"{subject} {asked} {form(target.thinking)}"
+        sentence = "In the original, is the second left, right, above or below of the first?"
+    return f"{subject} {sentence} {form(target.thinking)}"
 
 
 def _neighbours(order: list[int], columns: int, rng: random.Random) -> tuple[int, int]:

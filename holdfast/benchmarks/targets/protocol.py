@@ -7,30 +7,30 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from holdfast.benchmarks.question import Annotation, Draw, Posed
+from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Jigsaw, Target
 
 
-class Asking(Protocol):
+class DrawnTarget(Protocol):
     """A target's module."""
 
     SIZE: tuple[int, int]
     """Width and height of its drawn images in pixels, multiples of 32."""
 
-    def ask(self, target: Any, draw: Draw) -> Posed:
+    def ask(self, target: Any, draw: Draw) -> TargetQuestion:
         """Draw a question with its image."""
 
     def chance(self, target: Any) -> float:
         """Expected score of a guess among the answers that a drawn question can have."""
 
 
-class Reading(Asking, Protocol):
+class PublicTarget(DrawnTarget, Protocol):
     """A target that public data sets serve as well."""
 
     COLUMNS: tuple[str, ...]
     """The fields of config.Columns that it cannot do without."""
 
-    def read(self, row: Annotation, target: Any, draw: Draw) -> Posed | None:
+    def read(self, row: Annotation, target: Any, draw: Draw) -> TargetQuestion | None:
         """A question about a row of a public data set; None where the row has none to offer."""
 
 

@@ -15,7 +15,7 @@ from PIL import ImageDraw
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
 from holdfast.benchmarks.grading.text import majority
-from holdfast.benchmarks.question import Annotation, Draw, Posed
+from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Spatial
 from holdfast.data.grid import CELL, CELLS, LOOKS, PLACES, Look, grid_scene
 from holdfast.data.grid import SIZE as SIDE
@@ -36,7 +36,9 @@ WORDS = (*SIDES, "front", "behind", *COUNTS)
 KINDS = {"relation": tuple(SIDES), "counting": COUNTS, "perspective": VIEWS}
 
 
-class Asked(NamedTuple):
+class Candidate(NamedTuple):
+    """A question that a layout can be asked."""
+
     prompt: str
     reasoning: str
 
@@ -49,7 +51,7 @@ class Layout(NamedTuple):
     heading: int
 
 
-def ask(target: Spatial, draw: Draw) -> Posed:
+def ask(target: Spatial, draw: Draw) -> TargetQuestion:
     """Draw layouts until one has a question with the answer that is due."""
     kind = tuple(KINDS)[draw.turn("kind", len(KINDS))]
     answers = KINDS[kind]
@@ -59,14 +61,14 @@ def ask(target: Spatial, draw: Draw) -> Posed:
         layout = _layout(rng, 3 + round(3 * target.difficulty))
         found = list(QUESTIONS[kind](layout, answer))
         if found:
-            asked = found[rng.integers(len(found))]
+            chosen = found[rng.integers(len(found))]
             scene = grid_scene(rng, layout.looks)
             if kind == "perspective":
                 _draw_viewer(scene, layout)
-            return Posed((scene.image,), asked.prompt, answer, asked.reasoning, kind, "spatial")
+            return TargetQuestion((scene.image,), chosen.prompt, answer, chosen.reasoning, kind, "spatial")
 
 
-def read(row: Annotation, _target: Spatial, draw: Draw) -> Posed | None:
+def read(row: Annotation, _target: Spatial, draw: Draw) -> TargetQuestion | None:
     """The row's question with its options by letter, in random order."""
     offered = [answer for answer in row.accepted or (row.answer,) if answer in row.options]
     if not row.question or not 2 <= len(row.options) <= len(LETTERS) or not offered:
@@ -77,8 +79,10 @@ def read(row: Annotation, _target: Spatial, draw: Draw) -> Posed | None:
     letters = tuple(LETTERS[shown.index(answer)] for answer in dict.fromkeys(offered))
     options = " ".join(f"{name}. {option}" for name, option in zip(LETTERS, shown, strict=False))
     reasoning = f"I compare where things are in the picture, which speaks for: {answer}."
-    posed = Posed(row.images, f"{row.question} {options}", LETTERS[shown.index(answer)], reasoning, row.label, "choice")
-    return posed._replace(accepted=letters) if len(letters) > 1 else posed
+    question = TargetQuestion(
+        row.images, f"{row.question} {options}", LETTERS[shown.index(answer)], reasoning, row.label, "choice"
+    )
+    return question._replace(accepted=letters) if len(letters) > 1 else question
 
 
 def grade(completion: str, answer: str) -> Grade:
@@ -98,33 +102,33 @@ def _layout(rng: np.random.Generator, things: int) -> Layout:
     return Layout(dict(zip(places, chosen, strict=True)), viewer, int(rng.integers(4)))
 
 
-def _relations(layout: Layout, answer: str) -> Iterator[Asked]:
+def _relations(layout: Layout, answer: str) -> Iterator[Candidate]:
     words = "left or right" if answer in ("left", "right") else "above or below"
     for here, there in permutations(layout.looks, 2):
         if _beyond(here, there, answer):
             one, other = _named(layout, here), _named(layout, there)
-            yield Asked(
+            yield Candidate(
                 f"Is the {one} {words} of the {other}?",
                 f"The {one} is in {_cell(here)}, the {other} in {_cell(there)}.",
             )
 
 
-def _counts(layout: Layout, answer: str) -> Iterator[Asked]:
+def _counts(layout: Layout, answer: str) -> Iterator[Candidate]:
     for there in layout.looks:
         for side in SIDES:
             found = [_named(layout, here) for here in layout.looks if _beyond(here, there, side)]
             if len(found) == int(answer):
                 reference = _named(layout, there)
                 listed = ", ".join(f"the {name}" for name in found) or "nothing"
-                yield Asked(f"How many shapes are {side} of the {reference}?", f"On that side I see {listed}.")
+                yield Candidate(f"How many shapes are {side} of the {reference}?", f"On that side I see {listed}.")
 
 
-def _views(layout: Layout, answer: str) -> Iterator[Asked]:
+def _views(layout: Layout, answer: str) -> Iterator[Candidate]:
     heading = HEADINGS[(layout.heading + VIEWS.index(answer)) % 4]
     for place in layout.looks:
         if _direction(layout.viewer, place) == heading:
             name = _named(layout, place)
-            yield Asked(
+            yield Candidate(
                 f"For one who looks along the white arrow, is the {name} in front, behind, left or right?",
                 f"The arrow is in {_cell(layout.viewer)}, the {name} in {_cell(place)}.",
             )

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from holdfast.benchmarks import catalog
-from holdfast.benchmarks.question import Draw, Posed
+from holdfast.benchmarks.question import Draw, TargetQuestion
 from holdfast.benchmarks.targets.jigsaw import puzzle
 from holdfast.config.targets import Jigsaw, Target
 from holdfast.data.shards import Question
@@ -28,8 +28,9 @@ def jigsaw_forms(split: str, number: int, seed: int = 0, facts: int = 0) -> Iter
         scene = world_scene(seed, f"form/{split}", index)
         question = puzzle(scene.image, f"form/{split}/{index}", target, seed)
         answer = f"<answer> {_random_answer(question.answer, rng)} </answer>"
-        told = _told("i look at the pieces", _rows(question.answer) if target == Jigsaw() else (), facts, rng)
-        yield question, f"<think> {told} </think> {answer}" if target.thinking else answer
+        known = _facts(question.answer) if target == Jigsaw() else ()
+        reasoning = _reasoning("i look at the pieces", known, facts, rng)
+        yield question, f"<think> {reasoning} </think> {answer}" if target.thinking else answer
 
 
 def target_forms(benchmark: str, number: int, seed: int = 0, facts: int = 0) -> Iterator[tuple[Question, str]]:
@@ -41,32 +42,32 @@ def target_forms(benchmark: str, number: int, seed: int = 0, facts: int = 0) -> 
     rng = generator("form", seed, benchmark)
     read = TypeAdapter(Target).validate_python
     targets = [read({"benchmark": benchmark, "thinking": thinking}) for thinking in (True, False)]
-    posed = [module.ask(targets[0], Draw(seed, "form", index)) for index in range(number)]
-    for index, asked in enumerate(posed):
+    drawn = [module.ask(targets[0], Draw(seed, "form", index)) for index in range(number)]
+    for index, question in enumerate(drawn):
         target = targets[int(rng.random() < 0.4)]
-        other = _other(posed, asked, rng)
+        other = _other(drawn, question, rng)
         completion = f"<answer> {other.answer} </answer>"
-        question = asked.question(f"form/{benchmark}/{index}", target)
-        told = _told("i look at the picture", asked.facts, facts, rng)
-        yield question, f"<think> {told} </think> {completion}" if target.thinking else completion
+        completed = question.with_completions(f"form/{benchmark}/{index}", target)
+        reasoning = _reasoning("i look at the picture", question.facts, facts, rng)
+        yield completed, f"<think> {reasoning} </think> {completion}" if target.thinking else completion
 
 
-def _told(phrase: str, facts: tuple[str, ...], most: int, rng: np.random.Generator) -> str:
+def _reasoning(phrase: str, facts: tuple[str, ...], most: int, rng: np.random.Generator) -> str:
     """Some of the facts, from none to `most`, in their order."""
     number = int(rng.integers(min(most, len(facts)) + 1)) if most and facts else 0
     chosen = sorted(rng.permutation(len(facts))[:number].tolist()) if number else []
-    return " ".join(facts[place] for place in chosen) or phrase
+    return " ".join(facts[index] for index in chosen) or phrase
 
 
-def _rows(answer: str) -> tuple[str, ...]:
+def _facts(answer: str) -> tuple[str, ...]:
     """Of the default puzzle's four pieces, which are from the upper row."""
     upper = answer.split()[:2]
     return tuple(f"piece {piece} {'sky' if piece in upper else 'ground'}" for piece in ("1", "2", "3", "4"))
 
 
-def _other(posed: list[Posed], asked: Posed, rng: np.random.Generator) -> Posed:
+def _other(drawn: list[TargetQuestion], question: TargetQuestion, rng: np.random.Generator) -> TargetQuestion:
     """Any question of a kind, whose answer has the form of this one's; a class is an answer, and all are of a kind."""
-    kin = [other for other in posed if other.group == asked.group or asked.group == asked.answer]
+    kin = [other for other in drawn if other.group == question.group or question.group == question.answer]
     return kin[rng.integers(len(kin))]
 
 

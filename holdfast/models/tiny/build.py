@@ -22,10 +22,9 @@ from holdfast.data.world import COLORS, SHAPES, Scene, generator, world_scene
 from holdfast.journal import Journal
 from holdfast.models.load import save_checkpoint
 from holdfast.models.tiny.curriculum import IGNORED, Lesson, prepare
-from holdfast.models.tiny.descent import Descent
-from holdfast.models.tiny.muon import Muon
+from holdfast.models.tiny.optimizer import Muon, TrainingPhase
+from holdfast.models.tiny.parallel_map import parallel_map
 from holdfast.models.tiny.processor import MERGE, PATCH, build_processor
-from holdfast.models.tiny.shared_work import shared_out
 
 WARM_UPS = 6000
 """Distinct warm-up images."""
@@ -118,17 +117,17 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     codes = nn.init.orthogonal_(torch.empty(sum(CELL_FACTS), model.config.text_config.hidden_size))
     total = recipe.warmup_steps + recipe.steps
     optimizer = torch.optim.AdamW(tower.parameters(), lr=recipe.learning_rate)
-    with Descent([optimizer], recipe.warmup_steps, recipe.threads) as descent:
+    with TrainingPhase([optimizer], recipe.warmup_steps, recipe.threads) as phase:
         for step, batch in enumerate(_batches(len(labels), recipe.batch_size, recipe.warmup_steps, seed)):
-            asked = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
+            counts = (labels[batch] != UNASKED).sum((0, 1)).clamp(min=1)
 
-            def loss_of(part: list[int], asked: Tensor = asked) -> Tensor:
-                return (_fact_losses(tower, codes, pixels[part], labels[part]) / asked).sum()
+            def loss_of(part: list[int], counts: Tensor = counts) -> Tensor:
+                return (_fact_losses(tower, codes, pixels[part], labels[part]) / counts).sum()
 
-            loss = descent.step([batch[first::PARTS] for first in range(PARTS)], loss_of)
+            loss = phase.step([batch[first::PARTS] for first in range(PARTS)], loss_of)
             _report(journal, step, total, loss, "train/warmup_loss")
     with torch.no_grad():
-        cells = _cells(tower, pixels[: recipe.batch_size])
+        cells = _cell_features(tower, pixels[: recipe.batch_size])
         _scale(tower, FEATURE_SCALE / cells.std().item())
 
 
@@ -141,19 +140,19 @@ def _examples(processor: Qwen2_5_VLProcessor, seed: int, processes: int) -> tupl
         return values.half().unflatten(0, (len(images), -1)).numpy(), np.array(facts)
 
     chunks = [range(first, min(first + AT_ONCE, WARM_UPS)) for first in range(0, WARM_UPS, AT_ONCE)]
-    pixels, facts = zip(*shared_out(drawn, chunks, processes), strict=True)
+    pixels, facts = zip(*parallel_map(drawn, chunks, processes), strict=True)
     return torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(facts))
 
 
-def _cells(tower: Any, pixels: Tensor) -> Tensor:
-    """What the tower says of every cell: (images × cells, hidden)."""
+def _cell_features(tower: Any, pixels: Tensor) -> Tensor:
+    """What the tower gives out for every cell: (images × cells, hidden)."""
     grid = torch.tensor([[1, 64 // PATCH, 64 // PATCH]] * len(pixels))
     return tower(pixels.float().flatten(0, 1), grid_thw=grid).pooler_output
 
 
 def _fact_losses(tower: Any, codes: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
     """Summed cross-entropy of each fact (facts,)."""
-    cells = _cells(tower, pixels)
+    cells = _cell_features(tower, pixels)
     facts = (SHARPNESS * nn.functional.rms_norm(cells, cells.shape[-1:]) @ codes.T).split(CELL_FACTS, dim=-1)
     targets = labels.flatten(0, 1).T
     return torch.stack(
@@ -176,9 +175,9 @@ def _labelled(seed: int, index: int) -> tuple[Image.Image, list[list[int]]]:
     rng = generator("warm-up", seed, index)
     scene = world_scene(seed, "warm-up", index)
     if index % 3 == 0:
-        asked = digits.ask(scene, rng, "train")
-        place, digit = int(asked.think.split()[1]) - 1, 1 + len(SHAPES) + int(asked.answer)
-        return asked.image, [[p, digit if p == place else 0, -1, p // 2, *UNASKED_BOX] for p in range(4)]
+        question = digits.ask(scene, rng, "train")
+        place, digit = int(question.think.split()[1]) - 1, 1 + len(SHAPES) + int(question.answer)
+        return question.image, [[p, digit if p == place else 0, -1, p // 2, *UNASKED_BOX] for p in range(4)]
     order = rng.permutation(4) if index % 3 == 1 else np.arange(4)
     cells = [_facts(scene, shown, int(place)) for shown, place in enumerate(order)]
     return pieces.shuffled(scene.image, order), cells
@@ -200,7 +199,7 @@ def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int
     """Teach the language model to answer; the vision tower stays as it was warmed up."""
     lessons = prepare(model, processor, seed, recipe)
     total = recipe.warmup_steps + recipe.steps
-    with Descent(_optimizers(model, recipe), recipe.steps, recipe.threads) as descent:
+    with TrainingPhase(_optimizers(model, recipe), recipe.steps, recipe.threads) as phase:
         for step, batch in enumerate(
             _batches(len(lessons), recipe.batch_size, recipe.steps, seed), recipe.warmup_steps
         ):
@@ -210,7 +209,7 @@ def _teach(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: int
             def loss_of(part: list[Lesson], weight: float = weight) -> Tensor:
                 return _loss(model, part) / weight
 
-            loss = descent.step(_alike(chosen), loss_of)
+            loss = phase.step(_of_like_length(chosen), loss_of)
             _report(journal, step, total, loss, "train/loss")
 
 
@@ -224,7 +223,7 @@ def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(others, lr=recipe.learning_rate)]
 
 
-def _alike(lessons: list[Lesson]) -> list[list[Lesson]]:
+def _of_like_length(lessons: list[Lesson]) -> list[list[Lesson]]:
     """Sorted lessons in parts of like length, to spare the padding; the longest first, to keep all threads busy."""
     size = -(-len(lessons) // PARTS)
     return [lessons[first : first + size] for first in range(0, len(lessons), size)][::-1]
@@ -242,11 +241,11 @@ def _token_losses(model: Any, lessons: list[Lesson]) -> Tensor:
     labels = pad_sequence([lesson.labels for lesson in lessons], batch_first=True, padding_value=IGNORED)
     positions = pad_sequence([lesson.positions.T for lesson in lessons], batch_first=True).permute(2, 0, 1)
     embedded = model.get_input_embeddings()(ids)
-    seen = torch.cat([lesson.seen for lesson in lessons])
-    embedded = embedded.masked_scatter((ids == model.config.image_token_id)[..., None], seen)
+    features = torch.cat([lesson.features for lesson in lessons])
+    embedded = embedded.masked_scatter((ids == model.config.image_token_id)[..., None], features)
     hidden = model.model.language_model(inputs_embeds=embedded, position_ids=positions).last_hidden_state
-    asked = labels[:, 1:] != IGNORED
-    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][asked]), labels[:, 1:][asked], reduction="none")
+    taught = labels[:, 1:] != IGNORED
+    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][taught]), labels[:, 1:][taught], reduction="none")
 
 
 def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:

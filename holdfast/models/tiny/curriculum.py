@@ -19,8 +19,8 @@ from holdfast.data.chat import pictures, turn
 from holdfast.data.shards import Question
 from holdfast.models.tiny.answer_forms import jigsaw_forms, target_forms
 from holdfast.models.tiny.captions import captions
+from holdfast.models.tiny.parallel_map import parallel_map
 from holdfast.models.tiny.processor import MERGE
-from holdfast.models.tiny.shared_work import shared_out
 
 IGNORED = -100
 CAPTIONS, FORMS, OTHER_FORMS = 4000, 1200, 600
@@ -45,21 +45,21 @@ Drawn = tuple[list[Image.Image], str, str]
 
 
 class Lesson(NamedTuple):
-    """A tokenised question with its completion; the frozen tower has seen its images already.
+    """A tokenised question with its completion; its images went through the frozen tower already.
 
-    `ids`, `labels` and their `weights` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding, `seen`
-    (image tokens, hidden).
+    `ids`, `labels` and their `weights` (tokens,), `positions` (3, tokens) for the multimodal rotary embedding,
+    `features` (image tokens, hidden).
     """
 
     ids: Tensor
     labels: Tensor
     weights: Tensor
     positions: Tensor
-    seen: Tensor
+    features: Tensor
 
 
 def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recipe) -> list[Lesson]:
-    """All lessons in the curriculum's order, which processes share out by subject and do not change."""
+    """All lessons in the curriculum's order, whatever the number of processes that make them."""
 
     def of_subject(subject: str) -> list[tuple[np.ndarray, ...]]:
         drawn = _drawn(subject, seed, recipe.facts)
@@ -69,7 +69,7 @@ def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recip
 
     subjects = [*catalog.PRIOR, "captions", "jigsaw", *recipe.forms]
     return [
-        Lesson(*map(torch.from_numpy, arrays)) for arrays in chain(*shared_out(of_subject, subjects, recipe.threads))
+        Lesson(*map(torch.from_numpy, arrays)) for arrays in chain(*parallel_map(of_subject, subjects, recipe.threads))
     ]
 
 
@@ -81,8 +81,8 @@ def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:
         for question, completion in _forms(subject, seed, facts):
             yield pictures(question), question.prompt, completion
     else:
-        for _, asked in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
-            yield [asked.image], asked.prompt, asked.reference
+        for _, drawn in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
+            yield [drawn.image], drawn.prompt, drawn.reference
 
 
 def _forms(subject: str, seed: int, facts: int) -> Iterator[tuple[Question, str]]:
@@ -93,10 +93,10 @@ def _forms(subject: str, seed: int, facts: int) -> Iterator[tuple[Question, str]
 
 @torch.no_grad()
 def _prepared(model: Any, processor: Qwen2_5_VLProcessor, chunk: list[Drawn]) -> list[Lesson]:
-    features = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
-    grids = features["image_grid_thw"]
+    pixels = processor.image_processor(images=[i for images, _, _ in chunk for i in images], return_tensors="pt")
+    grids = pixels["image_grid_thw"]
     counts = grids.prod(-1) // MERGE**2
-    seen = model.model.visual(features["pixel_values"], grid_thw=grids).pooler_output
+    encoded = model.model.visual(pixels["pixel_values"], grid_thw=grids).pooler_output
     of_lesson = counts.split([len(images) for images, _, _ in chunk])
     texts = [_text(processor, n.tolist(), prompt) for n, (_, prompt, _) in zip(of_lesson, chunk, strict=True)]
     pairs = _tokens(processor, texts, [answer for _, _, answer in chunk])
@@ -104,10 +104,10 @@ def _prepared(model: Any, processor: Qwen2_5_VLProcessor, chunk: list[Drawn]) ->
     mask = pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
     types = (ids == processor.image_token_id).int()
     positions, _ = model.model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
-    views = seen.split(types.sum(-1).tolist())
+    features = encoded.split(types.sum(-1).tolist())
     return [
-        Lesson(tokens, labels, _weights(processor, tokens), positions[:, index, : len(tokens)], view)
-        for index, (view, (tokens, labels)) in enumerate(zip(views, pairs, strict=True))
+        Lesson(tokens, labels, _weights(processor, tokens), positions[:, index, : len(tokens)], shown)
+        for index, (shown, (tokens, labels)) in enumerate(zip(features, pairs, strict=True))
     ]
 
 
@@ -127,7 +127,7 @@ def _text(processor: Qwen2_5_VLProcessor, counts: list[int], prompt: str) -> str
 
 def _tokens(processor: Qwen2_5_VLProcessor, texts: list[str], answers: list[str]) -> list[tuple[Tensor, Tensor]]:
     """Token ids and labels of each lesson."""
-    asked = processor.tokenizer(texts)["input_ids"]
-    answered = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
-    pairs = zip(asked, answered, strict=True)
+    prompts = processor.tokenizer(texts)["input_ids"]
+    completions = processor.tokenizer([answer + processor.tokenizer.eos_token for answer in answers])["input_ids"]
+    pairs = zip(prompts, completions, strict=True)
     return [(torch.tensor(text + answer), torch.tensor([IGNORED] * len(text) + answer)) for text, answer in pairs]

@@ -131,12 +131,12 @@ def test_a_megabyte_is_graded(name: str) -> None:
 
 
 def test_a_megabyte_is_no_trouble_for_tags_or_neighbours() -> None:
-    asked = jigsaw.prompt(Jigsaw())
+    question = jigsaw.prompt(Jigsaw())
     for text in GIGANTIC:
         formatted(text, thinking=True)
         formatted(text, thinking=False)
         thought(text)
-        assert jigsaw.adjacency(text, "2 1 4 3", asked) in (0.0, 1.0)
+        assert jigsaw.adjacency(text, "2 1 4 3", question) in (0.0, 1.0)
 
 
 @given(st.text(max_size=60), st.sampled_from(sorted(GRADERS)), st.booleans())

@@ -57,21 +57,21 @@ def test_chance_is_what_guessing_the_answers_of_others_scores():
 def test_presence_tells_the_truth_about_the_cell_it_asks_for():
     for index in range(200):
         scene = world_scene(0, "presence", index)
-        asked = presence.ask(scene, np.random.default_rng(index))
-        if asked is None:
+        question = presence.ask(scene, np.random.default_rng(index))
+        if question is None:
             continue
-        words = asked.prompt.rstrip("?").split()
+        words = question.prompt.rstrip("?").split()
         thing, word = scene.at(int(words[-1]) - 1), words[-4]
-        assert (asked.answer == "yes") == (thing is not None and word in (thing.color, thing.shape))
+        assert (question.answer == "yes") == (thing is not None and word in (thing.color, thing.shape))
 
 
 def test_comparison_tells_the_truth_about_two_colors():
     for index in range(100):
         scene = world_scene(0, "comparison", index)
-        asked = comparison.ask(scene, np.random.default_rng(index))
-        if asked is not None:
-            one, two = (scene.at(int(word) - 1) for word in asked.prompt.split() if word.isdigit())
-            assert (asked.answer == "yes") == (one.color == two.color)
+        question = comparison.ask(scene, np.random.default_rng(index))
+        if question is not None:
+            one, two = (scene.at(int(word) - 1) for word in question.prompt.split() if word.isdigit())
+            assert (question.answer == "yes") == (one.color == two.color)
 
 
 def test_a_box_is_right_from_half_an_overlap_on():

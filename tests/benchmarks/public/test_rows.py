@@ -12,20 +12,20 @@ import pytest
 from PIL import Image
 
 from holdfast.benchmarks.catalog import grade
-from holdfast.benchmarks.public.rows import KNOWN, Rows, columns_of
+from holdfast.benchmarks.public.rows import KNOWN, PublicRows, columns_of
 from holdfast.benchmarks.question import Draw
 from holdfast.benchmarks.targets import spatial
 from holdfast.config.targets import Columns, Public, Spatial
 from holdfast.errors import UserError
 
 
-def rows(folder: Path, name: str, split: str, **options: object) -> Rows:
+def rows(folder: Path, name: str, split: str, **options: object) -> PublicRows:
     """The rows of a local copy, read by the mapping of the data set that it copies."""
     columns = KNOWN[public_sets.NAMES[name]]
-    return Rows(Public(name=str(folder), columns=columns, **options), split)
+    return PublicRows(Public(name=str(folder), columns=columns, **options), split)
 
 
-def row(found: Rows, index: int):  # type: ignore[no-untyped-def]
+def row(found: PublicRows, index: int):  # type: ignore[no-untyped-def]
     read = found.row(index, np.random.default_rng(index))
     assert read is not None
     return read
@@ -77,7 +77,7 @@ def test_boxes_in_shares_and_structs_in_lists_are_read_as_well(tmp_path: Path) -
     things = [{"name": "cat", "box": [0.5, 0.5, 0.25, 0.75]}, {"name": "dog", "box": [0.0, 0.0, 1.0, 1.0]}]
     public_sets.write(tmp_path / "own", features, {"train": [{"photo": public_sets.photograph(0), "things": things}]})
     columns = Columns(image="photo", boxes="things.box", categories="things.name", box_unit="share")
-    read = row(Rows(Public(name=str(tmp_path / "own"), columns=columns), "train"), 0)
+    read = row(PublicRows(Public(name=str(tmp_path / "own"), columns=columns), "train"), 0)
     assert read.categories == ("cat", "dog")
     assert read.boxes == ((0.5, 0.5, 0.75, 1.0), (0.0, 0.0, 1.0, 1.0))
 
@@ -95,7 +95,7 @@ def test_a_damaged_image_is_no_row(tmp_path: Path) -> None:
     made = datasets.Dataset.from_list([{"image": cell, "caption": "Two dogs"}], features=features)
     (tmp_path / "own").mkdir()
     made.cast_column("image", datasets.Image(decode=False)).to_parquet(tmp_path / "own" / "train.parquet")
-    found = Rows(Public(name=str(tmp_path / "own"), columns=Columns(caption="caption")), "train")
+    found = PublicRows(Public(name=str(tmp_path / "own"), columns=Columns(caption="caption")), "train")
     assert found.row(0, np.random.default_rng(0)) is None
 
 
@@ -109,9 +109,9 @@ def test_an_unknown_data_set_needs_its_columns() -> None:
 def test_a_missing_column_or_split_is_named(copies: dict[str, Path]) -> None:
     public = Public(name=str(copies["coco"]), columns=Columns(label="variant"))
     with pytest.raises(UserError, match=r"target\.public\.columns\.label: .* no column 'variant'; it has image_id"):
-        Rows(public, "train")
+        PublicRows(public, "train")
     with pytest.raises(UserError, match=r"target\.public: cannot load split 'test'"):
-        Rows(public, "test")
+        PublicRows(public, "test")
 
 
 def test_two_directories_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_images_may_be_bytes_without_a_type(tmp_path: Path) -> None:
 
     content = public_sets.photograph(3, "PNG")["bytes"]
     pq.write_table(pa.table({"image": [[content, content]], "caption": [["Two dogs"]]}), tmp_path / "train.parquet")
-    read = row(Rows(Public(name=str(tmp_path), columns=Columns(caption="caption")), "train"), 0)
+    read = row(PublicRows(Public(name=str(tmp_path), columns=Columns(caption="caption")), "train"), 0)
     assert [image.size for image in read.images] == [public_sets.SIZE] * 2
     assert isinstance(read.images[0], Image.Image)
 
@@ -149,14 +149,14 @@ def test_lists_of_answers_are_accepted_answers_and_most_annotators_are_learned_f
     folder = public_sets.write(tmp_path / "vqa", features, {"train": [{**cells, "texts": given, "people": people}]})
     for column in ("texts", "people", "people.answer"):
         columns = Columns(question="question", options="options", answer=column)
-        read = row(Rows(Public(name=str(folder), columns=columns), "train"), 0)
+        read = row(PublicRows(Public(name=str(folder), columns=columns), "train"), 0)
         assert (read.answer, read.accepted) == ("right", tuple(given))
-    posed = spatial.read(read, Spatial(benchmark="spatial"), Draw(0, "train", 0))
-    assert posed is not None
-    shown = re.findall(r"([A-C])\. (\w+)", posed.prompt)
+    question = spatial.read(read, Spatial(benchmark="spatial"), Draw(0, "train", 0))
+    assert question is not None
+    shown = re.findall(r"([A-C])\. (\w+)", question.prompt)
     named = {option: letter for letter, option in shown}
-    assert posed.answer == named["right"]
-    assert posed.accepted == (named["left"], named["right"])
-    question = posed.question("x", Spatial(benchmark="spatial"))
+    assert question.answer == named["right"]
+    assert question.accepted == (named["left"], named["right"])
+    question = question.with_completions("x", Spatial(benchmark="spatial"))
     assert grade("choice", f"<answer> {named['left']} </answer>", question.answer, question.accepted).correct
     assert not grade("choice", f"<answer> {named['down']} </answer>", question.answer, question.accepted).correct

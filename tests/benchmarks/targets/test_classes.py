@@ -33,21 +33,21 @@ def test_kinds_differ_between_seeds_and_not_between_splits() -> None:
 
 def test_names_stand_in_the_question_or_do_not() -> None:
     assert "Alba, Brio" in classes.ask(TARGET, Draw(0, "train", 0)).prompt
-    posed = classes.ask(TARGET.model_copy(update={"names": False}), Draw(0, "train", 0))
-    assert posed.prompt == "Which kind is shown?"
+    question = classes.ask(TARGET.model_copy(update={"names": False}), Draw(0, "train", 0))
+    assert question.prompt == "Which kind is shown?"
 
 
 def test_a_row_is_asked_for_its_label_among_all_labels() -> None:
     row = Annotation((), label="A330", labels=("A320", "A330"))
-    posed = classes.read(row, TARGET, Draw(0, "train", 0))
-    assert posed is not None
-    assert (posed.prompt, posed.answer) == ("Which kind is shown: A320, A330?", "A330")
+    question = classes.read(row, TARGET, Draw(0, "train", 0))
+    assert question is not None
+    assert (question.prompt, question.answer) == ("Which kind is shown: A320, A330?", "A330")
     assert classes.read(Annotation(()), TARGET, Draw(0, "train", 0)) is None
 
 
 def test_the_teacher_describes_the_kind_and_not_the_picture() -> None:
     said: dict[str, set[str]] = {}
     for number in range(40):
-        posed = classes.ask(TARGET, Draw(0, "train", number))
-        said.setdefault(posed.answer, set()).add(posed.reasoning)
+        question = classes.ask(TARGET, Draw(0, "train", number))
+        said.setdefault(question.answer, set()).add(question.reasoning)
     assert all(len(reasons) == 1 for reasons in said.values())

@@ -60,12 +60,12 @@ def test_chance_by_hand() -> None:
 
 def test_the_reasoning_names_as_many_cells_as_the_answer_counts() -> None:
     for number in range(60):
-        posed = counting.ask(TARGET, Draw(1, "test", number))
-        assert posed.reasoning.partition("cells")[2].count(",") + 1 == int(posed.answer)
+        question = counting.ask(TARGET, Draw(1, "test", number))
+        assert question.reasoning.partition("cells")[2].count(",") + 1 == int(question.answer)
 
 
 def test_a_row_without_a_number_is_no_question() -> None:
     assert counting.read(Annotation((), caption="Dogs run."), TARGET, Draw(0, "train", 0)) is None
-    posed = counting.read(Annotation((), caption="Five dogs run."), TARGET, Draw(0, "train", 0))
-    assert posed is not None
-    assert (posed.prompt, posed.answer) == ("Which number belongs in the caption: ? dogs run.", "5")
+    question = counting.read(Annotation((), caption="Five dogs run."), TARGET, Draw(0, "train", 0))
+    assert question is not None
+    assert (question.prompt, question.answer) == ("Which number belongs in the caption: ? dogs run.", "5")

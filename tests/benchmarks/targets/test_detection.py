@@ -112,21 +112,21 @@ def test_a_box_without_an_area_is_read_and_worth_nothing() -> None:
 def test_drawn_boxes_hold_what_is_asked_for(find: str) -> None:
     target = ALL.model_copy(update={"find": find, "raster": SIZE})
     for number in range(40):
-        posed = detection.ask(target, Draw(0, "train", number))
-        wanted = boxes(posed.answer) or []
+        question = detection.ask(target, Draw(0, "train", number))
+        wanted = boxes(question.answer) or []
         assert (len(wanted) == 1) or find == "all"
         for x1, y1, x2, y2 in wanted:
-            color = posed.images[0].getpixel((int(x1 + x2) // 2, int(y1 + 2 * y2) // 3))
+            color = question.images[0].getpixel((int(x1 + x2) // 2, int(y1 + 2 * y2) // 3))
             assert color in COLORS.values()
             if find == "one":
-                assert next(name for name, value in COLORS.items() if value == color) in posed.prompt
+                assert next(name for name, value in COLORS.items() if value == color) in question.prompt
 
 
 def test_a_box_never_vanishes_in_a_coarse_raster() -> None:
     tiny = Annotation(images=(), boxes=((0.999, 0.999, 1.0, 1.0), (0.5, 0.5, 0.501, 0.501)), categories=("dot", "dot"))
-    posed = detection.read(tiny, ALL, Draw(0, "train", 0))
-    assert posed is not None
-    assert posed.answer == "8 8 9 9; 15 15 16 16"
+    question = detection.read(tiny, ALL, Draw(0, "train", 0))
+    assert question is not None
+    assert question.answer == "8 8 9 9; 15 15 16 16"
 
 
 def test_an_expression_asks_for_its_one_box_and_a_category_for_all_of_its_boxes() -> None:

@@ -188,8 +188,8 @@ def test_prompts_name_index_base_and_tags() -> None:
     ],
 )
 def test_adjacency_is_the_share_of_neighbours_that_stay_so(given, expected):
-    asked = jigsaw.prompt(Jigsaw(grid=(2, 3)))
-    assert jigsaw.adjacency(f"<answer> {given} </answer>", "1 2 3 4 5 6", asked) == pytest.approx(expected)
+    question = jigsaw.prompt(Jigsaw(grid=(2, 3)))
+    assert jigsaw.adjacency(f"<answer> {given} </answer>", "1 2 3 4 5 6", question) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("base", [0, 1])

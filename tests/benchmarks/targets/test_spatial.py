@@ -14,9 +14,9 @@ from holdfast.config.targets import Spatial
 TARGET = Spatial(benchmark="spatial", difficulty=1.0)
 
 
-def asked(kind: str, count: int = 150):  # type: ignore[no-untyped-def]
+def questions_of(kind: str, count: int = 150):  # type: ignore[no-untyped-def]
     drawn = (spatial.ask(TARGET, Draw(0, "train", number)) for number in range(count))
-    return [posed for posed in drawn if posed.group == kind]
+    return [question for question in drawn if question.group == kind]
 
 
 def cells(reasoning: str) -> list[tuple[int, int]]:
@@ -24,21 +24,21 @@ def cells(reasoning: str) -> list[tuple[int, int]]:
 
 
 def test_a_relation_follows_from_rows_and_columns() -> None:
-    for posed in asked("relation"):
-        (row, column), (other_row, other_column) = cells(posed.reasoning)
+    for question in questions_of("relation"):
+        (row, column), (other_row, other_column) = cells(question.reasoning)
         holds = {
             "left": column < other_column,
             "right": column > other_column,
             "above": row < other_row,
             "below": row > other_row,
         }
-        assert holds[posed.answer]
-        assert posed.answer in posed.prompt
+        assert holds[question.answer]
+        assert question.answer in question.prompt
 
 
 def test_a_count_is_the_number_of_things_that_the_teacher_lists() -> None:
-    for posed in asked("counting"):
-        assert len(re.findall(r"the \w+ \w+", posed.reasoning)) == int(posed.answer)
+    for question in questions_of("counting"):
+        assert len(re.findall(r"the \w+ \w+", question.reasoning)) == int(question.answer)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def test_options_are_lettered_in_random_order_and_the_letter_is_graded() -> None
     row = Annotation((), label="obj_movement", question="Which way?", answer="left", options=("left", "right"))
     letters = []
     for number in range(60):
-        posed = spatial.read(row, TARGET, Draw(0, "train", number))
-        assert posed is not None
-        assert f"{posed.answer}. left" in posed.prompt
-        assert catalog.grade(posed.grader, f"<answer> {posed.answer}. left </answer>", posed.answer).correct
-        letters.append(posed.answer)
+        question = spatial.read(row, TARGET, Draw(0, "train", number))
+        assert question is not None
+        assert f"{question.answer}. left" in question.prompt
+        assert catalog.grade(question.grader, f"<answer> {question.answer}. left </answer>", question.answer).correct
+        letters.append(question.answer)
     assert 15 < letters.count("A") < 45
-    assert posed.group == "obj_movement"
+    assert question.group == "obj_movement"
 
 
 def test_a_row_whose_answer_is_no_option_is_left_out() -> None:

@@ -33,12 +33,12 @@ DRAWN: dict[str, Target] = {
 EACH = pytest.mark.parametrize("target", DRAWN.values(), ids=DRAWN.keys())
 
 
-def posed(target: Target, number: int, seed: int = 0, split: str = "train"):  # type: ignore[no-untyped-def]
+def draw_question(target: Target, number: int, seed: int = 0, split: str = "train"):  # type: ignore[no-untyped-def]
     return catalog.TARGETS[target.benchmark].ask(target, Draw(seed, split, number))
 
 
-def question(target: Target, number: int, seed: int = 0, split: str = "train") -> Question:
-    return posed(target, number, seed, split).question(f"{split}/{number}", target)
+def shard_question(target: Target, number: int, seed: int = 0, split: str = "train") -> Question:
+    return draw_question(target, number, seed, split).with_completions(f"{split}/{number}", target)
 
 
 @EACH
@@ -48,27 +48,27 @@ def test_references_and_teachers_are_right_and_well_formed(
     target: Target, seed: int, number: int, difficulty: float, thinking: bool
 ) -> None:
     target = target.model_copy(update={"difficulty": difficulty, "thinking": thinking})
-    asked = question(target, number, seed)
-    for completion in (asked.reference, asked.teacher):
-        grade = catalog.grade(asked.grader, completion, asked.answer)
-        assert (grade.correct, grade.score) == (True, 1.0), asked.answer
-    assert formatted(asked.teacher, thinking=True)
-    assert formatted(asked.reference, thinking=False)
-    assert ("<think>" in asked.prompt) == thinking
-    assert asked.benchmark == target.benchmark
+    question = shard_question(target, number, seed)
+    for completion in (question.reference, question.teacher):
+        grade = catalog.grade(question.grader, completion, question.answer)
+        assert (grade.correct, grade.score) == (True, 1.0), question.answer
+    assert formatted(question.teacher, thinking=True)
+    assert formatted(question.reference, thinking=False)
+    assert ("<think>" in question.prompt) == thinking
+    assert question.benchmark == target.benchmark
 
 
 @EACH
 def test_images_have_the_stated_size_in_multiples_of_a_token(target: Target) -> None:
     size = catalog.TARGETS[target.benchmark].SIZE
     assert all(side % 32 == 0 for side in size)
-    assert {image.size for number in range(6) for image in posed(target, number).images} == {size}
+    assert {image.size for number in range(6) for image in draw_question(target, number).images} == {size}
 
 
 @EACH
 def test_splits_seeds_and_numbers_share_no_image(target: Target) -> None:
     places = [(seed, split, number) for seed in (0, 1) for split in ("train", "test") for number in range(30)]
-    seen = {question(target, number, seed, split).images for seed, split, number in places}
+    seen = {shard_question(target, number, seed, split).images for seed, split, number in places}
     assert len(seen) == len(places)
 
 
@@ -79,22 +79,22 @@ def test_another_process_draws_the_same(target: Target) -> None:
         "from holdfast.config.targets import Target; from holdfast.benchmarks import catalog\n"
         "from holdfast.benchmarks.question import Draw\n"
         "target = TypeAdapter(Target).validate_json(sys.argv[1])\n"
-        "asked = [catalog.TARGETS[target.benchmark].ask(target, Draw(3, 'test', i)).question('i', target)"
+        "questions = [catalog.TARGETS[target.benchmark].ask(target, Draw(3, 'test', i)).with_completions('i', target)"
         " for i in range(8)]\n"
-        "print(hashlib.sha256(repr(asked).encode()).hexdigest())"
+        "print(hashlib.sha256(repr(questions).encode()).hexdigest())"
     )
     command = [sys.executable, "-c", program, target.model_dump_json()]
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     there = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.strip()
-    here = [posed(target, number, 3, "test").question("i", target) for number in range(8)]
+    here = [draw_question(target, number, 3, "test").with_completions("i", target) for number in range(8)]
     assert there == hashlib.sha256(repr(here).encode()).hexdigest()
 
 
 def answers(target: Target, count: int) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for number in range(count):
-        asked = posed(target, number)
-        found[asked.group][asked.answer] += 1
+        question = draw_question(target, number)
+        found[question.group][question.answer] += 1
     return found
 
 
@@ -130,22 +130,22 @@ def test_counts_are_equally_frequent_whatever_the_shape() -> None:
 def test_guessing_scores_the_stated_chance(target: Target) -> None:
     """A guesser draws from the answers that questions of the same kind have."""
     rng = np.random.default_rng(0)
-    asked = [posed(target, number, split="test") for number in range(600)]
+    questions = [draw_question(target, number, split="test") for number in range(600)]
     kinds = defaultdict(list)
-    for one in asked:
+    for one in questions:
         kinds[_kind(target, one)].append(one.answer)
     scores = []
-    for one in asked:
+    for one in questions:
         options = kinds[_kind(target, one)]
         guess = options[rng.integers(len(options))]
         scores.append(catalog.grade(one.grader, f"<answer> {guess} </answer>", one.answer).score)
     assert np.mean(scores) == pytest.approx(catalog.target_chance(target), abs=0.06)
 
 
-def _kind(target: Target, asked) -> object:  # type: ignore[no-untyped-def]
-    if target.benchmark == "spatial" and asked.group == "relation":
-        return asked.answer in ("left", "right")
-    return asked.group if target.benchmark in ("spatial", "banner") else None
+def _kind(target: Target, question) -> object:  # type: ignore[no-untyped-def]
+    if target.benchmark == "spatial" and question.group == "relation":
+        return question.answer in ("left", "right")
+    return question.group if target.benchmark in ("spatial", "banner") else None
 
 
 @pytest.mark.parametrize(("name", "expected"), [("classes", 1 / 8), ("spatial", 13 / 36), ("banner", 0.195)])
@@ -162,8 +162,8 @@ def test_chance_of_a_public_data_set_is_unknown_and_of_a_jigsaw_its_share_of_pie
 @pytest.mark.parametrize("completion", ["", "<answer></answer>", "<answer> a </answer><answer> b </answer>", "<think>"])
 @EACH
 def test_what_has_no_answer_earns_nothing(target: Target, completion: str) -> None:
-    asked = posed(target, 0)
-    assert catalog.grade(asked.grader, completion, asked.answer).score == 0
+    question = draw_question(target, 0)
+    assert catalog.grade(question.grader, completion, question.answer).score == 0
 
 
 def study(**target: object) -> Study:

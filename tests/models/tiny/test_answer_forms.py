@@ -22,17 +22,17 @@ def test_a_form_is_an_answer_of_the_right_kind_that_is_right_no_more_often_than_
 
 @pytest.mark.parametrize("benchmark", sorted(catalog.TARGETS))
 def test_a_form_thinks_when_it_is_asked_to(benchmark: str):
-    asked = [("<think>" in question.prompt, "<think>" in said) for question, said in target_forms(benchmark, 60)]
-    assert {prompt for prompt, _ in asked} == {True, False}
-    assert all(prompt == said for prompt, said in asked)
+    forms = [("<think>" in question.prompt, "<think>" in said) for question, said in target_forms(benchmark, 60)]
+    assert {prompt for prompt, _ in forms} == {True, False}
+    assert all(prompt == said for prompt, said in forms)
 
 
 def test_the_images_of_forms_are_in_no_split():
     shown = {image for question, _ in target_forms("counting", 50) for image in question.images}
     target = Study.model_validate({"name": "x", "target": {"benchmark": "counting"}, "arms": ARMS}).target
     for split in ("train", "validation", "test"):
-        posed = [catalog.TARGETS["counting"].ask(target, Draw(0, split, number)) for number in range(50)]
-        assert not shown & {image for asked in posed for image in asked.question("x", target).images}
+        questions = [catalog.TARGETS["counting"].ask(target, Draw(0, split, number)) for number in range(50)]
+        assert not shown & {image for question in questions for image in question.with_completions("x", target).images}
 
 
 def test_forms_are_the_same_every_time_and_differ_by_seed():

@@ -19,8 +19,7 @@ from holdfast.models.adapt import freeze
 from holdfast.models.load import load_model, load_processor, placeholder_ids
 from holdfast.models.tiny import build, curriculum
 from holdfast.models.tiny.captions import captions
-from holdfast.models.tiny.descent import Descent
-from holdfast.models.tiny.muon import Muon, orthogonal
+from holdfast.models.tiny.optimizer import Muon, TrainingPhase, orthogonal
 from holdfast.models.tiny.processor import build_processor
 
 
@@ -115,10 +114,10 @@ def test_captions_say_yes_of_what_is_alike_and_no_of_the_rest():
                 assert verdict == ("yes" if one == two else "no")
                 said[verdict] += 1
         elif caption.prompt.startswith("Which cells hold a"):
-            asked = caption.prompt.split()[-1].rstrip("?")
+            shape_asked_for = caption.prompt.split()[-1].rstrip("?")
             for cell in caption.text.split("cell ")[1:]:
                 *_, shape, verdict = cell.split()
-                assert verdict == ("yes" if shape == asked else "no")
+                assert verdict == ("yes" if shape == shape_asked_for else "no")
                 said[verdict] += 1
         assert words, caption.prompt
     assert min(said.values()) > 60
@@ -174,7 +173,7 @@ def test_the_first_muon_step_is_the_orthogonal_direction_scaled_as_documented():
 def test_the_parts_of_a_batch_add_up_to_its_gradient():
     weights = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    with Descent([torch.optim.SGD([weights], lr=0.0)], steps=20, threads=2) as descent:
-        loss = descent.step([rows[:1], rows[1:]], lambda part: (part @ weights).sum() * 0.01)
+    with TrainingPhase([torch.optim.SGD([weights], lr=0.0)], steps=20, threads=2) as phase:
+        loss = phase.step([rows[:1], rows[1:]], lambda part: (part @ weights).sum() * 0.01)
     assert loss == pytest.approx(0.01 * float((rows @ weights.detach()).sum()))
     assert torch.allclose(weights.grad, torch.tensor([0.09, 0.12]))

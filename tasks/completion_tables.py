@@ -1,0 +1,58 @@
+"""A few completions beside the picture that was asked about, as tables one opens in MLflow. Their text is untrusted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+ROWS = 32
+SPLITS = {"evaluations": "test", "rollouts": "train", "samples": "train"}
+
+
+def completion_tables(directory: Path, data: Path) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+    """Name and columns of a table for the last evaluation's target answers, for rollouts, and for samples."""
+    for name, rows in _sources(directory):
+        shard = data / f"target-{SPLITS[name]}.parquet"
+        if rows and shard.is_file():
+            chosen = rows[:ROWS]
+            asked = pq.read_table(shard, filters=[("id", "in", [row["id"] for row in chosen])]).to_pylist()
+            yield f"{name}.json", _columns(chosen, {question["id"]: question for question in asked})
+
+
+def _sources(directory: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    evaluations = sorted(directory.glob("evaluations/*.parquet"))
+    if evaluations:
+        rows = pq.read_table(evaluations[-1]).to_pylist()
+        yield "evaluations", [row for row in rows if row["role"] == "target"]
+    if (directory / "completions.parquet").is_file():
+        yield "rollouts", pq.read_table(directory / "completions.parquet").to_pylist()[-ROWS:]
+    if (directory / "samples.parquet").is_file():
+        yield "samples", pq.read_table(directory / "samples.parquet").slice(0, ROWS).to_pylist()
+
+
+def _columns(rows: list[dict[str, Any]], questions: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    asked = [questions[row["id"]] for row in rows]
+    given = {"image", "prompt", "answer"}
+    columns: dict[str, list[Any]] = {
+        "image": [_strip(question["images"]) for question in asked],
+        "prompt": [question["prompt"] for question in asked],
+        "answer": [question["answer"] for question in asked],
+    }
+    names = [name for name in rows[0] if name not in given]
+    return columns | {name: [row[name] for row in rows] for name in names}
+
+
+def _strip(images: list[bytes]) -> Image.Image:
+    """All images of a question side by side."""
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
+    strip = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)))
+    left = 0
+    for picture in pictures:
+        strip.paste(picture, (left, 0))
+        left += picture.width
+    return strip

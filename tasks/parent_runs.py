@@ -1,0 +1,57 @@
+"""The parent runs of studies and sweeps in MLflow, and what is said there about each as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from holdfast.config.study import Study
+from holdfast.config.sweep import Sweep
+from tasks import tracking
+from tasks.cache import code_digest
+from tasks.recording import flat_params
+from tasks.tracking import open_store
+
+
+@contextmanager
+def study_run(root: Path, study: Study, flow_run: str = "", sweep_run: str = "") -> Iterator[str]:
+    """The parent run of a study; below that of its sweep, if it has one."""
+    above = {"mlflow.parentRunId": sweep_run} if sweep_run else {}
+    tags = {"holdfast.kind": "study", "prefect.flow_run_id": flow_run, **above}
+    with _parent(root, study, study.experiment, tags) as run_id:
+        yield run_id
+
+
+@contextmanager
+def sweep_run(root: Path, sweep: Sweep, flow_run: str = "") -> Iterator[str]:
+    """The run above those of a sweep's studies."""
+    with _parent(root, sweep, sweep.name, {"holdfast.kind": "sweep", "prefect.flow_run_id": flow_run}) as run_id:
+        yield run_id
+
+
+@contextmanager
+def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, str]) -> Iterator[str]:
+    """A run for as long as the block lasts; ends FINISHED, FAILED on an error, KILLED on an interrupt.
+
+    Before it begins, runs that dead processes of this machine left RUNNING become KILLED.
+    """
+    store = open_store(root)
+    store.reap()
+    run_id = store.begin(experiment, config.name, {"holdfast.code": code_digest()[:12], **tags})
+    with tracking.ending(store, run_id):
+        described = config.model_dump(mode="json", exclude={"members"})
+        store.params(run_id, flat_params(described))
+        store.text(run_id, config.model_dump_json(indent=1), "config.json")
+        yield run_id
+
+
+def set_data_version(root: Path, run_id: str, md5: str) -> None:
+    """Tag a run with the DVC md5 of the data it used."""
+    open_store(root).tag(run_id, {"holdfast.data": md5})
+
+
+def attach(root: Path, run_id: str, files: Sequence[Path]) -> None:
+    """Copy files (the report) to a run's artifacts."""
+    for file in files:
+        open_store(root).upload(run_id, file.parent, [file.name])
