@@ -5,67 +5,113 @@ A plan follows it with an executor that only finds stages, a study with one that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from flows.jobs import Start, base_job, evaluate_job, sample_job, sampled_source, select_job, trace_job, train_job
-from holdfast.config.jobs import AnyJob
+from flows.evaluation import REFERENCES, evaluated, questions_of, units_of
+from flows.jobs import Start, base_job, sample_job, sampled_source, select_job, trace_job, train_job
+from holdfast.config.jobs import AnyJob, Evaluated
 from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.models.base_ref import reference
-from tasks.stage import StageRun, file_of, trained_model
+from tasks.evaluations import Unit
+from tasks.stage import COMMON, Position, StageRun, trained_model
 
 Runs = tuple[StageRun, ...]
+
+
+class Replicate(NamedTuple):
+    """An arm trained with one training seed; numbers count from 1."""
+
+    arm: str
+    number: int
 
 
 class Executor(Protocol):
     """Gives the finished run of a stage."""
 
-    def run(self, job: AnyJob, arm: str | None = None, stage: int = 0) -> StageRun: ...
+    def run(self, job: AnyJob, position: Position = COMMON) -> StageRun: ...
 
     def keep(self, samples: StageRun) -> FileRef:
         """Make samples a part of the data before anyone trains on them."""
 
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+        """What earlier evaluations left about these models."""
 
-def base_stages(study: Study, data: DataRef, executor: Executor) -> tuple[Runs, Start]:
-    """The runs that build the base model, if it is the bundled one, and evaluate it; what every arm starts from."""
+
+class Base(NamedTuple):
+    """The runs that built the base, what every arm starts from, and what the base answers."""
+
+    runs: Runs
+    start: Start
+    evaluated: tuple[Evaluated, ...]
+
+
+def replicates(study: Study) -> list[Replicate]:
+    """All trainings of a study, in the order in which they ask for room."""
+    return [Replicate(arm, number) for number in range(1, study.replicates + 1) for arm in arm_order(study)]
+
+
+def base_stages(study: Study, data: DataRef, executor: Executor) -> Base:
+    """Build the base model, if it is one that is built, and evaluate it."""
     built = (executor.run(base_job(study)),) if study.model.path == "bundled" else ()
     base = trained_model(built[0]) if built else reference(study.model)
-    measured = executor.run(evaluate_job(study, data, base))
-    return (*built, measured), Start(data=data, base=base, reference=file_of(measured, "drift.parquet"))
+    questions = questions_of(study, data, base)
+    units = units_of(questions, [base], COMMON, executor)
+    start = Start(data=data, base=base, references=units[base.step, REFERENCES])
+    return Base(built, start, evaluated(questions, units, COMMON))
 
 
-def arm_stages(study: Study, arm: str, start: Start, sampled: Mapping[str, Runs], executor: Executor) -> Runs:
-    """An arm's finished stages in order, samplings included.
+def arm_stages(
+    study: Study, replicate: Replicate, start: Start, sampled: Mapping[str, Runs], executor: Executor
+) -> Runs:
+    """The finished stages of an arm's replicate in order, samplings included.
 
-    `sampled` has the stages of the arms whose rollouts it learns from.
+    `sampled` has the stages, of the same replicate, of the arms whose rollouts it learns from.
     """
+    arm, number = replicate
+    seed = study.training_seed(number)
     model = start.base
     runs: list[StageRun] = []
-    for number, stage in enumerate(study.arms[arm]):
-        samples = None
+    for place, stage in enumerate(study.arms[arm]):
+        position = Position(arm, number, place)
+        job = train_job(study, stage, model, start, seed)
         source = sampled_source(stage)
         if source is not None:
             model_to_sample = _sampled_model(source, start, sampled)
-            runs.append(executor.run(sample_job(study, source, model_to_sample, start), arm, number))
-            samples = executor.keep(runs[-1])
-        job = train_job(study, stage, model, samples, start)
-        if isinstance(stage, SFT) and stage.select is not None:
-            runs.append(executor.run(select_job(study, job), arm, number))
+            runs.append(executor.run(sample_job(study, source, model_to_sample, start, seed), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
-        runs.append(executor.run(job, arm, number))
+        if isinstance(stage, SFT) and stage.select is not None:
+            runs.append(executor.run(select_job(study, job), position))
+            job = job.model_copy(update={"samples": executor.keep(runs[-1])})
+        runs.append(executor.run(job, position))
         model = trained_model(runs[-1])
     return tuple(runs)
 
 
-def influence_stages(study: Study, arm: str, runs: Runs, executor: Executor) -> Runs:
-    """The influence of an arm's samples, for every stage that trained; none where the study asks for none."""
+def evaluation_stages(
+    study: Study, trained: StageRun, start: Start, executor: Executor
+) -> tuple[Evaluated, ...]:
+    """What the checkpoints of a training answer, of those that it kept the ones that are evaluated."""
+    questions = questions_of(study, start.data, start.base, start.references)
+    kept = [checkpoint.step for checkpoint in trained.result.checkpoints]
+    models = [trained_model(trained, step) for step in chosen(study.evaluation.every, kept)]
+    position = Position(trained.arm, trained.replicate, trained.stage)
+    return evaluated(questions, units_of(questions, models, position, executor), position)
+
+
+def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor) -> Runs:
+    """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
     trained = [run for run in runs if run.kind == "train"]
-    return tuple(executor.run(trace_job(run, study.influence), arm, run.stage) for run in trained)
+    return tuple(
+        executor.run(trace_job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
+        for run in trained
+    )
 
 
 def arm_order(study: Study) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from holdfast.config.base import Config
@@ -9,10 +10,7 @@ from holdfast.config.jobs import (
     BuildBase,
     Check,
     Compare,
-    Contrast,
-    Evaluate,
-    FinishedMember,
-    RunRecord,
+    FinishedStudy,
     Sample,
     Select,
     Trace,
@@ -20,9 +18,9 @@ from holdfast.config.jobs import (
 )
 from holdfast.config.measurement import Influence
 from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning
-from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
+from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
-from holdfast.config.sweep import Sweep
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
 from holdfast.training.reward_functions import source_digest
@@ -34,8 +32,8 @@ class Start(Config):
 
     data: DataRef
     base: ModelRef
-    reference: FileRef
-    """drift.parquet of the base evaluation."""
+    references: FileRef
+    """The base's own samples on target prompts, by which drift is measured."""
 
 
 class Provenance(Config):
@@ -66,23 +64,10 @@ def base_job(study: Study) -> BuildBase:
     return BuildBase(seed=study.seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
 
 
-def evaluate_job(study: Study, data: DataRef, model: ModelRef) -> Evaluate:
-    """Measure the base model."""
-    return Evaluate(
-        seed=study.seed,
-        threads=study.compute.threads,
-        device=study.compute.device,
-        model=model,
-        dtype=study.model.dtype,
-        data=data,
-        evaluation=study.evaluation,
-    )
-
-
-def sample_job(study: Study, source: SelfReasoning | Rollouts, model: ModelRef, start: Start) -> Sample:
+def sample_job(study: Study, source: SelfReasoning | Rollouts, model: ModelRef, start: Start, seed: int) -> Sample:
     """Sample completions of the training prompts."""
     return Sample(
-        seed=study.seed,
+        seed=seed,
         threads=study.compute.threads,
         device=study.compute.device,
         source=source,
@@ -90,14 +75,16 @@ def sample_job(study: Study, source: SelfReasoning | Rollouts, model: ModelRef, 
         base=start.base,
         dtype=study.model.dtype,
         data=start.data,
-        evaluation=study.evaluation,
+        questions=training_questions(start.data),
+        limit=study.evaluation.max_new_tokens,
+        batch_size=study.evaluation.batch_size,
     )
 
 
-def train_job(study: Study, stage: AnyStage, model: ModelRef, samples: FileRef | None, start: Start) -> Train:
+def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed: int) -> Train:
     """Fine-tune one stage from `model`."""
     return Train(
-        seed=study.seed,
+        seed=seed,
         threads=study.compute.threads,
         device=study.compute.device,
         stage=stage,
@@ -105,12 +92,20 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, samples: FileRef |
         base=start.base,
         dtype=study.model.dtype,
         data=start.data,
-        samples=samples,
-        reference=start.reference,
+        questions=training_questions(start.data),
+        limit=study.evaluation.max_new_tokens,
+        keep=study.evaluation.keep,
         evaluation=study.evaluation,
         functions=function_digests(stage),
         keep_moments=study.influence is not None,
     )
+
+
+@functools.cache
+def training_questions(data: DataRef) -> FileRef:
+    """The shard that every stage learns from."""
+    path = data.path / "target-train.parquet"
+    return FileRef(path=path, digest=file_digest(path))
 
 
 def function_digests(stage: AnyStage) -> dict[str, str]:
@@ -122,18 +117,19 @@ def function_digests(stage: AnyStage) -> dict[str, str]:
 def select_job(study: Study, train: Train) -> Select:
     """Choose the samples of a stage that is to learn from a part of them."""
     return Select(
-        seed=study.seed,
-        threads=study.compute.threads,
-        device=study.compute.device,
+        seed=train.seed,
+        threads=train.threads,
+        device=train.device,
         train=train,
+        data=train.data,
         influence=study.influence or Influence(),
     )
 
 
-def trace_job(trained: StageRun, influence: Influence) -> Trace:
-    """Trace a finished training's forgetting to its samples."""
+def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Trace:
+    """Trace a finished training's forgetting to its samples, by the questions of `data`, or of what it trained on."""
     train = Train.model_validate_json((trained.path / "job.json").read_text())
-    steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
+    steps = chosen(influence.every, sorted(checkpoint.step for checkpoint in trained.result.checkpoints))
     moments = [f"moments/step-{step:06d}.safetensors" for step in steps]
     whole = all(name in trained.result.files for name in moments)
     return Trace(
@@ -141,6 +137,7 @@ def trace_job(trained: StageRun, influence: Influence) -> Trace:
         threads=train.threads,
         device=train.device,
         train=train,
+        data=data or train.data,
         kept=tuple(trained_model(trained, step) for step in steps),
         moments=tuple(file_of(trained, name) for name in moments) if whole else (),
         rates=_rates(trained, steps),
@@ -169,12 +166,8 @@ def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
     return None
 
 
-def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], provenance: Provenance) -> Compare:
-    """Write the report."""
-    return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(provenance))
-
-
-def contrast_job(sweep: Sweep, members: tuple[FinishedMember, ...], provenance: Provenance) -> Contrast:
-    """Write the report of a sweep."""
-    seed = sweep.members[0].study.seed
-    return Contrast(seed=seed, name=sweep.name, factors=sweep.factors, members=members, **dict(provenance))
+def compare_job(
+    name: str, studies: tuple[FinishedStudy, ...], provenance: Provenance, factors: dict[str, tuple[str, ...]]
+) -> Compare:
+    """Write the report of a study, or of several."""
+    return Compare(seed=studies[0].study.seed, name=name, studies=studies, factors=factors, **dict(provenance))

@@ -13,13 +13,14 @@ from prefect.runtime import task_run
 from prefect.states import State
 
 from holdfast.config.base import Config
-from holdfast.config.jobs import AnyJob, MakeData, Result, RunRecord, Train
+from holdfast.config.jobs import AnyJob, Evaluate, MakeData, Result, RunRecord, Train
 from holdfast.config.refs import FileRef, ModelRef, directory_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import progress, slots, tracking, worker
 from tasks.atomic_move import move
 from tasks.cache import CachedStage, code_digest, find_cached, stage_key
+from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
 from tasks.tracking import Store, open_store
 
@@ -42,12 +43,26 @@ class Context(Config):
     """md5 in data.dvc; empty before the data is there."""
 
 
+class Position(NamedTuple):
+    """Which stage of which replicate of an arm a job is for; nothing for what belongs to no arm."""
+
+    arm: str | None = None
+    replicate: int = 0
+    """From 1."""
+    stage: int = 0
+
+
+COMMON = Position()
+
+
 class StageRun(Config):
     """A finished stage."""
 
     kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare", "contrast"]
     arm: str | None = None
     stage: int = 0
+    replicate: int = 0
+    """Of an arm, from 1; 0 for what belongs to no arm."""
     run_id: str
     path: Path
     """Directory with result.json, metrics.jsonl and files. Read only."""
@@ -65,8 +80,7 @@ class Attempt(NamedTuple):
 
     job: AnyJob
     context: Context
-    arm: str | None
-    stage: int
+    position: Position = COMMON
 
     def run(self, into: Path | None = None) -> StageRun:
         """Find it or run it. With `into`, always run it and move its shards there."""
@@ -83,7 +97,13 @@ class Attempt(NamedTuple):
 
     @property
     def name(self) -> str:
-        words = [self.arm or self.job.verb, str(self.stage) if self.stage else "", self.job.verb if self.arm else ""]
+        arm, replicate, stage = self.position
+        words = [
+            arm or self.job.verb,
+            f"r{replicate}" if replicate > 1 else "",
+            str(stage) if stage else "",
+            self.job.verb if arm else "",
+        ]
         return " ".join(word for word in words if word and word != "train")
 
     @property
@@ -141,20 +161,21 @@ class Attempt(NamedTuple):
         return {
             "holdfast.study": self.context.study.name,
             "holdfast.kind": KINDS.get(self.job.verb, self.job.verb),
-            "holdfast.arm": self.arm or "",
-            "holdfast.stage": str(self.stage),
+            "holdfast.arm": self.position.arm or "",
+            "holdfast.stage": str(self.position.stage),
+            "holdfast.replicate": str(self.position.replicate or ""),
             "holdfast.stage_key": key,
             "holdfast.data": self.context.data_version,
             "holdfast.code": code_digest()[:12],
             "prefect.flow_run_id": self.context.flow_run,
             "mlflow.parentRunId": self.context.study_run,
+            **({MODELS: model_tag(self.job.models)} if isinstance(self.job, Evaluate) else {}),
         }
 
     def stage_run(self, key: str, done: CachedStage, found: bool) -> StageRun:
         return StageRun(
             kind=self.job.verb,
-            arm=self.arm,
-            stage=self.stage,
+            **self.position._asdict(),
             run_id=done.run_id,
             path=done.path,
             digest=key,
@@ -170,7 +191,7 @@ def _was_killed(_task: Any, _run: Any, state: State) -> bool:
 
 def _task_run_name() -> str:
     given = task_run.parameters
-    return Attempt(given["job"], given["context"], given.get("arm"), given.get("stage", 0)).name
+    return Attempt(given["job"], given["context"], given.get("position", COMMON)).name
 
 
 stage_task = task(
@@ -183,25 +204,25 @@ stage_task = task(
 
 
 @stage_task
-def run_stage(job: AnyJob, context: Context, arm: str | None = None, stage: int = 0) -> StageRun:
+def run_stage(job: AnyJob, context: Context, position: Position = COMMON) -> StageRun:
     """Find a stage's run again, or run it. Use `.submit(...)` for stages that may run at the same time."""
-    return Attempt(job, context, arm, stage).run()
+    return Attempt(job, context, position).run()
 
 
 @stage_task
 def run_data_stage(job: MakeData, context: Context, into: Path) -> StageRun:
     """Run the data stage and move its shards to the new directory `into`; DVC, not MLflow, keeps them."""
-    return Attempt(job, context, None, 0).run(into)
+    return Attempt(job, context).run(into)
 
 
-def find_stage(job: AnyJob, context: Context, arm: str | None = None, stage: int = 0) -> StageRun | None:
+def find_stage(job: AnyJob, context: Context, position: Position = COMMON) -> StageRun | None:
     """A stage that need not run again, for saying beforehand what a study will do.
 
     Of a data stage only the record is found: DVC answers for its shards.
     """
     key = stage_key(job)
     found = find_cached(open_store(context.root), key, with_files=not isinstance(job, MakeData))
-    return None if found is None else Attempt(job, context, arm, stage).stage_run(key, found, True)
+    return None if found is None else Attempt(job, context, position).stage_run(key, found, True)
 
 
 def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelRef:
@@ -233,6 +254,7 @@ def run_record(run: StageRun) -> RunRecord:
     return RunRecord(
         kind=run.kind,
         arm=run.arm,
+        replicate=run.replicate,
         stage=run.stage,
         path=str(run.path),
         digest=run.digest,

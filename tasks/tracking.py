@@ -6,7 +6,7 @@ import functools
 import getpass
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,6 +199,12 @@ class Store:
         names = self.client.get_run(run_id).data.metrics
         return {(name, m.step) for name in names for m in self.client.get_metric_history(run_id, name)}
 
+    def values(self, run_id: str, names: Iterable[str]) -> dict[tuple[str, int], float]:
+        """The latest value of each of these metrics at each step."""
+        known = self.client.get_run(run_id).data.metrics
+        history = (m for name in names if name in known for m in self.client.get_metric_history(run_id, name))
+        return {(m.key, m.step): m.value for m in sorted(history, key=lambda metric: metric.timestamp)}
+
     def dataset(self, run_id: str, data: DataRef, digest: str) -> None:
         """Say which version of the data a run read."""
         dataset = Dataset(data.path.name, digest[:DIGEST_LIMIT], "local", json.dumps({"uri": str(data.path)}))
@@ -229,6 +235,10 @@ class Store:
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
         return model.model_id
+
+    def model_ids(self, run: Run) -> dict[int, str]:
+        """Ids of the logged models of a run's checkpoints, by step."""
+        return {int(model.tags["holdfast.step"]): model.model_id for model in self._models(run)}
 
     def _models(self, run: Run) -> list[Any]:
         query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]

@@ -181,6 +181,8 @@ class RunRecord(Config):
     kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence"]
     arm: str | None = None
     """The arm that a `train` run trains, or that another run is for."""
+    replicate: int = 0
+    """From 1; 0 for a run that belongs to no arm."""
     stage: int = 0
     path: str
     """Directory with result.json, metrics.jsonl and files."""
@@ -190,15 +192,40 @@ class RunRecord(Config):
     run_id: str = ""
 
 
-class Compare(Job):
-    """Write report.html and summary.json from finished runs."""
+class Evaluated(Config):
+    """A file that an evaluation left about one checkpoint."""
 
-    verb: Literal["compare"] = "compare"
+    kind: Literal["records", "drift", "pass_at"]
+    arm: str | None = None
+    """None for the base."""
+    replicate: int = 0
+    stage: int = 0
+    step: int = 0
+    benchmark: str
+    file: FileRef
+
+
+class FinishedStudy(Config):
+    """What of a study is compared: finished runs, and the files of records that its evaluations left."""
+
+    levels: dict[str, str] = {}
+    """The level of each factor, where the study belongs to a sweep."""
     study: Study
     data: DataRef
     runs: tuple[RunRecord, ...]
+    evaluated: tuple[Evaluated, ...] = ()
+
+
+class Compare(Job):
+    """Write report.html, summary.json and figures/ from the finished runs of one study, or of several."""
+
+    verb: Literal["compare"] = "compare"
+    name: str
+    factors: dict[str, tuple[str, ...]] = {}
+    """The levels of each factor that the studies vary."""
+    studies: tuple[FinishedStudy, ...]
     command: str
-    """The command that reproduces the study."""
+    """The command that does it again."""
     data_version: str
     """md5 in data.dvc."""
     code: str = ""
@@ -207,34 +234,8 @@ class Compare(Job):
     """Arms and analyses that did not finish, and why in one line."""
 
 
-class FinishedMember(Config):
-    """A member of a sweep with its finished runs."""
-
-    levels: dict[str, str]
-    study: Study
-    data: DataRef
-    runs: tuple[RunRecord, ...]
-
-
-class Contrast(Job):
-    """Write the report of a sweep, report.html and summary.json, from its members' finished runs."""
-
-    verb: Literal["contrast"] = "contrast"
-    name: str
-    factors: dict[str, tuple[str, ...]]
-    members: tuple[FinishedMember, ...]
-    command: str
-    """The command that reproduces the sweep."""
-    data_version: str
-    """md5 in data.dvc."""
-    code: str = ""
-    """Digest of the holdfast sources."""
-    failed: dict[str, str] = {}
-    """Arms and analyses that did not finish, by study and name, and why in one line."""
-
-
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare | Contrast,
+    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare,
     Field(discriminator="verb"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
@@ -42,6 +43,9 @@ class Study(Config):
         Annotated[tuple[AnyStage, ...], Field(min_length=1)],
     ] = Field(min_length=1)
     """Each arm is an ordered list of stages."""
+    replicates: PositiveInt = 1
+    """How often each arm is trained, on the same data and base, with another training seed: the order of samples,
+    sampling and the adapters' initialisation. Without two, no arm can be said to be better than another."""
     evaluation: Evaluation = Evaluation()
     influence: Influence | None = None
     """Trace forgetting to training samples; without this block, nothing is traced."""
@@ -53,6 +57,12 @@ class Study(Config):
     def experiment(self) -> str:
         """Its name in MLflow and in data/."""
         return self.sweep or self.name
+
+    def training_seed(self, replicate: int) -> int:
+        """The seed of an arm's replicate, which count from 1; the first has the study's own."""
+        if replicate <= 1:
+            return self.seed
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{replicate}".encode()).digest()[:4])
 
     def sampled_arms(self, arm: str) -> set[str]:
         """The arms whose rollouts an arm learns from."""

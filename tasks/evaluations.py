@@ -1,0 +1,82 @@
+"""What checkpoints have been asked already: files of records by unit key, and their metrics on the runs that trained.
+
+A unit is one checkpoint and one benchmark. Another benchmark, or more questions, are new units; the old ones are found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from holdfast.config.jobs import Evaluate, Result
+from holdfast.config.refs import FileRef, ModelRef, content_key, file_digest
+from tasks.tracking import Point, Store
+
+MODELS = "holdfast.models"
+"""Tag of an evaluation: the beginnings of its models' digests."""
+EVALUATED = "holdfast.evaluated"
+"""Tag of a training: which results of evaluations stand on its run."""
+LENGTH = 12
+
+
+class Unit(NamedTuple):
+    """A file of an evaluation, and the run that has it."""
+
+    file: FileRef
+    run_id: str
+
+
+def model_tag(models: Iterable[ModelRef]) -> str:
+    """The tag by which evaluations of a model are searched."""
+    return " ".join(model.digest[:LENGTH] for model in models)
+
+
+def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, Unit]:
+    """Every unit of these models that a finished evaluation left and that is as it left it."""
+    found: dict[str, Unit] = {}
+    looked_at: set[str] = set()
+    for model in models:
+        for run in store.search(f"attributes.status = 'FINISHED' and tags.`{MODELS}` LIKE '%{model.digest[:LENGTH]}%'"):
+            if run.info.run_id not in looked_at:
+                looked_at.add(run.info.run_id)
+                found = _units(store, run) | found
+    return found
+
+
+def _units(store: Store, run: Any) -> dict[str, Unit]:
+    place = store.artifacts(run)
+    try:
+        result = Result.model_validate_json((place / "result.json").read_text())
+        job = Evaluate.model_validate_json((place / "job.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {
+        key: Unit(FileRef(path=place / name, digest=result.files[name]), run.info.run_id)
+        for key, name in job.units.items()
+        if name in result.files and _intact(place / name, result.files[name])
+    }
+
+
+def _intact(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
+
+
+def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:
+    """Log what a training's checkpoints scored on its run, by step, unless the run says so already."""
+    said = content_key({str(step): dict(found) for step, found in metrics.items()})
+    run = store.run(run_id)
+    if run.data.tags.get(EVALUATED) == said:
+        return
+    known = store.values(run_id, {name for found in metrics.values() for name in found})
+    models = store.model_ids(run)
+    points = [
+        Point(name, value, step, time.time(), models.get(step, ""))
+        for step, found in metrics.items()
+        for name, value in found.items()
+        if known.get((name, step)) != value
+    ]
+    if points:
+        store.log(run_id, points)
+    store.tag(run_id, {EVALUATED: said})
