@@ -147,7 +147,8 @@ def evaluated(questions: Questions, units: dict[tuple[int, str], FileRef], posit
 def metrics_by_step(base: Sequence[Evaluated], units: Sequence[Evaluated], pass_at: Sequence[int]) -> Metrics:
     """What checkpoints scored, in the names of the contract, and what they forgot of what the base knew."""
     before = measured(_records(base))
-    found: Metrics = {}
+    # A training that starts from the base has the base as its step 0, so that its curves begin there.
+    found: Metrics = {0: before | forgetting(before, before)} if all(unit.stage == 0 for unit in units) else {}
     for step in sorted({unit.step for unit in units}):
         at_step = [unit for unit in units if unit.step == step]
         now = measured(_records(at_step))
