@@ -18,7 +18,7 @@ import torch
 from holdfast.config.jobs import Train
 from holdfast.influence import checkpoints
 from holdfast.influence.optimizer_step import optimizer_step, order, residuals
-from holdfast.influence.samples import Material, benchmarks, supervised
+from holdfast.influence.samples import SampleEncoder, benchmark_questions, supervised_completions
 from holdfast.models.load import load_processor
 
 SAMPLES, QUESTIONS = 32, 8
@@ -30,15 +30,15 @@ OPTIMIZERS: dict[str, Any] = {
 
 def main(directory: Path) -> None:
     train = Train.model_validate_json((directory / "job.json").read_text())
-    material = Material(load_processor(train.start), SAMPLES)
-    asked = benchmarks(train.data.path, QUESTIONS)
+    encoder = SampleEncoder(load_processor(train.start), SAMPLES)
+    asked = benchmark_questions(train.data.path, QUESTIONS)
     asked.pop("jigsaw")
     print("| optimizer | share of the step | measured | missed, first order | missed, trapezoid |")
     print("|---|---|---|---|---|")
     for name, make in OPTIMIZERS.items():
         model = checkpoints.load(train, None).double()
-        questions = list(material.batches(material.samples([*chain(*asked.values())]), model.device))
-        [batch] = material.batches(material.samples(supervised(train, SAMPLES)), model.device)
+        questions = list(encoder.batches(encoder.samples([*chain(*asked.values())]), model.device))
+        [batch] = encoder.batches(encoder.samples(supervised_completions(train, SAMPLES)), model.device)
         start = checkpoints.weights(model)
         step = optimizer_step(model, batch, make(model))
         with torch.no_grad():

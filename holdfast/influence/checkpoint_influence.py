@@ -1,4 +1,4 @@
-"""One look at one checkpoint: every sample's gradient against every benchmark's."""
+"""The influence of samples on every benchmark at one checkpoint: each sample's gradient against each benchmark's."""
 
 from __future__ import annotations
 
@@ -10,22 +10,37 @@ import torch
 
 from holdfast.errors import UserError
 from holdfast.influence import measures
-from holdfast.influence.benchmark_gradients import Asked, ask
+from holdfast.influence.benchmark_gradients import BenchmarkGradients, squared_kernels
 from holdfast.influence.checkpoints import inner, preconditioned
-from holdfast.influence.engine import kernel
 from holdfast.influence.engine.engine import Engine, Influences
-from holdfast.influence.engine.gradients import Gradient, added, batch_gradient, log_likelihood, scaled
+from holdfast.influence.engine.gradients import Gradient, added, batch_gradient, log_likelihood
 from holdfast.influence.engine.likelihood import Likelihood
-from holdfast.influence.samples import Material, Sample, Sheet
+from holdfast.influence.samples import Sample, SampleEncoder
 from holdfast.models.encode import TeacherForced
 
 VERIFIED = 4
 """Samples that are held against autograd: enough to be unlike each other in length."""
 
 
-class Sight(NamedTuple):
-    """What was seen. Columns of `dots` are `targets`: BENCHMARK/a and /b (disjoint halves), adam/BENCHMARK, and
-    `sum`, the samples' own Σ w g."""
+class Targets(NamedTuple):
+    """What the samples of a checkpoint are held against."""
+
+    benchmarks: Mapping[str, BenchmarkGradients]
+    preconditioner: Gradient | None
+    """Adam's √v̂ + ε; with it, every benchmark is a preconditioned target, too."""
+
+    def gradients(self) -> dict[str, Gradient]:
+        """By name: BENCHMARK/a and /b (disjoint halves of its questions), and adam/BENCHMARK."""
+        halves = {f"{name}/{half}": getattr(one, half) for name, one in self.benchmarks.items() for half in "ab"}
+        scale = self.preconditioner
+        if scale is None:
+            return halves
+        return halves | {f"adam/{name}": preconditioned(one.mean, scale) for name, one in self.benchmarks.items()}
+
+
+class CheckpointInfluence(NamedTuple):
+    """What was measured. Columns of `dots` are `targets`: those of `Targets.gradients`, and `sum`, the samples' own
+    Σ w g."""
 
     samples: Sequence[Sample]
     """Those whose gradients are finite."""
@@ -45,7 +60,7 @@ class Sight(NamedTuple):
     benchmarks: dict[str, measures.Benchmark]
     spread_norms: dict[str, np.ndarray]
     """By benchmark √(|V|·(mean ‖π‖)² + |V| − 2) of its questions (questions,)."""
-    probed: dict[str, np.ndarray]
+    kernels2: dict[str, np.ndarray]
     """By benchmark, squared dots with random-logit probes, whose mean is that of ‖K‖²_F (probes, samples)."""
     kernels: dict[str, dict[str, float]]
     """`kernel` and `kernel_per_token` by benchmark."""
@@ -60,37 +75,37 @@ class Sight(NamedTuple):
                 "step": step,
                 "block": block,
                 "tokens": len(sample.completion),
-                "loglik": self.loglik[place],
+                "loglik": self.loglik[index],
                 "weight": sample.weight,
-                "norm2": self.norms2[place, column],
-                **{f"dot/{name}": self.dots[place, k, column] for k, name in enumerate(self.targets)},
+                "norm2": self.norms2[index, column],
+                **{f"dot/{name}": self.dots[index, k, column] for k, name in enumerate(self.targets)},
             }
-            for place, sample in enumerate(self.samples)
+            for index, sample in enumerate(self.samples)
             for column, block in enumerate(self.blocks)
         ]
 
-    def of_samples(self) -> dict[str, dict[str, float]]:
+    def sample_columns(self) -> dict[str, dict[str, float]]:
         """By sample's id, what magnitudes are means of and no block of layers has a part of, by column."""
         certainty = self.source.certainty
         return {
-            sample.id: {"certainty": certainty[place], "error": self.errors[place]}
+            sample.id: {"certainty": certainty[index], "error": self.errors[index]}
             | {
-                f"kernel2/{name}/{probe}": square[place]
-                for name, squares in self.probed.items()
+                f"kernel2/{name}/{probe}": square[index]
+                for name, squares in self.kernels2.items()
                 for probe, square in enumerate(squares)
             }
-            for place, sample in enumerate(self.samples)
+            for index, sample in enumerate(self.samples)
         }
 
     def measures(self, target: str) -> dict[str, float]:
         """Measures named BENCHMARK/MEASURE, and those of the source alone by their own names.
 
-        `perplexity` is that of the source's text under the model that is looked at.
+        `perplexity` is that of the source's text under the checkpoint.
         """
         alone = measures.of_source(self.source)
         alone["perplexity"] = measures.perplexity(self.loglik, self.source.tokens)
         adam = {name: self._adam(name) for name in self.benchmarks if f"adam/{name}" in self.targets}
-        on = {name: measures.on_benchmark(self.source, seen) for name, seen in self.benchmarks.items()}
+        on = {name: measures.on_benchmark(self.source, benchmark) for name, benchmark in self.benchmarks.items()}
         named = {name: value for name, value in alone.items() if name not in ("norm", "norm_per_token")}
         for name, found in on.items():
             found |= {key: alone[key] for key in ("norm", "norm_per_token")}
@@ -111,109 +126,102 @@ class Sight(NamedTuple):
         return float((self.source.weights * dots).sum() / self.source.tokens.sum())
 
 
-def look(model: Any, samples: Sequence[Sample], sheet: Sheet, scale: Gradient | None, seed: int) -> Sight:
+def measure_checkpoint(
+    model: Any, samples: Sequence[Sample], encoder: SampleEncoder, targets: Targets, seed: int
+) -> CheckpointInfluence:
     """Measure samples against all benchmarks in one pass, and in a second one against the probes, if any.
 
-    `scale` is Adam's √v̂ + ε; with it, every benchmark is a preconditioned target, too.
-
     Raises:
-        UserError: a benchmark's gradient is not finite, or no sample's is.
+        UserError: no sample's gradient is finite.
     """
-    noises = kernel.noises(sheet.probes, seed, kernel.QUESTIONS)
-    found = {name: ask(model, questions, sheet.material, noises) for name, questions in sheet.questions.items()}
-    _require_finite(found)
-    kept, total = _sound(model, samples, sheet.material)
-    targets = _targets(found, scale) | {"sum": total}
-    batches = list(sheet.material.batches(kept, model.device))
-    engine = Engine(model, list(targets.values()))
+    benchmarks = targets.benchmarks
+    finite, total = _finite(model, samples, encoder)
+    gradients = targets.gradients() | {"sum": total}
+    batches = list(encoder.batches(finite, model.device))
+    engine = Engine(model, list(gradients.values()))
     likelihood = Likelihood()
     parts = [engine.measure(batch, likelihood) for batch in batches]
     norms2, dots, loglik = (_joined(parts, name) for name in ("norms2", "dots", "loglik"))
-    certainty = likelihood.certainty
     source = measures.Source(
-        tokens=np.array([len(sample.completion) for sample in kept], dtype=float),
-        weights=np.array([sample.weight for sample in kept]),
+        tokens=np.array([len(sample.completion) for sample in finite], dtype=float),
+        weights=np.array([sample.weight for sample in finite]),
         norms2=norms2.sum(-1),
         sum_norm2=inner(total, total),
-        certainty=certainty.residual,
+        certainty=likelihood.certainty.residual,
     )
-    names = list(targets)
-    seen = {
+    probes = {name: one.probes for name, one in benchmarks.items() if one.probes}
+    kernels2 = squared_kernels(model, batches, probes, seed)
+    known = {sample.id for sample in finite}
+    return CheckpointInfluence(
+        samples=finite,
+        broken=tuple(sample.id for sample in samples if sample.id not in known),
+        blocks=engine.blocks,
+        targets=list(gradients),
+        norms2=norms2,
+        dots=dots,
+        loglik=loglik,
+        source=source,
+        errors=likelihood.certainty.error,
+        benchmarks=_benchmarks(benchmarks, list(gradients), dots),
+        spread_norms={name: one.certainty.spread_norm for name, one in benchmarks.items()},
+        kernels2=kernels2,
+        kernels={
+            name: measures.kernel(squares, source.tokens, benchmarks[name].mean_tokens)
+            for name, squares in kernels2.items()
+        },
+    )
+
+
+def _benchmarks(
+    found: Mapping[str, BenchmarkGradients], targets: list[str], dots: np.ndarray
+) -> dict[str, measures.Benchmark]:
+    """`dots` are (samples, targets, blocks)."""
+    return {
         name: measures.Benchmark(
-            dots=(dots[:, names.index(f"{name}/a")] + dots[:, names.index(f"{name}/b")]).sum(-1) / 2,
-            norm2=asked.norm2,
-            halves=inner(asked.a, asked.b),
-            spread=float(asked.certainty.spread.mean()),
+            dots=(dots[:, targets.index(f"{name}/a")] + dots[:, targets.index(f"{name}/b")]).sum(-1) / 2,
+            norm2=one.norm2,
+            halves=inner(one.a, one.b),
+            spread=float(one.certainty.spread.mean()),
         )
-        for name, asked in found.items()
+        for name, one in found.items()
     }
-    noisy = {name: asked.noisy for name, asked in found.items()}
-    probed = kernel.probed(model, batches, noisy, seed) if sheet.probes else {}
-    kernels = {
-        name: measures.kernel(squares, source.tokens, kernel.mean_length(sheet.questions[name]))
-        for name, squares in probed.items()
-    }
-    spreads = {name: asked.certainty.spread_norm for name, asked in found.items()}
-    sound = {sample.id for sample in kept}
-    broken = tuple(sample.id for sample in samples if sample.id not in sound)
-    return Sight(
-        *(kept, broken, engine.blocks, names, norms2, dots, loglik),
-        *(source, certainty.error, seen, spreads, probed, kernels),
-    )
 
 
-def verify(model: Any, samples: Sequence[Sample], material: Material) -> None:
+def verify(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> None:
     """Hold the engine against autograd on a few samples of the first batch, those without a finite gradient left out.
 
     Raises:
         UserError: they disagree, or no sample of the batch has a finite gradient.
     """
     engine = Engine(model, [])
-    first = samples[: material.batch_size]
-    [batch] = material.batches(first, model.device)
+    first = samples[: encoder.batch_size]
+    [batch] = encoder.batches(first, model.device)
     sound = [sample for sample, finite in zip(first, engine.measure(batch).finite.tolist(), strict=True) if finite]
     if not sound:
         raise UserError(f"influence: sample {first[0].id}, and all of its batch, has no finite gradient; leave it out")
-    engine.verify(next(material.batches(sound[:VERIFIED], model.device)))
+    engine.verify(next(encoder.batches(sound[:VERIFIED], model.device)))
 
 
-def _targets(found: Mapping[str, Asked], scale: Gradient | None) -> dict[str, Gradient]:
-    targets = {f"{name}/{half}": getattr(asked, half) for name, asked in found.items() for half in "ab"}
-    if scale is not None:
-        whole = {name: scaled(added([asked.a, asked.b]), 0.5) for name, asked in found.items()}
-        targets |= {f"adam/{name}": preconditioned(gradient, scale) for name, gradient in whole.items()}
-    return targets
-
-
-def _sound(model: Any, samples: Sequence[Sample], material: Material) -> tuple[list[Sample], Gradient]:
+def _finite(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> tuple[list[Sample], Gradient]:
     """The samples whose gradients are finite, and their Σ w g; one by one only where the sum is not finite."""
-    total = _weighted_sum(model, samples, material)
+    total = _weighted_sum(model, samples, encoder)
     if np.isfinite(inner(total, total)):
         return list(samples), total
     engine = Engine(model, [])
-    finite = [engine.measure(batch, log_likelihood).finite for batch in material.batches(samples, model.device)]
-    kept = [sample for sample, sound in zip(samples, torch.cat(finite).tolist(), strict=True) if sound]
+    flags = [engine.measure(batch, log_likelihood).finite for batch in encoder.batches(samples, model.device)]
+    kept = [sample for sample, finite in zip(samples, torch.cat(flags).tolist(), strict=True) if finite]
     if not kept:
         raise UserError(
             f"influence: no sample has a finite gradient, beginning with {samples[0].id}; train at a lower rate"
         )
-    return kept, _weighted_sum(model, kept, material)
-
-
-def _require_finite(found: Mapping[str, Asked]) -> None:
-    for name, asked in found.items():
-        if not np.isfinite(inner(asked.a, asked.a) + inner(asked.b, asked.b)):
-            raise UserError(
-                f"influence: the gradient of benchmark {name} is not finite at this checkpoint, so nothing can be held "
-                "against it; trace earlier steps (`--step`), or train at a lower rate"
-            )
+    return kept, _weighted_sum(model, kept, encoder)
 
 
 def _joined(parts: Sequence[Influences], name: str) -> np.ndarray:
     return torch.cat([getattr(part, name) for part in parts]).numpy()
 
 
-def _weighted_sum(model: Any, samples: Sequence[Sample], material: Material) -> Gradient:
+def _weighted_sum(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> Gradient:
     """Σ w g, by ordinary autograd."""
     weights = iter([sample.weight for sample in samples])
 
@@ -221,4 +229,4 @@ def _weighted_sum(model: Any, samples: Sequence[Sample], material: Material) -> 
         own = torch.tensor([next(weights) for _ in batch.targets], device=logits.device)
         return own * log_likelihood(logits, batch)
 
-    return added([batch_gradient(model, batch, weighted) for batch in material.batches(samples, model.device)])
+    return added([batch_gradient(model, batch, weighted) for batch in encoder.batches(samples, model.device)])

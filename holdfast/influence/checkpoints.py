@@ -47,7 +47,7 @@ def weights(model: Any) -> Gradient:
     return {name: value.detach().clone() for name, value in selection(model).items()}
 
 
-def difference(after: Gradient, before: Gradient) -> Gradient:
+def displacement(after: Gradient, before: Gradient) -> Gradient:
     """How far each parameter moved."""
     return {name: value - before[name] for name, value in after.items()}
 

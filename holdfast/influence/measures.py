@@ -47,7 +47,7 @@ def of_source(source: Source) -> dict[str, float]:
     `norm`: mean ‖g‖. `norm_per_token`: the same of g/n. `weighted`: share of samples whose weight is not 0; rollouts
     that are all rewarded alike have none. `coherence`: the share of the mean squared length that is left in the mean
     gradient, without the bias of few samples; near 0 where samples cancel. Its units are samples, so the rollouts of a
-    prompt, whose advantages add up to 0, pull it down.
+    prompt, whose advantages add up to 0, make it smaller.
     """
     w, n = source.weights, source.tokens
     lengths = np.sqrt(source.norms2)
@@ -81,17 +81,17 @@ def on_benchmark(source: Source, benchmark: Benchmark) -> dict[str, float]:
     """
     w, n, dots = source.weights, source.tokens, benchmark.dots
     length = float(np.sqrt(benchmark.norm2))
-    pull = float((w * dots).sum())
+    dot_product = float((w * dots).sum())
     own = np.sqrt(source.norms2) * np.abs(w)
     cosines = np.divide(w * dots, own * length, out=np.zeros_like(dots), where=own * length > 0)
     moving = w != 0
     unsure = source.certainty > 0
     explained = dots[unsure] ** 2 / (benchmark.spread * n[unsure] * source.certainty[unsure])
     return {
-        "dot": pull / float(n.sum()) if moving.any() else float("nan"),
+        "dot": dot_product / float(n.sum()) if moving.any() else float("nan"),
         "dot_sample": float((w * dots).mean()) if moving.any() else float("nan"),
-        "cosine": _over(pull, float(np.sqrt(source.sum_norm2)) * length),
-        "cosine_debiased": _over(pull, float(np.sqrt(source.sum_norm2 * max(benchmark.halves, 0.0)))),
+        "cosine": _over(dot_product, float(np.sqrt(source.sum_norm2)) * length),
+        "cosine_debiased": _over(dot_product, float(np.sqrt(source.sum_norm2 * max(benchmark.halves, 0.0)))),
         "benchmark_norm": length,
         "mean_cosine": float(cosines[moving].mean()) if moving.any() else float("nan"),
         "positive": float((w * dots > 0)[moving].mean()) if moving.any() else float("nan"),
@@ -105,15 +105,16 @@ def exchange(prior: float, skill: float) -> float:
     return _over(-prior, skill)
 
 
-def kernel(squares: np.ndarray, tokens: np.ndarray, asked: float) -> dict[str, float]:
+def kernel(squares: np.ndarray, tokens: np.ndarray, question_tokens: float) -> dict[str, float]:
     """Norms of the eNTK between samples and a benchmark's questions, from random-logit probes.
 
     `squares` (probes, samples) are squared dots, each with the mean ‖K‖²_F over the questions as its expectation;
-    `asked` is the mean number of tokens of these. `kernel`: √ of the mean. `kernel_per_token`: the same of two
-    tokens' ‖K_ml‖²_F. The means are unbiased; their roots are too small on average, the more so the fewer the probes.
+    `question_tokens` is the mean number of tokens of these. `kernel`: √ of the mean. `kernel_per_token`: the same of
+    two tokens' ‖K_ml‖²_F. The means are unbiased; their roots are too small on average, the more so the
+    fewer the probes.
     """
     mean = float(squares.mean())
-    return {"kernel": mean**0.5, "kernel_per_token": (mean / (float(tokens.mean()) * asked)) ** 0.5}
+    return {"kernel": mean**0.5, "kernel_per_token": (mean / (float(tokens.mean()) * question_tokens)) ** 0.5}
 
 
 def perplexity(loglik: np.ndarray, tokens: np.ndarray) -> float:
@@ -147,8 +148,8 @@ def agreement(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Equal values share the mean of their ranks."""
-    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-    return (times.cumsum() - (times - 1) / 2)[place]
+    _, group, times = np.unique(values, return_inverse=True, return_counts=True)
+    return (times.cumsum() - (times - 1) / 2)[group]
 
 
 def _over(numerator: float, denominator: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from holdfast.influence.checkpoints import difference, inner, weights
+from holdfast.influence.checkpoints import displacement, inner, weights
 from holdfast.influence.engine.gradients import (
     Gradient,
     batch_gradient,
@@ -47,7 +47,7 @@ def optimizer_step(model: Any, batch: TeacherForced, optimizer: torch.optim.Opti
             parameter.grad = -gradient[name] / tokens
     optimizer.step()
     optimizer.zero_grad()
-    return difference(weights(model), before)
+    return displacement(weights(model), before)
 
 
 def residuals(

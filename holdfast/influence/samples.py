@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     weight: float = 1.0
 
 
-class Given(NamedTuple):
+class Completion(NamedTuple):
     """A completion of a question, with its weight."""
 
     question: Question
@@ -43,56 +43,48 @@ Rollouts = Callable[[Any, list[Question], int, int], list[tuple[Question, list[i
 advantage in its group."""
 
 
-class Material:
-    """Encodes questions and completions with one processor, and batches them."""
+class SampleEncoder:
+    """Makes samples of questions and completions with one processor, and batches of samples."""
 
     def __init__(self, processor: Any, batch_size: int) -> None:
         self.processor, self.batch_size = processor, batch_size
 
-    def samples(self, given: Sequence[tuple[Question, str, float]] | Sequence[Given]) -> list[Sample]:
+    def samples(self, completions: Sequence[tuple[Question, str, float]] | Sequence[Completion]) -> list[Sample]:
         """One sample for every (question, completion, weight)."""
         tokenizer = self.processor.tokenizer
         return self._encoded(
             [
                 (one.question, one.text, completion_ids(tokenizer, one.text, one.ended), one.weight)
-                for one in itertools.starmap(Given, given)
+                for one in itertools.starmap(Completion, completions)
             ]
         )
 
-    def sampled(self, given: Sequence[tuple[Question, list[int], float]]) -> list[Sample]:
+    def rollout_samples(self, rollouts: Sequence[tuple[Question, list[int], float]]) -> list[Sample]:
         """One sample for every (question, tokens, weight): a completion that was cut off gets no end."""
         tokenizer = self.processor.tokenizer
         return self._encoded(
             [
                 (question, tokenizer.decode(ids, skip_special_tokens=True), ids, weight)
-                for question, ids, weight in given
+                for question, ids, weight in rollouts
             ]
         )
 
-    def _encoded(self, given: Sequence[tuple[Question, str, list[int], float]]) -> list[Sample]:
-        encoded = encode(self.processor, [question for question, *_ in given])
+    def _encoded(self, completions: Sequence[tuple[Question, str, list[int], float]]) -> list[Sample]:
+        encoded = encode(self.processor, [question for question, *_ in completions])
         return [
             Sample(f"{question.id}/{index}", question.id, text, row, ids, weight)
-            for index, ((question, text, ids, weight), row) in enumerate(zip(given, encoded, strict=True))
+            for index, ((question, text, ids, weight), row) in enumerate(zip(completions, encoded, strict=True))
         ]
 
-    def batches(self, samples: Sequence[Sample], where: torch.device) -> Iterator[TeacherForced]:
+    def batches(self, samples: Sequence[Sample], device: torch.device) -> Iterator[TeacherForced]:
         """In order, so that results can be laid beside the samples."""
         pad = self.processor.tokenizer.pad_token_id
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
-            yield teacher_forced([s.encoded for s in part], [s.completion for s in part], pad, where)
+            yield teacher_forced([s.encoded for s in part], [s.completion for s in part], pad, device)
 
 
-class Sheet(NamedTuple):
-    """What every checkpoint is asked: the questions of each benchmark, and how many random-logit probes."""
-
-    questions: Mapping[str, Sequence[Sample]]
-    material: Material
-    probes: int
-
-
-def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:
+def benchmark_questions(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:
     """The first validation questions of the target and of every prior benchmark, with their reference completions.
 
     Test questions measure what was forgotten, so they may not also choose samples or explain.
@@ -109,12 +101,12 @@ def benchmarks(data: Path, count: int) -> dict[str, list[tuple[Question, str, fl
     return found
 
 
-def supervised(job: Train, count: int | None) -> list[Given]:
-    """The first samples that a supervised stage learns from, one a prompt; without a count, all of them."""
-    rows = [Given(row.question, row.completion or "", ended=row.ended) for row in train_rows(job)]
+def supervised_completions(job: Train, count: int | None) -> list[Completion]:
+    """The first completions that a supervised stage learns from, one a prompt; without a count, all of them."""
+    rows = [Completion(row.question, row.completion or "", ended=row.ended) for row in train_rows(job)]
     if count is None:
         return rows
-    first: dict[str, Given] = {}
+    first: dict[str, Completion] = {}
     for row in rows:
         first.setdefault(row.question.id, row)
     return list(first.values())[:count]

@@ -18,7 +18,7 @@ from holdfast.influence import checkpoints
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import Gradient, mean_gradient
-from holdfast.influence.samples import Material, Sample, benchmarks, supervised
+from holdfast.influence.samples import Sample, SampleEncoder, benchmark_questions, supervised_completions
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor
 
@@ -45,26 +45,26 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     stage = job.train.stage
     assert isinstance(stage, SFT)
     assert stage.select is not None
-    given = supervised(job.train, None)
+    completions = supervised_completions(job.train, None)
     model = checkpoints.load(job.train, None)
-    material = Material(load_processor(job.train.start), job.influence.batch_size)
-    prior = _prior(model, job, material)
+    encoder = SampleEncoder(load_processor(job.train.start), job.influence.batch_size)
+    prior = _prior(model, job, encoder)
     engine = Engine(model, [prior])
-    verify(model, material.samples(given[: material.batch_size]), material)
+    verify(model, encoder.samples(completions[: encoder.batch_size]), encoder)
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(given), AT_ONCE):
-        samples = material.samples(given[start : start + AT_ONCE])
-        rows += _scored(engine, samples, material, model.device, checkpoints.inner(prior, prior) ** 0.5)
-        journal.progress(len(rows), len(given))
+    for start in range(0, len(completions), AT_ONCE):
+        samples = encoder.samples(completions[start : start + AT_ONCE])
+        rows += _scored(engine, samples, encoder, model.device, checkpoints.inner(prior, prior) ** 0.5)
+        journal.progress(len(rows), len(completions))
     values = np.array([[row["magnitude"], row["direction"]] for row in rows])
     kept = chosen(values, stage.select.by, max(1, round(stage.select.keep * len(rows))), job.seed)
-    chosen_rows = [rows[place] | {"ended": given[place].ended} for place in kept]
+    chosen_rows = [rows[index] | {"ended": completions[index].ended} for index in kept]
     pq.write_table(pa.Table.from_pylist(chosen_rows, SCHEMA), out / "samples.parquet")
     return {"measured": len(rows), "kept": len(kept)}
 
 
 def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
-    """Places of `count` of the samples (samples, [magnitude, direction]), ascending; none without a finite gradient."""
+    """Indices of `count` samples, ascending, by values (samples, [magnitude, direction]); none that is not finite."""
     [finite] = np.isfinite(values).all(axis=1).nonzero()
     if by == "random":
         wanted = finite[np.random.default_rng(seed).permutation(len(finite))]
@@ -74,23 +74,23 @@ def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
     return sorted(wanted[:count].tolist())
 
 
-def _prior(model: Any, job: Select, material: Material) -> Gradient:
+def _prior(model: Any, job: Select, encoder: SampleEncoder) -> Gradient:
     """The mean over benchmarks of their mean log-likelihood's gradient."""
-    asked = benchmarks(job.train.data.path, job.influence.questions)
+    completions = benchmark_questions(job.train.data.path, job.influence.questions)
     target = read_questions(job.train.data.path / "target-validation.parquet", 1)[0].benchmark
     gradients = [
-        mean_gradient(model, material.batches(material.samples(given), model.device), per_token=True)
-        for name, given in asked.items()
+        mean_gradient(model, encoder.batches(encoder.samples(given), model.device), per_token=True)
+        for name, given in completions.items()
         if name != target
     ]
     return {name: torch.stack([gradient[name] for gradient in gradients]).mean(0) for name in gradients[0]}
 
 
 def _scored(
-    engine: Engine, samples: Sequence[Sample], material: Material, where: torch.device, length: float
+    engine: Engine, samples: Sequence[Sample], encoder: SampleEncoder, device: torch.device, length: float
 ) -> list[dict[str, Any]]:
     rows = []
-    parts = [engine.measure(batch) for batch in material.batches(samples, where)]
+    parts = [engine.measure(batch) for batch in encoder.batches(samples, device)]
     norms = torch.cat([part.norms2.sum(-1) for part in parts]).sqrt().tolist()
     dots = torch.cat([part.dots[:, 0].sum(-1) for part in parts]).tolist()
     for sample, norm, dot in zip(samples, norms, dots, strict=True):

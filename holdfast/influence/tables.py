@@ -39,7 +39,7 @@ SOURCES = pa.schema(
 """`loglik_start` is the completion's log-likelihood (summed over tokens) under the model that the stage began with,
 `certainty` the mean over tokens of ‖π − e_y‖² and `error` that of ‖π − e_y‖. All are empty, as every column after
 them, where a sample has no finite gradient."""
-PATH = pa.schema(
+TRAJECTORY = pa.schema(
     [
         ("benchmark", pa.string()),
         ("id", pa.string()),
@@ -62,9 +62,9 @@ def write_sources(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     _write(path, pa.Table.from_pylist(list(rows), _with(SOURCES, rows, "kernel2/")))
 
 
-def write_path(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_trajectory(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write path.parquet: each question's predicted and measured change between two checkpoints."""
-    _write(path, pa.Table.from_pylist(list(rows), PATH))
+    _write(path, pa.Table.from_pylist(list(rows), TRAJECTORY))
 
 
 def _with(schema: pa.Schema, rows: Sequence[dict[str, Any]], prefix: str) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""The way a training took: what its steps were predicted to do to every question, and what they did.
+"""The trajectory of a training: what its steps were predicted to do to every question, and what they did.
 
 Between two checkpoints θ and θ', first order predicts ⟨∇ℓ(θ), θ' − θ⟩; the trapezoid ½⟨∇ℓ(θ) + ∇ℓ(θ'), θ' − θ⟩ is
 exact to third order. ℓ is the mean log-likelihood per token of the question's reference completion.
@@ -14,55 +14,55 @@ import numpy as np
 from holdfast.influence import measures
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import Gradient
-from holdfast.influence.samples import Material, Sample
+from holdfast.influence.samples import Sample, SampleEncoder
 
 
-class Travelled:
-    """Visits the checkpoints in order and remembers each question's slope along the steps before and after."""
+class Trajectory:
+    """Measures the checkpoints in order and remembers each question's slope along the steps before and after."""
 
-    def __init__(self, questions: Mapping[str, Sequence[Sample]], material: Material) -> None:
-        self.asked = [(name, sample) for name, samples in questions.items() for sample in samples]
-        self.material = material
-        self.tokens = np.array([len(sample.completion) for _, sample in self.asked], dtype=float)
+    def __init__(self, questions: Mapping[str, Sequence[Sample]], encoder: SampleEncoder) -> None:
+        self.questions = [(name, sample) for name, samples in questions.items() for sample in samples]
+        self.encoder = encoder
+        self.tokens = np.array([len(sample.completion) for _, sample in self.questions], dtype=float)
         self.rows: list[dict[str, Any]] = []
         self.before: tuple[int, np.ndarray, np.ndarray] | None = None
 
-    def visit(self, model: Any, step: int, ahead: Gradient | None, behind: Gradient | None) -> None:
-        """Measure all questions at a checkpoint, along the way to the next one and from the last one."""
-        ways = [way for way in (ahead, behind) if way is not None]
-        likelihood, slopes = self._measured(model, ways)
+    def measure(self, model: Any, step: int, ahead: Gradient | None, behind: Gradient | None) -> None:
+        """Measure all questions at a checkpoint: ℓ, and its slope along θ' − θ to the next one and from the last."""
+        displacements = [one for one in (ahead, behind) if one is not None]
+        likelihood, slopes = self._measured(model, displacements)
         if self.before is not None and behind is not None:
             start, earlier, slope = self.before
-            self._note((start, step), likelihood - earlier, slope, slopes[:, -1])
+            self._add_rows((start, step), likelihood - earlier, slope, slopes[:, -1])
         self.before = (step, likelihood, slopes[:, 0]) if ahead is not None else None
 
-    def _measured(self, model: Any, ways: list[Gradient]) -> tuple[np.ndarray, np.ndarray]:
-        """ℓ (questions,) and its slopes along the ways (questions, ways)."""
-        engine = Engine(model, ways)
-        samples = [sample for _, sample in self.asked]
-        parts = [engine.measure(batch) for batch in self.material.batches(samples, model.device)]
+    def _measured(self, model: Any, displacements: list[Gradient]) -> tuple[np.ndarray, np.ndarray]:
+        """ℓ (questions,) and its slopes along the displacements (questions, displacements)."""
+        engine = Engine(model, displacements)
+        samples = [sample for _, sample in self.questions]
+        parts = [engine.measure(batch) for batch in self.encoder.batches(samples, model.device)]
         likelihood = np.concatenate([part.loglik.numpy() for part in parts]) / self.tokens
         slopes = np.concatenate([part.dots.sum(-1).numpy() for part in parts]) / self.tokens[:, None]
         return likelihood, slopes
 
-    def _note(self, steps: tuple[int, int], measured: np.ndarray, slope: np.ndarray, arrived: np.ndarray) -> None:
-        for place, (benchmark, sample) in enumerate(self.asked):
+    def _add_rows(self, steps: tuple[int, int], measured: np.ndarray, slope: np.ndarray, arrived: np.ndarray) -> None:
+        for index, (benchmark, sample) in enumerate(self.questions):
             self.rows.append(
                 {
                     "benchmark": benchmark,
                     "id": sample.prompt,
                     "start": steps[0],
                     "step": steps[1],
-                    "measured": measured[place],
-                    "first_order": slope[place],
-                    "trapezoid": (slope[place] + arrived[place]) / 2,
+                    "measured": measured[index],
+                    "first_order": slope[index],
+                    "trapezoid": (slope[index] + arrived[index]) / 2,
                 }
             )
 
     def changes(self, benchmark: str, step: int) -> np.ndarray:
-        """Of log π, summed over each reference's tokens, on the way to a checkpoint (questions,)."""
+        """Of log π, summed over each reference's tokens, from the last checkpoint to this one (questions,)."""
         per_token = [r["measured"] for r in self.rows if r["benchmark"] == benchmark and r["step"] == step]
-        return np.array(per_token) * self.tokens[[name == benchmark for name, _ in self.asked]]
+        return np.array(per_token) * self.tokens[[name == benchmark for name, _ in self.questions]]
 
     def measures(self, target: str) -> dict[str, float]:
         """Along the whole training: each benchmark's change, measured and predicted, and how well they agree.
@@ -70,7 +70,7 @@ class Travelled:
         Agreement is over prior questions, between consecutive checkpoints, with the first-order prediction.
         """
         found = {}
-        for benchmark in dict.fromkeys(name for name, _ in self.asked):
+        for benchmark in dict.fromkeys(name for name, _ in self.questions):
             rows = [row for row in self.rows if row["benchmark"] == benchmark]
             questions = len({row["id"] for row in rows})
             for kind in ("measured", "first_order", "trapezoid"):

@@ -1,4 +1,4 @@
-"""One look at a model: what of it survives samples and benchmarks that are not finite."""
+"""The influence at one checkpoint: what of it survives samples and benchmarks that are not finite."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from torch import Tensor
 from holdfast.data.shards import Question
 from holdfast.errors import UserError
 from holdfast.influence import checkpoint_influence
-from holdfast.influence.checkpoint_influence import look, verify
+from holdfast.influence.benchmark_gradients import BenchmarkQuestions, benchmark_gradients
+from holdfast.influence.checkpoint_influence import CheckpointInfluence, Targets, measure_checkpoint, verify
 from holdfast.influence.engine.gradients import log_likelihood
-from holdfast.influence.samples import Material, Sample, Sheet
+from holdfast.influence.samples import Sample, SampleEncoder
 from holdfast.models.encode import TeacherForced
 
-SAID = ("red", "blue", "green green")
+COMPLETIONS = ("red", "blue", "green green")
 
 
 @pytest.fixture
-def material(processor: Any) -> Material:
-    return Material(processor, 2)
+def encoder(processor: Any) -> SampleEncoder:
+    return SampleEncoder(processor, 2)
 
 
 @pytest.fixture
-def samples(material: Material) -> list[Sample]:
-    asked = [Question(str(place), "", (), f"what is {place}?", "", "", "", "") for place in range(3)]
-    return material.samples([(question, text, 1.0) for question, text in zip(asked, SAID, strict=True)])
+def samples(encoder: SampleEncoder) -> list[Sample]:
+    questions = [Question(str(place), "", (), f"what is {place}?", "", "", "", "") for place in range(3)]
+    return encoder.samples([(question, text, 1.0) for question, text in zip(questions, COMPLETIONS, strict=True)])
+
+
+def measured(model: Any, samples: list[Sample], questions: BenchmarkQuestions) -> CheckpointInfluence:
+    targets = Targets(benchmark_gradients(model, questions, 0), None)
+    return measure_checkpoint(model, samples, questions.encoder, targets, 0)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, sample: Sample) -> None:
@@ -44,84 +50,84 @@ def spoil(monkeypatch: pytest.MonkeyPatch, sample: Sample) -> None:
 
 
 def test_a_sample_without_a_finite_gradient_is_named_and_the_others_are_measured(
-    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sheet = Sheet({"jigsaw": samples[:2], "color": samples[:2]}, material, 1)
-    whole = look(vision_model, samples, sheet, None, seed=0)
+    questions = BenchmarkQuestions({"jigsaw": samples[:2], "color": samples[:2]}, encoder, 1)
+    whole = measured(vision_model, samples, questions)
     spoil(monkeypatch, samples[2])
-    seen = look(vision_model, samples, sheet, None, seed=0)
-    assert seen.broken == ("2/2",)
+    found = measured(vision_model, samples, questions)
+    assert found.broken == ("2/2",)
     assert not whole.broken
-    assert [sample.id for sample in seen.samples] == ["0/0", "1/1"]
-    assert list(seen.of_samples()) == ["0/0", "1/1"]
-    assert np.allclose(seen.norms2, whole.norms2[:2])
-    own = look(vision_model, samples[:2], sheet, None, seed=0)
-    assert seen.source.sum_norm2 == own.source.sum_norm2
-    # Rates divide by a pull, and debiased cosines by the product of two halves, which may lie below 0.
+    assert [sample.id for sample in found.samples] == ["0/0", "1/1"]
+    assert list(found.sample_columns()) == ["0/0", "1/1"]
+    assert np.allclose(found.norms2, whole.norms2[:2])
+    own = measured(vision_model, samples[:2], questions)
+    assert found.source.sum_norm2 == own.source.sum_norm2
+    # Rates divide by a dot product, and debiased cosines by the product of two halves, which may lie below 0.
     ratios = ("exchange", "cosine_debiased")
-    assert all(np.isfinite(value) for name, value in seen.measures("jigsaw").items() if not name.endswith(ratios))
+    assert all(np.isfinite(value) for name, value in found.measures("jigsaw").items() if not name.endswith(ratios))
 
 
 def test_the_dots_with_the_samples_own_sum_add_up_to_its_squared_length(
-    vision_model: Any, material: Material, samples: list[Sample]
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample]
 ) -> None:
     """Over batches, and with weights of both signs; the sum is autograd's and the dots are the engine's."""
     weighted = [sample._replace(weight=weight) for sample, weight in zip(samples, (1.0, -0.5, 0.0), strict=True)]
-    seen = look(vision_model, weighted, Sheet({"color": samples[:2]}, material, 0), None, seed=0)
-    dots = seen.dots[:, seen.targets.index("sum")].sum(-1)
-    assert seen.source.weights @ dots == pytest.approx(seen.source.sum_norm2, rel=1e-4)
-    alone = look(vision_model, weighted[:1], Sheet({"color": samples[:2]}, material, 0), None, seed=0)
-    assert alone.dots[0, alone.targets.index("sum")].sum() == pytest.approx(seen.norms2[0].sum(), rel=1e-4)
+    found = measured(vision_model, weighted, BenchmarkQuestions({"color": samples[:2]}, encoder, 0))
+    dots = found.dots[:, found.targets.index("sum")].sum(-1)
+    assert found.source.weights @ dots == pytest.approx(found.source.sum_norm2, rel=1e-4)
+    alone = measured(vision_model, weighted[:1], BenchmarkQuestions({"color": samples[:2]}, encoder, 0))
+    assert alone.dots[0, alone.targets.index("sum")].sum() == pytest.approx(found.norms2[0].sum(), rel=1e-4)
 
 
 def test_the_kernel_of_two_tokens_is_that_of_the_sequences_over_their_lengths(
-    vision_model: Any, material: Material, samples: list[Sample]
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample]
 ) -> None:
-    found = look(vision_model, samples[:1], Sheet({"color": samples[1:]}, material, 1), None, seed=0).kernels["color"]
+    found = measured(vision_model, samples[:1], BenchmarkQuestions({"color": samples[1:]}, encoder, 1)).kernels["color"]
     lengths = [len(sample.completion) for sample in samples]
     pairs = lengths[0] * (lengths[1] + lengths[2]) / 2
     assert found["kernel_per_token"] == pytest.approx(found["kernel"] / pairs**0.5)
 
 
 def test_the_kernel_and_lbk_are_means_of_what_is_kept_of_each_sample(
-    vision_model: Any, material: Material, samples: list[Sample]
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample]
 ) -> None:
-    seen = look(vision_model, samples, Sheet({"color": samples[:2]}, material, 2), None, seed=0)
-    own = [seen.of_samples()[sample.id] for sample in samples]
+    found = measured(vision_model, samples, BenchmarkQuestions({"color": samples[:2]}, encoder, 2))
+    own = [found.sample_columns()[sample.id] for sample in samples]
     squares = np.array([[row[f"kernel2/color/{probe}"] for probe in range(4)] for row in own])
-    assert seen.kernels["color"]["kernel"] == pytest.approx(squares.mean() ** 0.5)
+    assert found.kernels["color"]["kernel"] == pytest.approx(squares.mean() ** 0.5)
     assert len(set(squares.flatten())) == 12
-    dots, spread = seen.benchmarks["color"].dots, seen.benchmarks["color"].spread
+    dots, spread = found.benchmarks["color"].dots, found.benchmarks["color"].spread
     lengths = [len(sample.completion) for sample in samples]
     explained = [
         dot**2 / (spread * length * row["certainty"]) for dot, length, row in zip(dots, lengths, own, strict=True)
     ]
-    assert seen.measures("color")["color/lbk"] == pytest.approx(np.mean(explained))
+    assert found.measures("color")["color/lbk"] == pytest.approx(np.mean(explained))
 
 
 def test_a_benchmark_without_a_finite_gradient_is_refused_by_name(
-    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, samples[2])
-    sheet = Sheet({"jigsaw": samples[:2], "color": samples[1:]}, material, 0)
+    questions = BenchmarkQuestions({"jigsaw": samples[:2], "color": samples[1:]}, encoder, 0)
     with pytest.raises(UserError, match="benchmark color is not finite"):
-        look(vision_model, samples[:2], sheet, None, seed=0)
+        measured(vision_model, samples[:2], questions)
 
 
 def test_samples_that_are_all_broken_are_refused_by_name(
-    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, samples[2])
     with pytest.raises(UserError, match="no sample has a finite gradient, beginning with 2/2"):
-        look(vision_model, samples[2:], Sheet({"jigsaw": samples[:2]}, material, 0), None, seed=0)
+        measured(vision_model, samples[2:], BenchmarkQuestions({"jigsaw": samples[:2]}, encoder, 0))
 
 
 def test_verification_leaves_broken_samples_out(
-    vision_model: Any, material: Material, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    vision_model: Any, encoder: SampleEncoder, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify(vision_model, samples, material)
+    verify(vision_model, samples, encoder)
     monkeypatch.setattr(checkpoint_influence.Engine, "measure", broken_first(checkpoint_influence.Engine.measure))
-    verify(vision_model, samples, material)
+    verify(vision_model, samples, encoder)
 
 
 def broken_first(measure: Any) -> Any:

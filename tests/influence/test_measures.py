@@ -61,7 +61,7 @@ def test_the_cosine_of_the_sum_is_not_the_mean_of_the_cosines():
     assert abs(found["cosine"] - found["mean_cosine"]) > 0.5
 
 
-def test_a_negative_advantage_turns_the_pull_round():
+def test_a_negative_advantage_turns_the_dot_product_round():
     right = measures.on_benchmark(source(weights=np.ones(3)), benchmark())
     wrong = measures.on_benchmark(source(weights=-np.ones(3)), benchmark())
     for name in ("dot", "dot_sample", "cosine", "mean_cosine"):

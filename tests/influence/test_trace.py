@@ -1,4 +1,4 @@
-"""A finished training, traced: rows, measures, the way it took, and what is refused."""
+"""A finished training, traced: rows, measures, its trajectory, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from holdfast.config.jobs import Result, Select, Trace, Train
 from holdfast.config.measurement import LEAST_PROMPTS, Influence
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import read_questions
-from holdfast.influence.samples import Material
+from holdfast.influence.samples import SampleEncoder
 from holdfast.influence.selection import chosen
 from holdfast.influence.trace import caveats
-from holdfast.influence.trajectory import Travelled
+from holdfast.influence.trajectory import Trajectory
 from holdfast.journal import read_lines
 from holdfast.stages.on_policy import advantages, rollouts
 
@@ -124,15 +124,15 @@ def test_each_sample_keeps_what_the_start_made_of_it(traced: Path) -> None:
 
 def test_the_reference_codes_lbk_sums_changes_over_tokens(processor: Any, tiny_data: Any) -> None:
     asked = read_questions(tiny_data.path / "target-test.parquet", 2)
-    material = Material(processor, 2)
-    given = material.samples([(asked[0], "3", 1.0), (asked[1], "3 1 2", 1.0)])
-    travelled = Travelled({"color": given[:1], "jigsaw": given}, material)
-    travelled._note((0, 4), np.array([9.0, -1.0, 2.0]), np.zeros(3), np.zeros(3))
+    encoder = SampleEncoder(processor, 2)
+    given = encoder.samples([(asked[0], "3", 1.0), (asked[1], "3 1 2", 1.0)])
+    trajectory = Trajectory({"color": given[:1], "jigsaw": given}, encoder)
+    trajectory._add_rows((0, 4), np.array([9.0, -1.0, 2.0]), np.zeros(3), np.zeros(3))
     lengths = [len(sample.completion) for sample in given]
-    assert travelled.changes("jigsaw", 4).tolist() == [-lengths[0], 2 * lengths[1]]
+    assert trajectory.changes("jigsaw", 4).tolist() == [-lengths[0], 2 * lengths[1]]
 
 
-def test_the_way_that_was_taken_is_predicted_to_third_order(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
+def test_the_trajectory_is_predicted_to_third_order(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
     """With steps so small that the order shows, whatever the random weights are."""
     gentle = {**TEACHER, "trainer": {**TEACHER["trainer"], "learning_rate": 2e-4}}
     out = run_stage(train_job(gentle, every=2), tmp_path / "trained")
@@ -186,14 +186,14 @@ def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
 
 
 def test_what_the_linear_form_leaves_out_of_a_reinforced_stage_is_named(train_job: Any, schooled: ModelRef) -> None:
-    def told(**trainer: Any) -> str:
+    def notes(**trainer: Any) -> str:
         train = train_job({"method": "grpo", "trainer": trainer}, start=schooled)
         return str(caveats(Trace(train=train, kept=(), influence=SETTINGS)))
 
-    assert told() == told(steps_per_generation=4, gradient_accumulation_steps=4) == "{}"
-    assert "clipping" in told(steps_per_generation=4, gradient_accumulation_steps=2)
-    assert "loss grpo" in told(loss_type="grpo")
-    assert "temperature (0.7)" in told(temperature=0.7)
+    assert notes() == notes(steps_per_generation=4, gradient_accumulation_steps=4) == "{}"
+    assert "clipping" in notes(steps_per_generation=4, gradient_accumulation_steps=2)
+    assert "loss grpo" in notes(loss_type="grpo")
+    assert "temperature (0.7)" in notes(temperature=0.7)
 
 
 def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: ModelRef, tiny_data: Any) -> None:
@@ -242,7 +242,7 @@ def test_a_rollout_that_was_cut_off_is_measured_without_an_end(processor: Any, t
     [question] = read_questions(tiny_data.path / "target-train.parquet", 1)
     end = processor.tokenizer.eos_token_id
     whole = processor.tokenizer("3 1", add_special_tokens=False)["input_ids"]
-    cut, ended = Material(processor, 2).sampled([(question, whole, 1.0), (question, [*whole, end], -1.0)])
+    cut, ended = SampleEncoder(processor, 2).rollout_samples([(question, whole, 1.0), (question, [*whole, end], -1.0)])
     assert (cut.completion, ended.completion) == (whole, [*whole, end])
     assert cut.text == ended.text
     assert ended.weight == -1
@@ -303,7 +303,7 @@ def test_a_part_of_the_samples_is_chosen_in_their_order() -> None:
     assert {tuple(chosen(values, "random", 2, seed=seed)) for seed in range(20)} != {tuple(drawn)}
 
 
-def test_a_selection_keeps_the_samples_that_pull_along_with_the_prior(
+def test_a_selection_keeps_the_samples_whose_gradients_point_along_the_priors(
     train_job: Any, run_stage: Any, tmp_path: Path
 ) -> None:
     train = train_job({**TEACHER, "select": {"by": "direction", "keep": 0.25}})

@@ -18,13 +18,13 @@ from holdfast.data.shards import read_questions
 from holdfast.data.training_set import train_rows
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import selection
-from holdfast.influence.samples import Material, Sample, supervised
+from holdfast.influence.samples import Sample, SampleEncoder, supervised_completions
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor, save_checkpoint
 from holdfast.models.tiny.processor import build_processor
-from holdfast.training.callback import Keeper
-from holdfast.training.collator import IGNORED
+from holdfast.training.callback import StageCallback
 from holdfast.training.dataset import order
+from holdfast.training.sft import IGNORED
 from holdfast.training.stage import build
 
 BATCH = 6
@@ -37,7 +37,7 @@ SAID = ["<answer> 3 1 2 4 </answer>", "<think> piece", "4", "<think> a </think> 
 def trainer_of(job: Train, out: Path) -> Any:
     """In float64, without dropout, so that nothing but the loss can differ."""
     processor = load_processor(job.start)
-    trainer = build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
+    trainer = build(job, processor, out, StageCallback(out, Journal(out), lambda model, step: {}, processor))
     trainer.model.double().train()
     trainer.current_gradient_accumulation_steps = 1
     return trainer
@@ -65,7 +65,7 @@ def agree(trainer: Any, trained: dict[str, torch.Tensor], samples: list[Sample],
     processor = trainer.processing_class
     targets = [*directions(trainer.model), trained]
     model = trainer.model
-    [batch] = Material(processor, len(samples)).batches(samples, model.device)
+    [batch] = SampleEncoder(processor, len(samples)).batches(samples, model.device)
     measured = Engine(model, targets).measure(batch)
     weights = torch.tensor([sample.weight for sample in samples], dtype=torch.float64)
     found = (weights[:, None] * measured.dot).sum(0)
@@ -90,10 +90,10 @@ def held_against_trl(job: Train, out: Path) -> Any:
     trainer = trainer_of(job, out)
     batch = batch_of(trainer)
     rows = train_rows(job)
-    places = order(len(rows), BATCH, job.seed)
-    given = [supervised(job, None)[place] for place in places]
+    indices = order(len(rows), BATCH, job.seed)
+    given = [supervised_completions(job, None)[index] for index in indices]
     tokens = int((batch["labels"] != IGNORED).sum())
-    agree(trainer, descent(trainer, batch), Material(trainer.processing_class, BATCH).samples(given), tokens)
+    agree(trainer, descent(trainer, batch), SampleEncoder(trainer.processing_class, BATCH).samples(given), tokens)
     return batch
 
 
@@ -120,7 +120,7 @@ def test_a_reinforced_batch_has_the_gradient_that_influence_measures(
     rollouts = zip(batch["completion_ids"], batch["completion_mask"].bool(), strict=True)
     said = [ids[mask].tolist() for ids, mask in rollouts]
     given = zip((questions[row["id"]] for row in asked), said, batch["advantages"].tolist(), strict=True)
-    samples = Material(trainer.processing_class, 8).sampled(list(given))
+    samples = SampleEncoder(trainer.processing_class, 8).rollout_samples(list(given))
     agree(trainer, descent(trainer, batch), samples, int(batch["completion_mask"].sum()))
 
 

@@ -85,12 +85,12 @@ def lookup(ids: Tensor, g: Tensor, targets: Tensor) -> Reduced:
     """Of an embedding's gradient: `ids` (samples, time) are the rows that g (samples, time, width) is added to."""
     samples, width = len(ids), g.shape[2]
     vocabulary = targets.shape[1] // width
-    owned = ids + vocabulary * torch.arange(samples, device=ids.device)[:, None]
-    distinct, place = torch.unique(owned, return_inverse=True)
-    rows = g.new_zeros(len(distinct), width).index_add_(0, place.flatten(), g.flatten(0, 1))
-    owner, token = distinct // vocabulary, distinct % vocabulary
-    norm2 = _by_owner(_squares(rows), owner, samples)
-    dots = [_by_owner((rows * target.view(-1, width)[token]).sum(1), owner, samples) for target in targets]
+    own_ids = ids + vocabulary * torch.arange(samples, device=ids.device)[:, None]
+    distinct, index = torch.unique(own_ids, return_inverse=True)
+    rows = g.new_zeros(len(distinct), width).index_add_(0, index.flatten(), g.flatten(0, 1))
+    sample, token = distinct // vocabulary, distinct % vocabulary
+    norm2 = _by_sample(_squares(rows), sample, samples)
+    dots = [_by_sample((rows * target.view(-1, width)[token]).sum(1), sample, samples) for target in targets]
     return Reduced(norm2, torch.stack(dots, 1) if dots else norm2.new_zeros(samples, 0))
 
 
@@ -105,5 +105,5 @@ def _squares(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=-1).double().square()
 
 
-def _by_owner(values: Tensor, owner: Tensor, samples: int) -> Tensor:
-    return values.new_zeros(samples, dtype=torch.float64).index_add_(0, owner, values.double())
+def _by_sample(values: Tensor, sample: Tensor, samples: int) -> Tensor:
+    return values.new_zeros(samples, dtype=torch.float64).index_add_(0, sample, values.double())

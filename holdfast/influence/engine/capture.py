@@ -1,4 +1,5 @@
-"""Hooks for one forward and one backward pass: they hand every layer's inputs and output gradients to the accounts.
+"""Hooks for one forward and one backward pass: they hand every layer's inputs and output gradients to the
+parameters that it uses.
 
 Parameters are frozen meanwhile, so that autograd computes gradients of activations alone and no W.grad.
 """
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from holdfast.errors import UserError
 from holdfast.influence.engine.layers import Site
-from holdfast.influence.engine.parameter import Account, Lookup
+from holdfast.influence.engine.parameter import Lookup, ParameterGradients
 from holdfast.models.encode import TeacherForced
 
 
@@ -32,7 +33,7 @@ class Layout:
         self.images = batch.images
         grids = batch.inputs.get("image_grid_thw")
         self.patches: list[int] | None = None if grids is None else grids.prod(-1).tolist()
-        self.places: dict[tuple[int, ...], Tensor] = {}
+        self.indices: dict[tuple[int, ...], Tensor] = {}
         self.videos = any("video" in name and len(value) for name, value in batch.inputs.items())
 
     def of(self, site: Site, rows: Tensor) -> Tensor:
@@ -72,9 +73,9 @@ class Layout:
         flat = rows.reshape(count, -1)
         if len(set(sizes)) == 1:
             return flat.view(self.samples, sizes[0], -1)
-        if sizes not in self.places:
-            self.places[sizes] = _places(sizes).to(rows.device)
-        return torch.cat([flat, flat.new_zeros(1, flat.shape[1])])[self.places[sizes]]
+        if sizes not in self.indices:
+            self.indices[sizes] = _row_indices(sizes).to(rows.device)
+        return torch.cat([flat, flat.new_zeros(1, flat.shape[1])])[self.indices[sizes]]
 
     def _shares(self, rows: Tensor, count: int) -> list[int] | None:
         """Rows of each image."""
@@ -89,20 +90,20 @@ class Layout:
         return [count * patches // total for patches in self.patches]
 
 
-def _places(sizes: Sequence[int]) -> Tensor:
+def _row_indices(sizes: Sequence[int]) -> Tensor:
     """Where each sample's rows lie among packed ones (samples, longest); the row after the last stands for none."""
     total = sum(sizes)
-    places = torch.full((len(sizes), max(sizes)), total)
+    indices = torch.full((len(sizes), max(sizes)), total)
     for sample, (size, last) in enumerate(zip(sizes, accumulate(sizes), strict=True)):
-        places[sample, :size] = torch.arange(last - size, last)
-    return places
+        indices[sample, :size] = torch.arange(last - size, last)
+    return indices
 
 
 @contextmanager
 def capturing(
-    model: nn.Module, sites: Sequence[Site], accounts: Mapping[str, Account], batch: TeacherForced
+    model: nn.Module, sites: Sequence[Site], gradients: Mapping[str, ParameterGradients], batch: TeacherForced
 ) -> Iterator[None]:
-    """Within, a forward and a backward pass fill the accounts; hooks and frozen parameters are as before afterwards."""
+    """Within, a forward and a backward pass fill the gradients; afterwards, hooks are gone and flags as before."""
     layout = Layout(batch)
     flags = [(value, value.requires_grad) for value in model.parameters()]
     handles = []
@@ -110,11 +111,11 @@ def capturing(
         for value, _ in flags:
             value.requires_grad_(False)
         for site in sites:
-            hook = partial(_announce, site, accounts, layout)
+            hook = partial(_announce, site, gradients, layout)
             handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
         yield
-        for account in accounts.values():
-            account.close()
+        for gradient in gradients.values():
+            gradient.close()
     finally:
         for handle in handles:
             handle.remove()
@@ -125,15 +126,15 @@ def capturing(
 class _Call:
     """One call of a site's module, between its forward and its backward pass."""
 
-    def __init__(self, site: Site, accounts: Mapping[str, Account], layout: Layout, a: Tensor) -> None:
+    def __init__(self, site: Site, gradients: Mapping[str, ParameterGradients], layout: Layout, a: Tensor) -> None:
         self.site = site
-        self.accounts = accounts
+        self.gradients = gradients
         self.layout = layout
         self.a: Tensor | None = a
         self.version = _version(a)
         ids = layout.of(site, a[..., None]).squeeze(-1) if Lookup in site.kinds.values() else None
         self.slots = {
-            attribute: accounts[name].expect(site.kinds[attribute], ids) for attribute, name in site.names.items()
+            attribute: gradients[name].expect(site.kinds[attribute], ids) for attribute, name in site.names.items()
         }
 
     @torch.no_grad()
@@ -147,7 +148,7 @@ class _Call:
             )
         pieces = self.site.read(a, g, partial(self.layout.of, self.site))
         for attribute, slot in self.slots.items():
-            self.accounts[self.site.names[attribute]].add(slot, pieces[attribute])
+            self.gradients[self.site.names[attribute]].add(slot, pieces[attribute])
 
 
 def _version(value: Tensor) -> int:
@@ -156,25 +157,25 @@ def _version(value: Tensor) -> int:
 
 
 def _announce(
-    site: Site, accounts: Mapping[str, Account], layout: Layout, module: nn.Module, *call: Any
+    site: Site, gradients: Mapping[str, ParameterGradients], layout: Layout, module: nn.Module, *passed: Any
 ) -> Tensor | None:
-    arguments, named, output = call
+    arguments, named, output = passed
     if not torch.is_grad_enabled():
         return None
     given = arguments[0] if arguments else next(iter(named.values()))
-    seen = _Call(site, accounts, layout, given.detach())
+    call = _Call(site, gradients, layout, given.detach())
     if not output.requires_grad:
-        return _source(output, seen)
-    output.register_hook(seen.consume)
+        return _source(output, call)
+    output.register_hook(call.consume)
     return None
 
 
-def _source(output: Tensor, seen: _Call) -> Tensor:
+def _source(output: Tensor, call: _Call) -> Tensor:
     """Nothing below requires a gradient, so let it begin here; what follows gets a copy that it may change in place."""
     output.requires_grad_()
     output.register_post_accumulate_grad_hook(_forget)
     copied = output.clone()
-    copied.register_hook(seen.consume)
+    copied.register_hook(call.consume)
     return copied
 
 

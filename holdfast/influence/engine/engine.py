@@ -30,11 +30,11 @@ from holdfast.influence.engine.gradients import (
     wide,
 )
 from holdfast.influence.engine.layers import find_sites
-from holdfast.influence.engine.parameter import Account
+from holdfast.influence.engine.parameter import ParameterGradients
 from holdfast.models.encode import TeacherForced
 
 WRAPPERS = {"base_model", "model", "language_model", "text_model", "transformer", "gpt_neox", "encoder", "decoder"}
-"""Parts of a parameter's name that tell nothing about its place."""
+"""Parts of a parameter's name that do not say where in the model it is."""
 TOWERS = {"visual", "vision_tower", "vision_model"}
 NUMBERED = re.compile(r"^(.*?\b(?:layers|blocks|layer|block|h|resblocks)\.\d+)\.")
 
@@ -90,7 +90,7 @@ class Engine:
         self.blocks = list(dict.fromkeys(map(block_of, selected)))
         self._block = {name: self.blocks.index(block_of(name)) for name in selected}
         for target in targets:
-            _refuse_strangers(target, selected)
+            _refuse_unknown(target, selected)
 
     def measure(self, batch: TeacherForced, objective: Objective = log_likelihood) -> Influences:
         """One forward and one backward pass for all samples and targets.
@@ -99,12 +99,12 @@ class Engine:
             UserError: a sample has no supervised token, or a module's rows cannot be told apart by sample.
         """
         require_supervised(batch)
-        accounts = {name: Account(targets, self.widths[name]) for name, targets in self.targets.items()}
-        with evaluating(self.model), torch.enable_grad(), capturing(self.model, self.sites, accounts, batch):
+        parameters = {name: ParameterGradients(targets, self.widths[name]) for name, targets in self.targets.items()}
+        with evaluating(self.model), torch.enable_grad(), capturing(self.model, self.sites, parameters, batch):
             values = objective(completion_logits(self.model, batch), batch)
             if values.requires_grad:
                 values.sum().backward()
-        return self._influences(batch, values, accounts)
+        return self._influences(batch, values, parameters)
 
     def verify(self, batch: TeacherForced, tolerance: float | None = None) -> None:
         """Hold the batch against ordinary autograd: the sum over its samples, and one sample by itself.
@@ -133,12 +133,14 @@ class Engine:
             norms2[self._block[name]] += value.double().square().sum().cpu()
         return norms2
 
-    def _influences(self, batch: TeacherForced, values: Tensor, accounts: dict[str, Account]) -> Influences:
+    def _influences(
+        self, batch: TeacherForced, values: Tensor, parameters: dict[str, ParameterGradients]
+    ) -> Influences:
         samples, count = len(batch.targets), len(next(iter(self.targets.values())))
         norms2 = torch.zeros(samples, len(self.blocks), dtype=torch.float64, device=values.device)
         dots = norms2.new_zeros(samples, count, len(self.blocks))
-        for name, account in accounts.items():
-            for reduced in account.reduced:
+        for name, parameter in parameters.items():
+            for reduced in parameter.reduced:
                 norms2[:, self._block[name]] += reduced.norm2
                 dots[:, :, self._block[name]] += reduced.dots
         return Influences(batch.mask.sum(1).cpu(), values.detach().double().cpu(), norms2.cpu(), dots.cpu())
@@ -167,7 +169,7 @@ def _stack(name: str, value: Tensor, targets: Sequence[Gradient]) -> Tensor:
     return torch.stack(parts) if parts else value.new_zeros(0, value.numel(), dtype=wide(value.dtype))
 
 
-def _refuse_strangers(target: Gradient, selected: Gradient) -> None:
+def _refuse_unknown(target: Gradient, selected: Gradient) -> None:
     for name in target:
         if name not in selected:
             raise UserError(

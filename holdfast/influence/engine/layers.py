@@ -55,27 +55,27 @@ def find_sites(model: nn.Module) -> list[Site]:
         UserError: such a parameter belongs to a module of a kind that no rule covers.
     """
     names = {id(value): name for name, value in selection(model).items()}
-    sites, strange = [], []
+    sites, unsupported = [], []
     for path, module in model.named_modules():
         own = {attribute: names[id(value)] for attribute, value in _own(module) if id(value) in names}
         if not own:
             continue
         reader = _reader(module)
         if reader is None or not set(own) <= {"weight", "bias"} or _shared_by_images(model, path):
-            strange += [(name, type(module).__name__) for name in own.values()]
+            unsupported += [(name, type(module).__name__) for name in own.values()]
         else:
             kind = next((kind for layer, kind in KINDS.items() if isinstance(module, layer)), Vector)
             kinds = {attribute: kind if attribute == "weight" else Vector for attribute in own}
             sites.append(Site(path, module, reader, own, kinds))
-    _refuse(strange)
+    _refuse(unsupported)
     return sites
 
 
-def _refuse(strange: list[tuple[str, str]]) -> None:
-    if not strange:
+def _refuse(unsupported: list[tuple[str, str]]) -> None:
+    if not unsupported:
         return
-    name, kind = strange[0]
-    others = f" (and {len(strange) - 1} more, up to `{strange[-1][0]}`)" if len(strange) > 1 else ""
+    name, kind = unsupported[0]
+    others = f" (and {len(unsupported) - 1} more, up to `{unsupported[-1][0]}`)" if len(unsupported) > 1 else ""
     raise UserError(
         f"influence: `{name}` belongs to a {kind}, whose gradients cannot be told apart by sample{others}; "
         "freeze it or choose other layers"

@@ -30,17 +30,17 @@ class Likelihood:
     """The log-likelihood, noting the certainty of every sample that passes by."""
 
     def __init__(self) -> None:
-        self.seen: list[Certainty] = []
+        self.parts: list[Certainty] = []
 
     def __call__(self, logits: Tensor, batch: TeacherForced) -> Tensor:
         with torch.no_grad():
-            self.seen.append(certainty(logits, batch))
+            self.parts.append(certainty(logits, batch))
         return log_likelihood(logits, batch)
 
     @property
     def certainty(self) -> Certainty:
         """Of all samples so far, in their order."""
-        return Certainty(*(np.concatenate(parts) for parts in zip(*self.seen, strict=True)))
+        return Certainty(*(np.concatenate(parts) for parts in zip(*self.parts, strict=True)))
 
 
 @torch.no_grad()

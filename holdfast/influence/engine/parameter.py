@@ -34,7 +34,7 @@ class Vector(NamedTuple):
 Piece = Product | Lookup | Vector
 
 
-class Account:
+class ParameterGradients:
     """The uses of one parameter with its targets (targets, numel).
 
     Uses are announced in the forward pass and come in the backward pass, in any order. A tied embedding's two sides

@@ -15,7 +15,7 @@ from holdfast.errors import UserError
 from holdfast.influence.engine import algebra
 from holdfast.influence.engine.capture import Layout
 from holdfast.influence.engine.layers import find_sites
-from holdfast.influence.engine.parameter import Account, Lookup, Product, Vector
+from holdfast.influence.engine.parameter import Lookup, ParameterGradients, Product, Vector
 from holdfast.models.encode import TeacherForced
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(0, 6), st.integers(1, 5), st.integers(1, 7), st.integers(0, 3))
@@ -62,12 +62,12 @@ def test_a_tied_matrix_is_the_sum_of_its_sides(sizes: tuple[int, ...]) -> None:
     gradients = torch.einsum("bto,bti->boi", g, a)
     for sample in range(samples):
         gradients[sample].index_add_(0, ids[sample], looked[sample])
-    account = Account(targets, width)
-    lookup, product = account.expect(Lookup, ids), account.expect(Product)
-    account.add(product, Product(a, g))
-    account.add(lookup, Lookup(ids, looked))
-    norm2 = sum((part.norm2 for part in account.reduced), torch.zeros(samples))
-    dots = sum((part.dots for part in account.reduced), torch.zeros(samples, count))
+    parameter = ParameterGradients(targets, width)
+    lookup, product = parameter.expect(Lookup, ids), parameter.expect(Product)
+    parameter.add(product, Product(a, g))
+    parameter.add(lookup, Lookup(ids, looked))
+    norm2 = sum((part.norm2 for part in parameter.reduced), torch.zeros(samples))
+    dots = sum((part.dots for part in parameter.reduced), torch.zeros(samples, count))
     assert agree(algebra.Reduced(norm2, dots), expected(gradients, targets))
 
 
@@ -79,7 +79,10 @@ def test_uses_are_summed_in_any_order_of_arrival(sizes: tuple[int, ...]) -> None
         Product(drawn(samples, time + n, inputs, seed=n), drawn(samples, time + n, outputs, seed=9)) for n in (0, 2)
     ]
     vectors = [Vector(drawn(samples, inputs, seed=n)) for n in (5, 6)]
-    matrix, bias = Account(drawn(count, outputs * inputs), inputs), Account(drawn(count, inputs), inputs)
+    matrix, bias = (
+        ParameterGradients(drawn(count, outputs * inputs), inputs),
+        ParameterGradients(drawn(count, inputs), inputs),
+    )
     slots = [matrix.expect(Product) for _ in uses], [bias.expect(Vector) for _ in vectors]
     for index in (1, 0):
         matrix.add(slots[0][index], uses[index])
@@ -91,14 +94,14 @@ def test_uses_are_summed_in_any_order_of_arrival(sizes: tuple[int, ...]) -> None
 
 def test_a_use_that_gets_no_gradient_counts_as_zero() -> None:
     ids = torch.tensor([[1, 2]])
-    account = Account(drawn(1, 12), 3)
-    account.expect(Lookup, ids)
-    slot = account.expect(Product)
-    account.expect(Product)
-    account.add(slot, Product(drawn(1, 2, 3), drawn(1, 2, 4)))
-    account.close()
+    parameter = ParameterGradients(drawn(1, 12), 3)
+    parameter.expect(Lookup, ids)
+    slot = parameter.expect(Product)
+    parameter.expect(Product)
+    parameter.add(slot, Product(drawn(1, 2, 3), drawn(1, 2, 4)))
+    parameter.close()
     alone = algebra.product(drawn(1, 2, 3), drawn(1, 2, 4), drawn(1, 12))
-    assert torch.allclose(sum(part.norm2 for part in account.reduced), alone.norm2)
+    assert torch.allclose(sum(part.norm2 for part in parameter.reduced), alone.norm2)
 
 
 @pytest.mark.parametrize(

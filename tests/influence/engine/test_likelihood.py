@@ -11,10 +11,9 @@ import pytest
 import torch
 from unlike import batch_of, texts
 
-from holdfast.influence.benchmark_gradients import ask
+from holdfast.influence.benchmark_gradients import QUESTIONS, question_gradients, random_logits, squared_kernels
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import batch_gradient, completion_logits, selection
-from holdfast.influence.engine.kernel import QUESTIONS, noises, probed
 from holdfast.influence.engine.likelihood import Likelihood, RandomLogits, certainty
 from holdfast.models.encode import TeacherForced
 
@@ -70,9 +69,9 @@ def test_probes_by_halves_of_the_questions_estimate_their_mean_kernel(text_model
     sample, *questions = texts(40, [(3, 2), (4, 2), (2, 3), (1, 1), (2, 2)])
     own = jacobian(model, batch_of([sample]))
     kernels = [float((own @ jacobian(model, batch_of([question])).T).square().sum()) for question in questions]
-    material: Any = SimpleNamespace(batches=lambda samples, _: [batch_of(samples)])
-    asked = ask(model, questions, material, noises(PROBES, 0, QUESTIONS))
-    squares = probed(model, [batch_of([sample])], {"color": asked.noisy}, seed=0)["color"]
+    encoder: Any = SimpleNamespace(batches=lambda samples, _: [batch_of(samples)])
+    found = question_gradients(model, questions, encoder, random_logits(PROBES, 0, QUESTIONS))
+    squares = squared_kernels(model, [batch_of([sample])], {"color": found.probes}, seed=0)["color"]
     assert squares.shape == (2 * PROBES, 1)
     means = squares.reshape(PROBES, 2).mean(1)
     assert means.mean() == pytest.approx(np.mean(kernels), rel=4 * means.std() / means.mean() / PROBES**0.5)

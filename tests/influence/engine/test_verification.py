@@ -23,14 +23,14 @@ from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import mean_gradient
 from holdfast.models.encode import TeacherForced
 
-PLACES = capture._places
+ROW_INDICES = capture._row_indices
 
 
 def _product_of_sums(a: Tensor, g: Tensor, targets: Tensor) -> algebra.Reduced:
     return algebra.materialised(a.sum(1, keepdim=True), g.sum(1, keepdim=True), targets)
 
 
-def _without_cross_term(self: parameter.Account) -> None:
+def _without_cross_term(self: parameter.ParameterGradients) -> None:
     self.rows = self.scattered = None
 
 
@@ -43,8 +43,8 @@ def _mean_over_time(a: Tensor, g: Tensor, targets: Tensor) -> algebra.Reduced:
     [
         ((algebra, "product"), _product_of_sums),
         ((algebra, "product"), _mean_over_time),
-        ((parameter.Account, "_cross"), _without_cross_term),
-        ((capture, "_places"), lambda sizes: PLACES(sizes).roll(1, 0)),
+        ((parameter.ParameterGradients, "_cross"), _without_cross_term),
+        ((capture, "_row_indices"), lambda sizes: ROW_INDICES(sizes).roll(1, 0)),
     ],
 )
 def test_verification_notices_wrong_algebra(
@@ -64,7 +64,7 @@ def test_rounding_is_told_from_a_lost_cross_term(
     shape = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 512, "tie_word_embeddings": True}
     model = text_model("Llama", **shape).float()
     Engine(model, []).verify(given)
-    monkeypatch.setattr(parameter.Account, "_cross", _without_cross_term)
+    monkeypatch.setattr(parameter.ParameterGradients, "_cross", _without_cross_term)
     with pytest.raises(UserError, match="block embed_tokens do not add up"):
         Engine(model, []).verify(given)
 
