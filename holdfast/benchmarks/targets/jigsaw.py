@@ -72,7 +72,7 @@ def join(pieces: list[Image.Image], grid: tuple[int, int]) -> Image.Image:
 
 
 def shuffle(pieces: int, seed: int, image_id: str, number: int) -> list[int]:
-    """For every shown piece its position in the image. Goes through all unsolved orders in a stride drawn for the image."""
+    """For every shown piece its position in the image. Visits all unsolved orders in a stride drawn for the image."""
     rng = random.Random(f"shuffle/{seed}/{image_id}")
     unsolved = math.factorial(pieces) - 1
     start = rng.randrange(unsolved)
