@@ -222,7 +222,7 @@ def test_where_no_skill_is_learned_for_sure_dots_are_open_instead_of_rates(trace
     path = tmp_path / "one-0-influence" / "influence.parquet"
     turn_round(path, "dot/adam/jigsaw")
     compare(job, tmp_path)
-    assert "<details open><summary>The pulls behind" in section_of(tmp_path)
+    assert "<details open><summary>The dot products behind" in section_of(tmp_path)
     assert "so that there is no rate" not in section_of(tmp_path)
     turn_round(path, "dot/jigsaw/a")
     turn_round(path, "dot/jigsaw/b")
