@@ -10,7 +10,7 @@ from holdfast.config.jobs import Trace, Train
 from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from tasks import progress, studies, worker
+from tasks import parent_runs, progress, worker
 from tasks.cache import intact_result
 from tasks.stage import Context, StageRun, run_stage
 from tasks.tracking import open_store
@@ -24,7 +24,7 @@ def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), roo
     job = trace_job(trained, settings)
     if steps:
         job = at_steps(job, steps)
-    with studies.study_run(root, study) as parent, worker.children(), progress.shown():
+    with parent_runs.study_run(root, study) as parent, worker.children(), progress.shown():
         context = Context(root=root, study=study, study_run=parent, data_version=version)
         return run_stage(job, context, trained.arm, trained.stage)
 

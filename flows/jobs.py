@@ -11,10 +11,10 @@ from holdfast.config.jobs import (
     Compare,
     Contrast,
     Evaluate,
+    FinishedMember,
     RunRecord,
     Sample,
     Select,
-    Told,
     Trace,
     Train,
 )
@@ -38,7 +38,7 @@ class Start(Config):
     """drift.parquet of the base evaluation."""
 
 
-class Origin(Config):
+class Provenance(Config):
     """What the report says about where its numbers come from, and which are missing."""
 
     command: str
@@ -48,7 +48,7 @@ class Origin(Config):
     """Arms and analyses that did not finish, and why in one line."""
 
 
-def reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
+def failure_reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
     """Why each of them failed, in one line."""
     return {name: reason(error, LONGEST) for name, error in failed.items()}
 
@@ -155,11 +155,11 @@ def _rates(trained: StageRun, steps: list[int]) -> tuple[float, ...]:
         for line in read_lines(trained.path / METRICS)
         if "train/learning_rate" in line.get("metrics", {})
     }
-    ways = [
+    intervals = [
         [rate for step, rate in logged.items() if before < step <= now]
         for before, now in zip([0, *steps], steps, strict=False)
     ]
-    return tuple(sum(way) / len(way) for way in ways) if all(ways) else ()
+    return tuple(sum(rates) / len(rates) for rates in intervals) if all(intervals) else ()
 
 
 def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
@@ -169,12 +169,12 @@ def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
     return None
 
 
-def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], origin: Origin) -> Compare:
+def compare_job(study: Study, data: DataRef, runs: tuple[RunRecord, ...], provenance: Provenance) -> Compare:
     """Write the report."""
-    return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(origin))
+    return Compare(seed=study.seed, study=study, data=data, runs=runs, **dict(provenance))
 
 
-def contrast_job(sweep: Sweep, told: tuple[Told, ...], origin: Origin) -> Contrast:
+def contrast_job(sweep: Sweep, members: tuple[FinishedMember, ...], provenance: Provenance) -> Contrast:
     """Write the report of a sweep."""
     seed = sweep.members[0].study.seed
-    return Contrast(seed=seed, name=sweep.name, factors=sweep.factors, members=told, **dict(origin))
+    return Contrast(seed=seed, name=sweep.name, factors=sweep.factors, members=members, **dict(provenance))

@@ -1,4 +1,4 @@
-"""What one run of a study did, told on its MLflow run: a note with links, and stages.json for machines."""
+"""What one run of a study did, on its MLflow run: a note with links, and stages.json for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.stage import Context, StageRun
 from tasks.tracking import open_store
 
 
-def describe(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str], context: Context) -> None:
+def write_run_note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str], context: Context) -> None:
     """Write the note and stages.json. `refused` has the aliases that the registry did not take, and why."""
     store = open_store(context.root)
     experiment = store.experiment(context.study.experiment)

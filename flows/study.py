@@ -15,28 +15,28 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.graph import Runs, begin, follow, in_order, reinforced, traced
-from flows.jobs import Origin, Start, check_job, compare_job, reasons
-from flows.run_note import describe
+from flows.graph import Runs, arm_order, arm_stages, base_stages, influence_stages, learns_by_grpo
+from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
+from flows.run_note import write_run_note
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.refs import DataRef, FileRef
 from holdfast.config.study import Study
-from tasks import data, progress, studies, worker
+from tasks import data, parent_runs, progress, worker
 from tasks.cache import code_digest
-from tasks.stage import Context, StageRun, find_stage, make_data, record, run_stage
+from tasks.stage import Context, StageRun, find_stage, run_data_stage, run_record, run_stage
 from tasks.tracking import RegistryFailed, open_store
 
-AT_ONCE: Any = ThreadPoolTaskRunner(max_workers=64)
+STAGE_THREADS: Any = ThreadPoolTaskRunner(max_workers=64)
 """Threads that wait for stages; how many stages run at a time is for tasks/slots.py to say."""
 
 
 HEAD_START = 1.0
-"""Seconds by which a reinforced arm asks for room before the others."""
+"""Seconds by which an arm with GRPO asks for room before the others."""
 
 
 class Outcome(NamedTuple):
-    """What a study leaves for its reader."""
+    """The report of a study, and what is missing in it."""
 
     run_id: str
     report: Path
@@ -53,22 +53,22 @@ class ArmsFailed(Exception):
         self.failed, self.outcome = failed, outcome
 
 
-class Begun(Config):
-    """A study whose base is there and measured."""
+class MeasuredBase(Config):
+    """The base of a study, with its evaluation."""
 
-    common: Runs
+    runs: Runs
     start: Start
 
 
-class Learning(NamedTuple):
+class ArmFutures(NamedTuple):
     """Futures of every arm's runs, and of its influence analyses."""
 
     arms: dict[str, PrefectFuture[Any]]
-    looks: dict[str, PrefectFuture[Any]]
+    traces: dict[str, PrefectFuture[Any]]
 
 
-class Ended(NamedTuple):
-    """A study of which nothing runs any more."""
+class StudyEnd(NamedTuple):
+    """What a study came to, once nothing of it runs any more."""
 
     runs: Runs
     failed: dict[str, Exception]
@@ -76,8 +76,8 @@ class Ended(NamedTuple):
     """None where no arm finished."""
 
 
-class Running:
-    """Stages are found again or run; samples become a new version of the data."""
+class StageRunner:
+    """The executor that finds a stage in the cache or runs it; samples become a new version of the data."""
 
     def __init__(self, context: Context, data: DataRef) -> None:
         self.context, self.data = context, data
@@ -90,82 +90,82 @@ class Running:
         return data.add_samples(self.data, samples.path / "samples.parquet", samples.digest)
 
 
-@flow(name="study", flow_run_name="{config.name}", task_runner=AT_ONCE, persist_result=False)
+@flow(name="study", flow_run_name="{config.name}", task_runner=STAGE_THREADS, persist_result=False)
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with studies.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
-        steps = Running(context, provide(context))
-        steps.run(check_job(config, steps.data))
-        begun = begun_with(steps)
-        ended = conclude(begun, set_going(begun, context), steps, command)
-        if ended.failed or ended.outcome is None:
-            raise ArmsFailed(ended.failed, ended.outcome)
-        return ended.outcome
+        runner = StageRunner(context, study_data(context))
+        runner.run(check_job(config, runner.data))
+        base = measure_base(runner)
+        end = finish_study(base, submit_arms(base, context), runner, command)
+        if end.failed or end.outcome is None:
+            raise ArmsFailed(end.failed, end.outcome)
+        return end.outcome
 
 
 @flow(name="data", flow_run_name="{config.name} data", persist_result=False)
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with studies.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
-        provide(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
-        studies.set_data_version(root, run_id, data.version(root))
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
+        study_data(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
+        parent_runs.set_data_version(root, run_id, data.version(root))
     return data.version(root)
 
 
-def provide(context: Context, accept: bool = False) -> DataRef:
+def study_data(context: Context, accept: bool = False) -> DataRef:
     """The study's data as data.dvc pins it."""
 
     def generate(job: MakeData, into: Path) -> StageRun:
-        return make_data(job, context, into)
+        return run_data_stage(job, context, into)
 
-    return data.prepare(context.study, context.root, generate, accept)
+    return data.prepare_data(context.study, context.root, generate, accept)
 
 
-def made_data(context: Context) -> Runs:
+def data_run(context: Context) -> Runs:
     """The record of how the data was made, if this store has it."""
     found = find_stage(data.data_job(context.study), context)
     return () if found is None else (found,)
 
 
-def begun_with(steps: Running) -> Begun:
+def measure_base(runner: StageRunner) -> MeasuredBase:
     """The base of a study, built or found, and measured."""
-    common, start = begin(steps.context.study, steps.data, steps)
-    return Begun(common=common, start=start)
+    runs, start = base_stages(runner.context.study, runner.data, runner)
+    return MeasuredBase(runs=runs, start=start)
 
 
-def set_going(begun: Any, context: Context) -> Learning:
-    """Every arm at the same time, as far as this machine has room. `begun` may be a future of a Begun."""
+def submit_arms(base: Any, context: Context) -> ArmFutures:
+    """Every arm at the same time, as far as this machine has room. `base` may be a future of a MeasuredBase."""
     config = context.study
     arms: dict[str, PrefectFuture[Any]] = {}
-    looks: dict[str, PrefectFuture[Any]] = {}
-    for arm in in_order(config):
+    traces: dict[str, PrefectFuture[Any]] = {}
+    for arm in arm_order(config):
         sampled: dict[str, Any] = {other: arms[other] for other in sorted(config.sampled_arms(arm))}
-        arms[arm] = learn.submit(arm, begun, sampled, context)
+        arms[arm] = train_arm.submit(arm, base, sampled, context)
         if config.influence is not None:
             runs: Any = arms[arm]
-            looks[arm] = influence.submit(arm, runs, begun, context)
-        if reinforced(config, arm) and not config.sweep:
+            traces[arm] = trace_arm.submit(arm, runs, base, context)
+        if learns_by_grpo(config, arm) and not config.sweep:
             # Room on the machine goes to who asks first, and this arm takes longest.
             time.sleep(HEAD_START)
-    return Learning(arms, looks)
+    return ArmFutures(arms, traces)
 
 
-def learned(learning: Learning, config: Study) -> tuple[dict[str, Runs], dict[str, Exception]]:
+def await_arms(futures: ArmFutures, config: Study) -> tuple[dict[str, Runs], dict[str, Exception]]:
     """Wait for every arm; one that failed leaves the others alone."""
-    wait([*learning.arms.values(), *learning.looks.values()])
-    ended = {arm: _result(learning.arms[arm]) for arm in config.arms}
-    failed = {arm: result for arm, result in ended.items() if isinstance(result, Exception)}
-    arms = {arm: runs for arm, runs in ended.items() if arm not in failed}
-    for arm in learning.looks.keys() & arms.keys():
-        seen = _result(learning.looks[arm])
-        if isinstance(seen, Exception):
-            failed[f"influence of {arm}"] = seen
+    wait([*futures.arms.values(), *futures.traces.values()])
+    results = {arm: _result(futures.arms[arm]) for arm in config.arms}
+    failed = {arm: result for arm, result in results.items() if isinstance(result, Exception)}
+    arms = {arm: runs for arm, runs in results.items() if arm not in failed}
+    for arm in futures.traces.keys() & arms.keys():
+        traced = _result(futures.traces[arm])
+        if isinstance(traced, Exception):
+            failed[f"influence of {arm}"] = traced
         else:
-            arms[arm] = (*arms[arm], *seen)
+            arms[arm] = (*arms[arm], *traced)
     return arms, failed
 
 
@@ -177,39 +177,39 @@ def _result(future: PrefectFuture[Any]) -> Any:
 
 
 @task(task_run_name="{arm}", cache_policy=NO_CACHE, persist_result=False)
-def learn(arm: str, begun: Begun, sampled: Mapping[str, Runs], context: Context) -> Runs:
+def train_arm(arm: str, base: MeasuredBase, sampled: Mapping[str, Runs], context: Context) -> Runs:
     """Train one arm, stage after stage."""
-    return follow(context.study, arm, begun.start, sampled, Running(context, begun.start.data))
+    return arm_stages(context.study, arm, base.start, sampled, StageRunner(context, base.start.data))
 
 
 @task(task_run_name="influence {arm}", cache_policy=NO_CACHE, persist_result=False)
-def influence(arm: str, runs: Runs, begun: Begun, context: Context) -> Runs:
+def trace_arm(arm: str, runs: Runs, base: MeasuredBase, context: Context) -> Runs:
     """Trace what an arm forgot to its samples."""
-    return traced(context.study, arm, runs, Running(context, begun.start.data))
+    return influence_stages(context.study, arm, runs, StageRunner(context, base.start.data))
 
 
-def conclude(begun: Begun, learning: Learning, steps: Running, command: str) -> Ended:
+def finish_study(base: MeasuredBase, futures: ArmFutures, runner: StageRunner, command: str) -> StudyEnd:
     """Wait for the arms and compare those that finished."""
-    context = steps.context
-    arms, failed = learned(learning, context.study)
-    runs = (*made_data(context), *begun.common, *(run for arm in arms.values() for run in arm))
+    context = runner.context
+    arms, failed = await_arms(futures, context.study)
+    runs = (*data_run(context), *base.runs, *(run for arm in arms.values() for run in arm))
     try:
-        return Ended(runs, failed, concluded(runs, failed, steps, command) if arms else None)
+        return StudyEnd(runs, failed, compare_arms(runs, failed, runner, command) if arms else None)
     except worker.StageFailed as error:
-        return Ended(runs, failed | {"report": error}, None)
+        return StudyEnd(runs, failed | {"report": error}, None)
 
 
-def concluded(runs: Runs, failed: dict[str, Exception], steps: Running, command: str) -> Outcome:
+def compare_arms(runs: Runs, failed: dict[str, Exception], runner: StageRunner, command: str) -> Outcome:
     """Compare what finished, and say on the study's run what was done and where it lies."""
-    context = steps.context
+    context = runner.context
     version = data.version(context.root)
-    origin = Origin(command=command, data_version=version, code=code_digest(), failed=reasons(failed))
-    compared = steps.run(compare_job(context.study, steps.data, tuple(map(record, runs)), origin))
+    provenance = Provenance(command=command, data_version=version, code=code_digest(), failed=failure_reasons(failed))
+    compared = runner.run(compare_job(context.study, runner.data, tuple(map(run_record, runs)), provenance))
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
-    studies.set_data_version(context.root, context.study_run, version)
-    studies.attach(context.root, context.study_run, [outcome.report, outcome.summary])
+    parent_runs.set_data_version(context.root, context.study_run, version)
+    parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
     refused = set_aliases(outcome.summary, context)
-    describe((*runs, compared), failed, refused, context)
+    write_run_note((*runs, compared), failed, refused, context)
     progress.tell(
         f"{context.study.name}: report {outcome.report}, MLflow {open_store(context.root).link(context.study_run)}"
     )

@@ -9,41 +9,41 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
-from flows.jobs import Origin, check_job, contrast_job, reasons
+from flows.jobs import Provenance, check_job, contrast_job, failure_reasons
 from flows.study import (
-    AT_ONCE,
+    STAGE_THREADS,
+    ArmFutures,
     ArmsFailed,
-    Begun,
-    Ended,
-    Learning,
+    MeasuredBase,
     Outcome,
-    Running,
-    begun_with,
-    conclude,
-    provide,
-    set_going,
+    StageRunner,
+    StudyEnd,
+    finish_study,
+    measure_base,
+    study_data,
+    submit_arms,
 )
-from holdfast.config.jobs import Told
+from holdfast.config.jobs import FinishedMember
 from holdfast.config.refs import DataRef
 from holdfast.config.sweep import Member, Sweep
-from tasks import data, progress, studies, worker
+from tasks import data, parent_runs, progress, worker
 from tasks.cache import code_digest
-from tasks.stage import Context, record
+from tasks.stage import Context, run_record
 from tasks.tracking import open_store
 
 
-class Course(NamedTuple):
-    """A study of the sweep on its way."""
+class SweptStudy(NamedTuple):
+    """A study of the sweep while its arms run."""
 
     member: Member
-    steps: Running
+    runner: StageRunner
     run: ExitStack
     """Ends its run in MLflow, as failed if it is left with an error."""
-    begun: PrefectFuture[Any]
-    learning: Learning
+    base: PrefectFuture[Any]
+    futures: ArmFutures
 
 
-@flow(name="sweep", flow_run_name="{config.name}", task_runner=AT_ONCE, persist_result=False)
+@flow(name="sweep", flow_run_name="{config.name}", task_runner=STAGE_THREADS, persist_result=False)
 def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     """Run every study of a sweep and compare them. Raises ArmsFailed when arms failed.
 
@@ -51,7 +51,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     """
     root, flow_id = root.resolve(), flow_run.id or ""
     with ExitStack() as stack:
-        run_id = stack.enter_context(studies.sweep_run(root, config, flow_id))
+        run_id = stack.enter_context(parent_runs.sweep_run(root, config, flow_id))
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         stack.enter_context(worker.children())
         stack.enter_context(progress.shown())
@@ -60,74 +60,76 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
             Context(
                 root=root,
                 study=member.study,
-                study_run=run.enter_context(studies.study_run(root, member.study, flow_id, run_id)),
+                study_run=run.enter_context(parent_runs.study_run(root, member.study, flow_id, run_id)),
                 flow_run=flow_id,
             )
             for member, run in zip(config.members, runs, strict=True)
         ]
-        members, checks = [], []
+        runners, checks = [], []
         for context in contexts:
-            members.append(Running(context, provide(context)))
+            runners.append(StageRunner(context, study_data(context)))
             # Beside the making of the next one's data, which is one at a time.
-            checks.append(check.submit(members[-1].data, context))
+            checks.append(check_study.submit(runners[-1].data, context))
         for checked in checks:
             checked.result()
-        begun = [build.submit(steps.data, steps.context) for steps in members]
-        courses = [
-            Course(member, steps, run, start, set_going(start, steps.context))
-            for member, steps, run, start in zip(config.members, members, runs, begun, strict=True)
+        bases = [base_of.submit(runner.data, runner.context) for runner in runners]
+        swept = [
+            SweptStudy(member, runner, run, base, submit_arms(base, runner.context))
+            for member, runner, run, base in zip(config.members, runners, runs, bases, strict=True)
         ]
         # What is compared belongs to no one study.
         whole = contexts[0].study.model_copy(update={"name": config.name, "sweep": ""})
         context = contexts[0].model_copy(update={"study": whole, "study_run": run_id})
-        return _concluded(config, courses, context, command)
+        return _finish_sweep(config, swept, context, command)
 
 
 @task(task_run_name="check {context.study.name}", cache_policy=NO_CACHE, persist_result=False)
-def check(ref: DataRef, context: Context) -> None:
+def check_study(ref: DataRef, context: Context) -> None:
     """Refuse what can be refused before time is spent."""
-    Running(context, ref).run(check_job(context.study, ref))
+    StageRunner(context, ref).run(check_job(context.study, ref))
 
 
 @task(task_run_name="base of {context.study.name}", cache_policy=NO_CACHE, persist_result=False)
-def build(ref: DataRef, context: Context) -> Begun:
+def base_of(ref: DataRef, context: Context) -> MeasuredBase:
     """Build, or find, and measure the base of a study."""
-    return begun_with(Running(context, ref))
+    return measure_base(StageRunner(context, ref))
 
 
-def _concluded(config: Sweep, courses: list[Course], context: Context, command: str) -> Outcome:
+def _finish_sweep(config: Sweep, swept: list[SweptStudy], context: Context, command: str) -> Outcome:
     """Wait for one study after the other; then compare those in which something was learned."""
-    told: list[Told] = []
+    finished: list[FinishedMember] = []
     failed: dict[str, Exception] = {}
-    for course in courses:
-        ended = _ended(course, command)
-        study = course.member.study
-        failed |= {f"{study.name}: {arm}": error for arm, error in ended.failed.items()}
-        if any(run.kind == "train" for run in ended.runs):
-            runs = tuple(map(record, ended.runs))
-            told.append(Told(levels=course.member.levels, study=study, data=course.steps.data, runs=runs))
-        with suppress(ArmsFailed), course.run:
-            if ended.failed:
-                raise ArmsFailed(ended.failed, ended.outcome)
-    outcome = _compared(config, told, context, command, failed) if told else None
+    for one in swept:
+        end = _finish_one(one, command)
+        study = one.member.study
+        failed |= {f"{study.name}: {arm}": error for arm, error in end.failed.items()}
+        if any(run.kind == "train" for run in end.runs):
+            runs = tuple(map(run_record, end.runs))
+            finished.append(FinishedMember(levels=one.member.levels, study=study, data=one.runner.data, runs=runs))
+        with suppress(ArmsFailed), one.run:
+            if end.failed:
+                raise ArmsFailed(end.failed, end.outcome)
+    outcome = _compare_members(config, finished, context, command, failed) if finished else None
     if failed or outcome is None:
         raise ArmsFailed(failed, outcome)
     return outcome
 
 
-def _ended(course: Course, command: str) -> Ended:
-    begun = course.begun.result(raise_on_failure=False)
-    if isinstance(begun, Exception):
-        return Ended((), {"base": begun}, None)
-    return conclude(begun, course.learning, course.steps, command)
+def _finish_one(one: SweptStudy, command: str) -> StudyEnd:
+    base = one.base.result(raise_on_failure=False)
+    if isinstance(base, Exception):
+        return StudyEnd((), {"base": base}, None)
+    return finish_study(base, one.futures, one.runner, command)
 
 
-def _compared(config: Sweep, told: list[Told], context: Context, command: str, failed: dict[str, Exception]) -> Outcome:
+def _compare_members(
+    config: Sweep, finished: list[FinishedMember], context: Context, command: str, failed: dict[str, Exception]
+) -> Outcome:
     version = data.version(context.root)
-    origin = Origin(command=command, data_version=version, code=code_digest(), failed=reasons(failed))
-    compared = Running(context, told[0].data).run(contrast_job(config, tuple(told), origin))
+    provenance = Provenance(command=command, data_version=version, code=code_digest(), failed=failure_reasons(failed))
+    compared = StageRunner(context, finished[0].data).run(contrast_job(config, tuple(finished), provenance))
     outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
-    studies.set_data_version(context.root, context.study_run, origin.data_version)
-    studies.attach(context.root, context.study_run, [outcome.report, outcome.summary])
+    parent_runs.set_data_version(context.root, context.study_run, provenance.data_version)
+    parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
     progress.log(f"{config.name}: report {outcome.report}")
     return outcome

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 
-class Copies:
+class ArtifactCache:
     """One directory a run. `client` lists and downloads, as MLflow's does."""
 
-    def __init__(self, place: Path, client: Any) -> None:
-        self.place, self.client = place, client
+    def __init__(self, directory: Path, client: Any) -> None:
+        self.directory, self.client = directory, client
 
-    def of(self, run_id: str, finished: bool, again: bool = False) -> Path:
+    def get(self, run_id: str, finished: bool, again: bool = False) -> Path:
         """A run's copy. A finished run is fetched once, and `again` where its copy is broken; others every time."""
-        place = self.place / (run_id if finished else f"{run_id}.unfinished")
-        return self._filled(place, lambda partial: self._fetch(run_id, partial), again or not finished)
+        copy = self.directory / (run_id if finished else f"{run_id}.unfinished")
+        return self._filled(copy, lambda partial: self._fetch(run_id, partial), again or not finished)
 
-    def made_here(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
+    def add_local(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
         """The copy of a run that gains nothing more, most of whose files lie below `directory` still."""
 
         def fill(partial: Path) -> None:
@@ -30,19 +30,19 @@ class Copies:
                 _link(directory / name, partial / name)
             self._fetch(run_id, partial)
 
-        return self._filled(self.place / run_id, fill, again=True)
+        return self._filled(self.directory / run_id, fill, again=True)
 
-    def _filled(self, place: Path, fill: Callable[[Path], None], again: bool) -> Path:
+    def _filled(self, copy: Path, fill: Callable[[Path], None], again: bool) -> Path:
         """Fill a directory beside its place and rename it, so that half a copy is never taken for one."""
-        partial = place.with_name(f"{place.name}.partial")
-        with _alone(place):
-            if again or not place.is_dir():
+        partial = copy.with_name(f"{copy.name}.partial")
+        with _locked(copy):
+            if again or not copy.is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
                 fill(partial)
-                shutil.rmtree(place, ignore_errors=True)
-                partial.rename(place)
-        return place
+                shutil.rmtree(copy, ignore_errors=True)
+                partial.rename(copy)
+        return copy
 
     def _fetch(self, run_id: str, into: Path) -> None:
         """Download what is not there yet."""
@@ -57,10 +57,10 @@ class Copies:
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One thread of one process at a time fills a place."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_name(f"{place.name}.lock").open("a") as file:
+def _locked(copy: Path) -> Iterator[None]:
+    """One thread of one process at a time fills a copy."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with copy.with_name(f"{copy.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -1,4 +1,4 @@
-"""MLflow is the memory: a stage whose key belongs to a finished, intact run is not run again."""
+"""The cache of stages is MLflow: a stage whose key belongs to a finished, intact run is not run again."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_d
 from holdfast.config.study import Study
 from tasks.tracking import Store
 
-PLACES: dict[type[BaseModel], frozenset[str]] = {
+IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
     Study: frozenset({"compute"}),
     Recipe: frozenset({"threads"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
-"""Fields that say where and with how many threads, or where a file lies whose digest stands beside it. By class: what
-a user has named, a reward or an argument, may have any name."""
+"""Fields that no key counts: where and with how many threads, or where a file lies whose digest stands beside it.
+By class: what a user has named, a reward or an argument, may have any name."""
 DATA_PATHS = frozenset({"path", "validation_path"})
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
 
-class Remembered(NamedTuple):
+class CachedStage(NamedTuple):
     """A finished run whose files are all there."""
 
     run_id: str
@@ -38,11 +38,11 @@ class Remembered(NamedTuple):
 
 
 def stage_key(job: AnyJob) -> str:
-    """sha256 of what decides a stage's result: its job without places and parallelism, the code, the lock file."""
-    return content_key({"job": decisive(job), "code": code_digest(), "lock": lock_digest()})
+    """sha256 of what decides a stage's result: its job without paths and parallelism, the code, the lock file."""
+    return content_key({"job": key_content(job), "code": code_digest(), "lock": lock_digest()})
 
 
-def find(store: Store, key: str, with_files: bool = True) -> Remembered | None:
+def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage | None:
     """The latest finished run with this key whose artifacts match their digests, or that merely has a result."""
     for run in store.with_key(key):
         if run.info.status != "FINISHED":
@@ -51,7 +51,7 @@ def find(store: Store, key: str, with_files: bool = True) -> Remembered | None:
             path = store.artifacts(run, again)
             result = intact_result(path, with_files)
             if result is not None:
-                return Remembered(run.info.run_id, path, result)
+                return CachedStage(run.info.run_id, path, result)
     return None
 
 
@@ -78,21 +78,21 @@ def lock_digest(lock: Path = SOURCES.parent / "requirements.lock") -> str:
     return file_digest(lock) if lock.is_file() else ""
 
 
-def decisive(job: AnyJob) -> Any:
+def key_content(job: AnyJob) -> Any:
     """A job as JSON without what changes no result.
 
     The files that a data job reads are digested in its `inputs`, so none of their paths counts.
     """
-    return _without_places(job, DATA_PATHS if isinstance(job, MakeData) else frozenset())
+    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else frozenset())
 
 
-def _without_places(content: Any, digested: frozenset[str]) -> Any:
+def _without_ignored(content: Any, digested: frozenset[str]) -> Any:
     if isinstance(content, BaseModel):
-        places = digested.union(*(names for kind, names in PLACES.items() if isinstance(content, kind)))
-        fields = [name for name in type(content).model_fields if name not in places]
-        return {name: _without_places(getattr(content, name), digested) for name in fields}
+        ignored = digested.union(*(names for kind, names in IGNORED_FIELDS.items() if isinstance(content, kind)))
+        fields = [name for name in type(content).model_fields if name not in ignored]
+        return {name: _without_ignored(getattr(content, name), digested) for name in fields}
     if isinstance(content, dict):
-        return {name: _without_places(value, digested) for name, value in content.items()}
+        return {name: _without_ignored(value, digested) for name, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_without_places(value, digested) for value in content]
+        return [_without_ignored(value, digested) for value in content]
     return os.fspath(content) if isinstance(content, Path) else content

@@ -22,7 +22,7 @@ from holdfast.config.refs import DataRef, FileRef, content_key, file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError, reason, writing
 from tasks import pointer
-from tasks.moves import move, put
+from tasks.atomic_move import copy, move
 
 Generate = Callable[[MakeData, Path], object]
 """Runs the data stage and leaves its shards in a directory that does not exist yet."""
@@ -53,7 +53,7 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 
 
-def prepare(study: Study, root: Path, generate: Generate, accept: bool = False) -> DataRef:
+def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = False) -> DataRef:
     """A study's data, as data.dvc pins it: verified, restored from DVC's cache or remote, or generated.
 
     Data that differs from data.dvc raises UserError, unless `accept` records it as a new version.
@@ -150,7 +150,7 @@ def _generate(place: Path, names: list[str], generate: Callable[[Path], object])
 def _copy(source: Path, target: Path) -> None:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        put(source, target)
+        copy(source, target)
 
 
 def _digest(place: Path, names: list[str]) -> str:

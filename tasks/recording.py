@@ -11,10 +11,10 @@ from typing import Any
 
 from holdfast.config.jobs import Checkpoint, Result
 from holdfast.config.refs import DataRef
-from tasks.completions import tables
+from tasks.completion_tables import completion_tables
 from tasks.tracking import Point, Store
 
-KEPT = ("job.json", "metrics.jsonl", "log.txt", "result.json")
+STAGE_FILES = ("job.json", "metrics.jsonl", "log.txt", "result.json")
 FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-./ :]")
 
 
@@ -26,7 +26,7 @@ class Recorder:
         self.seen = store.logged(run_id)
         self.samples = 1 + max((step for name, step in self.seen if name.startswith("system/")), default=-1)
 
-    def lines(self, lines: list[dict[str, Any]]) -> None:
+    def log_lines(self, lines: list[dict[str, Any]]) -> None:
         """Log the metrics of journal lines that the run does not have yet, and tag it with their alarms."""
         points = [point for line in lines for point in self._points(line) if self._is_new(point)]
         if points:
@@ -36,10 +36,10 @@ class Recorder:
             said = {f"holdfast.alarm.{line['alarm']}": f"step {line['step']}: {line['sentence']}" for line in alarms}
             self.store.tag(self.run_id, said)
 
-    def totals(self, result: Result) -> None:
+    def log_totals(self, result: Result) -> None:
         """Log what the whole stage took."""
         metrics = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
-        self.lines([{"step": 0, "metrics": metrics, "time": time.time()}])
+        self.log_lines([{"step": 0, "metrics": metrics, "time": time.time()}])
 
     def _points(self, line: dict[str, Any]) -> Iterator[Point]:
         if "system" in line:
@@ -58,24 +58,24 @@ class Recorder:
         return new
 
 
-def keep(store: Store, run_id: str, directory: Path, result: Result, data: DataRef | None) -> Path:
+def upload_artifacts(store: Store, run_id: str, directory: Path, result: Result, data: DataRef | None) -> Path:
     """Make a complete stage's files artifacts of its run, with tables of completions; returns where they lie."""
-    names = [*result.files, *(name for name in KEPT if (directory / name).is_file())]
+    names = [*result.files, *(name for name in STAGE_FILES if (directory / name).is_file())]
     if data is not None:
-        for name, columns in tables(directory, data.path):
+        for name, columns in completion_tables(directory, data.path):
             store.table(run_id, columns, name)
-    return store.keep(run_id, directory, names)
+    return store.upload_last(run_id, directory, names)
 
 
-def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested config as flat parameters: `evaluation.every` → `0.25`; lists of plain values stay one parameter."""
     flat: dict[str, str] = {}
     for name, value in config.items():
         key = FORBIDDEN_IN_NAMES.sub("_", f"{prefix}{name}")
         if isinstance(value, dict) and value:
-            flat.update(leaves(value, f"{key}."))
+            flat.update(flat_params(value, f"{key}."))
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            flat.update(leaves({str(i): item for i, item in enumerate(value)}, f"{key}."))
+            flat.update(flat_params({str(i): item for i, item in enumerate(value)}, f"{key}."))
         else:
             flat[key] = value if isinstance(value, str) else json.dumps(value)
     return flat

@@ -1,6 +1,6 @@
-"""Which process a run belongs to, so that what a dead one left RUNNING is told from what still runs.
+"""Which process a run belongs to, so that what a dead one left RUNNING can be told from what still runs.
 
-On one machine a process answers for itself. Everywhere else its runs do: their owner renews a tag while it lives.
+On one machine a process answers for itself. Everywhere else its runs do: their owner renews a tag, its heartbeat.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 import psutil
 
-ALIVE = "holdfast.alive"
-"""Tag with the time, in seconds since the epoch, at which the owner last said that it lives."""
-BEAT = 30.0
-"""Seconds between two such times."""
-SILENCE = 300.0
-"""Seconds after which the owner is dead, so that clocks may differ by minutes and a server may be away for some."""
+HEARTBEAT_TAG = "holdfast.alive"
+"""Tag with the time, in seconds since the epoch, of the owner's last heartbeat."""
+HEARTBEAT = 30.0
+"""Seconds between two heartbeats."""
+HEARTBEAT_TIMEOUT = 300.0
+"""Seconds without one after which the owner is dead: clocks may differ by minutes, a server may be away for some."""
 
 
-def owner() -> dict[str, str]:
+def owner_tags() -> dict[str, str]:
     """Tags that name this process."""
     me = psutil.Process()
     return {
@@ -32,20 +32,20 @@ def owner() -> dict[str, str]:
         "holdfast.machine": machine(),
         "holdfast.pid": str(me.pid),
         "holdfast.started": str(round(me.create_time())),
-        **beat(),
+        **heartbeat_tag(),
     }
 
 
-def beat() -> dict[str, str]:
+def heartbeat_tag() -> dict[str, str]:
     """The tag that says that this process lives."""
-    return {ALIVE: str(round(time.time()))}
+    return {HEARTBEAT_TAG: str(round(time.time()))}
 
 
-def lives(tags: Mapping[str, str]) -> bool:
+def owner_alive(tags: Mapping[str, str]) -> bool:
     """Whether the owner of a run lives, as far as one can know; who says nothing about itself is left alone."""
     if tags.get("holdfast.machine", tags["holdfast.host"]) in (machine(), socket.gethostname()):
         return _runs(int(tags["holdfast.pid"]), int(tags["holdfast.started"]))
-    return time.time() - float(tags.get(ALIVE, "inf")) < SILENCE
+    return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < HEARTBEAT_TIMEOUT
 
 
 @functools.cache
@@ -66,11 +66,11 @@ def _runs(pid: int, started: int) -> bool:
         return False
 
 
-class Pulse:
-    """Calls `beat` with the ids of this process's open runs again and again, as long as there are any."""
+class Heartbeat:
+    """Calls `renew` with the ids of this process's open runs every HEARTBEAT seconds, as long as there are any."""
 
-    def __init__(self, beat: Callable[[Sequence[str]], None]) -> None:
-        self._beat = beat
+    def __init__(self, renew: Callable[[Sequence[str]], None]) -> None:
+        self._renew = renew
         self._open: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -79,21 +79,21 @@ class Pulse:
         with self._lock:
             self._open.add(run_id)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._go_on, daemon=True)
+                self._thread = threading.Thread(target=self._loop, daemon=True)
                 self._thread.start()
 
     def end(self, run_id: str) -> None:
         with self._lock:
             self._open.discard(run_id)
 
-    def _go_on(self) -> None:
+    def _loop(self) -> None:
         while True:
-            time.sleep(BEAT)
+            time.sleep(HEARTBEAT)
             with self._lock:
                 runs = sorted(self._open)
                 if not runs:
                     self._thread = None
                     return
-            # A server that is away for a while costs beats, not the study.
+            # A server that is away for a while costs heartbeats, not the study.
             with suppress(Exception):
-                self._beat(runs)
+                self._renew(runs)

@@ -27,27 +27,27 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 T = TypeVar("T")
 
 
-def shown(uri: str) -> str:
+def without_password(uri: str) -> str:
     """An address without its password."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
-def ask(uri: str, request: Callable[[], requests.Response]) -> None:
+def probe(uri: str, request: Callable[[], requests.Response]) -> None:
     """Ask the store at `uri` for something small; a server by `request`, which answers with its experiments.
 
     Raises:
         UserError: it cannot be used.
     """
     scheme = urlsplit(uri).scheme
-    with told(uri):
+    with explained(uri):
         if scheme in ("http", "https"):
-            _judge(uri, within(LIMIT, request))
+            _judge(uri, with_timeout(LIMIT, request))
         elif scheme.split("+")[0] in DATABASES:
-            within(LIMIT, lambda: _connect(uri))
+            with_timeout(LIMIT, lambda: _connect(uri))
 
 
 @contextmanager
-def told(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Iterator[None]:
     """Whatever keeps a store from opening ends in one sentence: it is the address's or the server's fault."""
     try:
         yield
@@ -58,10 +58,10 @@ def told(uri: str) -> Iterator[None]:
         remedy = _of_address(uri) or _of_server(uri, causes) or _of_database(uri, causes)
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         sentence = remedy or f"cannot be opened ({_short(first)}); {ELSE}"
-        raise UserError(f"{shown(uri)}: {sentence}") from error
+        raise UserError(f"{without_password(uri)}: {sentence}") from error
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
+def with_timeout(seconds: float, call: Callable[[], T]) -> T:
     """The call's result, or TimeoutError: names are looked up without any limit of their own."""
     done: list[T] = []
     failed: list[BaseException] = []
@@ -97,7 +97,7 @@ def _connect(uri: str) -> None:
 
 def _judge(uri: str, answer: requests.Response) -> None:
     """Raise UserError unless an MLflow server answered as it should."""
-    code, place = answer.status_code, shown(uri)
+    code, place = answer.status_code, without_password(uri)
     if code == 401:
         raise UserError(
             f"{place}: the MLflow server refuses the user or the password (401); set MLFLOW_TRACKING_USERNAME and "
@@ -184,7 +184,8 @@ def _of_database(uri: str, causes: list[BaseException]) -> str:
         package = {"psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}.get(missing, missing)
         return f"its driver {missing} is not installed; `uv pip install {package}`, {ELSE}"
     if "schema" in said and "upgrade" in said:
-        return f"another version of MLflow made this database; back it up and run `mlflow db upgrade {shown(uri)}`."
+        upgrade = f"mlflow db upgrade {without_password(uri)}"
+        return f"another version of MLflow made this database; back it up and run `{upgrade}`."
     if any(isinstance(error, TimeoutError) for error in causes):
         return f"no database answers there within {LIMIT:.0f} s; start it, {ELSE}"
     refusal = next((error for error in causes if isinstance(error, sqlalchemy.exc.DBAPIError)), None)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from holdfast.config.jobs import AnyJob, Compare, Contrast, MakeData
 
-PLACE = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
+LOCKS = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1
 DRIVERS = ("/dev/nvidia[0-9]*", "/dev/nvhost-gpu", "/usr/lib/wsl/lib/libcuda.so*")
 """What a machine with a GPU has, whether or not it has nvidia-smi."""
@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 @contextmanager
-def held(path: Path, stopping: threading.Event) -> Iterator[None]:
+def file_lock(path: Path, stopping: threading.Event) -> Iterator[None]:
     """Hold an exclusive kernel lock on `path`; waits for it, raises Stopped when told to stop."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -48,12 +48,12 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterat
     A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`.
     """
     if uses_gpu(job):
-        places = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
-        with _some(list(places), 1, stopping) as [name]:
-            yield places[name]
+        locks = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
+        with _hold(list(locks), 1, stopping) as [name]:
+            yield locks[name]
         return
     names = [f"slot-{n}" for n in range(parallel or cores())]
-    with _some(names, 1 if parallel else min(job.threads, len(names)), stopping):
+    with _hold(names, 1 if parallel else min(job.threads, len(names)), stopping):
         yield ""
 
 
@@ -122,14 +122,14 @@ def cores() -> int:
 
 
 @contextmanager
-def _some(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
+def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
     """Hold `count` of the named locks. One at a time collects, so that no two wait for each other's."""
     taken: list[str] = []
     with ExitStack() as stack:
-        with _turn(PLACE / f"queue-{names[0]}", stopping):
+        with _turn(LOCKS / f"queue-{names[0]}", stopping):
             while len(taken) < count:
                 for name in names:
-                    if len(taken) < count and name not in taken and _took(PLACE / f"{name}.lock", stack):
+                    if len(taken) < count and name not in taken and _took(LOCKS / f"{name}.lock", stack):
                         taken.append(name)
                 if len(taken) < count and stopping.wait(POLL):
                     raise Stopped
@@ -146,7 +146,7 @@ def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
     queue.mkdir(parents=True, exist_ok=True)
     desk = queue.with_suffix(".lock")
     with ExitStack() as stack:
-        with held(desk, stopping):
+        with file_lock(desk, stopping):
             ticket = queue / f"{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
             _locked(stack.enter_context(ticket.open("a")).fileno())
             stack.callback(ticket.unlink, missing_ok=True)
@@ -159,7 +159,7 @@ def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
 
 def _before(ticket: Path, desk: Path, stopping: threading.Event) -> Path | None:
     """The ticket of the last one alive who came earlier; those of the dead are thrown away."""
-    with held(desk, stopping):
+    with file_lock(desk, stopping):
         earlier = sorted(other for other in ticket.parent.iterdir() if other.name < ticket.name)
         for other in reversed(earlier):
             if not _dead(other):

@@ -18,9 +18,9 @@ from holdfast.config.refs import FileRef, ModelRef, directory_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import progress, slots, tracking, worker
-from tasks.cache import Remembered, code_digest, find, stage_key
-from tasks.moves import move
-from tasks.recording import KEPT, Recorder, keep, leaves
+from tasks.atomic_move import move
+from tasks.cache import CachedStage, code_digest, find_cached, stage_key
+from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
 from tasks.tracking import Store, open_store
 
 RETRIES = 2
@@ -71,15 +71,15 @@ class Attempt(NamedTuple):
     def run(self, into: Path | None = None) -> StageRun:
         """Find it or run it. With `into`, always run it and move its shards there."""
         store, key = open_store(self.context.root), stage_key(self.job)
-        out = worker.work_place(self.context.root) / key
-        with slots.held(out.parent / "locks" / key, worker.stopping):
-            found = find(store, key) if into is None else None
+        out = worker.work_directory(self.context.root) / key
+        with slots.file_lock(out.parent / "locks" / key, worker.stopping):
+            found = find_cached(store, key) if into is None else None
             if found is None:
                 done = self._in_turn(store, out, into)
             shutil.rmtree(out, ignore_errors=True)
         if found is not None:
             progress.found(self.label)
-        return self.described(key, found or done, found is not None)
+        return self.stage_run(key, found or done, found is not None)
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class Attempt(NamedTuple):
         study = self.context.study
         return f"{study.name.removeprefix(f'{study.sweep}-')} {self.name}" if study.sweep else self.name
 
-    def _in_turn(self, store: Store, out: Path, into: Path | None) -> Remembered:
+    def _in_turn(self, store: Store, out: Path, into: Path | None) -> CachedStage:
         """Run it as soon as there is room."""
         with ExitStack() as room:
             with progress.waiting(self.label):
@@ -100,7 +100,7 @@ class Attempt(NamedTuple):
                 gpu = room.enter_context(slots.slot(self.job, parallel, worker.stopping))
             return self._run(store, out, gpu, into)
 
-    def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> Remembered:
+    def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> CachedStage:
         data = getattr(self.job, "data", None)
         version = self.context.data_version
         run_id = self._open(store, out)
@@ -110,15 +110,18 @@ class Attempt(NamedTuple):
             recorder = Recorder(store, run_id, (data.path.name, version) if data is not None and version else None)
 
             def on_lines(lines: list[dict[str, Any]]) -> None:
-                recorder.lines(lines)
+                recorder.log_lines(lines)
                 show(lines)
 
             worker.run(self.job, out, on_lines, gpu)
             result = Result.model_validate_json((out / "result.json").read_text())
-            recorder.totals(result)
+            recorder.log_totals(result)
             progress.doubts(self.label, result.notes.get("told", []))
-            path = keep(store, run_id, out, result, data) if into is None else _move_shards(store, run_id, out, into)
-        return Remembered(run_id, path, result)
+            if into is None:
+                path = upload_artifacts(store, run_id, out, result, data)
+            else:
+                path = _move_shards(store, run_id, out, into)
+        return CachedStage(run_id, path, result)
 
     def _open(self, store: Store, out: Path) -> str:
         """A new run, or the run of the attempt that was interrupted and left its directory."""
@@ -130,7 +133,7 @@ class Attempt(NamedTuple):
             store.reopen(run_id, tags)
             return run_id
         run_id = store.begin(self.context.study.experiment, self.name, tags)
-        store.params(run_id, leaves(self.job.model_dump(mode="json")))
+        store.params(run_id, flat_params(self.job.model_dump(mode="json")))
         store.text(run_id, self.context.study.model_dump_json(indent=1), "config.json")
         return run_id
 
@@ -147,7 +150,7 @@ class Attempt(NamedTuple):
             "mlflow.parentRunId": self.context.study_run,
         }
 
-    def described(self, key: str, done: Remembered, found: bool) -> StageRun:
+    def stage_run(self, key: str, done: CachedStage, found: bool) -> StageRun:
         return StageRun(
             kind=self.job.verb,
             arm=self.arm,
@@ -186,19 +189,19 @@ def run_stage(job: AnyJob, context: Context, arm: str | None = None, stage: int 
 
 
 @stage_task
-def make_data(job: MakeData, context: Context, into: Path) -> StageRun:
+def run_data_stage(job: MakeData, context: Context, into: Path) -> StageRun:
     """Run the data stage and move its shards to the new directory `into`; DVC, not MLflow, keeps them."""
     return Attempt(job, context, None, 0).run(into)
 
 
 def find_stage(job: AnyJob, context: Context, arm: str | None = None, stage: int = 0) -> StageRun | None:
-    """A stage that need not run again, for telling beforehand what a study will do.
+    """A stage that need not run again, for saying beforehand what a study will do.
 
     Of a data stage only the record is found: DVC answers for its shards.
     """
     key = stage_key(job)
-    found = find(open_store(context.root), key, with_files=not isinstance(job, MakeData))
-    return None if found is None else Attempt(job, context, arm, stage).described(key, found, True)
+    found = find_cached(open_store(context.root), key, with_files=not isinstance(job, MakeData))
+    return None if found is None else Attempt(job, context, arm, stage).stage_run(key, found, True)
 
 
 def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelRef:
@@ -225,7 +228,7 @@ def file_of(run: StageRun, name: str) -> FileRef:
     return FileRef(path=run.path / name, digest=run.result.files[name])
 
 
-def record(run: StageRun) -> RunRecord:
+def run_record(run: StageRun) -> RunRecord:
     """A stage as the report reads it."""
     return RunRecord(
         kind=run.kind,
@@ -247,4 +250,4 @@ def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
         for shard in sorted(out.glob("*.parquet")):
             move(shard, partial / shard.name)
         partial.rename(into)
-    return store.keep(run_id, out, [name for name in KEPT if (out / name).is_file()])
+    return store.upload_last(run_id, out, [name for name in STAGE_FILES if (out / name).is_file()])

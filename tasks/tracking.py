@@ -37,8 +37,8 @@ from holdfast.config.jobs import Checkpoint
 from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, writing
 from tasks import server_probe
-from tasks.artifact_cache import Copies
-from tasks.run_owner import Pulse, beat, lives, owner
+from tasks.artifact_cache import ArtifactCache
+from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
@@ -74,23 +74,23 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         """Raises UserError within seconds where the store cannot be used."""
-        self.place = root.resolve() / "mlruns"
-        with writing(self.place):
-            self.place.mkdir(parents=True, exist_ok=True)
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.place / 'mlflow.db'}"
-        server_probe.ask(self.uri, lambda: _asked(self.uri))
-        with server_probe.told(self.uri):
+        self.directory = root.resolve() / "mlruns"
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
+        server_probe.probe(self.uri, lambda: _experiments_answer(self.uri))
+        with server_probe.explained(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.client.search_experiments(max_results=1)
         self.experiment_ids: dict[str, str] = {}
-        self.copies = Copies(self.place / "cache", self.client)
-        self.pulse = Pulse(self._beat)
+        self.artifact_cache = ArtifactCache(self.directory / "cache", self.client)
+        self.heartbeat = Heartbeat(self._renew)
 
     @property
     def shown(self) -> str:
         """The store's address for a person."""
-        return server_probe.shown(self.uri)
+        return server_probe.without_password(self.uri)
 
     def link(self, run_id: str) -> str:
         """Where MLflow's page shows a run; without a server, the run's id and the store."""
@@ -100,7 +100,7 @@ class Store:
         experiment = self.client.get_run(run_id).info.experiment_id
         # Otherwise a browser that sees the page for the first time shows it among evaluations of agents.
         kind = "workflowType=machine_learning"
-        return f"{server_probe.shown(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
+        return f"{server_probe.without_password(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
@@ -113,7 +113,7 @@ class Store:
 
     def _create_experiment(self, name: str) -> str:
         local = self.uri.startswith("sqlite:")
-        place = (self.place / "artifacts" / name).as_uri() if local else None
+        place = (self.directory / "artifacts" / name).as_uri() if local else None
         # MLflow's page then opens on training runs and their charts, not on traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return self.client.create_experiment(name, artifact_location=place, tags=kind)
@@ -124,22 +124,22 @@ class Store:
             "mlflow.user": _user(),
             "mlflow.source.name": "holdfast",
             "mlflow.source.type": "LOCAL",
-            **owner(),
+            **owner_tags(),
             **tags,
         }
         run_id = self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
-        self.pulse.begin(run_id)
+        self.heartbeat.begin(run_id)
         return run_id
 
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
         """Continue an interrupted run in this process."""
         self.client.update_run(run_id, status="RUNNING")
-        self.tag(run_id, {**owner(), **tags, "holdfast.error": ""})
-        self.pulse.begin(run_id)
+        self.tag(run_id, {**owner_tags(), **tags, "holdfast.error": ""})
+        self.heartbeat.begin(run_id)
 
     def end(self, run_id: str, status: str, error: str = "") -> None:
         """Set a run FINISHED, FAILED or KILLED."""
-        self.pulse.end(run_id)
+        self.heartbeat.end(run_id)
         if error:
             self.tag(run_id, {"holdfast.error": error})
         self.client.set_terminated(run_id, status)
@@ -147,14 +147,14 @@ class Store:
     def reap(self) -> list[str]:
         """Set KILLED what dead processes left RUNNING, on whatever host they were; returns the run ids."""
         running = self.search("attributes.status = 'RUNNING' and tags.`holdfast.pid` != ''")
-        dead = [run.info.run_id for run in running if not lives(run.data.tags)]
+        dead = [run.info.run_id for run in running if not owner_alive(run.data.tags)]
         for run_id in dead:
             self.end(run_id, "KILLED", "its process died")
         return dead
 
-    def _beat(self, run_ids: Sequence[str]) -> None:
+    def _renew(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
-            self.tag(run_id, beat())
+            self.tag(run_id, heartbeat_tag())
         self.reap()
 
     def search(self, query: str, experiment: str | None = None) -> list[Run]:
@@ -240,7 +240,7 @@ class Store:
         Read only.
         """
         finished = run.info.status == "FINISHED"
-        return _local(run) or self.copies.of(run.info.run_id, finished, again)
+        return _local(run) or self.artifact_cache.get(run.info.run_id, finished, again)
 
     def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> None:
         """Copy files below a directory to the run's artifacts."""
@@ -248,10 +248,10 @@ class Store:
             folder = Path(name).parent.as_posix()
             self.client.log_artifact(run_id, str(directory / name), None if folder == "." else folder)
 
-    def keep(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
+    def upload_last(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
         """Upload the last files that a run gains; returns where all of them can be read from now on."""
         self.upload(run_id, directory, names)
-        return _local(self.client.get_run(run_id)) or self.copies.made_here(run_id, directory, names)
+        return _local(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
 
     def text(self, run_id: str, text: str, name: str) -> None:
         """Make a text an artifact."""
@@ -289,7 +289,7 @@ class Store:
         self.client.set_registered_model_alias(name, alias, version.version)
 
 
-def _asked(uri: str) -> Any:
+def _experiments_answer(uri: str) -> Any:
     """A server's answer to a question that every server has an answer to, without retries."""
     place, limit = "/api/2.0/mlflow/experiments/search", server_probe.ANSWER_LIMIT
     question = {"max_results": 1}

@@ -27,8 +27,8 @@ from typing import Any
 from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, parsed
+from tasks.resource_usage import ResourceUsage
 from tasks.slots import Stopped
-from tasks.usage import Usage
 
 # By name, so that orchestration never imports what a stage imports.
 ENTRY = "holdfast.stages.process:run_job"
@@ -73,7 +73,7 @@ def children() -> Iterator[None]:
         stop_all()
 
 
-def warm() -> None:
+def preload() -> None:
     """Start the forkserver and its imports in the background, once it is known that a stage will run."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     with _polling:
@@ -93,7 +93,7 @@ def stop_all(grace: float = 5.0) -> None:
         _signal(process, signal.SIGKILL)
 
 
-def work_place(root: Path) -> Path:
+def work_directory(root: Path) -> Path:
     """Where stages work before their results are recorded."""
     return root / "mlruns" / "work"
 
@@ -110,14 +110,14 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
         (partial / "job.json").write_text(job.model_dump_json(indent=1))
         (partial / "error.json").unlink(missing_ok=True)
         code = _watch(_start(job, partial, gpu), tail, on_lines, gpu)
-        _judge(code, partial)
+        _raise_failure(code, partial)
         partial.rename(out)
         tail = tail.moved(out / METRICS)
-    on_lines(tail.new())
+    on_lines(tail.new_lines())
 
 
 def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
-    warm()
+    preload()
     # Data is made without torch, so it need not wait until the forkserver has imported that.
     context = _spawn if isinstance(job, MakeData) else _forkserver
     with _polling:
@@ -130,10 +130,10 @@ def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
 
 
 def _watch(process: Process, tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> int:
-    usage = Usage(process.pid, gpu)
+    usage = ResourceUsage(process.pid, gpu)
     try:
         while not wait([process.sentinel], POLL):
-            on_lines(tail.new() + usage.new())
+            on_lines(tail.new_lines() + usage.new_lines())
         with _polling:
             process.join()
             code = process.exitcode
@@ -141,11 +141,11 @@ def _watch(process: Process, tail: _Tail, on_lines: Callable[[list[Line]], None]
         # Also what the stage left behind in its group, and all of it when on_lines raised.
         _signal(process, signal.SIGKILL)
         _running.discard(process)
-    on_lines(tail.new())
+    on_lines(tail.new_lines())
     return 255 if code is None else code
 
 
-def _judge(code: int, partial: Path) -> None:
+def _raise_failure(code: int, partial: Path) -> None:
     if code == 0 and (partial / "result.json").is_file():
         return
     if stopping.is_set():
@@ -202,7 +202,7 @@ class _Tail:
     def moved(self, path: Path) -> _Tail:
         return _Tail(path, self.inode, self.offset)
 
-    def new(self) -> list[Line]:
+    def new_lines(self) -> list[Line]:
         if not self.path.is_file():
             return []
         with self.path.open("rb") as file:

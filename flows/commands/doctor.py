@@ -88,7 +88,7 @@ def store(root: Path) -> Finding:
         opened = open_store(root)
         return Finding("mlflow", f"{opened.shown}: {len(opened.search(''))} runs")
     except UserError as error:
-        return _told("mlflow", error)
+        return _refusal("mlflow", error)
 
 
 def prefect() -> Finding:
@@ -98,7 +98,7 @@ def prefect() -> Finding:
     try:
         check_server()
     except UserError as error:
-        return _told("prefect", error)
+        return _refusal("prefect", error)
     return Finding("prefect", f"the server at {api} answers")
 
 
@@ -127,7 +127,7 @@ def data(root: Path) -> Finding:
     return Finding("data", fact)
 
 
-def _told(subject: str, error: UserError) -> Finding:
+def _refusal(subject: str, error: UserError) -> Finding:
     """What a command would refuse, with its remedy."""
     fact, _, remedy = str(error).partition("; ")
     return Finding(subject, fact, remedy.rstrip("."))

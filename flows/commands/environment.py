@@ -38,7 +38,7 @@ class Terminated(BaseException):
     """SIGTERM, which Prefect hands on when a flow has ended in order."""
 
 
-def prepare(root: Path) -> None:
+def prepare_process(root: Path) -> None:
     """Prepare this process; what the caller's environment says already is kept. UserError for a proxy without sense."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -12,7 +12,7 @@ from holdfast.config.methods import GRPO, Rollouts
 from holdfast.config.study import Study
 from tasks.tracking import open_store
 
-Place = tuple[str, str | None, int]
+StageId = tuple[str, str | None, int]
 """Verb, arm and number of a stage."""
 
 START = 5.0
@@ -29,29 +29,29 @@ class Estimates:
         self.study, self.root = study, root
 
     @cached_property
-    def earlier(self) -> dict[Place, Any]:
+    def earlier(self) -> dict[StageId, Any]:
         """Runs by stage. Read only when something has to run: a sweep has as many studies as it has plans."""
         return _earlier(self.study, self.root)
 
-    def seconds(self, place: Place) -> float | None:
+    def seconds(self, stage_id: StageId) -> float | None:
         """None where nobody knows."""
-        run = self.earlier.get(place)
+        run = self.earlier.get(stage_id)
         if run is not None:
-            return run.data.metrics["seconds"] * self._longer(place, run)
-        return START + self._by_thumb(place) if self.study.model.path == "bundled" else None
+            return run.data.metrics["seconds"] * self._longer(stage_id, run)
+        return START + self._by_thumb(stage_id) if self.study.model.path == "bundled" else None
 
-    def _longer(self, place: Place, run: Any) -> float:
+    def _longer(self, stage_id: StageId, run: Any) -> float:
         """How many times as many steps a training has now."""
         then = run.data.params.get("stage.trainer.max_steps")
-        now = self._steps(place) if place[0] == "train" else None
+        now = self._steps(stage_id) if stage_id[0] == "train" else None
         return now / float(then) if now and then else 1.0
 
-    def _steps(self, place: Place) -> int | None:
-        return self.study.arms[place[1] or ""][place[2]].trainer.get("max_steps")
+    def _steps(self, stage_id: StageId) -> int | None:
+        return self.study.arms[stage_id[1] or ""][stage_id[2]].trainer.get("max_steps")
 
-    def _by_thumb(self, place: Place) -> float:
+    def _by_thumb(self, stage_id: StageId) -> float:
         study, target = self.study, self.study.target
-        verb, arm, number = place
+        verb, arm, number = stage_id
         asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
         if verb == "data":
             validated = target.validation + sum(getattr(prior, "validation", 0) for prior in study.prior)
@@ -74,17 +74,17 @@ class Estimates:
             asked = traced.questions * (1 + len(study.prior))
             return TRACED * (1 + round(1 / min(1.0, study.evaluation.every))) * (3 * asked + 3 * traced.samples)
         batch = stage.trainer.get("per_device_train_batch_size", 8)
-        steps = self._steps(place) or 3 * target.train / batch
+        steps = self._steps(stage_id) or 3 * target.train / batch
         evaluations = 1 / study.evaluation.every if study.evaluation.every < 1 else steps / study.evaluation.every
         learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
         return learned + ANSWER * asked * evaluations
 
 
-def _earlier(study: Study, root: Path) -> dict[Place, Any]:
+def _earlier(study: Study, root: Path) -> dict[StageId, Any]:
     """The latest finished run of every stage."""
     store = open_store(root)
     experiment = store.experiment(study.experiment)
-    found: dict[Place, Any] = {}
+    found: dict[StageId, Any] = {}
     for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''", experiment):
         tags = run.data.tags
         if tags.get("holdfast.study") == study.name and "seconds" in run.data.metrics:

@@ -16,13 +16,13 @@ UNTAGGED = (
 )
 
 
-def graded(grader: str, accepted: Sequence[str], texts: Sequence[str]) -> Iterator[str]:
+def grade_lines(grader: str, accepted: Sequence[str], texts: Sequence[str]) -> Iterator[str]:
     """Lines to print: every text with what was read in it, the verdict and the score.
 
     Raises:
         UserError: there is no such grader, or it cannot grade one of the accepted answers.
     """
-    check(grader, accepted)
+    check_grader(grader, accepted)
     untagged = False
     for text in _read(texts):
         found = grade(grader, text, accepted[0], accepted)
@@ -34,7 +34,7 @@ def graded(grader: str, accepted: Sequence[str], texts: Sequence[str]) -> Iterat
         yield UNTAGGED
 
 
-def check(grader: str, accepted: Sequence[str]) -> None:
+def check_grader(grader: str, accepted: Sequence[str]) -> None:
     """Refuse a grader that is none, and an answer that it would not find right itself."""
     if grader not in GRADERS:
         raise UserError(f"grade: {grader[:40]!r} is no grader; use one of {', '.join(sorted(GRADERS))}.")

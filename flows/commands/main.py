@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from flows.commands.environment import Terminated, prepare
+from flows.commands.environment import Terminated, prepare_process
 from holdfast.errors import UserError
 from holdfast.stages.ranks import require_one_rank
 
@@ -47,21 +47,21 @@ def study(file: File, overrides: Set = None) -> None:
         from flows.commands.experiment import load_experiment, studies_of
 
         experiment = load_experiment(file, overrides or ())
-        from tasks.worker import warm
+        from tasks.worker import preload
 
-        _ask_store()
+        _probe_store()
         if not any(name in os.environ for name in SERVERS) and not Path("mlruns/mlflow.db").is_file():
             # Nothing can be found, so a stage will run: its imports take as long as the server's start.
-            warm()
+            preload()
         from flows.commands.server import prefect_server
 
         with prefect_server() as ready:
-            from flows.commands.plan import plan, told
+            from flows.commands.plan import plan, plan_lines
 
             plans = [plan(config, Path.cwd()) for config in studies_of(experiment)]
-            typer.echo("\n".join(told(experiment, plans)), err=True)
+            typer.echo("\n".join(plan_lines(experiment, plans)), err=True)
             if not all(work.found for works in plans for work in works):
-                warm()
+                preload()
             ready()
             _run(experiment, command)
 
@@ -79,7 +79,7 @@ def _run(experiment: Study | Sweep, command: str) -> None:
         if error.outcome is not None:
             print_outcome(error.outcome.report, error.outcome.summary)
         for arm, reason in error.failed.items():
-            _tell(reason, f"{arm} failed: ")
+            _print_failure(reason, f"{arm} failed: ")
         typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
         raise typer.Exit(1) from None
     print_outcome(outcome.report, outcome.summary)
@@ -98,7 +98,7 @@ def data(
         experiment = load_experiment(file, overrides or ())
         from flows.commands.server import prefect_server
 
-        _ask_store()
+        _probe_store()
         with prefect_server() as ready:
             from flows.study import dataset
 
@@ -140,7 +140,7 @@ def influence(
         from flows.commands.server import prefect_server
 
         settings = influence_settings(overrides or ())
-        _ask_store()
+        _probe_store()
         with prefect_server() as ready:
             from flows.commands.results import print_influence
             from flows.influence import influence as trace
@@ -160,9 +160,9 @@ def grade(
 ) -> None:
     """Try a grader: what it reads in a text, whether that is right, and what a reward would pay."""
     with _failures(f"holdfast grade {grader}"):
-        from flows.commands.grade import graded
+        from flows.commands.grade import grade_lines
 
-        for line in graded(grader, answer, texts):
+        for line in grade_lines(grader, answer, texts):
             typer.echo(line)
 
 
@@ -195,7 +195,7 @@ def serve(
         serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
 
 
-def _ask_store() -> None:
+def _probe_store() -> None:
     """A store of the user's that cannot be used is told before a server is started."""
     if os.environ.get("MLFLOW_TRACKING_URI"):
         _open_store()
@@ -216,7 +216,7 @@ def _command(file: Path, overrides: list[str] | None) -> str:
 def _failures(command: str) -> Iterator[None]:
     """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130, SIGTERM in 143."""
     try:
-        prepare(Path.cwd())
+        prepare_process(Path.cwd())
         require_one_rank()
         yield
     except typer.Exit:
@@ -228,11 +228,11 @@ def _failures(command: str) -> Iterator[None]:
         typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
         raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
     except Exception as error:
-        _tell(error)
+        _print_failure(error)
         raise typer.Exit(1) from None
 
 
-def _tell(error: Exception, prefix: str = "") -> None:
+def _print_failure(error: Exception, prefix: str = "") -> None:
     """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
     from tasks.worker import StageFailed
 

@@ -1,8 +1,8 @@
 """What a study is going to do: which stages are there already, and about how long the others will take.
 
-A stage's key is known when its inputs are, so stages are looked up along the walk that runs them, as far as they are
-found. Times come from earlier runs of the same stage; without any, and only for the bundled model, from rules of thumb
-taken on two CPU cores.
+A stage's key is known when its inputs are, so stages are looked up in the order of the graph, as far as they are found.
+Times come from earlier runs of the same stage; without any, and only for the bundled model, from rules of thumb taken
+on two CPU cores.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.commands.estimate import Estimates, Place
-from flows.graph import Runs, begin, follow, in_order, traced
+from flows.commands.estimate import Estimates, StageId
+from flows.graph import Runs, arm_order, arm_stages, base_stages, influence_stages
 from flows.jobs import sampled_source
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import AnyJob, MakeData
@@ -28,10 +28,10 @@ from tasks.stage import Context, StageRun, file_of, find_stage
 ALL_THERE = "Everything is there; only the report may be written again."
 
 
-class Work(NamedTuple):
-    """A stage as the plan tells it."""
+class PlannedStage(NamedTuple):
+    """A stage as the plan shows it."""
 
-    place: Place
+    stage_id: StageId
     found: bool
     seconds: float | None
     """About what it will take; None where nobody knows, or where it is found."""
@@ -41,12 +41,12 @@ class NotThere(Exception):
     """A stage that has to run."""
 
 
-class Finding:
-    """Looks stages up and runs nothing."""
+class StageFinder:
+    """The executor that looks stages up and runs nothing."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.found: set[Place] = set()
+        self.found: set[StageId] = set()
 
     def run(self, job: AnyJob, arm: str | None = None, stage: int = 0) -> StageRun:
         run = find_stage(job, self.context, arm, stage)
@@ -59,25 +59,23 @@ class Finding:
         return file_of(samples, "samples.parquet")
 
 
-def plan(study: Study, root: Path) -> list[Work]:
+def plan(study: Study, root: Path) -> list[PlannedStage]:
     """Every stage in order. UserError where the data or the model cannot be used."""
-    finding = Finding(Context(root=root, study=study, study_run=""))
+    finder = StageFinder(Context(root=root, study=study, study_run=""))
     with suppress(NotThere):
-        _look(study, root, finding)
+        _find_stages(study, root, finder)
     estimates = Estimates(study, root)
-    return [
-        Work(place, True, None) if place in finding.found else Work(place, False, estimates.seconds(place))
-        for place in places(study)
-    ]
+    found = {stage_id: stage_id in finder.found for stage_id in stage_ids(study)}
+    return [PlannedStage(one, there, None if there else estimates.seconds(one)) for one, there in found.items()]
 
 
-def places(study: Study) -> list[Place]:
+def stage_ids(study: Study) -> list[StageId]:
     """The stages of a study that its reader cares about."""
-    common: list[Place] = [("data", None, 0), ("base", None, 0), ("evaluate", None, 0)]
+    common: list[StageId] = [("data", None, 0), ("base", None, 0), ("evaluate", None, 0)]
     if study.model.path != "bundled":
         common.remove(("base", None, 0))
-    arms: list[Place] = []
-    for arm in in_order(study):
+    arms: list[StageId] = []
+    for arm in arm_order(study):
         for number, stage in enumerate(study.arms[arm]):
             arms += [("sample", arm, number)] if sampled_source(stage) else []
             arms += [("select", arm, number)] if isinstance(stage, SFT) and stage.select else []
@@ -86,63 +84,65 @@ def places(study: Study) -> list[Place]:
     return [*common, *arms]
 
 
-def remaining(study: Study, works: list[Work]) -> float | None:
+def remaining(study: Study, stages: list[PlannedStage]) -> float | None:
     """About how long what is left will take, with as many stages at a time as this machine has room for."""
-    left = {work.place: 0.0 if work.found else work.seconds for work in works}
-    known = {place: seconds for place, seconds in left.items() if seconds is not None}
+    left = {stage.stage_id: 0.0 if stage.found else stage.seconds for stage in stages}
+    known = {stage_id: seconds for stage_id, seconds in left.items() if seconds is not None}
     if len(known) < len(left):
         return None
     chains: dict[str, float] = {}
-    for arm in in_order(study):
-        own = sum(seconds for place, seconds in known.items() if place[1] == arm)
+    for arm in arm_order(study):
+        own = sum(seconds for stage_id, seconds in known.items() if stage_id[1] == arm)
         chains[arm] = own + max((chains[other] for other in study.sampled_arms(arm)), default=0.0)
-    alone = sum(seconds for place, seconds in known.items() if place[1] is None)
-    together = sum(seconds for place, seconds in known.items() if place[1] is not None)
-    return alone + max(together / at_once(study), *chains.values())
+    alone = sum(seconds for stage_id, seconds in known.items() if stage_id[1] is None)
+    together = sum(seconds for stage_id, seconds in known.items() if stage_id[1] is not None)
+    return alone + max(together / stages_at_once(study), *chains.values())
 
 
-def at_once(study: Study) -> int:
+def stages_at_once(study: Study) -> int:
     """How many stages run at a time."""
     if study.compute.device != "cpu" and slots.gpus():
         return len(slots.gpus())
     return study.compute.parallel or max(1, slots.cores() // study.compute.threads)
 
 
-def told(experiment: Study | Sweep, plans: list[list[Work]]) -> list[str]:
+def plan_lines(experiment: Study | Sweep, plans: list[list[PlannedStage]]) -> list[str]:
     """The plans of an experiment's studies in lines for a person."""
     if isinstance(experiment, Sweep):
-        return _told_of_sweep(experiment, plans)
-    works = plans[0]
+        return _sweep_lines(experiment, plans)
+    stages = plans[0]
     lines = [_summary(experiment)]
-    lines += [f"  {_name(work.place):<24} {'found' if work.found else about(work.seconds)}" for work in works]
-    new = sum(not work.found for work in works)
+    lines += [
+        f"  {_name(stage.stage_id):<24} {'found' if stage.found else rough_time(stage.seconds)}" for stage in stages
+    ]
+    new = sum(not stage.found for stage in stages)
     if not new:
         return [*lines, ALL_THERE]
-    return [*lines, f"To do: {new} of {len(works)} stages, {about(remaining(experiment, works))}."]
+    return [*lines, f"To do: {new} of {len(stages)} stages, {rough_time(remaining(experiment, stages))}."]
 
 
-def _told_of_sweep(sweep: Sweep, plans: list[list[Work]]) -> list[str]:
+def _sweep_lines(sweep: Sweep, plans: list[list[PlannedStage]]) -> list[str]:
     """A line for each study. They run beside each other, and share a base where they say the same about it."""
     factors = ", ".join(f"{name} ({', '.join(levels)})" for name, levels in sweep.factors.items())
     lines = [f"{sweep.name}: {len(plans)} studies, varying {factors}"]
     left: list[float | None] = []
     bases: list[tuple[Model, int]] = []
-    for study, works in zip((member.study for member in sweep.members), plans, strict=True):
-        new = [work for work in works if not work.found]
-        lines.append(f"  {_summary(study)}; to do: {len(new)} of {len(works)} stages")
+    for study, stages in zip((member.study for member in sweep.members), plans, strict=True):
+        new = [stage for stage in stages if not stage.found]
+        lines.append(f"  {_summary(study)}; to do: {len(new)} of {len(stages)} stages")
         base = (study.model, study.seed)
-        left.append(remaining(study, [work for work in works if work.place[0] != "base" or base not in bases]))
+        left.append(remaining(study, [stage for stage in stages if stage.stage_id[0] != "base" or base not in bases]))
         bases.append(base)
-    if all(work.found for works in plans for work in works):
+    if all(stage.found for stages in plans for stage in stages):
         return [*lines, ALL_THERE]
     known = [seconds for seconds in left if seconds is not None]
-    return [*lines, f"To do: {about(sum(known) if len(known) == len(left) else None)}."]
+    return [*lines, f"To do: {rough_time(sum(known) if len(known) == len(left) else None)}."]
 
 
 def _summary(study: Study) -> str:
     return (
         f"{study.name}: {_asked(study.target)}, prior benchmarks: {len(study.prior)}, "
-        f"arms: {len(study.arms)}, stages at a time: {at_once(study)}"
+        f"arms: {len(study.arms)}, stages at a time: {stages_at_once(study)}"
     )
 
 
@@ -152,7 +152,7 @@ def _asked(target: Target) -> str:
     return f"{target.train:,} questions of {described(target)}"
 
 
-def about(seconds: float | None) -> str:
+def rough_time(seconds: float | None) -> str:
     """A time no more precise than an estimate is."""
     if seconds is None:
         return "time unknown before a first run"
@@ -163,24 +163,24 @@ def about(seconds: float | None) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def _look(study: Study, root: Path, finding: Finding) -> None:
-    ref = data.prepare(study, root, _refuse)
-    finding.found.add(("data", None, 0))
-    _, start = begin(study, ref, finding)
+def _find_stages(study: Study, root: Path, finder: StageFinder) -> None:
+    ref = data.prepare_data(study, root, _refuse)
+    finder.found.add(("data", None, 0))
+    _, start = base_stages(study, ref, finder)
     followed: dict[str, Runs] = {}
-    for arm in in_order(study):
+    for arm in arm_order(study):
         if study.sampled_arms(arm) <= followed.keys():
             with suppress(NotThere):
-                followed[arm] = follow(study, arm, start, followed, finding)
-                traced(study, arm, followed[arm], finding)
+                followed[arm] = arm_stages(study, arm, start, followed, finder)
+                influence_stages(study, arm, followed[arm], finder)
 
 
 def _refuse(_job: MakeData, _into: Path) -> DataRef:
     raise NotThere
 
 
-def _name(place: Place) -> str:
-    verb, arm, number = place
+def _name(stage_id: StageId) -> str:
+    verb, arm, number = stage_id
     if arm is None:
         return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
     part = {"sample": ": samples", "select": ": selection", "influence": ": influence"}.get(verb, "")

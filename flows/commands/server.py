@@ -32,7 +32,7 @@ from prefect.settings import (
 )
 
 from holdfast.errors import UserError, brief
-from tasks.server_probe import LIMIT, shown, within
+from tasks.server_probe import LIMIT, with_timeout, without_password
 
 ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*:")
 START_LIMIT = 120.0
@@ -64,9 +64,9 @@ def prefect_server() -> Iterator[Callable[[], None]]:
 
 def check_server() -> None:
     """Ask the configured server for something small, once. UserError where that fails."""
-    url = shown(get_current_settings().api.url or "")
+    url = without_password(get_current_settings().api.url or "")
     try:
-        within(LIMIT, _ask)
+        with_timeout(LIMIT, _ask)
     except httpx.HTTPStatusError as error:
         raise UserError(f"{url}: {_refusal(error.response.status_code)}") from error
     except (OSError, httpx.TransportError, httpx.InvalidURL) as error:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from holdfast.analysis.records import Finished, Graded, finished_runs
-from holdfast.config.jobs import Contrast, Told
+from holdfast.config.jobs import Contrast, FinishedMember
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 
@@ -152,7 +152,7 @@ def laid_out(job: Contrast) -> Layout:
     return Layout(factors, settings, roles(factors, settings))
 
 
-def _setting(told: Told) -> Setting:
+def _setting(told: FinishedMember) -> Setting:
     shard = told.data.path / "target-train.parquet"
     samples = pq.read_metadata(shard).num_rows if shard.exists() else None
     return Setting(

@@ -157,7 +157,7 @@ class Compare(Job):
     """Arms and analyses that did not finish, and why in one line."""
 
 
-class Told(Config):
+class FinishedMember(Config):
     """A member of a sweep with its finished runs."""
 
     levels: dict[str, str]
@@ -172,7 +172,7 @@ class Contrast(Job):
     verb: Literal["contrast"] = "contrast"
     name: str
     factors: dict[str, tuple[str, ...]]
-    members: tuple[Told, ...]
+    members: tuple[FinishedMember, ...]
     command: str
     """The command that reproduces the sweep."""
     data_version: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from repositories import Ended, holdfast, new_repository
+from repositories import CommandResult, holdfast, new_repository
 from servers import POSTGRES, mlflow_server, postgres
 
 from holdfast.config.refs import ModelRef
@@ -37,9 +37,9 @@ pytestmark = pytest.mark.slow
 
 class Served(NamedTuple):
     uri: str
-    first: Ended
-    second: Ended
-    elsewhere: Ended
+    first: CommandResult
+    second: CommandResult
+    elsewhere: CommandResult
     """The same study in another clone, with one stage more."""
     root: Path
 
@@ -77,8 +77,8 @@ def store(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
 
 
 def test_a_study_on_a_server_ends_with_its_report(served: Served, store: Store):
-    assert served.first.code == 0, served.first.told
-    assert "Traceback" not in served.first.told
+    assert served.first.code == 0, served.first.stderr
+    assert "Traceback" not in served.first.stderr
     assert served.first.report.is_file()
     studies = store.search("tags.`holdfast.kind` = 'study'")
     assert {run.info.status for run in studies} == {"FINISHED"}
@@ -98,16 +98,16 @@ def test_its_aliases_are_set_and_resolve_to_the_files_of_a_checkpoint(served: Se
 
 
 def test_the_same_study_again_finds_every_stage(served: Served):
-    assert served.second.code == 0, served.second.told
-    assert "To do: 0" in served.second.told or "Everything is there" in served.second.told
-    assert "started" not in served.second.told.replace("compare: started", "")
+    assert served.second.code == 0, served.second.stderr
+    assert "To do: 0" in served.second.stderr or "Everything is there" in served.second.stderr
+    assert "started" not in served.second.stderr.replace("compare: started", "")
 
 
 def test_another_clone_finds_what_this_one_trained_and_fetches_its_checkpoints(served: Served):
-    assert served.elsewhere.code == 0, served.elsewhere.told
+    assert served.elsewhere.code == 0, served.elsewhere.stderr
     for name in ("twice", "twice 1", "twice influence", "evaluate"):
-        assert f"{name}: found" in served.elsewhere.told
-    assert "once: started" in served.elsewhere.told
+        assert f"{name}: found" in served.elsewhere.stderr
+    assert "once: started" in served.elsewhere.stderr
     copies = served.root.parent / "second" / "mlruns" / "cache"
     assert list(copies.glob("*/checkpoints/*/*.safetensors"))
 
@@ -116,6 +116,6 @@ def test_a_past_training_on_the_server_is_shown_and_traced_elsewhere(served: Ser
     trained = store.search("tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = 'twice'")[0].info.run_id
     with tempfile.TemporaryDirectory(prefix="hf") as places:
         shown = holdfast(tmp_path, places, "show", trained, MLFLOW_TRACKING_URI=served.uri)
-    assert shown.code == 0, shown.told
-    assert "target/jigsaw/score" in shown.table
-    assert "Downloading" not in shown.told
+    assert shown.code == 0, shown.stderr
+    assert "target/jigsaw/score" in shown.stdout
+    assert "Downloading" not in shown.stderr

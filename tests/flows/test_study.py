@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from repositories import Ended, holdfast, new_repository
+from repositories import CommandResult, holdfast, new_repository
 from typer.testing import CliRunner
 
 from flows.commands.main import app
@@ -41,8 +41,8 @@ STUDY = {
 
 class Repository(NamedTuple):
     root: Path
-    first: Ended
-    second: Ended
+    first: CommandResult
+    second: CommandResult
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +64,26 @@ def store(studied: Repository, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_a_study_ends_with_its_table_and_report(studied: Repository):
-    code, table, told = studied.first
-    assert code == 0, told
+    code, stdout, stderr = studied.first
+    assert code == 0, stderr
     for name in ("base", "rft", "rollouts", "twice"):
-        assert name in table
+        assert name in stdout
     assert studied.first.report.is_file()
-    assert "To do: 11 of 11 stages" in told
+    assert "To do: 11 of 11 stages" in stderr
 
 
 def test_the_same_study_again_finds_every_stage(studied: Repository):
-    lines = studied.second.told.splitlines()
+    lines = studied.second.stderr.splitlines()
     for name in ("rft", "rollouts sample", "rollouts", "twice", "twice 1", "rft influence", "twice 1 influence"):
         assert f"{name}: found" in lines
 
 
 def test_an_arm_that_fails_leaves_the_others_a_report_and_ends_with_code_1(studied: Repository):
-    code, table, told = studied.second
+    code, stdout, stderr = studied.second
     assert code == 1
-    assert "rollouts" in table
-    assert "holdfast: self failed: source self: none of 8 samples" in told
-    assert "Traceback" not in told
+    assert "rollouts" in stdout
+    assert "holdfast: self failed: source self: none of 8 samples" in stderr
+    assert "Traceback" not in stderr
     assert "<li>self: source self: none of 8 samples" in studied.second.report.read_text()
 
 
@@ -116,12 +116,12 @@ def test_a_past_training_is_traced_by_its_run(studied: Repository, store: Store)
     trained = store.search("tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = 'twice'")[0].info.run_id
     with tempfile.TemporaryDirectory(prefix="hf") as places:
         arguments = ("influence", trained, "--step", "2", "--set", "samples=2", "--set", "questions=2")
-        code, table, told = holdfast(studied.root, places, *arguments)
+        code, stdout, stderr = holdfast(studied.root, places, *arguments)
         refused = holdfast(studied.root, places, "influence", trained, "--set", "sample=2")
-    assert code == 0, told
-    assert "answers on color" in table
+    assert code == 0, stderr
+    assert "answers on color" in stdout
     assert refused.code == 2
-    assert "did you mean 'samples'?" in refused.told
+    assert "did you mean 'samples'?" in refused.stderr
 
 
 def test_samples_became_a_version_of_the_data(studied: Repository):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from repositories import Ended, holdfast, new_repository
+from repositories import CommandResult, holdfast, new_repository
 
 from holdfast.config.refs import ModelRef
 from tasks.tracking import Store
@@ -32,8 +32,8 @@ STUDIES = ("tiny-easy-1", "tiny-easy-all", "tiny-hard-1", "tiny-hard-all")
 
 class Swept(NamedTuple):
     root: Path
-    first: Ended
-    second: Ended
+    first: CommandResult
+    second: CommandResult
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +53,16 @@ def store(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_a_sweep_ends_with_a_report_on_all_its_studies(swept: Swept):
-    assert "4 studies, varying difficulty (easy, hard), samples (1, all)" in swept.first.told
-    assert "\ncontrast: started\n" in swept.first.told
+    assert "4 studies, varying difficulty (easy, hard), samples (1, all)" in swept.first.stderr
+    assert "\ncontrast: started\n" in swept.first.stderr
     summary = json.loads((swept.first.report.parent / "summary.json").read_text())
     assert summary["sweep"] == "tiny"
 
 
 def test_an_arm_that_fails_in_one_study_is_named_with_it_and_costs_no_other_arm(swept: Swept):
     assert swept.first.code == 1
-    assert "tiny-easy-all: broken failed" in swept.first.told
-    assert "Traceback" not in swept.first.told
+    assert "tiny-easy-all: broken failed" in swept.first.stderr
+    assert "Traceback" not in swept.first.stderr
 
 
 def test_studies_lie_below_their_sweep_in_one_experiment_of_mlflow(store: Store):
@@ -77,8 +77,8 @@ def test_studies_lie_below_their_sweep_in_one_experiment_of_mlflow(store: Store)
 
 
 def test_the_same_sweep_again_trains_nothing(swept: Swept):
-    assert swept.second.told.count(" sft: found") == 4
-    assert " sft: started" not in swept.second.told
+    assert swept.second.stderr.count(" sft: found") == 4
+    assert " sft: started" not in swept.second.stderr
 
 
 def test_nothing_is_left_running(store: Store):

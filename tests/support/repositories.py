@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import yaml
 
 
-class Ended(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
-    table: str
-    told: str
+    stdout: str
+    stderr: str
 
     @property
     def report(self) -> Path:
-        return Path(self.table.split("Report: ")[1].strip())
+        return Path(self.stdout.split("Report: ")[1].strip())
 
 
 def new_repository(root: Path, experiment: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ def new_repository(root: Path, experiment: dict[str, Any]) -> None:
     (root / f"{experiment['name']}.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
 
 
-def holdfast(root: Path, places: str, *arguments: str, **settings: str) -> Ended:
+def holdfast(root: Path, places: str, *arguments: str, **settings: str) -> CommandResult:
     """Run a command in a repository; `settings` are environment variables."""
     # Room for stages is shared by a machine's studies, through locks in its directory for temporary files.
     environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "COLUMNS": "160", "TMPDIR": places}
@@ -34,4 +34,4 @@ def holdfast(root: Path, places: str, *arguments: str, **settings: str) -> Ended
         environment.pop(name, None)
     command = [sys.executable, "-m", "flows", *arguments]
     done = subprocess.run(command, cwd=root, env={**environment, **settings}, capture_output=True, text=True)
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from holdfast.benchmarks import catalog
 from holdfast.benchmarks.question import Draw
 from holdfast.benchmarks.targets import jigsaw
-from holdfast.config.jobs import Checkpoint, Compare, Contrast, Result, RunRecord, Told
+from holdfast.config.jobs import Checkpoint, Compare, Contrast, FinishedMember, Result, RunRecord
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import DataRef, content_key
 from holdfast.config.study import Study
@@ -209,7 +209,7 @@ def finished_sweep(root: Path, sweep: Sweep, learners: Callable[[Member], dict[s
         for run in job.runs:
             if run.arm and isinstance(member.study.arms[run.arm][run.stage], GRPO):
                 _log_rollouts(Path(run.path), learners(member)[run.arm])
-        told.append(Told(levels=member.levels, study=member.study, data=job.data, runs=job.runs))
+        told.append(FinishedMember(levels=member.levels, study=member.study, data=job.data, runs=job.runs))
     return Contrast(
         name=sweep.name,
         factors=sweep.factors,

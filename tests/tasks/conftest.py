@@ -6,8 +6,8 @@ import pytest
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.study import Study
 from tasks import slots, tracking, worker
+from tasks.parent_runs import study_run
 from tasks.stage import Context
-from tasks.studies import study_run
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(worker, "PRELOAD", [])
     monkeypatch.setattr(worker, "ENTRY", "stage_entries:steps")
-    monkeypatch.setattr(slots, "PLACE", tmp_path / "slots")
+    monkeypatch.setattr(slots, "LOCKS", tmp_path / "slots")
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
     worker.stopping.clear()

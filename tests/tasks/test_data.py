@@ -70,7 +70,7 @@ def forget_cache(root: Path) -> None:
 
 
 def test_new_data_becomes_a_version_that_dvc_itself_agrees_with(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     status = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"], cwd=root, check=True, capture_output=True, text=True
     )
@@ -90,10 +90,10 @@ def test_new_data_becomes_a_version_that_dvc_itself_agrees_with(root: Path) -> N
 
 
 def test_data_that_is_there_is_verified_without_dvc(root: Path) -> None:
-    first = data.prepare(STUDY, root, Generator())
+    first = data.prepare_data(STUDY, root, Generator())
     program = (
         "import sys; from pathlib import Path; from holdfast.config.study import Study; from tasks import data\n"
-        "ref = data.prepare(Study.model_validate_json(sys.argv[1]), Path(sys.argv[2]), None)\n"
+        "ref = data.prepare_data(Study.model_validate_json(sys.argv[1]), Path(sys.argv[2]), None)\n"
         "assert not {'dvc', 'torch'} & set(sys.modules), 'slow imports'\n"
         "print(ref.digest)"
     )
@@ -103,48 +103,48 @@ def test_data_that_is_there_is_verified_without_dvc(root: Path) -> None:
 
 
 def test_missing_data_comes_back_from_the_cache(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     shutil.rmtree(root / "data")
-    assert data.prepare(STUDY, root, never) == ref
+    assert data.prepare_data(STUDY, root, never) == ref
 
 
 def test_a_single_missing_file_comes_back(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     (ref.path / "target-test.parquet").unlink()
-    assert data.prepare(STUDY, root, never) == ref
+    assert data.prepare_data(STUDY, root, never) == ref
 
 
 def test_missing_data_comes_back_from_a_remote(root: Path, tmp_path: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "remote", "add", "-q", "-d", "store", str(tmp_path / "remote")], cwd=root, check=True)
     subprocess.run([*dvc, "push", "-q"], cwd=root, check=True)
     shutil.rmtree(root / "data")
     forget_cache(root)
-    assert data.prepare(STUDY, root, never) == ref
+    assert data.prepare_data(STUDY, root, never) == ref
 
 
 def test_without_cache_and_remote_the_same_data_is_made_again(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     version = data.version(root)
     shutil.rmtree(root / "data")
     forget_cache(root)
     generator = Generator()
-    assert data.prepare(STUDY, root, generator) == ref
+    assert data.prepare_data(STUDY, root, generator) == ref
     assert generator.runs == 1
     assert data.version(root) == version
 
 
 def test_a_changed_file_is_named_with_the_remedies(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     (ref.path / "prior-color.parquet").write_bytes(b"changed")
     with pytest.raises(UserError, match=r"prior-color\.parquet: differs from data\.dvc.*dvc checkout.*--accept"):
-        data.prepare(STUDY, root, never)
+        data.prepare_data(STUDY, root, never)
     assert (ref.path / "prior-color.parquet").read_bytes() == b"changed"
 
 
 def test_data_that_is_made_differently_is_refused_and_can_be_accepted(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     version = data.version(root)
     shutil.rmtree(root / "data")
     forget_cache(root)
@@ -154,26 +154,26 @@ def test_data_that_is_made_differently_is_refused_and_can_be_accepted(root: Path
         (into / "target-test.parquet").write_bytes(b"different")
 
     with pytest.raises(UserError, match=r"target-test\.parquet: differs"):
-        data.prepare(STUDY, root, different)
+        data.prepare_data(STUDY, root, different)
     assert data.version(root) == version
-    accepted = data.prepare(STUDY, root, never, accept=True)
+    accepted = data.prepare_data(STUDY, root, never, accept=True)
     assert accepted.digest != ref.digest
     assert data.version(root) != version
-    assert data.prepare(STUDY, root, never) == accepted
+    assert data.prepare_data(STUDY, root, never) == accepted
 
 
 def test_other_data_keeps_its_pins_when_only_new_data_is_here(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     shutil.rmtree(root / "data")
     forget_cache(root)
-    other = data.prepare(seeded(1), root, Generator())
+    other = data.prepare_data(seeded(1), root, Generator())
     names = {Path(name).parts[0] for name in pointer.listing(root) or {}}
     assert names == {ref.path.name, other.path.name}
-    assert data.prepare(STUDY, root, Generator()) == ref
+    assert data.prepare_data(STUDY, root, Generator()) == ref
 
 
 def test_samples_are_a_new_version_once(root: Path, tmp_path: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     before = data.version(root)
     (tmp_path / "samples.parquet").write_bytes(b"sampled")
     first = data.add_samples(ref, tmp_path / "samples.parquet", "0123456789abcdef")
@@ -182,42 +182,42 @@ def test_samples_are_a_new_version_once(root: Path, tmp_path: Path) -> None:
     assert first.path == ref.path / "samples-01234567.parquet"
     assert data.add_samples(ref, tmp_path / "samples.parquet", "0123456789abcdef") == first
     assert data.version(root) == after
-    assert data.prepare(STUDY, root, never) == ref
+    assert data.prepare_data(STUDY, root, never) == ref
 
 
 def test_a_list_of_files_that_a_kill_left_behind_is_mended(root: Path) -> None:
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     document = yaml.safe_load((root / "data.dvc").read_text())
     listing = document["meta"].pop("files")
     (root / "data.dvc").write_text(yaml.safe_dump(document))
-    assert data.prepare(STUDY, root, never) == ref
+    assert data.prepare_data(STUDY, root, never) == ref
     assert pointer.listing(root) == listing
 
 
 def test_data_that_was_made_but_not_recorded_is_recorded(root: Path) -> None:
-    first = data.prepare(STUDY, root, Generator())
+    first = data.prepare_data(STUDY, root, Generator())
     (root / "data.dvc").unlink()
-    assert data.prepare(STUDY, root, never) == first
+    assert data.prepare_data(STUDY, root, never) == first
     assert pointer.listing(root)
 
 
 def test_a_broken_pointer_is_named(root: Path) -> None:
-    data.prepare(STUDY, root, Generator())
+    data.prepare_data(STUDY, root, Generator())
     (root / "data.dvc").write_text("<<<<<<< HEAD\n")
     with pytest.raises(UserError, match=r"data\.dvc: is no pointer.*git checkout"):
-        data.prepare(STUDY, root, never)
+        data.prepare_data(STUDY, root, never)
 
 
 def test_a_repository_without_dvc_is_told_to_initialise_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `dvc init`"):
-        data.prepare(STUDY, tmp_path, never)
+        data.prepare_data(STUDY, tmp_path, never)
 
 
 def test_a_copy_without_git_works(root: Path) -> None:
     shutil.rmtree(root / ".git")
-    ref = data.prepare(STUDY, root, Generator())
+    ref = data.prepare_data(STUDY, root, Generator())
     shutil.rmtree(root / "data")
-    assert data.prepare(STUDY, root, never) == ref
+    assert data.prepare_data(STUDY, root, never) == ref
 
 
 def test_nothing_is_left_behind_when_making_fails(root: Path) -> None:
@@ -225,13 +225,13 @@ def test_nothing_is_left_behind_when_making_fails(root: Path) -> None:
         raise OSError("the stage's process was killed")
 
     with pytest.raises(OSError, match="killed"):
-        data.prepare(STUDY, root, failing)
+        data.prepare_data(STUDY, root, failing)
     assert not list((root / "data").iterdir())
-    data.prepare(STUDY, root, Generator())
+    data.prepare_data(STUDY, root, Generator())
 
 
 def test_threads_prepare_different_data_at_the_same_time(root: Path) -> None:
-    threads = [threading.Thread(target=data.prepare, args=(seeded(seed), root, Generator())) for seed in range(3)]
+    threads = [threading.Thread(target=data.prepare_data, args=(seeded(seed), root, Generator())) for seed in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -263,7 +263,7 @@ def test_a_busy_dvc_lock_is_waited_for_and_told(
     root: Path, held_lock: subprocess.Popen, capsys: pytest.CaptureFixture
 ) -> None:
     threading.Timer(4.0, held_lock.kill).start()
-    data.prepare(STUDY, root, Generator())
+    data.prepare_data(STUDY, root, Generator())
     assert capsys.readouterr().err.count("Waiting for DVC's lock") == 1
 
 
@@ -273,10 +273,10 @@ def test_a_dvc_lock_that_stays_busy_is_an_error(
     monkeypatch.setattr(data, "LOCK_LIMIT", 0.0)
     generator = Generator()
     with pytest.raises(UserError, match="has held DVC's lock"):
-        data.prepare(STUDY, root, generator)
+        data.prepare_data(STUDY, root, generator)
     held_lock.kill()
     held_lock.wait()
-    data.prepare(STUDY, root, never)
+    data.prepare_data(STUDY, root, never)
 
 
 def test_moved_input_files_name_the_same_data_and_changed_ones_other_data(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_target_of_the_users_files_is_named_by_their_content(tmp_path: Path) -
 
 
 def test_nothing_is_printed_when_all_goes_well(root: Path, capfd: pytest.CaptureFixture) -> None:
-    data.prepare(STUDY, root, Generator())
+    data.prepare_data(STUDY, root, Generator())
     assert capfd.readouterr() == ("", "")
 
 
@@ -313,5 +313,5 @@ def test_another_study_that_prepares_is_waited_for(root: Path, capsys: pytest.Ca
     with (root / ".dvc" / "tmp" / "holdfast.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         threading.Timer(0.5, file.close).start()
-        data.prepare(STUDY, root, Generator())
+        data.prepare_data(STUDY, root, Generator())
     assert "Waiting for another study" in capsys.readouterr().err

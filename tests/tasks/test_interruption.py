@@ -17,9 +17,9 @@ from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import worker
 from tasks.cache import stage_key
-from tasks.run_owner import ALIVE, SILENCE
+from tasks.parent_runs import study_run
+from tasks.run_owner import HEARTBEAT_TAG, HEARTBEAT_TIMEOUT
 from tasks.stage import Attempt, Context, StageRun, run_stage
-from tasks.studies import study_run
 from tasks.tracking import open_store
 
 HERE = Path(__file__).parent
@@ -30,12 +30,12 @@ from holdfast.config.study import Study
 from tasks import slots, worker
 from tasks.cache import stage_key
 from tasks.stage import Attempt, Context
-from tasks.studies import study_run
+from tasks.parent_runs import study_run
 from stage_runs import job
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    worker.PRELOAD, worker.ENTRY, slots.PLACE = [], "stage_entries:slow_steps", root / "slots"
+    worker.PRELOAD, worker.ENTRY, slots.LOCKS = [], "stage_entries:slow_steps", root / "slots"
     study = Study.model_validate_json(sys.argv[2])
     with study_run(root, study) as run_id:
         Attempt(job(root), Context(root=root, study=study, study_run=run_id), "answers", 0).run()
@@ -88,9 +88,9 @@ def test_a_process_that_took_over_the_id_of_a_dead_one_does_not_keep_its_run(con
     assert open_store(context.root).reap() == [context.study_run]
 
 
-@pytest.mark.parametrize(("silent", "reaped"), [(SILENCE + 5, True), (SILENCE - 60, False)])
+@pytest.mark.parametrize(("silent", "reaped"), [(HEARTBEAT_TIMEOUT + 5, True), (HEARTBEAT_TIMEOUT - 60, False)])
 def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(context, silent, reaped):
-    elsewhere = {"holdfast.host": "gone", "holdfast.machine": "gone 1", ALIVE: str(round(time.time() - silent))}
+    elsewhere = {"holdfast.host": "gone", "holdfast.machine": "gone 1", HEARTBEAT_TAG: str(round(time.time() - silent))}
     store = open_store(context.root)
     store.tag(context.study_run, elsewhere)
     assert store.reap() == [context.study_run] * reaped
@@ -98,11 +98,11 @@ def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(contex
 
 
 def test_a_run_that_goes_on_says_that_it_lives(root, study, monkeypatch):
-    monkeypatch.setattr("tasks.run_owner.BEAT", 0.1)
+    monkeypatch.setattr("tasks.run_owner.HEARTBEAT", 0.1)
     with study_run(root, study) as run_id:
         store = open_store(root)
-        store.tag(run_id, {ALIVE: "1"})
-        wait_for(lambda: store.client.get_run(run_id).data.tags[ALIVE] != "1")
+        store.tag(run_id, {HEARTBEAT_TAG: "1"})
+        wait_for(lambda: store.client.get_run(run_id).data.tags[HEARTBEAT_TAG] != "1")
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
@@ -139,7 +139,7 @@ def test_prefect_does_not_retry_a_fault_of_the_user(prefect_server, context, mon
     use(monkeypatch, "user_error")
     with pytest.raises(UserError):
         one_stage()
-    log = worker.work_place(context.root) / f"{stage_key(job(context.root))}.partial" / "log.txt"
+    log = worker.work_directory(context.root) / f"{stage_key(job(context.root))}.partial" / "log.txt"
     assert log.read_text().count("asked") == 1
 
 

@@ -49,7 +49,7 @@ def test_a_run_on_a_server_is_recorded_registered_and_read_elsewhere(
     model = store.model(run_id, kept)
     store.log(run_id, [Point("target/jigsaw/score", 0.5, 3, time.time(), model)], ("data", "d"))
     store.text(run_id, "{}", "config.json")
-    path = store.keep(run_id, tmp_path / "work", [f"{kept.path}/model.safetensors"])
+    path = store.upload_last(run_id, tmp_path / "work", [f"{kept.path}/model.safetensors"])
     store.register("answers", "best-skill", run_id, 3)
     store.register("answers", "best-skill", run_id, 3)
     store.end(run_id, "FINISHED")

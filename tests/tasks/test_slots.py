@@ -11,8 +11,8 @@ from holdfast.config.jobs import BuildBase, MakeData
 from holdfast.config.model import Recipe
 from holdfast.config.targets import Jigsaw
 from tasks import slots
+from tasks.resource_usage import ResourceUsage
 from tasks.slots import Stopped
-from tasks.usage import Usage
 
 LISTING = """#!/bin/sh
 echo 'GPU 0: NVIDIA H200 (UUID: GPU-aaaa0000-1111)'
@@ -28,7 +28,7 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(slots, "PLACE", tmp_path / "slots")
+    monkeypatch.setattr(slots, "LOCKS", tmp_path / "slots")
     slots.gpus.cache_clear()
     yield
     slots.gpus.cache_clear()
@@ -125,7 +125,7 @@ def test_without_nvidia_smi_stages_share_no_gpu(tmp_path, monkeypatch, visible, 
 
 
 def test_what_nvidia_smi_cannot_tell_of_an_instance_is_left_out(two_gpus, tmp_path, monkeypatch):
-    usage = Usage(None, "MIG-cccc0000-3333")
+    usage = ResourceUsage(None, "MIG-cccc0000-3333")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '[N/A], 1234'\n")
     assert usage._gpu() == {"system/gpu_memory_usage_megabytes": 1234.0}
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
@@ -146,9 +146,13 @@ def test_data_and_stages_told_to_use_the_cpu_leave_gpus_alone(two_gpus):
 
 
 def test_a_lock_is_exclusive_and_free_again_afterwards(tmp_path):
-    with slots.held(tmp_path / "key", hurried()), pytest.raises(Stopped), slots.held(tmp_path / "key", hurried()):
+    with (
+        slots.file_lock(tmp_path / "key", hurried()),
+        pytest.raises(Stopped),
+        slots.file_lock(tmp_path / "key", hurried()),
+    ):
         pass
-    with slots.held(tmp_path / "key", hurried()):
+    with slots.file_lock(tmp_path / "key", hurried()):
         pass
 
 
@@ -174,7 +178,7 @@ def test_who_comes_first_is_served_first(two_gpus):
 
 
 def test_the_dead_are_not_waited_for(two_gpus):
-    queue = slots.PLACE / "queue-gpu-GPU-aaaa0000-1111"
+    queue = slots.LOCKS / "queue-gpu-GPU-aaaa0000-1111"
     queue.mkdir(parents=True)
     (queue / "00000000000000000001-1-1").touch()
     with slots.slot(base(), None, hurried()) as gpu:
@@ -190,7 +194,7 @@ def test_who_gives_up_waiting_leaves_the_queue(two_gpus):
 
 
 def tickets() -> list[Path]:
-    return list(slots.PLACE.glob("queue-*/*"))
+    return list(slots.LOCKS.glob("queue-*/*"))
 
 
 def until(ready: Callable[[], bool]) -> None:

@@ -42,7 +42,7 @@ def test_a_stage_is_recorded_with_every_step_once(context):
     assert recorded.inputs.dataset_inputs[0].dataset.digest == context.data_version
     names = {path.relative_to(done.path).as_posix() for path in done.path.rglob("*") if path.is_file()}
     assert {"job.json", "config.json", "metrics.jsonl", "result.json", "log.txt"} <= names
-    assert not list(worker.work_place(context.root).glob("*.partial"))
+    assert not list(worker.work_directory(context.root).glob("*.partial"))
 
 
 def test_a_finished_stage_is_found_again_and_does_not_run(context):
@@ -103,7 +103,7 @@ def test_a_stage_killed_between_complete_and_recorded_is_only_recorded(context, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "keep", killed)
+        patch.setattr(stage, "upload_artifacts", killed)
         with pytest.raises(KeyboardInterrupt):
             run(context)
     use(monkeypatch, "crash")

@@ -69,8 +69,8 @@ def test_what_people_write_is_read_by_every_client(tmp_path: Path, name: str, va
 @pytest.mark.parametrize("value", ["htp://proxy", "socks4://proxy:1080", "http://proxy:port", "http://", "http://[::1"])
 def test_a_proxy_that_no_client_can_read_is_refused(tmp_path: Path, value: str):
     done = holdfast(tmp_path, str(tmp_path), "doctor", http_proxy=value)
-    assert (done.code, done.told.count("\n")) == (2, 1)
-    assert done.told.startswith("holdfast: http_proxy: is no proxy that can be used; write http://HOST:PORT")
+    assert (done.code, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("holdfast: http_proxy: is no proxy that can be used; write http://HOST:PORT")
 
 
 def test_a_home_that_cannot_be_used_is_replaced(tmp_path: Path):
@@ -90,8 +90,8 @@ def test_data_is_made_behind_dead_proxies(tmp_path: Path, tiny_model: ModelRef):
     proxies = dict.fromkeys(names, DEAD) | {"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
     for command in ("data", "tiny.yaml"), ("doctor",):
         done = holdfast(tmp_path, str(tmp_path), *command, **proxies)
-        assert done.code == 0, done.told
-        assert "Traceback" not in done.told
+        assert done.code == 0, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_a_terminal_that_closes_ends_a_study_which_the_same_command_continues(
     assert {name for name, status in ended.items() if status == "KILLED"} == {"tiny", "a"}
     assert set(ended.values()) == {"KILLED", "FINISHED"}
     again = holdfast(tmp_path, str(tmp_path), "study", "tiny.yaml")
-    assert again.code == 0, again.told
-    assert "data: started" not in again.told
-    assert "evaluate: found" in again.told
+    assert again.code == 0, again.stderr
+    assert "data: started" not in again.stderr
+    assert "evaluate: found" in again.stderr
     assert store.search("attributes.status = 'RUNNING'") == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.commands.experiment import load_experiment, load_study
-from flows.graph import in_order
+from flows.graph import arm_order
 from holdfast.config.images import Folder
 from holdfast.config.methods import GRPO, SFT, Rollouts
 from holdfast.errors import UserError
@@ -173,7 +173,7 @@ def test_reinforcement_comes_first_and_what_it_is_sampled_for_last():
     study = study.model_copy(
         update={"arms": {"a": study.arms["self"], "b": (rollouts,), "late": (GRPO(method="grpo"),)}}
     )
-    assert in_order(study) == ["late", "a", "b"]
+    assert arm_order(study) == ["late", "a", "b"]
 
 
 @pytest.mark.parametrize(

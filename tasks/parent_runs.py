@@ -10,7 +10,7 @@ from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
 from tasks import tracking
 from tasks.cache import code_digest
-from tasks.recording import leaves
+from tasks.recording import flat_params
 from tasks.tracking import open_store
 
 
@@ -41,7 +41,7 @@ def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, 
     run_id = store.begin(experiment, config.name, {"holdfast.code": code_digest()[:12], **tags})
     with tracking.ending(store, run_id):
         described = config.model_dump(mode="json", exclude={"members"})
-        store.params(run_id, leaves(described))
+        store.params(run_id, flat_params(described))
         store.text(run_id, config.model_dump_json(indent=1), "config.json")
         yield run_id
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from holdfast.data.shards import Question, png, write_questions
-from tasks.completions import tables
-from tasks.studies import study_run
+from tasks.completion_tables import completion_tables
+from tasks.parent_runs import study_run
 from tasks.tracking import open_store
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -39,7 +39,7 @@ def directories(tmp_path):
 
 
 def test_a_table_shows_the_last_evaluations_target_answers_beside_their_pictures(directories):
-    named = dict(tables(*directories))
+    named = dict(completion_tables(*directories))
     columns = named["evaluations.json"]
     assert columns["id"] == ["q1", "q0"]
     assert columns["prompt"] == ["puzzle 1?", "puzzle 0?"]
@@ -49,7 +49,7 @@ def test_a_table_shows_the_last_evaluations_target_answers_beside_their_pictures
 
 
 def test_a_table_of_rollouts_shows_the_last_ones_with_their_rewards(directories):
-    columns = dict(tables(*directories))["rollouts.json"]
+    columns = dict(completion_tables(*directories))["rollouts.json"]
     assert columns["step"] == list(range(8, 40))
     assert columns["prompt"][0] == "puzzle 2?"
     assert columns["score"] == [0.5] * 32
@@ -59,7 +59,7 @@ def test_a_table_can_be_read_back_from_the_store_and_is_not_logged_twice(root, s
     store = open_store(root)
     with study_run(root, study) as run_id:
         for _ in range(2):
-            for name, columns in tables(*directories):
+            for name, columns in completion_tables(*directories):
                 store.table(run_id, columns, name)
     table = store.client.load_table(store.experiment(study.name), "evaluations.json", [run_id])
     assert list(table["completion"]) == ["<b>1</b>", "<b>0</b>"]

@@ -14,7 +14,7 @@ ROWS = 32
 SPLITS = {"evaluations": "test", "rollouts": "train", "samples": "train"}
 
 
-def tables(directory: Path, data: Path) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+def completion_tables(directory: Path, data: Path) -> Iterator[tuple[str, dict[str, list[Any]]]]:
     """Name and columns of a table for the last evaluation's target answers, for rollouts, and for samples."""
     for name, rows in _sources(directory):
         shard = data / f"target-{SPLITS[name]}.parquet"

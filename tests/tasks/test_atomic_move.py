@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.moves import move
+from tasks.atomic_move import move
 
 ELSEWHERE = Path("/dev/shm")
 

@@ -11,7 +11,7 @@ import psutil
 EVERY = 5.0
 
 
-class Usage:
+class ResourceUsage:
     """CPU and memory of a process and its descendants, and its GPU, as `{"system": {...}}` lines."""
 
     def __init__(self, pid: int | None, gpu: str) -> None:
@@ -19,7 +19,7 @@ class Usage:
         self.last = time.monotonic()
         self.cpu_seconds = 0.0
 
-    def new(self) -> list[dict[str, Any]]:
+    def new_lines(self) -> list[dict[str, Any]]:
         """One line every few seconds, otherwise none."""
         passed = time.monotonic() - self.last
         if passed < EVERY:

@@ -20,11 +20,11 @@ def move(source: Path, target: Path) -> None:
         # Two mounts of one file system, or a layer of a container's, refuse as two file systems do.
         if error.errno != errno.EXDEV:
             raise
-        put(source, target)
+        copy(source, target)
         _remove(source)
 
 
-def put(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     """Copy beside the target, force the copy to the disk, and rename it. The target's parent must exist."""
     partial = target.with_name(f"{target.name}.partial")
     _remove(partial)
@@ -33,9 +33,9 @@ def put(source: Path, target: Path) -> None:
     else:
         shutil.copyfile(source, partial)
     for path in [*partial.rglob("*"), partial]:
-        _force(path)
+        _sync(path)
     partial.replace(target)
-    _force(target.parent)
+    _sync(target.parent)
 
 
 def _remove(path: Path) -> None:
@@ -45,7 +45,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _force(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Force a file's bytes, or a directory's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
