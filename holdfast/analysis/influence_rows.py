@@ -1,4 +1,4 @@
-"""What influence leaves of every sample, as arrays: its pull on each benchmark, and what magnitudes are means of."""
+"""What influence leaves of every sample, as arrays: its dots with the benchmarks, and what magnitudes are means of."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Rows(NamedTuple):
     """w: 1 for supervised samples, the advantage for rollouts (rows,)."""
     dots: np.ndarray
     """⟨g, V⟩ (rows, benchmarks)."""
-    pulls: np.ndarray
+    weighted_dots: np.ndarray
     """w⟨g, V⟩ (rows, benchmarks)."""
-    adam: np.ndarray
+    adam_dots: np.ndarray
     """w⟨g, V / (√v̂ + ε)⟩; not a number where Adam's second moments v̂ are not known (rows, benchmarks)."""
     cosines: np.ndarray
     """w⟨g, V⟩ / (|w| ‖g‖ ‖V‖); not a number where w is 0 or ‖V‖ is not known (rows, benchmarks)."""
@@ -81,10 +81,14 @@ def read_rows(directory: Path, measures: Logged, target: str) -> Rows:
     halves = _columns(summed, [f"dot/{name}/{half}" for name in benchmarks for half in HALVES])
     dots = halves.reshape(len(halves), len(benchmarks), len(HALVES)).mean(-1)
     scale = np.abs(weights) * np.sqrt(norms2)
-    pulls = weights[:, None] * dots
-    along = np.divide(pulls, scale[:, None], out=np.full_like(pulls, np.nan), where=scale[:, None] > 0)
+    weighted_dots = weights[:, None] * dots
+    unit_dots = np.divide(
+        weighted_dots, scale[:, None], out=np.full_like(weighted_dots, np.nan), where=scale[:, None] > 0
+    )
     steps, samples = summed["step"].to_numpy(), tuple(summed["sample"].to_pylist())
-    (begun, certainty, error), kernels2 = _kept(directory / "sources.parquet", (steps, samples), benchmarks)
+    (loglik_start, certainty, error), kernels2 = _sample_columns(
+        directory / "sources.parquet", (steps, samples), benchmarks
+    )
     return Rows(
         benchmarks=benchmarks,
         steps=steps,
@@ -93,13 +97,13 @@ def read_rows(directory: Path, measures: Logged, target: str) -> Rows:
         tokens=summed["tokens"].to_numpy().astype(float),
         weights=weights,
         dots=dots,
-        pulls=pulls,
-        adam=weights[:, None] * _columns(summed, [f"dot/adam/{name}" for name in benchmarks]),
-        cosines=_cosines(along, steps, benchmarks, measures),
+        weighted_dots=weighted_dots,
+        adam_dots=weights[:, None] * _columns(summed, [f"dot/adam/{name}" for name in benchmarks]),
+        cosines=_cosines(unit_dots, steps, benchmarks, measures),
         norms2=norms2,
         in_sum=_in_sum(weights * whole, steps),
         loglik=loglik,
-        loglik_start=begun,
+        loglik_start=loglik_start,
         certainty=certainty,
         error=error,
         kernels2=kernels2,
@@ -124,7 +128,7 @@ def _columns(table: pa.Table, names: Sequence[str]) -> np.ndarray:
     return np.stack(found, axis=1) if found else np.empty((len(table), 0))
 
 
-def _kept(
+def _sample_columns(
     path: Path, rows: tuple[np.ndarray, Sequence[str]], benchmarks: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the samples (steps, names): `ALONE` (columns, rows), and squared kernels by probe."""
@@ -132,8 +136,8 @@ def _kept(
     probes = sum(name.startswith(f"kernel2/{benchmarks[0]}/") for name in table.column_names) if benchmarks else 0
     names = [f"kernel2/{name}/{probe}" for name in benchmarks for probe in range(probes)]
     values = _columns(table, [*ALONE, *names])
-    place = {key: at for at, key in enumerate(zip(table["step"].to_pylist(), table["sample"].to_pylist(), strict=True))}
-    own = values[[place[key] for key in zip(rows[0].tolist(), rows[1], strict=True)]]
+    index = {key: at for at, key in enumerate(zip(table["step"].to_pylist(), table["sample"].to_pylist(), strict=True))}
+    own = values[[index[key] for key in zip(rows[0].tolist(), rows[1], strict=True)]]
     cut = len(ALONE)
     return own[:, :cut].T, own[:, cut:].reshape(len(own), len(benchmarks), probes)
 
@@ -144,12 +148,12 @@ def _in_sum(dots: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return np.divide(dots, np.sqrt(np.maximum(lengths2, 0.0)), out=np.full_like(dots, np.nan), where=lengths2 > 0)
 
 
-def _cosines(along: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Logged) -> np.ndarray:
+def _cosines(unit_dots: np.ndarray, steps: np.ndarray, benchmarks: Sequence[str], measures: Logged) -> np.ndarray:
     """w⟨g, V⟩ / (|w| ‖g‖) over ‖V‖, which is logged by step and benchmark."""
-    cosines = np.full_like(along, np.nan)
+    cosines = np.full_like(unit_dots, np.nan)
     for step in np.unique(steps):
         rows, logged = steps == step, measures.get(int(step), {})
-        for place, name in enumerate(benchmarks):
+        for index, name in enumerate(benchmarks):
             if length := logged.get(f"{name}/benchmark_norm"):
-                cosines[rows, place] = along[rows, place] / length
+                cosines[rows, index] = unit_dots[rows, index] / length
     return cosines

@@ -9,10 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.analysis import adam, dot_product, magnitudes, paired, tracin
-from holdfast.analysis.dot_product import RESAMPLES, TESTS, Difference
-from holdfast.analysis.influence import KINDS, Trace
-from holdfast.analysis.training_mean import Found, led, shares
+from holdfast.analysis.bootstrap import Intervals, shares_after, shares_before
+from holdfast.analysis.dot_product import (
+    RESAMPLES,
+    adam_intervals,
+    adam_signs,
+    compare_with_adam,
+    dot_product_intervals,
+    tracin_intervals,
+)
+from holdfast.analysis.influence_runs import KINDS, Trace
+from holdfast.analysis.magnitudes import magnitude_differences, magnitude_intervals
+from holdfast.analysis.source_differences import (
+    TESTS,
+    Difference,
+    dot_product_difference,
+    equally_long,
+    holm,
+    paired_differences,
+)
 
 OF_SOURCE = ("norm", "norm_per_token")
 """Logged beside every benchmark, and the same for all."""
@@ -24,19 +39,19 @@ AGREEMENT = ("pearson", "spearman", "sign")
 def summarise_influence(traces: Sequence[Trace], seed: int) -> dict[str, Any]:
     """Everything but texts and pictures; numbers to six digits, whatever their size."""
     found = {trace.label: _trace(trace, seed) for trace in traces}
-    return digits(
+    return significant_digits(
         {
             "resamples": RESAMPLES,
             "traces": found,
-            "adam_signs": adam.signs(found.values()),
-            "differences": differences(traces, seed),
+            "adam_signs": adam_signs(found.values()),
+            "differences": source_differences(traces, seed),
         }
     )
 
 
 def _trace(trace: Trace, seed: int) -> dict[str, Any]:
     found = _intervals(trace, seed)
-    along = found.pop("along")
+    over_training = found.pop("training_mean")
     return {
         "arm": trace.arm.name,
         "stage": trace.stage,
@@ -45,26 +60,26 @@ def _trace(trace: Trace, seed: int) -> dict[str, Any]:
         "prompts": len(set(trace.rows.prompts)),
         "samples": round(len(trace.rows.prompts) / len(trace.steps)),
         "means": means(trace),
-        "along": along,
+        "training_mean": over_training,
         "checkpoints": [
             {"step": step, "measures": trace.measures.get(step, {}), **found[step]} for step in trace.steps
         ],
-        "adam": adam.beside(trace.rows, trace.steps, seed),
-        "sums": tracin.sums(trace.rows, trace.measures, trace.steps, seed),
+        "adam": compare_with_adam(trace.rows, trace.steps, seed),
+        "sums": tracin_intervals(trace.rows, trace.measures, trace.steps, seed),
         "change": change(trace),
         "agreement": agreement(trace),
-        "questions": len(trace.travel.measured),
+        "questions": len(trace.trajectory.measured),
         "idle": trace.rows.idle(),
         "notes": trace.notes,
     }
 
 
-def _intervals(trace: Trace, seed: int) -> dict[int | str, dict[str, Found]]:
-    """Of pulls, of Adam's, and of what else was logged: at every step and along the training."""
-    found = dot_product.intervals(trace.rows, trace.steps, seed)
-    own = adam.intervals(trace.rows, trace.steps, seed)
-    others = magnitudes.intervals(trace.rows, trace.measures, trace.steps, seed)
-    return {place: found[place] | own[place] | others[place] for place in found}
+def _intervals(trace: Trace, seed: int) -> dict[int | str, dict[str, Intervals]]:
+    """Of dot products, of Adam's, and of what else was logged: at every step and along the training."""
+    found = dot_product_intervals(trace.rows, trace.steps, seed)
+    own = adam_intervals(trace.rows, trace.steps, seed)
+    others = magnitude_intervals(trace.rows, trace.measures, trace.steps, seed)
+    return {at: found[at] | own[at] | others[at] for at in found}
 
 
 def means(trace: Trace) -> dict[str, float | None]:
@@ -72,22 +87,22 @@ def means(trace: Trace) -> dict[str, float | None]:
 
     `lbk_reference` is about the steps before a checkpoint, and each step is taken by the first one after it.
     """
-    whole = shares(trace.steps)
+    whole = shares_after(trace.steps)
 
-    def along(values: Sequence[float | None], parts: np.ndarray = whole) -> float | None:
+    def training_mean(values: Sequence[float | None], parts: np.ndarray = whole) -> float | None:
         known = [(share, value) for share, value in zip(parts, values, strict=True) if value is not None and share]
         return sum(share * value for share, value in known) / sum(share for share, _ in known) if known else None
 
     found = {
-        name: along([trace.measures[step].get(name) for step in trace.steps])
+        name: training_mean([trace.measures[step].get(name) for step in trace.steps])
         for name in ("coherence", "perplexity", "perplexity_start")
     }
     for name in OF_SOURCE:
-        found[name] = along([of_source(trace, step, name) for step in trace.steps])
+        found[name] = training_mean([of_source(trace, step, name) for step in trace.steps])
     for name in OF_BENCHMARKS:
-        found[name] = along([prior_mean(trace, step, name) for step in trace.steps])
+        found[name] = training_mean([prior_mean(trace, step, name) for step in trace.steps])
     reference = [prior_mean(trace, step, "lbk_reference") for step in trace.steps]
-    return found | {"lbk_reference": along(reference, led(trace.steps))}
+    return found | {"lbk_reference": training_mean(reference, shares_before(trace.steps))}
 
 
 def of_source(trace: Trace, step: int, measure: str) -> float | None:
@@ -114,24 +129,24 @@ def agreement(trace: Trace) -> dict[str, dict[str, float | None]]:
     return {kind: {name: last.get(f"{name}_{kind}") for name in AGREEMENT} for kind in KINDS}
 
 
-def differences(traces: Sequence[Trace], seed: int) -> list[dict[str, Any]]:
-    """Paired, first − second: pull along training by benchmark, and the same of samples that are equally long."""
+def source_differences(traces: Sequence[Trace], seed: int) -> list[dict[str, Any]]:
+    """Paired, first − second: dots over the training by benchmark, and the same of samples that are equally long."""
     pairs = list(combinations(traces, 2))
-    found = [_difference(pair, np.random.default_rng([seed, place])) for place, pair in enumerate(pairs)]
+    found = [_difference(pair, np.random.default_rng([seed, index])) for index, pair in enumerate(pairs)]
     tests: dict[tuple[str, ...], float] = {
-        (str(place), name): p for place, (whole, _) in enumerate(found) if whole for name, p in whole.p.items()
+        (str(index), name): p for index, (whole, _) in enumerate(found) if whole for name, p in whole.p.items()
     }
-    adjusted = dot_product.holm(tests)
+    adjusted = holm(tests)
     return [
         {
             "traces": [trace.label for trace in pair],
             "prompts": whole.prompts if whole else _common(pair),
             "dot": whole.dot if whole else {},
-            "p_holm": {name: adjusted[str(place), name] for name in whole.p} if whole else {},
+            "p_holm": {name: adjusted[str(index), name] for name in whole.p} if whole else {},
             "measures": _measures(pair, seed),
-            "equally_long": alike and {"prompts": alike.prompts, "samples": alike.samples, "dot": alike.dot},
+            "equally_long": similar and {"prompts": similar.prompts, "samples": similar.samples, "dot": similar.dot},
         }
-        for place, (pair, (whole, alike)) in enumerate(zip(pairs, found, strict=True))
+        for index, (pair, (whole, similar)) in enumerate(zip(pairs, found, strict=True))
     ]
 
 
@@ -139,15 +154,15 @@ def _difference(pair: tuple[Trace, Trace], rng: np.random.Generator) -> tuple[Di
     steps = pair[0].steps, pair[1].steps
     rows = pair[0].rows, pair[1].rows
     return (
-        dot_product.difference(rows, steps, TESTS, rng),
-        dot_product.difference(dot_product.equally_long(rows), steps, RESAMPLES, rng),
+        dot_product_difference(rows, steps, TESTS, rng),
+        dot_product_difference(equally_long(rows), steps, RESAMPLES, rng),
     )
 
 
-def _measures(pair: tuple[Trace, Trace], seed: int) -> dict[str, Found]:
+def _measures(pair: tuple[Trace, Trace], seed: int) -> dict[str, Intervals]:
     first, second = pair
     rows, logged, steps = (first.rows, second.rows), (first.measures, second.measures), (first.steps, second.steps)
-    return magnitudes.differences(rows, logged, steps, seed) | paired.differences(rows, logged, steps, seed)
+    return magnitude_differences(rows, logged, steps, seed) | paired_differences(rows, logged, steps, seed)
 
 
 def _common(pair: tuple[Trace, Trace]) -> int:
@@ -172,14 +187,14 @@ def significant(value: float | None, count: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def digits(value: Any) -> Any:
+def significant_digits(value: Any) -> Any:
     """JSON with named fields; floats to six significant digits, since dots span many orders of magnitude."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return digits(value._asdict())
+        return significant_digits(value._asdict())
     if isinstance(value, dict):
-        return {key: digits(item) for key, item in value.items()}
+        return {key: significant_digits(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [digits(item) for item in value]
+        return [significant_digits(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -11,32 +11,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from holdfast.analysis.bootstrap import ratio, resampled_means
 from holdfast.analysis.records import Graded
-from holdfast.analysis.resampling import Asked, Estimate, asked, mean
-from holdfast.analysis.statistics import ratio, resampled_means
+from holdfast.analysis.sweep_estimates import Estimate, QuestionSet, mean_estimate, question_set
 from holdfast.analysis.sweep_runs import Layout, Model
 
 
-class Half(NamedTuple):
+class LengthHalf(NamedTuple):
     """Of all models of a series together."""
 
     accuracy: float
     tokens: float
 
 
-def halves(layout: Layout, seed: int) -> list[dict[str, Any]]:
+def length_split(layout: Layout, seed: int) -> list[dict[str, Any]]:
     """For every panel and series whose models differ in the length of their completions."""
     found = []
     for panel in layout.panels:
-        for place, series in enumerate(layout.series):
+        for index, series in enumerate(layout.series):
             models = layout.models(series.arm, series.levels, panel)
-            told = _compared([layout.settings[model.setting].target(model.arm) for model in models], seed)
-            if told:
-                found.append({"panel": panel, "series": place, **told})
+            split = _split_models([layout.settings[model.setting].target(model.arm) for model in models], seed)
+            if split:
+                found.append({"panel": panel, "series": index, **split})
     return found
 
 
-def longer(tokens: np.ndarray) -> np.ndarray:
+def longer_weights(tokens: np.ndarray) -> np.ndarray:
     """How much of each completion belongs to the longer half: all, nothing, or a share of those tied at its border.
 
     Half of the weight is always in the longer half, as if ties were broken at random very often.
@@ -46,12 +46,12 @@ def longer(tokens: np.ndarray) -> np.ndarray:
     return above + tied * (len(tokens) / 2 - above.sum()) / tied.sum()
 
 
-def _compared(answers: Sequence[Sequence[Graded]], seed: int) -> dict[str, Any] | None:
+def _split_models(answers: Sequence[Sequence[Graded]], seed: int) -> dict[str, Any] | None:
     """None where every model always says the same number of tokens."""
     varied = [rows for rows in answers if len({row.tokens for row in rows}) > 1]
-    groups: dict[Asked, list[Sequence[Graded]]] = {}
+    groups: dict[QuestionSet, list[Sequence[Graded]]] = {}
     for rows in varied:
-        groups.setdefault(asked(rows), []).append(rows)
+        groups.setdefault(question_set(rows), []).append(rows)
     if not groups:
         return None
     split = [_split(rows) for rows in varied]
@@ -61,22 +61,22 @@ def _compared(answers: Sequence[Sequence[Graded]], seed: int) -> dict[str, Any] 
         "models": len(varied),
         "shorter": _mean([short for short, _ in split])._asdict(),
         "longer": _mean([long for _, long in split])._asdict(),
-        "difference": mean(known).interval._asdict() if len(known) == len(varied) else None,
+        "difference": mean_estimate(known).interval._asdict() if len(known) == len(varied) else None,
     }
 
 
-def _split(rows: Sequence[Graded]) -> tuple[Half, Half]:
+def _split(rows: Sequence[Graded]) -> tuple[LengthHalf, LengthHalf]:
     tokens, right = _columns(rows)
-    weight = longer(tokens)
+    weight = longer_weights(tokens)
     return _half(tokens, right, 1 - weight), _half(tokens, right, weight)
 
 
-def _half(tokens: np.ndarray, right: np.ndarray, weight: np.ndarray) -> Half:
-    return Half(float(np.average(right, weights=weight)), float(np.average(tokens, weights=weight)))
+def _half(tokens: np.ndarray, right: np.ndarray, weight: np.ndarray) -> LengthHalf:
+    return LengthHalf(float(np.average(right, weights=weight)), float(np.average(tokens, weights=weight)))
 
 
-def _mean(parts: Sequence[Half]) -> Half:
-    return Half(*np.mean(np.array(parts), axis=0).tolist())
+def _mean(parts: Sequence[LengthHalf]) -> LengthHalf:
+    return LengthHalf(*np.mean(np.array(parts), axis=0).tolist())
 
 
 def _differences(answers: Sequence[Sequence[Graded]], seed: list[int]) -> list[Estimate]:
@@ -87,7 +87,7 @@ def _differences(answers: Sequence[Sequence[Graded]], seed: list[int]) -> list[E
     tables = []
     for rows in answers:
         tokens, right = _columns(rows)
-        weight = longer(tokens)
+        weight = longer_weights(tokens)
         tables += [right * weight, weight, right * (1 - weight), 1 - weight]
     values = np.array(tables).T
     draws, means = resampled_means(values, np.random.default_rng(seed)), values.mean(axis=0)

@@ -1,8 +1,8 @@
-"""How sure the measures of a source are that are no mere pulls: magnitudes, directions, perplexity.
+"""How sure the measures of a source are that are no dot products: magnitudes, directions, perplexity.
 
 All are functions of sums over samples, whose summands influence keeps, times a factor that only the benchmark knows
-(its tokens, its ‖A‖, its ‖V‖). What was logged is the value; a bootstrap over prompts, as that of pulls, says in what
-proportion it varies.
+(its tokens, its ‖A‖, its ‖V‖). What was logged is the value; a bootstrap over prompts, as that of dot products, says
+in what proportion it varies.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from holdfast.analysis.bootstrap import (
+    Intervals,
+    benchmark_intervals,
+    resampled_means,
+    shares_after,
+    shares_before,
+    training_mean,
+)
 from holdfast.analysis.dot_product import RESAMPLES
 from holdfast.analysis.influence_rows import Logged, Rows
-from holdfast.analysis.statistics import resampled_means
-from holdfast.analysis.sums import Part, parts
-from holdfast.analysis.training_mean import Found, along, led, named, shares
+from holdfast.analysis.measure_sums import SumMeasure, measure_sums
 
 
 class Drawn(NamedTuple):
@@ -37,20 +43,27 @@ class Prompts(NamedTuple):
     seed: int
 
 
-def intervals(rows: Rows, logged: Logged, steps: Sequence[int], seed: int) -> dict[int | str, dict[str, Found]]:
-    """Every measure by benchmark, at every step and along the training (`along`)."""
+def magnitude_intervals(
+    rows: Rows, logged: Logged, steps: Sequence[int], seed: int
+) -> dict[int | str, dict[str, Intervals]]:
+    """Every measure by benchmark, at every step and along the training (`training_mean`)."""
     drawn = _drawn(rows, logged, steps, Prompts(sorted(set(rows.prompts)), seed))
-    found: dict[int | str, dict[str, Found]] = {
-        step: {name: named(rows.benchmarks, one.point[:, at], one.draws[:, at]) for name, one in drawn.items()}
+    found: dict[int | str, dict[str, Intervals]] = {
+        step: {
+            name: benchmark_intervals(rows.benchmarks, one.point[:, at], one.draws[:, at])
+            for name, one in drawn.items()
+        }
         for at, step in enumerate(steps)
     }
-    found["along"] = {name: named(rows.benchmarks, *_along(one)) for name, one in drawn.items()}
+    found["training_mean"] = {
+        name: benchmark_intervals(rows.benchmarks, *_training_mean(one)) for name, one in drawn.items()
+    }
     return found
 
 
-def differences(
+def magnitude_differences(
     pair: tuple[Rows, Rows], logged: tuple[Logged, Logged], steps: tuple[Sequence[int], Sequence[int]], seed: int
-) -> dict[str, Found]:
+) -> dict[str, Intervals]:
     """First − second along training, on the prompts that both have; nothing where these are fewer than two.
 
     Measures of all samples together are missing where one source has further prompts.
@@ -59,37 +72,44 @@ def differences(
     if len(common) < 2:
         return {}
     first, second = (
-        {name: _along(one) for name, one in _drawn(rows, known, at, Prompts(common, seed)).items()}
+        {name: _training_mean(one) for name, one in _drawn(rows, known, at, Prompts(common, seed)).items()}
         for rows, known, at in zip(pair, logged, steps, strict=True)
     )
     return {
-        name: named(pair[0].benchmarks, *(own - other for own, other in zip(first[name], second[name], strict=True)))
+        name: benchmark_intervals(
+            pair[0].benchmarks, *(own - other for own, other in zip(first[name], second[name], strict=True))
+        )
         for name in first
         if name in second
     }
 
 
-def _along(one: Drawn) -> tuple[np.ndarray, np.ndarray]:
-    return along(one.point, one.shares), along(one.draws, one.shares)
+def _training_mean(one: Drawn) -> tuple[np.ndarray, np.ndarray]:
+    return training_mean(one.point, one.shares), training_mean(one.draws, one.shares)
 
 
 def _drawn(rows: Rows, logged: Logged, steps: Sequence[int], prompts: Prompts) -> dict[str, Drawn]:
     held = sorted(set(rows.prompts))
     found = {}
-    for name, part in parts(rows).items():
-        if part.whole and len(prompts.names) < len(held):
+    for name, measure in measure_sums(rows).items():
+        if measure.whole and len(prompts.names) < len(held):
             continue
-        whole = _combined(part, _summed(rows, part, steps, held).sum(0, keepdims=True))
+        whole = _combined(measure, _summed(rows, measure, steps, held).sum(0, keepdims=True))
         factor = _factor(_known(logged, name, (steps, rows.benchmarks)), whole)
-        sums = _summed(rows, part, steps, prompts.names)
-        point, draws = _combined(part, sums.sum(0, keepdims=True)), _combined(part, _redrawn(sums, prompts.seed))
-        found[name] = Drawn(factor * point, factor * draws, led(steps) if part.led else shares(steps))
+        sums = _summed(rows, measure, steps, prompts.names)
+        point, draws = (
+            _combined(measure, sums.sum(0, keepdims=True)),
+            _combined(measure, _resampled_prompts(sums, prompts.seed)),
+        )
+        found[name] = Drawn(
+            factor * point, factor * draws, shares_before(steps) if measure.before else shares_after(steps)
+        )
     return found
 
 
-def _known(logged: Logged, name: str, places: tuple[Sequence[int], Sequence[str]]) -> np.ndarray:
+def _known(logged: Logged, name: str, of: tuple[Sequence[int], Sequence[str]]) -> np.ndarray:
     """What was logged at each step of each benchmark (1, steps, benchmarks)."""
-    steps, benchmarks = places
+    steps, benchmarks = of
     alone = [logged[at].get(name, np.nan) for at in steps]
     return np.array(
         [[[logged[at].get(f"{b}/{name}", own) for b in benchmarks] for at, own in zip(steps, alone, strict=True)]]
@@ -102,20 +122,20 @@ def _factor(known: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(known, whole, out=unknown, where=whole != 0)
 
 
-def _summed(rows: Rows, part: Part, steps: Sequence[int], prompts: Sequence[str]) -> np.ndarray:
+def _summed(rows: Rows, measure: SumMeasure, steps: Sequence[int], prompts: Sequence[str]) -> np.ndarray:
     """Sums by prompt of numerators, then of denominators and of ones (prompts, steps, benchmarks + 2, probes)."""
-    row, at = ({name: place for place, name in enumerate(names)} for names in (prompts, steps))
-    kept = [place for place, prompt in enumerate(rows.prompts) if prompt in row]
-    beside = np.stack([part.denominator, np.ones(len(rows.tokens))], axis=1)[:, :, None]
-    beside = np.broadcast_to(beside, (*beside.shape[:2], part.numerator.shape[-1]))
-    values = np.concatenate([part.numerator, beside], axis=1)
+    row, at = ({name: index for index, name in enumerate(names)} for names in (prompts, steps))
+    kept = [index for index, prompt in enumerate(rows.prompts) if prompt in row]
+    beside = np.stack([measure.denominator, np.ones(len(rows.tokens))], axis=1)[:, :, None]
+    beside = np.broadcast_to(beside, (*beside.shape[:2], measure.numerator.shape[-1]))
+    values = np.concatenate([measure.numerator, beside], axis=1)
     sums = np.zeros((len(prompts), len(steps), *values.shape[1:]))
-    place = ([row[rows.prompts[k]] for k in kept], [at[step] for step in rows.steps[kept].tolist()])
-    np.add.at(sums, place, values[kept])
+    indices = ([row[rows.prompts[k]] for k in kept], [at[step] for step in rows.steps[kept].tolist()])
+    np.add.at(sums, indices, values[kept])
     return sums
 
 
-def _redrawn(sums: np.ndarray, seed: int) -> np.ndarray:
+def _resampled_prompts(sums: np.ndarray, seed: int) -> np.ndarray:
     """Prompts redrawn; with them, independently, the probes of every step, if there are several of them.
 
     Of p probes p − 1 are drawn: of few things, as many as there are vary too little (Rao and Wu 1988).
@@ -132,9 +152,9 @@ def _redrawn(sums: np.ndarray, seed: int) -> np.ndarray:
     return np.einsum("rsbp,rsp->rsb", drawn, times)[..., None]
 
 
-def _combined(part: Part, sums: np.ndarray) -> np.ndarray:
+def _combined(measure: SumMeasure, sums: np.ndarray) -> np.ndarray:
     """(…, steps, benchmarks + 2, probes) → (…, steps, benchmarks)."""
     total = sums.sum(-1)
     numerator = total[..., :-2]
-    denominator, count = (np.broadcast_to(total[..., place, None], numerator.shape) for place in (-2, -1))
-    return part.combined(numerator, denominator, count)
+    denominator, count = (np.broadcast_to(total[..., column, None], numerator.shape) for column in (-2, -1))
+    return measure.combined(numerator, denominator, count)

@@ -48,7 +48,7 @@ class Setting(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The last checkpoint of an arm of a setting, by the setting's place, or its base."""
+    """The last checkpoint of an arm of a setting, by the setting's index, or its base."""
 
     setting: int
     arm: str
@@ -76,7 +76,7 @@ class Series(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The settings by place: which panel, which column, which series."""
+    """The settings by index: which panel, which column, which series."""
 
     factors: dict[str, tuple[str, ...]]
     settings: tuple[Setting, ...]
@@ -100,7 +100,9 @@ class Layout(NamedTuple):
     def series(self) -> tuple[Series, ...]:
         present = {(arm, self.rest(setting)) for setting in self.settings for arm in setting.arms}
         combined = [(arm, levels) for arm in self.arms for levels in self.combinations if (arm, levels) in present]
-        return tuple(Series(arm, levels, self.named(arm, levels), " ".join((arm, *levels))) for arm, levels in combined)
+        return tuple(
+            Series(arm, levels, self.series_name(arm, levels), " ".join((arm, *levels))) for arm, levels in combined
+        )
 
     @property
     def combinations(self) -> list[tuple[str, ...]]:
@@ -111,15 +113,15 @@ class Layout(NamedTuple):
         """The setting's levels of those factors."""
         return tuple(setting.levels[factor] for factor in self.roles.series)
 
-    def named(self, arm: str, levels: tuple[str, ...]) -> str:
-        told = [f"{factor} {level}" for factor, level in zip(self.roles.series, levels, strict=True)]
-        return ", ".join((arm, *told))
+    def series_name(self, arm: str, levels: tuple[str, ...]) -> str:
+        shown = [f"{factor} {level}" for factor, level in zip(self.roles.series, levels, strict=True)]
+        return ", ".join((arm, *shown))
 
     def within(self, panel: str, column: str | None = None) -> list[int]:
         """Settings of a panel, and of one of its columns."""
         return [
-            place
-            for place, setting in enumerate(self.settings)
+            index
+            for index, setting in enumerate(self.settings)
             if level(setting, self.roles.panel) == panel
             and (column is None or level(setting, self.roles.samples) == column)
         ]
@@ -127,9 +129,9 @@ class Layout(NamedTuple):
     def models(self, arm: str, levels: tuple[str, ...], panel: str, column: str | None = None) -> list[Model]:
         """An arm, or the base, at levels of the series factors: one model for every repeat, and for every column."""
         return [
-            Model(place, arm)
-            for place in self.within(panel, column)
-            if self.rest(self.settings[place]) == levels and arm in (BASE, *self.settings[place].arms)
+            Model(index, arm)
+            for index in self.within(panel, column)
+            if self.rest(self.settings[index]) == levels and arm in (BASE, *self.settings[index].arms)
         ]
 
     def _levels(self, factor: str | None) -> tuple[str, ...]:
@@ -140,9 +142,9 @@ def level(setting: Setting, factor: str | None) -> str:
     return "" if factor is None else setting.levels[factor]
 
 
-def laid_out(job: Contrast) -> Layout:
+def read_layout(job: Contrast) -> Layout:
     """Read the members that have been evaluated; of the levels, keep those that are left."""
-    settings = tuple(_setting(told) for told in job.members if any(run.kind == "evaluate" for run in told.runs))
+    settings = tuple(_setting(member) for member in job.members if any(run.kind == "evaluate" for run in member.runs))
     if not settings:
         raise UserError(f"{job.name}: no study of this sweep has been evaluated, so there is nothing to compare")
     factors = {
@@ -152,11 +154,15 @@ def laid_out(job: Contrast) -> Layout:
     return Layout(factors, settings, roles(factors, settings))
 
 
-def _setting(told: FinishedMember) -> Setting:
-    shard = told.data.path / "target-train.parquet"
+def _setting(member: FinishedMember) -> Setting:
+    shard = member.data.path / "target-train.parquet"
     samples = pq.read_metadata(shard).num_rows if shard.exists() else None
     return Setting(
-        told.levels, told.study, told.data.path, finished_runs(told.runs, tuple(told.study.arms)), samples or None
+        member.levels,
+        member.study,
+        member.data.path,
+        finished_runs(member.runs, tuple(member.study.arms)),
+        samples or None,
     )
 
 
@@ -172,7 +178,8 @@ def roles(factors: Iterable[str], settings: tuple[Setting, ...]) -> Roles:
 
 def _only_reseeds(factor: str, settings: tuple[Setting, ...]) -> bool:
     unseeded = [
-        [s.study.model_dump(exclude={"name", "sweep", "seed"}) for s in group] for group in along(factor, settings)
+        [s.study.model_dump(exclude={"name", "sweep", "seed"}) for s in group]
+        for group in differing_in(factor, settings)
     ]
     return bool(unseeded) and all(study == group[0] for group in unseeded for study in group)
 
@@ -181,13 +188,13 @@ def _spread(factor: str, settings: tuple[Setting, ...]) -> float:
     """How far apart it puts the numbers of training questions of one target, in powers of e."""
     counts = [
         sorted(setting.samples for setting in group if setting.samples)
-        for group in along(factor, settings)
+        for group in differing_in(factor, settings)
         if len({setting.study.target.benchmark for setting in group}) == 1
     ]
     return max((math.log(found[-1] / found[0]) for found in counts if found), default=0.0)
 
 
-def along(factor: str, settings: tuple[Setting, ...]) -> list[list[Setting]]:
+def differing_in(factor: str, settings: tuple[Setting, ...]) -> list[list[Setting]]:
     """Groups of two settings and more that differ in this factor alone."""
     groups: dict[tuple[str, ...], list[Setting]] = {}
     for setting in settings:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.analysis.contrasts import contrasts
-from holdfast.analysis.length_split import halves, mean_tokens
+from holdfast.analysis.length_split import length_split, mean_tokens
 from holdfast.analysis.records import comparison_digest
-from holdfast.analysis.resampling import Estimate, Measured, mean, measure
-from holdfast.analysis.summary import plain
+from holdfast.analysis.study_summary import rounded
+from holdfast.analysis.sweep_estimates import Estimate, Measured, mean_estimate, measure_models
 from holdfast.analysis.sweep_runs import BASE, Layout, Model, Series
 from holdfast.analysis.table import number
 from holdfast.benchmarks import catalog
@@ -20,9 +20,9 @@ NAMED_PANELS = 3
 """A headline names no more."""
 
 
-def summarise(job: Contrast, layout: Layout) -> dict[str, Any]:
+def summarise_sweep(job: Contrast, layout: Layout) -> dict[str, Any]:
     """Everything but texts and pictures."""
-    measured = measure(layout.settings, job.seed)
+    measured = measure_models(layout.settings, job.seed)
     found = contrasts(layout, measured)
     content = {
         "sweep": job.name,
@@ -35,9 +35,9 @@ def summarise(job: Contrast, layout: Layout) -> dict[str, Any]:
         "headline": headline(layout, measured, found["rows"]),
         "series": [series._asdict() for series in layout.series],
         "panels": {panel: _panel(layout, panel, measured) for panel in layout.panels},
-        "halves": halves(layout, job.seed),
+        "length_split": length_split(layout, job.seed),
         "contrasts": found,
-        "members": [_member(job, place, layout) for place in range(len(job.members))],
+        "members": [_member(job, index, layout) for index in range(len(job.members))],
         "alarms": [
             {"member": setting.study.name, **alarm._asdict()}
             for setting in layout.settings
@@ -46,7 +46,7 @@ def summarise(job: Contrast, layout: Layout) -> dict[str, Any]:
         ],
         "failed": job.failed,
     }
-    return plain(content)
+    return rounded(content)
 
 
 def headline(layout: Layout, measured: dict[Model, Measured], rows: Sequence[dict[str, Any]]) -> str:
@@ -68,8 +68,8 @@ def _effect(layout: Layout, row: dict[str, Any]) -> str:
         if found
     ]
     first, second = layout.factors[factor]
-    told = f"With {factor} {first} rather than {second}, target accuracy differs by {_listed(parts)}"
-    return f"{told}; arms: {row['within']}."
+    effect = f"With {factor} {first} rather than {second}, target accuracy differs by {_listed(parts)}"
+    return f"{effect}; arms: {row['within']}."
 
 
 def _span(layout: Layout, measured: dict[Model, Measured]) -> str:
@@ -77,15 +77,15 @@ def _span(layout: Layout, measured: dict[Model, Measured]) -> str:
     parts = []
     for panel in layout.panels[:NAMED_PANELS]:
         ends = {
-            series.name: mean([measured[model].accuracy for model in models])
+            series.name: mean_estimate([measured[model].accuracy for model in models])
             for series in layout.series
             if (models := layout.models(series.arm, series.levels, panel))
         }
         if ends:
             least, most = min(ends, key=lambda name: ends[name].value), max(ends, key=lambda name: ends[name].value)
             low, high = (f"{ranged(ends[name].interval._asdict())} for {name}" for name in (least, most))
-            told = f"is {low}" if len(ends) == 1 else f"ranges from {low} to {high}"
-            parts.append(told + _in(layout, panel))
+            span = f"is {low}" if len(ends) == 1 else f"ranges from {low} to {high}"
+            parts.append(span + _in(layout, panel))
     return f"At the end of training, target accuracy {'; '.join(parts)}."
 
 
@@ -108,9 +108,9 @@ def signed(found: dict[str, float]) -> str:
 
 
 def _panel(layout: Layout, panel: str, measured: dict[Model, Measured]) -> dict[str, Any]:
-    places = layout.within(panel)
-    setting = layout.settings[places[0]]
-    models = [Model(place, arm) for place in places for arm in (BASE, *layout.settings[place].arms)]
+    indices = layout.within(panel)
+    setting = layout.settings[indices[0]]
+    models = [Model(index, arm) for index in indices for arm in (BASE, *layout.settings[index].arms)]
     names = [prior.name for prior in setting.study.prior]
     known = [catalog.chance(p.name) if isinstance(p, Prior) else None for p in setting.study.prior]
     guesses = [guess for guess in known if guess is not None]
@@ -134,13 +134,13 @@ def _panel(layout: Layout, panel: str, measured: dict[Model, Measured]) -> dict[
 
 def _samples(layout: Layout, panel: str, column: str) -> int | None:
     """Training questions; of repeats, the first one's."""
-    return next((layout.settings[place].samples for place in layout.within(panel, column)), None)
+    return next((layout.settings[index].samples for index in layout.within(panel, column)), None)
 
 
 def _base(layout: Layout, levels: tuple[str, ...], panel: str, measured: dict[Model, Measured]) -> dict[str, Any]:
     """The base as it was asked at these levels of the series factors."""
     found = _cell(layout, layout.models(BASE, levels, panel), measured)
-    return {"levels": levels, "name": layout.named("base", levels), "cell": found}
+    return {"levels": levels, "name": layout.series_name("base", levels), "cell": found}
 
 
 def _row(layout: Layout, series: Series, panel: str, measured: dict[Model, Measured]) -> dict[str, Any]:
@@ -168,7 +168,9 @@ def _cell(layout: Layout, models: Sequence[Model], measured: dict[Model, Measure
         "unparsed": sum(sum(row.parsed is None for row in rows) / len(rows) for rows in tables) / len(tables),
         "tokens": sum(mean_tokens(layout, model) for model in models) / len(models),
         "intervals": {
-            name: mean(estimates).interval for name, estimates in named.items() if len(estimates) == len(models)
+            name: mean_estimate(estimates).interval
+            for name, estimates in named.items()
+            if len(estimates) == len(models)
         },
         "ranges": {
             name: [min(e.value for e in estimates), max(e.value for e in estimates)]
@@ -178,16 +180,16 @@ def _cell(layout: Layout, models: Sequence[Model], measured: dict[Model, Measure
     }
 
 
-def _member(job: Contrast, place: int, layout: Layout) -> dict[str, Any]:
-    told = job.members[place]
-    setting = next((s for s in layout.settings if s.study.name == told.study.name), None)
+def _member(job: Contrast, index: int, layout: Layout) -> dict[str, Any]:
+    member = job.members[index]
+    setting = next((s for s in layout.settings if s.study.name == member.study.name), None)
     arms = setting.finished.arms if setting else ()
     return {
-        "report": told.study.name,
-        "levels": told.levels,
+        "report": member.study.name,
+        "levels": member.levels,
         "samples": setting.samples if setting else None,
         "arms": [arm.name for arm in arms],
-        "missing": [name for name in told.study.arms if name not in {arm.name for arm in arms}],
+        "missing": [name for name in member.study.arms if name not in {arm.name for arm in arms}],
         "seconds": sum(arm.seconds for arm in arms),
         "alarms": sum(len(arm.alarms) for arm in arms),
     }

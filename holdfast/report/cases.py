@@ -60,7 +60,7 @@ def _drawn(layout: Layout, panel: str, seed: int) -> list[Case]:
 def _speakers(layout: Layout, panel: str) -> list[Speaker]:
     """The bases and the series of the members with the most training questions; of repeats, the first."""
     named: list[tuple[str, int | None, str, tuple[str, ...]]] = [
-        (layout.named("base", levels), None, BASE, levels) for levels in layout.combinations
+        (layout.series_name("base", levels), None, BASE, levels) for levels in layout.combinations
     ]
     named += [(series.name, place, series.arm, series.levels) for place, series in enumerate(layout.series)]
     found = []

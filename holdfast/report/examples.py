@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast.analysis.forgotten import Flip, flips
+from holdfast.analysis.forgetting import Flip, flips
 from holdfast.analysis.records import Finished, Graded
 from holdfast.config.targets import Target
 from holdfast.data.chat import pictures

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from holdfast.analysis.influence import Trace
+from holdfast.analysis.influence_runs import Trace
 from holdfast.analysis.influence_summary import of_source, prior_mean, significant
 from holdfast.report import charts, scatter
 from holdfast.report.charts import Frame, Level, Scale
@@ -129,7 +129,7 @@ def _small(seen: Sequence[tuple[Trace, Any]], name: str, axis: Bend, most: float
         curve = charts.path([(px, py) for px, py, _ in places], "curve")
         marks = Markup("").join([curve, *(mark for _, _, mark in places)])
         parts.append(Markup('<g class="{}">{}</g>').format(charts.series_class(trace.color), marks))
-    return charts.svg(frame, parts, f"Pull on {name} along training")
+    return charts.svg(frame, parts, f"DotProducts on {name} along training")
 
 
 def _place(
@@ -150,9 +150,10 @@ def _place(
 
 def scatters(traces: Sequence[Trace]) -> list[Markup]:
     """Measured over predicted change, one chart a trace, all on one scale; a mark a prior question and way."""
-    prior = [np.isin(trace.travel.benchmarks, trace.prior) for trace in traces]
+    prior = [np.isin(trace.trajectory.benchmarks, trace.prior) for trace in traces]
     columns = [
-        {"measured": trace.travel.measured[kept]} | {kind: v[kept] for kind, v in trace.travel.predicted.items()}
+        {"measured": trace.trajectory.measured[kept]}
+        | {kind: v[kept] for kind, v in trace.trajectory.predicted.items()}
         for trace, kept in zip(traces, prior, strict=True)
     ]
     axis, most = bend(value for found in columns for values in found.values() for value in values.tolist())

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from holdfast.analysis.influence import Trace
-from holdfast.analysis.training_mean import shares
+from holdfast.analysis.bootstrap import shares_after
+from holdfast.analysis.influence_runs import Trace
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question
 from holdfast.report.examples import excerpt
@@ -56,8 +56,8 @@ def rankings(traces: Iterable[Trace], data: Path, target: Target) -> dict[str, R
 def _ranked(trace: Trace) -> Ranking:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
     rows = trace.rows
-    parts = shares(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
-    effects = parts * rows.pulls[:, 1:].sum(axis=1)
+    parts = shares_after(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
+    effects = parts * rows.weighted_dots[:, 1:].sum(axis=1)
     found: dict[tuple[str, str], list[int]] = {}
     for place, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
         found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(place)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from holdfast.analysis.frontier import Place
+from holdfast.analysis.forgetting import FrontierPoint
 from holdfast.analysis.records import ArmRun
 from holdfast.report import charts
 from holdfast.report.charts import Frame, Level, Scale
@@ -37,7 +37,7 @@ class Walk(NamedTuple):
 
 
 def frontier(
-    trajectories: dict[str, list[Place]], front: Sequence[Place], skill: Sequence[Level], guess: Level
+    trajectories: dict[str, list[FrontierPoint]], front: Sequence[FrontierPoint], skill: Sequence[Level], guess: Level
 ) -> Markup:
     """Skill against retention, from the base model on."""
     walks = [
@@ -68,7 +68,7 @@ def _base(frame: Frame, x: float, y: float) -> Markup:
     return Markup('<g class="base">{}{}</g>').format(charts.marker(0, x, y, 6), name)
 
 
-def _told(place: Place) -> str:
+def _told(place: FrontierPoint) -> str:
     return f"score {place.score:.3f}, retention {place.retention:.3f}"
 
 

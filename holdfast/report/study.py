@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from holdfast.analysis.frontier import pareto
-from holdfast.analysis.influence import Trace, traces
+from holdfast.analysis.forgetting import pareto
+from holdfast.analysis.influence_runs import Trace, read_traces
 from holdfast.analysis.influence_summary import significant, summarise_influence, sure
 from holdfast.analysis.records import ArmRun, Finished, comparison_digest, finished_runs
-from holdfast.analysis.summary import Chance, summarise, trajectory
+from holdfast.analysis.study_summary import ChanceScores, summarise_study, trajectory
 from holdfast.analysis.table import duration, number, unparsed
 from holdfast.benchmarks import catalog
 from holdfast.benchmarks.targets.protocol import described
@@ -41,14 +41,14 @@ class StageRow(NamedTuple):
 def compare(job: Compare, out: Path) -> dict[str, Any]:
     """Write report.html and summary.json; returns the notes of the result."""
     finished = finished_runs(job.runs, tuple(job.study.arms))
-    traced = traces(finished, job.study)
+    traced = read_traces(finished, job.study)
     summary = {
         "study": job.study.name,
         "seed": job.study.seed,
         "data_version": job.data_version,
         "code": job.code,
         "evidence": comparison_digest(job.runs),
-        **summarise(finished, chances(job.study), job.study.seed),
+        **summarise_study(finished, chances(job.study), job.study.seed),
         "failed": job.failed,
     }
     if traced:
@@ -59,7 +59,7 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
     return {"arms": len(finished.arms), "headline": headline(summary), "report_bytes": len(page.encode())}
 
 
-def chances(study: Study) -> Chance:
+def chances(study: Study) -> ChanceScores:
     """What guessing scores on the target and on each prior benchmark; None where nobody knows."""
     known = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in study.prior}
     return {"target": catalog.target_chance(study.target), **known}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holdfast.analysis.contrasts import MEASURES, apart, intervals
-from holdfast.analysis.sweep_runs import Layout, laid_out
-from holdfast.analysis.sweep_summary import signed, summarise
+from holdfast.analysis.contrasts import MEASURES, apart, known_intervals
+from holdfast.analysis.sweep_runs import Layout, read_layout
+from holdfast.analysis.sweep_summary import signed, summarise_sweep
 from holdfast.config.jobs import Contrast
 from holdfast.journal import strict_json
 from holdfast.report import curves, sweep_charts
@@ -21,8 +21,8 @@ COURSES = {LENGTH: "mean length, tokens", REWARD: "mean reward"}
 
 def contrast(job: Contrast, out: Path) -> dict[str, Any]:
     """Write report.html and summary.json; returns the notes of the result."""
-    layout = laid_out(job)
-    summary = summarise(job, layout)
+    layout = read_layout(job)
+    summary = summarise_sweep(job, layout)
     page = render(job, layout, summary)
     (out / "summary.json").write_text(strict_json(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -85,7 +85,12 @@ def _courses(layout: Layout, found: Logged) -> dict[str, dict[str, Any]]:
 def _bars(summary: dict[str, Any]) -> dict[str, Any]:
     """How to draw an interval, on one axis for each measure."""
     ends = {
-        name: [abs(end) for row in summary["contrasts"]["rows"] for one in intervals(row[name]) for end in one.values()]
+        name: [
+            abs(end)
+            for row in summary["contrasts"]["rows"]
+            for one in known_intervals(row[name])
+            for end in one.values()
+        ]
         for name in MEASURES
     }
     reach = {name: max([0.05, *values]) for name, values in ends.items()}

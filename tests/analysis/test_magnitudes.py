@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
+from holdfast.analysis.bootstrap import MEAN, Interval
 from holdfast.analysis.influence_rows import Rows
-from holdfast.analysis.magnitudes import _redrawn, differences, intervals
-from holdfast.analysis.statistics import Interval
-from holdfast.analysis.sums import parts
-from holdfast.analysis.training_mean import MEAN
+from holdfast.analysis.magnitudes import _resampled_prompts, magnitude_differences, magnitude_intervals
+from holdfast.analysis.measure_sums import measure_sums
 
 LOGGED = {0: {f"{name}/{measure}": 1.0 for name in ("jigsaw", "color") for measure in ("norm", "lbk", "kernel")}}
 
@@ -16,8 +15,14 @@ def rows(prompts, **changes):
     """One benchmark besides the target; every sample a single token at step 0 unless it is told otherwise."""
     count = len(prompts)
     ones, dots = np.ones(count), np.ones((count, 2))
-    given = {"steps": np.zeros(count, dtype=int), "tokens": ones, "weights": ones, "dots": dots, "pulls": dots}
-    given |= {"adam": np.full((count, 2), np.nan), "cosines": dots, "norms2": ones, "certainty": ones, "error": ones}
+    given = {"steps": np.zeros(count, dtype=int), "tokens": ones, "weights": ones, "dots": dots, "weighted_dots": dots}
+    given |= {
+        "adam_dots": np.full((count, 2), np.nan),
+        "cosines": dots,
+        "norms2": ones,
+        "certainty": ones,
+        "error": ones,
+    }
     given |= {"in_sum": ones, "loglik": -ones, "loglik_start": -ones}
     given |= {"kernels2": np.ones((count, 2, 1)), "benchmarks": ("jigsaw", "color"), "prompts": tuple(prompts)}
     return Rows(**given | {"samples": tuple(f"{p}/{n}" for n, p in enumerate(prompts))} | changes)
@@ -29,7 +34,7 @@ def squares(*values):
 
 
 def color(data, measure, value):
-    return intervals(data, {0: {"color/" + measure: value}}, [0], 0)[0][measure]["color"]
+    return magnitude_intervals(data, {0: {"color/" + measure: value}}, [0], 0)[0][measure]["color"]
 
 
 def test_the_kernel_of_resamples_of_two_prompts_is_the_root_of_their_means():
@@ -68,9 +73,9 @@ def test_the_reference_codes_lbk_falls_as_samples_are_farther_from_certain():
 def test_the_reference_codes_lbk_counts_along_training_for_the_steps_that_led_to_a_checkpoint():
     data = rows("pqpqpq", steps=np.array([0, 0, 10, 10, 40, 40]))
     logged = {0: {}, 10: {"color/lbk_reference": 4.0}, 40: {"color/lbk_reference": 8.0}}
-    found = intervals(data, logged, [0, 10, 40], 0)
+    found = magnitude_intervals(data, logged, [0, 10, 40], 0)
     assert found[0]["lbk_reference"]["color"] is None
-    assert found["along"]["lbk_reference"]["color"] == pytest.approx(Interval(7, 7, 7))
+    assert found["training_mean"]["lbk_reference"]["color"] == pytest.approx(Interval(7, 7, 7))
 
 
 def test_norms_are_means_of_lengths():
@@ -96,14 +101,14 @@ def test_several_probes_are_redrawn_too_and_one_alone_says_nothing_of_another():
 def test_of_a_few_probes_one_fewer_is_drawn_so_that_they_vary_as_probes_do():
     drawn = np.array([1.0, 2.0, 9.0])
     sums = np.broadcast_to(drawn, (4, 1, 1, 3))
-    means = _redrawn(sums, 0).squeeze() / 4 / 2
+    means = _resampled_prompts(sums, 0).squeeze() / 4 / 2
     assert means.var() == pytest.approx(drawn.var(ddof=1) / 3, rel=0.1)
 
 
 def test_along_training_a_checkpoint_counts_for_the_steps_that_began_at_it():
     data = rows("pqpqpq", steps=np.array([0, 0, 10, 10, 40, 40]), kernels2=squares(4, 4, 16, 16, 900, 900))
     logged = {step: {"jigsaw/kernel": 1.0, "color/kernel": value} for step, value in ((0, 2.0), (10, 4.0), (40, 30.0))}
-    found = intervals(data, logged, [0, 10, 40], 0)["along"]["kernel"]
+    found = magnitude_intervals(data, logged, [0, 10, 40], 0)["training_mean"]["kernel"]
     assert found["color"] == found[MEAN] == pytest.approx(Interval(3.5, 3.5, 3.5))
 
 
@@ -113,12 +118,12 @@ def test_a_difference_is_paired_on_the_prompts_that_both_have():
     first = rows([*names, "only"], norms2=np.array([*(value + 1 for value in hard), 1e6]) ** 2)
     second = rows([*names, "other"], norms2=np.array([*hard, 1.0]) ** 2)
     logged = tuple({0: {"color/norm": float(np.sqrt(data.norms2).mean())}} for data in (first, second))
-    found = differences((first, second), logged, ([0], [0]), 0)["norm"]["color"]
+    found = magnitude_differences((first, second), logged, ([0], [0]), 0)["norm"]["color"]
     assert found == pytest.approx(Interval(1, 1, 1))
 
 
 def test_fewer_than_two_common_prompts_have_no_difference():
-    assert differences((rows("pq"), rows("qr")), (LOGGED, LOGGED), ([0], [0]), 0) == {}
+    assert magnitude_differences((rows("pq"), rows("qr")), (LOGGED, LOGGED), ([0], [0]), 0) == {}
 
 
 def test_a_single_prompt_has_values_without_bounds():
@@ -132,24 +137,24 @@ def test_what_was_not_kept_or_not_logged_has_no_interval():
     old = rows(
         "pq", certainty=nothing, error=nothing, in_sum=nothing, loglik_start=nothing, kernels2=np.empty((2, 2, 0))
     )
-    assert set(parts(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "weighted", "positive"}
-    assert intervals(old, {0: {}}, [0], 0)[0]["norm"]["color"] is None
+    assert set(measure_sums(old)) == {"norm", "norm_per_token", "perplexity", "dot_sample", "weighted", "positive"}
+    assert magnitude_intervals(old, {0: {}}, [0], 0)[0]["norm"]["color"] is None
 
 
 def test_perplexity_is_the_exponential_of_a_mean_over_the_tokens_drawn():
     loglik = {"loglik": np.array([-2.0, -3.0]), "loglik_start": np.array([-4.0, -np.inf])}
     data = rows("pq", tokens=np.array([1.0, 3.0]), **loglik)
     assert color(data, "perplexity", np.exp(5 / 4)) == pytest.approx(Interval(np.exp(5 / 4), np.e, np.exp(2)))
-    found = intervals(data, {0: {"perplexity_start": np.exp(4)}}, [0], 0)[0]["perplexity_start"]
+    found = magnitude_intervals(data, {0: {"perplexity_start": np.exp(4)}}, [0], 0)[0]["perplexity_start"]
     assert found["color"] == found[MEAN] == pytest.approx(Interval(*[np.exp(4)] * 3))
 
 
 def test_the_share_of_positive_samples_leaves_out_those_without_a_weight():
-    pulls = np.array([[1.0, 2.0], [1.0, -2.0], [1.0, 0.0], [1.0, -5.0]])
-    data = rows("ppqq", pulls=pulls, weights=np.array([1.0, 1.0, 0.0, -1.0]))
+    dots = np.array([[1.0, 2.0], [1.0, -2.0], [1.0, 0.0], [1.0, -5.0]])
+    data = rows("ppqq", weighted_dots=dots, weights=np.array([1.0, 1.0, 0.0, -1.0]))
     # Prompt p has 1 of 2, q has 0 of 1; resamples pp, pq and qq.
     assert color(data, "positive", 1 / 3) == pytest.approx(Interval(1 / 3, 0, 1 / 2))
-    found = intervals(data, {0: {"weighted": 3 / 4}}, [0], 0)[0]["weighted"]["color"]
+    found = magnitude_intervals(data, {0: {"weighted": 3 / 4}}, [0], 0)[0]["weighted"]["color"]
     assert found == pytest.approx(Interval(3 / 4, 1 / 2, 1))
 
 
@@ -166,7 +171,7 @@ def summed(found):
     total = given.sum(0)
     dots = np.repeat((given @ benchmark)[:, None], 2, axis=1)
     own = {"norms2": (given**2).sum(1), "in_sum": given @ total / np.linalg.norm(total)}
-    return rows([str(place) for place in range(len(given))], pulls=dots, **own)
+    return rows([str(place) for place in range(len(given))], weighted_dots=dots, **own)
 
 
 def cosine(given, benchmark):
@@ -206,7 +211,7 @@ def test_samples_that_cancel_have_a_coherence_below_zero_and_bounds():
 def test_what_takes_the_sum_of_all_samples_has_no_difference_on_a_part_of_the_prompts():
     data, more = rows("pq"), rows("pqr")
     logged = ({0: {"color/cosine": 1.0, "color/norm": 1.0}},) * 2
-    assert "cosine" in differences((data, data), logged, ([0], [0]), 0)
-    found = differences((data, more), logged, ([0], [0]), 0)
+    assert "cosine" in magnitude_differences((data, data), logged, ([0], [0]), 0)
+    found = magnitude_differences((data, more), logged, ([0], [0]), 0)
     assert "norm" in found
     assert "cosine" not in found

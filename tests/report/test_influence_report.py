@@ -7,13 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from page_tags import Tags
-from synthetic_runs import HOSTILE, LEARNERS, finished_study, five_arms, traced_study
+from synthetic_runs import FINAL_MODELS, HOSTILE, finished_study, five_arms, traced_study
 
-from holdfast.analysis.dot_product import pull
-from holdfast.analysis.influence import traces
+from holdfast.analysis.dot_product import dot_products, strides_of, tracin_sums
+from holdfast.analysis.influence_runs import read_traces
 from holdfast.analysis.influence_summary import significant
 from holdfast.analysis.records import finished_runs
-from holdfast.analysis.tracin import stride_of, summed
 from holdfast.report.influence_charts import Bend, bend
 from holdfast.report.influential import rankings
 from holdfast.report.study import compare
@@ -26,13 +25,13 @@ SMALL = {"target": {"test": 10}, "prior": ["color", "count"]}
 def traced(tmp_path_factory):
     root = tmp_path_factory.mktemp("traced")
     study = five_arms(prior=["color", "count"], target={"test": 20})
-    job = traced_study(root, study, LEARNERS)
+    job = traced_study(root, study, FINAL_MODELS)
     compare(job, root)
     return job, root
 
 
 def read(job):
-    return traces(finished_runs(job.runs, tuple(job.study.arms)), job.study)
+    return read_traces(finished_runs(job.runs, tuple(job.study.arms)), job.study)
 
 
 def page_of(root):
@@ -50,7 +49,7 @@ def section_of(root):
 
 def test_a_study_without_influence_runs_says_nothing_of_it(tmp_path):
     study = five_arms(arms={"one": [SFT]}, **SMALL)
-    compare(finished_study(tmp_path, study, {"one": LEARNERS["answers"]}), tmp_path)
+    compare(finished_study(tmp_path, study, {"one": FINAL_MODELS["answers"]}), tmp_path)
     assert "influence" not in json.loads((tmp_path / "summary.json").read_text())
     assert "#influence" not in page_of(tmp_path)
     assert 'id="influence"' not in page_of(tmp_path)
@@ -76,7 +75,7 @@ def test_the_section_is_whole_linked_and_follows_drift(traced):
     assert Tags(page).open == []
     assert '<a href="#influence">' in page
     assert page.index('id="drift"') < page.index('id="influence"') < page.index('id="puzzles"')
-    for name in LEARNERS:
+    for name in FINAL_MODELS:
         assert name in section_of(traced[1])
 
 
@@ -113,7 +112,7 @@ def test_blocks_of_layers_are_added_up_and_halves_averaged(traced):
     first = [row for row in table if row["step"] == 0 and row["sample"] == trace.rows.samples[0]]
     assert len(first) == 2
     by_hand = sum(row["weight"] * (row["dot/color/a"] + row["dot/color/b"]) / 2 for row in first)
-    assert trace.rows.pulls[0, trace.rows.benchmarks.index("color")] == pytest.approx(by_hand)
+    assert trace.rows.weighted_dots[0, trace.rows.benchmarks.index("color")] == pytest.approx(by_hand)
     assert trace.rows.benchmarks[0] == "jigsaw"
 
 
@@ -136,7 +135,7 @@ def test_every_arm_has_its_numbers_in_the_summary(traced):
     for trace in found["traces"].values():
         assert trace["means"]["perplexity_start"] > 1
         assert {"norm_per_token", "coherence", "kernel", "lbk_per_token", "positive"} <= trace["means"].keys()
-        assert trace["along"]["dot"].keys() == {"jigsaw", "color", "count", "mean"}
+        assert trace["training_mean"]["dot"].keys() == {"jigsaw", "color", "count", "mean"}
         assert trace["change"]["color"].keys() == {"measured", "first_order", "trapezoid"}
         assert trace["agreement"]["trapezoid"]["pearson"] > trace["agreement"]["first_order"]["pearson"]
     assert len(found["differences"]) == 10
@@ -158,7 +157,7 @@ def test_measures_are_those_that_were_logged_with_bounds_around_them(traced):
                 assert one["value"] == pytest.approx(trace.measures[point["step"]][name], rel=1e-4)
                 assert one["low"] <= one["value"] <= one["high"]
                 assert one["low"] < one["high"] or measure == "positive"
-        assert found["along"]["kernel"]["mean"]["value"] == pytest.approx(found["means"]["kernel"], rel=1e-4)
+        assert found["training_mean"]["kernel"]["mean"]["value"] == pytest.approx(found["means"]["kernel"], rel=1e-4)
 
 
 def test_what_samples_add_to_their_sum_is_its_length_at_every_checkpoint(traced):
@@ -167,21 +166,21 @@ def test_what_samples_add_to_their_sum_is_its_length_at_every_checkpoint(traced)
         for step in trace.steps:
             at, logged = trace.rows.steps == step, trace.measures[step]
             length = trace.rows.in_sum[at].sum()
-            cosine = trace.rows.pulls[at, color].sum() / length / logged["color/benchmark_norm"]
+            cosine = trace.rows.weighted_dots[at, color].sum() / length / logged["color/benchmark_norm"]
             assert cosine == pytest.approx(logged["color/cosine"])
             squares = trace.rows.weights[at] ** 2 @ trace.rows.norms2[at]
             assert (length**2 - squares) / (at.sum() - 1) / squares == pytest.approx(logged["coherence"])
 
 
 def test_runs_that_kept_less_have_magnitudes_without_bounds(tmp_path):
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": FINAL_MODELS["answers"]})
     path = tmp_path / "one-0-influence" / "sources.parquet"
     pq.write_table(pq.read_table(path).select(["sample", "prompt", "step", "text"]), path)
     compare(job, tmp_path)
     found = found_in(tmp_path)["traces"]["one"]
     assert found["means"]["kernel"] > 0
-    assert not {"kernel", "perplexity_start"} & found["along"].keys()
-    assert found["along"]["perplexity"]["mean"]["low"] is not None
+    assert not {"kernel", "perplexity_start"} & found["training_mean"].keys()
+    assert found["training_mean"]["perplexity"]["mean"]["low"] is not None
 
 
 def test_adams_rates_are_those_that_were_logged_and_stand_beside_the_plain_ones(traced):
@@ -196,9 +195,11 @@ def test_adams_rates_are_those_that_were_logged_and_stand_beside_the_plain_ones(
             assert significant(logged) in section_of(root)
         for kind in ("tracin", "adam_tracin"):
             logged, one = trace.measures[trace.steps[-1]][f"color/{kind}"], found["sums"][kind]["color"]
-            pulls = trace.rows.pulls if kind == "tracin" else trace.rows.adam
-            point = pull(trace.rows._replace(pulls=pulls), trace.steps, 1, None)
-            summed_up = summed(point, stride_of(trace.measures, trace.steps))[0, trace.rows.benchmarks.index("color")]
+            dots = trace.rows.weighted_dots if kind == "tracin" else trace.rows.adam_dots
+            point = dot_products(trace.rows._replace(weighted_dots=dots), trace.steps, 1, None)
+            summed_up = tracin_sums(point, strides_of(trace.measures, trace.steps))[
+                0, trace.rows.benchmarks.index("color")
+            ]
             assert one["value"] == pytest.approx(logged, rel=1e-4)
             assert one["value"] == pytest.approx(summed_up, rel=1e-4)
             assert one["low"] < one["value"] < one["high"]
@@ -207,17 +208,17 @@ def test_adams_rates_are_those_that_were_logged_and_stand_beside_the_plain_ones(
 def test_the_page_says_for_how_many_pairs_adam_and_the_gradient_disagree(traced, tmp_path):
     assert "they agree for all 10 pairs of a source and a benchmark" in section_of(traced[1])
     arms = {name: [SFT] for name in ("rollouts", "answers")}
-    learners = {name: LEARNERS[name] for name in arms}
+    learners = {name: FINAL_MODELS[name] for name in arms}
     job = traced_study(tmp_path, five_arms(arms=arms, **SMALL), learners)
     turn_round(tmp_path / "answers-0-influence" / "influence.parquet", "dot/adam/color")
     compare(job, tmp_path)
-    assert found_in(tmp_path)["adam_signs"]["along"] == {"compared": 4, "differ": 1, "sure": 1}
+    assert found_in(tmp_path)["adam_signs"]["training_mean"] == {"compared": 4, "differ": 1, "sure": 1}
     assert "they disagree for 1 of the 4 pairs of a source and a benchmark" in section_of(tmp_path)
 
 
-def test_where_no_skill_is_learned_for_sure_pulls_are_open_instead_of_rates(traced, tmp_path):
+def test_where_no_skill_is_learned_for_sure_dots_are_open_instead_of_rates(traced, tmp_path):
     assert "<details open>" not in section_of(traced[1])
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": FINAL_MODELS["answers"]})
     path = tmp_path / "one-0-influence" / "influence.parquet"
     turn_round(path, "dot/adam/jigsaw")
     compare(job, tmp_path)
@@ -236,7 +237,7 @@ def turn_round(path, column):
 
 
 def test_without_adams_moments_nothing_is_said_of_adam(tmp_path):
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": FINAL_MODELS["answers"]})
     path = tmp_path / "one-0-influence" / "influence.parquet"
     table = pq.read_table(path)
     pq.write_table(table.select([name for name in table.column_names if not name.startswith("dot/adam/")]), path)
@@ -259,7 +260,9 @@ def test_what_the_linear_form_leaves_out_is_told(traced):
 
 def test_rollouts_without_any_advantage_are_told_and_not_drawn(tmp_path):
     arms = {"rft": [{"method": "grpo", "trainer": {"max_steps": 40}}], "one": [SFT]}
-    job = traced_study(tmp_path, five_arms(arms=arms, **SMALL), {"rft": LEARNERS["rft"], "one": LEARNERS["answers"]})
+    job = traced_study(
+        tmp_path, five_arms(arms=arms, **SMALL), {"rft": FINAL_MODELS["rft"], "one": FINAL_MODELS["answers"]}
+    )
     path = tmp_path / "rft-0-influence" / "influence.parquet"
     table = pq.read_table(path)
     weights = np.where(np.isin(table["step"], [10, 30]), 0.0, table["weight"])
@@ -294,13 +297,13 @@ def test_an_effect_is_summed_over_prior_benchmarks_and_the_checkpoints_that_trai
     own = [place for place, prompt in enumerate(trace.rows.prompts) if prompt == worst.prompt]
     assert worst.times == len(own) == 5
     learned = [place for place in own if trace.rows.steps[place] < trace.steps[-1]]
-    assert worst.effect == pytest.approx(trace.rows.pulls[np.ix_(learned, prior)].sum() / 4)
+    assert worst.effect == pytest.approx(trace.rows.weighted_dots[np.ix_(learned, prior)].sum() / 4)
     assert worst.pictures[0].uri.startswith("data:image/png")
 
 
 def test_stages_of_an_arm_are_traced_apart_and_adapters_named(tmp_path):
     lora = SFT | {"lora": {"rank": 4}}
-    job = traced_study(tmp_path, five_arms(arms={"two": [SFT, lora]}, **SMALL), {"two": LEARNERS["answers"]})
+    job = traced_study(tmp_path, five_arms(arms={"two": [SFT, lora]}, **SMALL), {"two": FINAL_MODELS["answers"]})
     compare(job, tmp_path)
     found = found_in(tmp_path)["traces"]
     assert {name: trace["lora"] for name, trace in found.items()} == {"two, stage 1": False, "two, stage 2": True}
@@ -310,7 +313,7 @@ def test_stages_of_an_arm_are_traced_apart_and_adapters_named(tmp_path):
 
 
 def test_measures_that_were_not_finite_and_prompts_without_pictures_leave_gaps(tmp_path):
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]})
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": FINAL_MODELS["answers"]})
     path = tmp_path / "one-0-influence" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     dropped = (
@@ -330,15 +333,15 @@ def test_measures_that_were_not_finite_and_prompts_without_pictures_leave_gaps(t
     compare(job, tmp_path)
     found = found_in(tmp_path)["traces"]["one"]
     assert found["means"]["perplexity_start"] is None
-    assert found["along"]["mean_cosine"]["color"] is None
+    assert found["training_mean"]["mean_cosine"]["color"] is None
     assert "NaN" not in (tmp_path / "summary.json").read_text()
     assert "no picture" in section_of(tmp_path)
 
 
 def test_a_single_prompt_is_reported_without_bounds(tmp_path):
-    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": LEARNERS["answers"]}, prompts=1)
+    job = traced_study(tmp_path, five_arms(arms={"one": [SFT]}, **SMALL), {"one": FINAL_MODELS["answers"]}, prompts=1)
     compare(job, tmp_path)
-    dot = found_in(tmp_path)["traces"]["one"]["along"]["dot"]["color"]
+    dot = found_in(tmp_path)["traces"]["one"]["training_mean"]["dot"]["color"]
     assert dot["value"] is not None
     assert dot["low"] is None
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_runs import LEARNERS, five_arms, traced_study
+from synthetic_runs import FINAL_MODELS, five_arms, traced_study
 
-from holdfast.analysis.influence import traces
+from holdfast.analysis.influence_runs import read_traces
 from holdfast.analysis.records import finished_runs
 from holdfast.analysis.table import arms_table
 from holdfast.report.study import compare
@@ -20,7 +20,7 @@ PRIOR = ("count", "color")
 @pytest.mark.parametrize("benchmark", ["classes", "detection"])
 def test_tables_charts_and_examples_follow_the_target(benchmark: str, tmp_path: Path) -> None:
     study = five_arms(target={"benchmark": benchmark, "test": 20}, prior=PRIOR)
-    job = traced_study(tmp_path / "study", study, LEARNERS)
+    job = traced_study(tmp_path / "study", study, FINAL_MODELS)
     compare(job, tmp_path)
     page = (tmp_path / "report.html").read_text()
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -42,7 +42,7 @@ def test_tables_charts_and_examples_follow_the_target(benchmark: str, tmp_path: 
 def test_influence_knows_the_target_from_the_prior(tmp_path: Path) -> None:
     """`count` and `color` come before `spatial` in the alphabet."""
     study = five_arms(target={"benchmark": "spatial", "test": 8}, prior=PRIOR)
-    job = traced_study(tmp_path / "study", study, LEARNERS)
-    found = traces(finished_runs(job.runs, tuple(study.arms)), study)
+    job = traced_study(tmp_path / "study", study, FINAL_MODELS)
+    found = read_traces(finished_runs(job.runs, tuple(study.arms)), study)
     assert {trace.rows.benchmarks for trace in found} == {("spatial", "color", "count")}
     assert {trace.prior for trace in found} == {("color", "count")}

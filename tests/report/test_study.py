@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from page_tags import Tags
 from rich.console import Console
-from synthetic_runs import BASE, HOSTILE, LEARNERS, Model, finish, finished_study, five_arms
+from synthetic_runs import BASE, FINAL_MODELS, HOSTILE, Model, finish, finished_study, five_arms
 
 from holdfast.analysis.records import finished_runs, read_metrics
 from holdfast.analysis.table import arms_table, duration, number
@@ -26,7 +26,7 @@ SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 40}}
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory):
     root = tmp_path_factory.mktemp("bundled")
-    job = finished_study(root, five_arms(), LEARNERS)
+    job = finished_study(root, five_arms(), FINAL_MODELS)
     compare(job, root)
     return job, root
 
@@ -106,7 +106,7 @@ def test_aliases_name_evaluated_checkpoints(bundled):
 
 
 def test_aliases_are_chosen_by_validation_questions_and_reported_by_test_questions(tmp_path):
-    job = finished_study(tmp_path, five_arms(), LEARNERS)
+    job = finished_study(tmp_path, five_arms(), FINAL_MODELS)
     run = next(run for run in job.runs if run.arm == "teacher")
     chosen, last = sorted(read_metrics(Path(run.path)))[1], max(read_metrics(Path(run.path)))
     better = {"validation/target/jigsaw/score": 1.0, "validation/prior/color/accuracy": 1.0}
@@ -120,7 +120,7 @@ def test_aliases_are_chosen_by_validation_questions_and_reported_by_test_questio
 
 def test_an_arm_has_one_color_everywhere(bundled):
     page = page_of(bundled[1])
-    for index, arm in enumerate(LEARNERS):
+    for index, arm in enumerate(FINAL_MODELS):
         name = list(five_arms().arms)[index]
         colors = {
             color
@@ -132,7 +132,7 @@ def test_an_arm_has_one_color_everywhere(bundled):
 
 def test_stages_of_an_arm_follow_each_other(tmp_path):
     study = five_arms(arms={"two": [SFT, SFT]}, target={"test": 10}, prior=["color"])
-    job = finished_study(tmp_path, study, {"two": LEARNERS["answers"]}, evaluations=2)
+    job = finished_study(tmp_path, study, {"two": FINAL_MODELS["answers"]}, evaluations=2)
     arm = finished_runs(job.runs, ("two",)).arms[0]
     assert [(point.step, point.stage, point.stage_step) for point in arm.points] == [
         (0, 0, 0),
@@ -148,14 +148,14 @@ def test_stages_of_an_arm_follow_each_other(tmp_path):
 
 def test_optional_measures_may_be_missing(tmp_path):
     study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["color"])
-    compare(finished_study(tmp_path, study, {"one": LEARNERS["self"]._replace(drift=None)}), tmp_path)
+    compare(finished_study(tmp_path, study, {"one": FINAL_MODELS["self"]._replace(drift=None)}), tmp_path)
     assert 'id="drift"' not in page_of(tmp_path)
     assert "pass@" not in page_of(tmp_path)
 
 
 def test_pass_at_k_is_shown_where_it_was_measured(tmp_path):
     study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["color"])
-    job = finished_study(tmp_path, study, {"one": LEARNERS["self"]})
+    job = finished_study(tmp_path, study, {"one": FINAL_MODELS["self"]})
     with (tmp_path / "one-0" / "metrics.jsonl").open("a") as journal:
         journal.write('{"step": 40, "metrics": {"target/jigsaw/pass_at_4": 0.83}}\n')
     compare(job, tmp_path)
@@ -188,14 +188,14 @@ def test_a_base_that_knows_nothing_is_reported_without_dividing_by_it(tmp_path):
 def test_every_kind_of_puzzle_is_shown(tmp_path, layout, question):
     target = {"grid": [3, 3], "layout": layout, "question": question, "test": 6}
     study = five_arms(arms={"one": [SFT]}, target=target, prior=["color"])
-    compare(finished_study(tmp_path, study, {"one": LEARNERS["rft"]}), tmp_path)
+    compare(finished_study(tmp_path, study, {"one": FINAL_MODELS["rft"]}), tmp_path)
     assert page_of(tmp_path).count('class="puzzle"') == 3
     assert ("solved" in page_of(tmp_path)) == (question == "full")
 
 
 def test_notes_and_the_origin_of_samples_are_told(tmp_path):
     study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["color"])
-    job = finished_study(tmp_path, study, {"one": LEARNERS["rft"]})
+    job = finished_study(tmp_path, study, {"one": FINAL_MODELS["rft"]})
     (tmp_path / "make").mkdir()
     (tmp_path / "sampled").mkdir()
     kept = {"id": "p1", "completion": "…", "sample": 0, "model": "f" * 64, "step": 800, "temperature": 1.0, "seed": 5}
@@ -212,7 +212,7 @@ def test_notes_and_the_origin_of_samples_are_told(tmp_path):
 
 def test_an_unfinished_arm_is_left_out(tmp_path):
     study = five_arms(arms={"one": [SFT], "never": [SFT]}, target={"test": 10}, prior=["color"])
-    job = finished_study(tmp_path, study, {"one": LEARNERS["rft"], "never": LEARNERS["rft"]})
+    job = finished_study(tmp_path, study, {"one": FINAL_MODELS["rft"], "never": FINAL_MODELS["rft"]})
     runs = tuple(run for run in job.runs if run.arm != "never")
     compare(job.model_copy(update={"runs": runs}), tmp_path)
     assert list(summary_of(tmp_path)["arms"]) == ["one"]
@@ -243,7 +243,7 @@ def test_comparison_needs_neither_torch_nor_a_plotting_library():
 
 def test_alarms_of_a_training_stand_in_the_report_escaped(tmp_path):
     study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["color"])
-    job = finished_study(tmp_path, study, {"one": LEARNERS["self"]})
+    job = finished_study(tmp_path, study, {"one": FINAL_MODELS["self"]})
     assert "Alarms during training" not in page_after(job, tmp_path)
     (record,) = (run for run in job.runs if run.kind == "train")
     Journal(Path(record.path)).alarm(20, "no-spread", f"90% of the groups {HOSTILE}")
@@ -262,7 +262,7 @@ def page_after(job, root):
 
 def test_an_arm_that_did_not_finish_and_a_number_that_is_not_finite_are_told_as_such(tmp_path):
     study = five_arms(arms={"one": [SFT]}, target={"test": 10}, prior=["grounding"])
-    job = finished_study(tmp_path, study, {"one": LEARNERS["rft"]})
+    job = finished_study(tmp_path, study, {"one": FINAL_MODELS["rft"]})
     stage = next(Path(run.path) for run in job.runs if run.kind == "train")
     lines = read_lines(stage / "metrics.jsonl")
     Journal(stage).log(lines[-1]["step"], {"kl/target": math.inf, "prior/grounding/logprob": math.nan})

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from page_tags import Tags
 from rich.console import Console
-from synthetic_runs import HOSTILE, LEARNERS, Model, finished_sweep, five_arms
+from synthetic_runs import FINAL_MODELS, HOSTILE, Model, finished_sweep, five_arms
 
-from holdfast.analysis.contrasts import compared
-from holdfast.analysis.length_split import longer
+from holdfast.analysis.contrasts import contrast_rows
+from holdfast.analysis.length_split import longer_weights
 from holdfast.analysis.records import read_graded
-from holdfast.analysis.sweep_runs import laid_out
+from holdfast.analysis.sweep_runs import read_layout
 from holdfast.analysis.table import sweep_table
 from holdfast.config.jobs import Contrast
 from holdfast.config.sweep import Member, Sweep
@@ -266,7 +266,7 @@ def test_the_halves_of_a_models_own_completions_are_compared(tmp_path: Path) -> 
         if member.levels == {"task": "classes", "thinking": "on"}:
             answer_as(job, place, "sft", [False, True, False, True], [3, 9, 4, 20])
             answer_as(job, place, "rft", [False, True, False, True], [7, 7, 7, 7])
-    found = {(half["panel"], half["series"]): half for half in shown(tmp_path / "out", job)["halves"]}
+    found = {(half["panel"], half["series"]): half for half in shown(tmp_path / "out", job)["length_split"]}
     sft = found["classes", 0]
     assert (sft["shorter"], sft["longer"]) == ({"accuracy": 0, "tokens": 3.5}, {"accuracy": 1, "tokens": 14.5})
     assert ("classes", 2) not in found
@@ -274,7 +274,7 @@ def test_the_halves_of_a_models_own_completions_are_compared(tmp_path: Path) -> 
 
 
 def test_the_difference_of_halves_lies_in_its_interval(tasks: tuple[Contrast, Path]) -> None:
-    found = summary_of(tasks[1])["halves"]
+    found = summary_of(tasks[1])["length_split"]
     assert {(half["panel"], half["series"]) for half in found} == set(product(("classes", "spatial"), range(5)))
     for half in found:
         gap = half["longer"]["accuracy"] - half["shorter"]["accuracy"]
@@ -287,7 +287,7 @@ def test_the_difference_of_halves_lies_in_its_interval(tasks: tuple[Contrast, Pa
     [([1, 2, 3, 4], [0, 0, 1, 1]), ([5, 5, 5], [0.5] * 3), ([1, 2, 2, 2, 9], [0, 0.5, 0.5, 0.5, 1])],
 )
 def test_ties_at_the_border_belong_to_both_halves_by_parts(tokens: list[int], weights: list[float]) -> None:
-    assert longer(np.array(tokens)).tolist() == pytest.approx(weights)
+    assert longer_weights(np.array(tokens)).tolist() == pytest.approx(weights)
 
 
 def test_a_sweep_over_seeds_is_averaged_in_one_panel_and_its_range_shown(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_sweep_over_seeds_is_averaged_in_one_panel_and_its_range_shown(tmp_pat
         factors,
         lambda levels: {"seed": int(levels["again"]), "arms": arms, "target": {"test": 20, "train": 50}},
     )
-    job = finished_sweep(tmp_path, sweep, lambda member: LEARNERS)
+    job = finished_sweep(tmp_path, sweep, lambda member: FINAL_MODELS)
     summary = shown(tmp_path / "out", job)
     assert summary["roles"] == {"panel": None, "samples": None, "series": [], "repeats": ["again"]}
     assert list(summary["panels"]) == [""]
@@ -319,7 +319,7 @@ def test_a_single_factor_that_changes_more_than_the_seed_makes_panels(tmp_path: 
         return {"arms": {"one": [SFT[0] | {"trainer": trainer}]}, "target": {"test": 8, "train": 50}}
 
     sweep = swept("rates", {"rate": ("1e-4", "1e-3")}, rated)
-    summary = shown(tmp_path / "out", finished_sweep(tmp_path, sweep, lambda member: {"one": LEARNERS["self"]}))
+    summary = shown(tmp_path / "out", finished_sweep(tmp_path, sweep, lambda member: {"one": FINAL_MODELS["self"]}))
     assert summary["roles"]["panel"] == "rate"
     assert summary["contrasts"]["rows"] == []
     assert 'id="contrasts"' not in page_of(tmp_path / "out")
@@ -377,7 +377,7 @@ def test_a_sweep_of_bases_alone_has_a_page_and_one_of_nothing_is_refused(tmp_pat
 
 def test_levels_and_names_are_escaped(tmp_path: Path) -> None:
     sweep = swept("odd", {"<b>": ("<i>", "x&y"), "between": ("on", "off")}, lambda levels: odd(levels["between"]))
-    job = finished_sweep(tmp_path, sweep, lambda member: {"sft": LEARNERS["self"]})
+    job = finished_sweep(tmp_path, sweep, lambda member: {"sft": FINAL_MODELS["self"]})
     contrast(job, tmp_path)
     assert "<b>:" not in page_of(tmp_path)
     assert "&lt;b&gt;: &lt;i&gt;" in page_of(tmp_path)
@@ -439,7 +439,7 @@ def test_a_contrast_needs_neither_torch_nor_a_plotting_library() -> None:
 
 
 def test_rows_of_contrasts_follow_from_the_factors(tmp_path: Path) -> None:
-    rows = compared(laid_out(small(tmp_path)))
+    rows = contrast_rows(read_layout(small(tmp_path)))
     assert [(row.name, row.within) for row in rows] == [
         ("thinking: on − off", "sft and rft"),
         ("thinking: on − off", "sft"),

@@ -6,9 +6,9 @@ from holdfast.analysis.influence_rows import Rows
 
 
 def rows(*given, benchmarks=("jigsaw", "color")):
-    """Each given as (step, prompt, tokens, pulls)."""
-    steps, prompts, tokens, pulls = zip(*given, strict=True)
-    values = np.array(pulls, dtype=float)
+    """Each given as (step, prompt, tokens, dots)."""
+    steps, prompts, tokens, dots = zip(*given, strict=True)
+    values = np.array(dots, dtype=float)
     names = tuple(f"{prompt}/{place}" for place, prompt in enumerate(prompts))
     ones = np.ones(len(steps))
     return Rows(

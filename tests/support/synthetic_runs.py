@@ -43,7 +43,7 @@ class Model(NamedTuple):
 
 
 BASE = Model(0.04, 0.95)
-LEARNERS = {
+FINAL_MODELS = {
     "rft": Model(0.62, 0.93, 0.0, 0.05),
     "self": Model(0.66, 0.85, 0.02, 0.16),
     "rollouts": Model(0.58, 0.88, 0.01, 0.12),
@@ -146,10 +146,10 @@ def finish(out: Path, seconds: float, record: dict, notes: dict | None = None) -
     return RunRecord(path=str(out), digest=digest, seconds=seconds, run_id=digest[:8], **record)
 
 
-def finished_study(root: Path, study: Study, learners: dict[str, Model], evaluations: int = 4) -> Compare:
-    """The job that compares the arms of `study`, each of which ends as its learner in `learners`."""
+def finished_study(root: Path, study: Study, final_models: dict[str, Model], evaluations: int = 4) -> Compare:
+    """The job that compares the arms of `study`, each of which ends as its model in `final_models`."""
     shards = write_data(root / "data", study)
-    base_model = next(iter(learners.values()))._replace(skill=BASE.skill, prior=BASE.prior, unreadable=0.0)
+    base_model = next(iter(final_models.values()))._replace(skill=BASE.skill, prior=BASE.prior, unreadable=0.0)
     base_model = base_model._replace(drift=None if base_model.drift is None else 0.0)
     base = graded_rows(shards, base_model, study.seed)
     out = root / "base"
@@ -169,7 +169,7 @@ def finished_study(root: Path, study: Study, learners: dict[str, Model], evaluat
                 step = round(total * number / evaluations)
                 journal.log(step, {"train/loss": 1 / step})
                 share = (stage + number / evaluations) / len(stages)
-                model = base_model.towards(learners[arm], share**0.7)
+                model = base_model.towards(final_models[arm], share**0.7)
                 rows = graded_rows(shards, model, study.seed)
                 write_evaluation(out, step, rows)
                 journal.log(step, metrics_of(rows, base, model.drift))
@@ -198,22 +198,22 @@ def five_arms(**changes: object) -> Study:
     return Study.model_validate(settings)
 
 
-def finished_sweep(root: Path, sweep: Sweep, learners: Callable[[Member], dict[str, Model]]) -> Contrast:
-    """The job that contrasts a sweep's members, whose arms end as `learners` says; only the size of what they learned
-    from is real, `target.train` questions."""
-    told = []
+def finished_sweep(root: Path, sweep: Sweep, final_models: Callable[[Member], dict[str, Model]]) -> Contrast:
+    """The job that contrasts a sweep's members, whose arms end as `final_models` says; only the size of what they
+    learned from is real, `target.train` questions."""
+    members = []
     for member in sweep.members:
-        job = finished_study(root / member.study.name, member.study, learners(member), evaluations=2)
+        job = finished_study(root / member.study.name, member.study, final_models(member), evaluations=2)
         blank = Question("train", "none", (), "?", "a", "a", "exact", member.study.target.benchmark)
         write_questions(job.data.path / "target-train.parquet", [blank] * member.study.target.train)
         for run in job.runs:
             if run.arm and isinstance(member.study.arms[run.arm][run.stage], GRPO):
-                _log_rollouts(Path(run.path), learners(member)[run.arm])
-        told.append(FinishedMember(levels=member.levels, study=member.study, data=job.data, runs=job.runs))
+                _log_rollouts(Path(run.path), final_models(member)[run.arm])
+        members.append(FinishedMember(levels=member.levels, study=member.study, data=job.data, runs=job.runs))
     return Contrast(
         name=sweep.name,
         factors=sweep.factors,
-        members=tuple(told),
+        members=tuple(members),
         command=f"holdfast study experiments/{sweep.name}.yaml",
         data_version="d41d8cd98f00b204e9800998ecf8427e.dir",
         code="c0" * 32,
@@ -232,13 +232,13 @@ def _log_rollouts(out: Path, model: Model) -> None:
 SCALE = np.linspace(0.2, 5.0, 24)
 """√v̂ + ε of the made-up parameters, from the first checkpoint after the beginning on."""
 PROBES = 2
-PULLS = {"rft": 0.1, "self": 0.02, "rollouts": 0.05, "teacher": -0.5, "answers": -0.9}
+LEANS = {"rft": 0.1, "self": 0.02, "rollouts": 0.05, "teacher": -0.5, "answers": -0.9}
 """How far along prior gradients the made-up samples of each arm point."""
 
 
-def traced_study(root: Path, study: Study, learners: dict[str, Model], prompts: int = 8) -> Compare:
+def traced_study(root: Path, study: Study, final_models: dict[str, Model], prompts: int = 8) -> Compare:
     """A finished study with an influence run for every stage, whose gradients are short made-up vectors."""
-    job = finished_study(root, study, learners)
+    job = finished_study(root, study, final_models)
     asked = target_questions(study, "train", "train", prompts)
     write_questions(root / "data" / "target-train.parquet", asked)
     runs = [
@@ -263,23 +263,23 @@ def write_influence(out: Path, trained: RunRecord, study: Study, asked: list[Que
     sums = {f"{name}/{kind}": 0.0 for name in names for kind in ("tracin", "adam_tracin")}
     for step in steps:
         values = {name: rng.normal(size=(2, 24)) * 0.2 + 0.1 for name in names}
-        found = _look((rows, texts), (source, step, PULLS.get(trained.arm, 0.0)), asked, values, rng)
+        found = _checkpoint((rows, texts), (source, step, LEANS.get(trained.arm, 0.0)), asked, values, rng)
         if step < total:
             found["stride"] = stride = 1e-3 * (min(s for s in steps if s > step) - step)
             for name, (kind, dot) in product(names, (("tracin", "dot"), ("adam_tracin", "adam_dot"))):
                 sums[f"{name}/{kind}"] += stride * found.get(f"{name}/{dot}", 0.0)
         journal.log(step, {f"influence/{source}/{name}": value for name, value in found.items()})
-    way = _way(names, steps, rng)
-    last = sums | _changes(names, way)
+    trajectory = _trajectory(names, steps, rng)
+    last = sums | _changes(names, trajectory)
     journal.log(steps[-1], {f"influence/{source}/{name}": value for name, value in last.items()})
     tables.write_rows(out / "influence.parquet", rows)
     tables.write_sources(out / "sources.parquet", texts)
-    tables.write_path(out / "path.parquet", way)
+    tables.write_trajectory(out / "path.parquet", trajectory)
     notes = {"source": source} | ({"rewards only, without": "the KL penalty (beta 0.1)"} if source == "grpo" else {})
     return finish(out, 3.0, {"kind": "influence", "arm": trained.arm, "stage": trained.stage}, notes)
 
 
-def _look(
+def _checkpoint(
     kept: tuple[list[dict], list[dict]],
     at: tuple[str, int, float],
     asked: list[Question],
@@ -324,17 +324,17 @@ def _look(
             own |= {"tokens": int(tokens[place]), "loglik": loglik[place], "weight": float(weights[place])}
             kept[0].append(own | {"norm2": float((gradients[place, part] ** 2).sum())} | dots)
     total = weights @ gradients
-    seen = measures.Source(tokens, weights, (gradients**2).sum(1), float(total @ total), np.full(count, 1.5))
-    found = _measures(seen, gradients, values)
+    source_samples = measures.Source(tokens, weights, (gradients**2).sum(1), float(total @ total), np.full(count, 1.5))
+    found = _measures(source_samples, gradients, values)
     found["perplexity"] = measures.perplexity(loglik, tokens)
     found["perplexity_start"] = measures.perplexity(2 * loglik, tokens)
     found |= {f"{b}/{k}": v for b, s in squares.items() for k, v in measures.kernel(s, tokens, 4.0).items()}
-    return found | (_adam(seen, gradients, values) if step else {})
+    return found | (_adam(source_samples, gradients, values) if step else {})
 
 
-def _adam(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
+def _adam(source_samples: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
     dots = {
-        name: float(seen.weights @ gradients @ (value.mean(0) / SCALE) / seen.tokens.sum())
+        name: float(source_samples.weights @ gradients @ (value.mean(0) / SCALE) / source_samples.tokens.sum())
         for name, value in values.items()
     }
     target, *others = dots
@@ -342,19 +342,21 @@ def _adam(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.nda
     return {f"{name}/adam_dot": dot for name, dot in dots.items()} | rates
 
 
-def _measures(seen: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, float]:
-    found = measures.of_source(seen)
+def _measures(
+    source_samples: measures.Source, gradients: np.ndarray, values: dict[str, np.ndarray]
+) -> dict[str, float]:
+    found = measures.of_source(source_samples)
     alone = {"norm": found.pop("norm"), "norm_per_token": found.pop("norm_per_token")}
     for name, value in values.items():
         mean = value.mean(0)
         benchmark = measures.Benchmark(gradients @ mean, float(mean @ mean), float(value[0] @ value[1]), 30.0)
-        on = measures.on_benchmark(seen, benchmark) | alone
+        on = measures.on_benchmark(source_samples, benchmark) | alone
         found |= {f"{name}/{measure}": number for measure, number in on.items()}
     target, *others = values
     return found | {f"{b}/exchange": measures.exchange(found[f"{b}/dot"], found[f"{target}/dot"]) for b in others}
 
 
-def _way(names: list[str], steps: list[int], rng: np.random.Generator) -> list[dict]:
+def _trajectory(names: list[str], steps: list[int], rng: np.random.Generator) -> list[dict]:
     rows = []
     for start, step in pairwise(steps):
         for name in names:
@@ -366,12 +368,12 @@ def _way(names: list[str], steps: list[int], rng: np.random.Generator) -> list[d
     return rows
 
 
-def _changes(names: list[str], way: list[dict]) -> dict[str, float]:
+def _changes(names: list[str], trajectory: list[dict]) -> dict[str, float]:
     found = {}
     for kind in ("measured", "first_order", "trapezoid"):
         for name in names:
-            found[f"{name}/change_{kind}"] = sum(row[kind] for row in way if row["benchmark"] == name) / 6
-    prior = [row for row in way if row["benchmark"] != names[0]]
+            found[f"{name}/change_{kind}"] = sum(row[kind] for row in trajectory if row["benchmark"] == name) / 6
+    prior = [row for row in trajectory if row["benchmark"] != names[0]]
     measured = np.array([row["measured"] for row in prior])
     for kind in ("first_order", "trapezoid"):
         agreed = measures.agreement(np.array([row[kind] for row in prior]), measured)

@@ -11,11 +11,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from holdfast.analysis.bootstrap import Interval, interval, ratio, resampled_means
 from holdfast.analysis.records import Graded
-from holdfast.analysis.statistics import Interval, interval, ratio, resampled_means
 from holdfast.analysis.sweep_runs import BASE, Model, Setting
 
-Asked = tuple[str, str, tuple[tuple[str, str, str], ...]]
+QuestionSet = tuple[str, str, tuple[tuple[str, str, str], ...]]
 """Role and benchmark, and id, image and right answer of each question: equal for the same questions."""
 
 
@@ -44,7 +44,7 @@ class Measured(NamedTuple):
     """None where the base knows too little to divide by."""
 
 
-def mean(estimates: Sequence[Estimate]) -> Estimate:
+def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     """Of several models."""
     return Estimate(
         float(np.mean([estimate.value for estimate in estimates])),
@@ -52,12 +52,12 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def asked(rows: Sequence[Graded]) -> Asked:
+def question_set(rows: Sequence[Graded]) -> QuestionSet:
     """The identity of a benchmark's questions. Ids alone would not do: another seed draws others under the same ids."""
     return rows[0].role, rows[0].benchmark, tuple((row.id, row.image_id, row.answer) for row in rows)
 
 
-def measure(settings: Sequence[Setting], seed: int) -> dict[Model, Measured]:
+def measure_models(settings: Sequence[Setting], seed: int) -> dict[Model, Measured]:
     """Every base and every trained model."""
     columns = _by_questions(settings)
     target: dict[Model, tuple[Estimate, Estimate]] = {}
@@ -74,22 +74,22 @@ def measure(settings: Sequence[Setting], seed: int) -> dict[Model, Measured]:
                 target[model] = right, Estimate(float(means[scored]), draws[:, scored])
             else:
                 prior.setdefault(model, []).append(right)
-    known = {model: mean(estimates) for model, estimates in prior.items()}
+    known = {model: mean_estimate(estimates) for model, estimates in prior.items()}
     return {
         model: Measured(*target[model], known[model], _retention(known[model], known[model._replace(arm=BASE)]))
         for model in target
     }
 
 
-def _by_questions(settings: Sequence[Setting]) -> dict[Asked, dict[Model, list[Graded]]]:
-    found: dict[Asked, dict[Model, list[Graded]]] = {}
+def _by_questions(settings: Sequence[Setting]) -> dict[QuestionSet, dict[Model, list[Graded]]]:
+    found: dict[QuestionSet, dict[Model, list[Graded]]] = {}
     for place, setting in enumerate(settings):
         for arm in (BASE, *setting.arms):
             benchmarks: dict[tuple[str, str], list[Graded]] = {}
             for row in setting.graded(arm):
                 benchmarks.setdefault((row.role, row.benchmark), []).append(row)
             for rows in benchmarks.values():
-                found.setdefault(asked(rows), {})[Model(place, arm)] = rows
+                found.setdefault(question_set(rows), {})[Model(place, arm)] = rows
     return found
 
 

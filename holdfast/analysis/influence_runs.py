@@ -20,8 +20,8 @@ KINDS = ("first_order", "trapezoid")
 """Predictions of a change; `path.parquet` has a column for each."""
 
 
-class Travel(NamedTuple):
-    """Changes of the questions' log-likelihood per token between two checkpoints, a row for each question and way."""
+class Trajectory(NamedTuple):
+    """Changes of the questions' log-likelihood per token, a row for each question and interval between checkpoints."""
 
     benchmarks: tuple[str, ...]
     measured: np.ndarray
@@ -44,13 +44,13 @@ class Trace(NamedTuple):
     """By step of the stage: `BENCHMARK/MEASURE`, and measures of the source alone."""
     rows: Rows
     texts: dict[tuple[int, str], str]
-    """What a sample (step, sample) says."""
-    travel: Travel
+    """The completion of a sample (step, sample)."""
+    trajectory: Trajectory
     notes: dict[str, Any]
 
     @property
     def steps(self) -> list[int]:
-        """The checkpoints looked at, from the beginning on."""
+        """The checkpoints measured, from the beginning on."""
         return sorted(set(self.rows.steps.tolist()))
 
     @property
@@ -63,7 +63,7 @@ class Trace(NamedTuple):
         return {name: value for name, value in found.items() if value is not None}
 
 
-def traces(finished: Finished, study: Study) -> list[Trace]:
+def read_traces(finished: Finished, study: Study) -> list[Trace]:
     """The influence runs of the arms that a report shows, in its order."""
     runs = [(record, result) for record, result in finished.others if record.kind == "influence"]
     return [
@@ -89,7 +89,7 @@ def _trace(arm: ArmRun, color: int, run: tuple[RunRecord, Result], study: Study)
         measures=measures,
         rows=read_rows(path, measures, study.target.benchmark),
         texts=_texts(path / "sources.parquet"),
-        travel=_travel(path / "path.parquet"),
+        trajectory=_read_trajectory(path / "path.parquet"),
         notes={name: value for name, value in result.notes.items() if name != "source"},
     )
 
@@ -107,7 +107,7 @@ def _texts(path: Path) -> dict[tuple[int, str], str]:
     return {(row["step"], row["sample"]): row["text"] for row in rows}
 
 
-def _travel(path: Path) -> Travel:
+def _read_trajectory(path: Path) -> Trajectory:
     table = pq.read_table(path)
     predicted = {kind: table[kind].to_numpy() for kind in KINDS}
-    return Travel(tuple(table["benchmark"].to_pylist()), table["measured"].to_numpy(), predicted)
+    return Trajectory(tuple(table["benchmark"].to_pylist()), table["measured"].to_numpy(), predicted)

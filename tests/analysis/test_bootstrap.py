@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.analysis.statistics import RESAMPLES, interval, ratio, resampled_means
+from holdfast.analysis.bootstrap import RESAMPLES, interval, ratio, resampled_means
 
 
 def test_enough_resamples_are_drawn_for_a_95_percent_interval():
