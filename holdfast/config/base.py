@@ -29,7 +29,7 @@ def _local(name: str) -> str:
     return str(_expanded(Path(name))) if name.startswith("~") else name
 
 
-Place = Annotated[Path, AfterValidator(_expanded)]
+LocalPath = Annotated[Path, AfterValidator(_expanded)]
 """A file or directory; relative to where the command is run."""
-HubOrPlace = Annotated[str, AfterValidator(_local)]
+HubOrPath = Annotated[str, AfterValidator(_local)]
 """An id on the Hugging Face Hub, or a directory."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from holdfast.config.base import Config, HubOrPlace, Place
+from holdfast.config.base import Config, HubOrPath, LocalPath
 
 
 class World(Config):
@@ -21,7 +21,7 @@ class Folder(Config):
     """Photographs in a directory, read recursively (JPEG, PNG, WebP)."""
 
     source: Literal["folder"]
-    path: Place | None = None
+    path: LocalPath | None = None
     """The directory; by default three photographs that scikit-learn and matplotlib ship."""
     tile: PositiveInt | None = None
     """Cut every photograph into disjoint square tiles of this side (pixels) and treat each as an image of its own; all
@@ -34,7 +34,7 @@ class Hub(Config):
     """An image column of a Hugging Face data set."""
 
     source: Literal["hub"]
-    name: HubOrPlace
+    name: HubOrPath
     """Data set id on the Hub, or a local directory with such files."""
     revision: str | None = None
     split: str = "train"

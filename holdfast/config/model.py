@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from holdfast.config.base import Config, HubOrPlace
+from holdfast.config.base import Config, HubOrPath
 
 
 class Recipe(Config):
@@ -33,7 +33,7 @@ class Recipe(Config):
 class Model(Config):
     """The base model."""
 
-    path: HubOrPlace = "bundled"
+    path: HubOrPath = "bundled"
     """`bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local checkpoint directory."""
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"

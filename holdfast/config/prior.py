@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from holdfast.config.base import Config, Place
+from holdfast.config.base import Config, LocalPath
 
 PRIOR_NAMES = ("color", "shape", "count", "presence", "comparison", "pieces", "grounding", "digits")
 
@@ -31,10 +31,10 @@ class Imported(Config):
     benchmark: Literal["imported"] = "imported"
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     """Its name in metrics and reports."""
-    path: Place
+    path: LocalPath
     """JSONL or Parquet; an image is a path relative to the file, bytes, base64, a data URI, pixels, or a list of these.
     """
-    validation_path: Place | None = None
+    validation_path: LocalPath | None = None
     """Validation questions in a file of the same kind. Without it, the rows of a tenth of the images, at least of two
     and with at most 64 questions, are set apart for validation and not tested on."""
     grader: str = "exact"

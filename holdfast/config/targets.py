@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from holdfast.config.base import Config, HubOrPlace, Place
+from holdfast.config.base import Config, HubOrPath, LocalPath
 
 
 class Jigsaw(Config):
@@ -69,7 +69,7 @@ class Columns(Config):
 class Public(Config):
     """A data set with annotations, from the Hugging Face Hub or from a local directory."""
 
-    name: HubOrPlace
+    name: HubOrPath
     revision: str | None = None
     columns: Columns | None = None
     """By default those that holdfast/benchmarks/public/rows.py knows for this name."""
@@ -123,7 +123,7 @@ class Banner(Skill):
     """Questions about advertisements: headline, price, call to action, layout."""
 
     benchmark: Literal["banner"]
-    path: Place | None = None
+    path: LocalPath | None = None
     """Your own, as JSONL or Parquet with image, question, answer and, if you like, grader and reasoning."""
     grader: str = "exact"
     """Of your own: `exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader`

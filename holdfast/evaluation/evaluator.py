@@ -15,7 +15,7 @@ from holdfast.evaluation.generate import Reader, Sampling, answer, generate
 from holdfast.evaluation.records import Record, metrics, write_records
 
 
-class Exam:
+class Evaluator:
     """The questions, encoded once; `sit` asks a model all of them."""
 
     def __init__(self, data: DataRef, evaluation: Evaluation, processor: Any) -> None:
@@ -31,7 +31,7 @@ class Exam:
         self.prompts = self.reader.encode(self.questions)
         self.references = [self.reader.completion_ids(question.reference) for question in self.questions]
 
-    def sit(self, model: Any, path: Path) -> dict[str, float]:
+    def evaluate(self, model: Any, path: Path) -> dict[str, float]:
         """Ask everything, write one record a test question to `path`, and return the metrics.
 
         Those of validation questions stand below `validation/`.

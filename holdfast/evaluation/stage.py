@@ -11,7 +11,7 @@ import torch
 
 from holdfast.config.jobs import Evaluate, Result, Train
 from holdfast.evaluation import drift
-from holdfast.evaluation.evaluator import Exam
+from holdfast.evaluation.evaluator import Evaluator
 from holdfast.evaluation.forgetting import forgetting
 from holdfast.journal import Journal, read_lines
 from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
@@ -24,15 +24,15 @@ DRIFT = "drift.parquet"
 def evaluate(job: Evaluate, out: Path, journal: Journal) -> None:
     """Measure the base and leave what later models are compared with: its metrics, and its samples in drift.parquet."""
     journal.progress(0, 3)
-    exam = Exam(job.data, job.evaluation, load_processor(job.model))
+    evaluator = Evaluator(job.data, job.evaluation, load_processor(job.model))
     model = load_model(job.model, base_dtype(job.dtype, job.model), device(job.device))
-    measured = exam.sit(model, records_path(out, 0))
+    measured = evaluator.evaluate(model, records_path(out, 0))
     journal.progress(1, 3, prior=measured["prior/mean/accuracy"])
-    references = exam.sample_references(model, job.seed)
+    references = evaluator.sample_references(model, job.seed)
     drift.write_references(out / DRIFT, references)
     journal.progress(2, 3, prior=measured["prior/mean/accuracy"])
-    measured["kl/target"] = exam.drift(drift.Pair(model, model), references, drift_path(out, 0))
-    measured |= exam.pass_at(model, job.seed)
+    measured["kl/target"] = evaluator.drift(drift.Pair(model, model), references, drift_path(out, 0))
+    measured |= evaluator.pass_at(model, job.seed)
     journal.log(0, measured)
 
 
@@ -50,7 +50,7 @@ def begin(job: Train, journal: Journal) -> None:
 
 def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], dict[str, float]]:
     """What a training calls at a step: measures the model as it is and compares it with the base."""
-    exam = Exam(job.data, job.evaluation, processor)
+    evaluator = Evaluator(job.data, job.evaluation, processor)
     references = drift.read_references(job.reference.path)
     images: ImageFeatures = {}
     base = _base(job)
@@ -61,10 +61,10 @@ def measurement(job: Train, out: Path, processor: Any) -> Callable[[Any, int], d
 
     def measure(model: Any, step: int) -> dict[str, float]:
         with computing_in(dtype, model), cached_image_features(model, images):
-            measured = exam.sit(model, records_path(out, step))
-            measured |= exam.pass_at(model, job.seed)
+            measured = evaluator.evaluate(model, records_path(out, step))
+            measured |= evaluator.pass_at(model, job.seed)
             with _moved(origin, model.device):
-                measured["kl/target"] = exam.drift(drift.Pair(origin, model), references, drift_path(out, step))
+                measured["kl/target"] = evaluator.drift(drift.Pair(origin, model), references, drift_path(out, step))
         return measured | forgetting(base, measured)
 
     return measure

@@ -27,18 +27,25 @@ class Misfits(NamedTuple):
     mismatched: list[str]
 
 
-def require_whole(place: Path) -> None:
-    """Look at a checkpoint's files without reading its weights.
+def require_settings(place: Path) -> None:
+    """Look at what stands beside a checkpoint's weights.
 
     Raises:
-        UserError: a file is a pointer of Git LFS, settings are no JSON, or weights are missing, cut off, pickled or
-            saved from a wrapper.
+        UserError: a file is a pointer of Git LFS, or settings are no JSON.
     """
     for file in sorted(place.iterdir()):
         if file.is_file() and _begins(file) == POINTER:
             raise UserError(f"model.path: {file} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
     for file in sorted(place.glob(SETTINGS)):
         _require_object(file)
+
+
+def require_whole(place: Path) -> None:
+    """Look at the names of a checkpoint's weights without reading them.
+
+    Raises:
+        UserError: weights are missing, cut off, pickled or saved from a wrapper.
+    """
     names = [name for file in weight_files(place) for name in _names(file)]
     for prefix, saved in WRAPPED.items():
         wrapped = sum(name.startswith(prefix) for name in names)

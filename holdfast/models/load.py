@@ -24,7 +24,14 @@ from transformers.utils import find_adapter_config_file
 
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError, reason
-from holdfast.models.checkpoint_check import Misfits, require_finite, require_fit, require_names, require_whole
+from holdfast.models.checkpoint_check import (
+    Misfits,
+    require_finite,
+    require_fit,
+    require_names,
+    require_settings,
+    require_whole,
+)
 from holdfast.models.end_of_turn import end_turns, stop_ids
 
 WORDS = "yes12"
@@ -54,7 +61,7 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"model.path: {ref.path} holds no config.json, so it is no checkpoint; name its directory")
     if path.is_dir():
-        require_whole(path)
+        require_settings(path)
     try:
         config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
     except Exception as error:  # whatever stands in the way of reading a user's files
@@ -67,6 +74,8 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
             f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
             "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
         )
+    if path.is_dir():
+        require_whole(path)
     return config
 
 

@@ -14,7 +14,7 @@ from holdfast.config.methods import GRPO
 from holdfast.data.shards import Question
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.training.arguments import anywhere, sampling_settings
-from holdfast.training.reward_inputs import columns_of
+from holdfast.training.dataset import reward_columns
 from holdfast.training.rewards import Rewards, token_counter
 
 
@@ -40,7 +40,7 @@ def rollouts(job: Trace, processor: Any) -> Any:
         rewards = Rewards(stage.rewards, group, token_counter(reader.tokenizer))
         if step in kept:
             rewards.load(kept[step])
-        columns = columns_of([(question, reader.text(ids)) for question, ids in said], processor, step)
+        columns = reward_columns([(question, reader.text(ids)) for question, ids in said], processor, step)
         parts = np.stack([np.array(reward(**columns)) for reward in rewards.functions().values()], -1)
         weights = np.array([term.weight for term in stage.rewards.values()])
         found = aggregated(parts.reshape(len(asked), group, -1), weights, stage.trainer).ravel()

@@ -26,8 +26,8 @@ from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.prompt_check import require_readable
 from holdfast.training.arguments import anywhere
+from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
-from holdfast.training.reward_inputs import columns_of
 
 
 class Longest(NamedTuple):
@@ -114,7 +114,7 @@ def _check_functions(study: Study, processor: Any, questions: list[Question]) ->
     for where, stage in _stages(study):
         for name, term in stage.rewards.items() if not isinstance(stage, SFT) else ():
             if term.kind == "function":
-                columns = columns_of(written, processor, step=0)
+                columns = reward_columns(written, processor, step=0)
                 at = f"{where}.rewards.{name}.function: {term.function}"
                 call(at, loaded(at, term.function), columns.pop("completions"), columns)
 

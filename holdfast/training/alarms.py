@@ -42,7 +42,7 @@ LENGTH_ONLY = 0.5
 """Share of groups that learn from their lengths alone: most of the gradient is no longer about the task."""
 
 
-UNSOUND = "non-finite"
+NON_FINITE = "non-finite"
 """The alarm of a loss, or of weights, that are no numbers any more."""
 
 
@@ -69,7 +69,7 @@ class Alarms:
                 "train/completions/clipped_ratio", CLIPPED, "of the completions were cut off by the limit"
             ),
             "length-only": Level("train/groups/length_only", LENGTH_ONLY, "of the groups learned from length alone"),
-            UNSOUND: not_finite,
+            NON_FINITE: not_finite,
         }
         self.warm = max((term.warm_up for term in terms.values()), default=0)
         self.episodes = {name: Episode(look) for name, look in looks.items()}
@@ -80,8 +80,8 @@ class Alarms:
         While terms warm up nothing does but a loss that is not finite: rewards rise.
         """
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        looking = [UNSOUND] if step <= self.warm else list(self.episodes)
-        found = {name: self.episodes[name].take(metrics if name == UNSOUND else finite) for name in looking}
+        looking = [NON_FINITE] if step <= self.warm else list(self.episodes)
+        found = {name: self.episodes[name].take(metrics if name == NON_FINITE else finite) for name in looking}
         return [Alarm(name, step, sentence) for name, sentence in found.items() if sentence]
 
 

@@ -19,9 +19,9 @@ from holdfast.config.refs import directory_digest
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import save_checkpoint
 from holdfast.training.adam_state import save_moments
-from holdfast.training.alarms import UNSOUND, Alarms
+from holdfast.training.alarms import NON_FINITE, Alarms
 from holdfast.training.completions import CompletionLog
-from holdfast.training.non_finite import STAYS, Soundness
+from holdfast.training.non_finite import STAYS, NonFiniteWatch
 from holdfast.training.resume import mark_complete
 from holdfast.training.rewards import Rewards
 
@@ -42,7 +42,7 @@ def schedule(every: float, steps: int, period: int) -> list[int]:
     return sorted({step for step in rounded if step < steps} | {steps})
 
 
-class Keeper(TrainerCallback):
+class StageCallback(TrainerCallback):
     """Measures the model at the scheduled steps, keeps it, and lets TRL write a checkpoint to resume from there."""
 
     def __init__(self, out: Path, journal: Journal, measure: Measure, processor: Any) -> None:
@@ -54,7 +54,7 @@ class Keeper(TrainerCallback):
         self.log: CompletionLog | None = None
         self.rewards: Rewards | None = None
         self.alarms = Alarms({})
-        self.soundness = Soundness()
+        self.non_finite = NonFiniteWatch()
         self.moments = False
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
@@ -68,8 +68,8 @@ class Keeper(TrainerCallback):
         Raises:
             UserError: the step left weights that are not finite.
         """
-        if not self.soundness.after_step(model):
-            self.journal.log(state.global_step, {"train/loss": math.nan, **self.soundness.counted()})
+        if not self.non_finite.after_step(model):
+            self.journal.log(state.global_step, {"train/loss": math.nan, **self.non_finite.counted()})
             self._stop(state.global_step, "its weights are not finite")
         if state.global_step in self.steps:
             self._keep(model, state.global_step)
@@ -106,9 +106,9 @@ class Keeper(TrainerCallback):
         if "train_runtime" in logs:
             return
         numbers = {name: float(value) for name, value in logs.items() if _has_value(name, value)}
-        metrics = {f"train/{name}": value for name, value in numbers.items()} | self.soundness.counted()
+        metrics = {f"train/{name}": value for name, value in numbers.items()} | self.non_finite.counted()
         self._record(state.global_step, metrics)
-        if not self.soundness.logged(metrics):
+        if not self.non_finite.logged(metrics):
             self._stop(state.global_step, f"its loss was not finite {STAYS} logged times in a row")
         self.shown |= {name: numbers[name] for name in ("loss", "reward") if name in numbers}
         if self.log is not None:
@@ -122,8 +122,8 @@ class Keeper(TrainerCallback):
 
     def _stop(self, step: int, what: str) -> None:
         """End a training that has lost its numbers, before it is measured or kept as if it had not."""
-        self.journal.alarm(step, UNSOUND, f"{what}, so training was stopped")
-        raise self.soundness.failure(f"{what} at step {step}")
+        self.journal.alarm(step, NON_FINITE, f"{what}, so training was stopped")
+        raise self.non_finite.failure(f"{what} at step {step}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """TRL has written the last file of the checkpoint but what the rewards remember."""
@@ -150,7 +150,7 @@ class Keeper(TrainerCallback):
             self.log.rewind(step)
         for line in read_lines(self.journal.path):
             self._show(line["metrics"])
-            self.soundness.take(line["metrics"])
+            self.non_finite.take(line["metrics"])
             self.alarms.take(line["step"], line["metrics"])
 
     def _show(self, measured: dict[str, float]) -> None:

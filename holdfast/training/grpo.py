@@ -1,93 +1,41 @@
-"""Reinforcement fine-tuning: TRL's GRPOTrainer with verifiable rewards, from the model as the stage found it."""
+"""Reinforcement fine-tuning: GRPO with verifiable rewards, as TRL computes it.
+
+A step samples a group of completions for each prompt, pays every one with the sum of its weighted reward terms, and
+raises the probability of those above their group's mean (advantage = reward − mean, over the group's deviation where
+`scale_rewards` says so). What is rewarded is graded by the functions of the evaluation. Nothing is sampled that a
+completion cannot hold, and the KL's reference, where `beta` asks for one, is the model as the stage found it.
+"""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from itertools import islice
 from typing import Any
 
-import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from holdfast.data.training_set import TrainingRow
 from holdfast.models.load import without_placeholders
-from holdfast.models.prompt_sharing import can_share, shared_prompts
+from holdfast.training.dataset import conversation, dataset
+from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.rewards import Reward
-
-IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
-COUNTS = "batch_num_images"
-"""What LLaVA-OneVision takes the number of images of each prompt as; of several it cuts none into tiles."""
-
-
-class SharingTrainer(GRPOTrainer):
-    """TRL's trainer, but a prompt goes through the model once for all of its rollouts.
-
-    The loss and its gradient are TRL's up to rounding; most of a short rollout's cost is its prompt and image. Prompts
-    without images may stand beside others, and the number of images of each reaches models that ask for it.
-    """
-
-    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
-        ids, images, fields = super()._tokenize_prompts(prompts)
-        self._counted = COUNTS in fields
-        # TRL writes None for no images, which processors refuse.
-        return ids, images and [shown or [] for shown in images], fields
-
-    def _generate_and_score_completions(self, inputs: Any) -> Any:
-        return _by_prompt(super()._generate_and_score_completions(inputs))
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *rest: Any, **others: Any
-    ) -> Any:
-        others.pop(COUNTS, None)
-        others = _by_prompt(others)
-        counts = iter(others.get("num_images") or ())
-        shares, width = self._shares, input_ids.shape[1] - logits_to_keep
-
-        def read(labels: Any, **inputs: Any) -> Any:
-            given = _seen(inputs)
-            if self._counted:
-                given[COUNTS] = torch.tensor(list(islice(counts, len(labels))), device=labels.device)
-            return model(**given, **({"shift_labels": labels[:, width:]} if shares else {"labels": labels}))
-
-        with shared_prompts(model, width) if shares else nullcontext():
-            scored = super()._get_per_token_logps_and_entropies
-            return scored(read, input_ids, attention_mask, logits_to_keep, *rest, **others)
-
-    def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
-        with shared_prompts(self.model) if self._shares else nullcontext():
-            return super()._generate_single_turn(*rest, **others)
-
-    @property
-    def _shares(self) -> bool:
-        alone = self.accelerator.num_processes == 1 and not self.args.gradient_checkpointing
-        return alone and can_share(self.model)
-
-
-def _seen(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Without images where there are none: towers crash on what TRL cuts out of a batch for prompts of text alone."""
-    pixels, mask = inputs.get("pixel_values"), inputs.get("pixel_attention_mask")
-    if pixels is None or (len(pixels) and (mask is None or mask.any())):
-        return inputs
-    return {name: value for name, value in inputs.items() if name not in IMAGES}
-
-
-def _by_prompt(fields: dict[str, Any]) -> dict[str, Any]:
-    """Idefics' processors lay out one row of images a prompt, which TRL takes for one a row where the numbers agree."""
-    mask = fields.get("pixel_attention_mask")
-    return fields if mask is None or mask.ndim != 4 else {**fields, "num_images": [1] * len(mask)}
 
 
 def grpo_trainer(
-    model: Any, processor: Any, config: GRPOConfig, data: Dataset, rewards: dict[str, Reward]
+    model: Any, processor: Any, config: GRPOConfig, prompts: Dataset, rewards: dict[str, Reward]
 ) -> GRPOTrainer:
-    """A trainer that never samples a placeholder, and whose KL reference is `model` as it is now."""
+    """A trainer that takes `prompts` (made by `prompt_dataset`) in their order."""
     given: Any = config.generation_kwargs or {}
     config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())
-    trainer = SharingTrainer(
-        model=model, reward_funcs=functions, args=config, train_dataset=data, processing_class=processor
+    trainer = PromptSharingTrainer(
+        model=model, reward_funcs=functions, args=config, train_dataset=prompts, processing_class=processor
     )
     if trainer.ref_model is not None:
         # TRL loads the reference from the path that the model's configuration names, which knows of no merged adapter.
         trainer.ref_model.load_state_dict(model.state_dict())
     return trainer
+
+
+def prompt_dataset(rows: list[TrainingRow], order: list[int]) -> Dataset:
+    """Questions in the given order, with the columns that TRL and the rewards read."""
+    return dataset(rows, order, conversation)

@@ -16,7 +16,7 @@ SAMPLING = "probability tensor contains"
 """How torch begins to say that it cannot sample from logits that are not finite."""
 
 
-class Soundness:
+class NonFiniteWatch:
     """Watches the loss of every step and the weights after it."""
 
     def __init__(self) -> None:

@@ -20,14 +20,14 @@ from holdfast.models.load import device, load_model
 from holdfast.models.precision import learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
-from holdfast.training.callback import Keeper, Measure, schedule
-from holdfast.training.collator import Collator, given
+from holdfast.training.callback import Measure, StageCallback, schedule
 from holdfast.training.completions import CompletionLog
-from holdfast.training.dataset import conversation, dataset, order
-from holdfast.training.grpo import grpo_trainer
+from holdfast.training.dataset import order
+from holdfast.training.grpo import grpo_trainer, prompt_dataset
 from holdfast.training.non_finite import SAMPLING
 from holdfast.training.resume import last_complete, seconds_of, step_of
 from holdfast.training.rewards import Rewards, token_counter
+from holdfast.training.sft import sft_trainer
 
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
@@ -36,56 +36,53 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     Raises:
         UserError: the loss stays without a finite value, or weights or logits have none.
     """
-    keeper = Keeper(out, journal, measure, processor)
-    keeper.moments = job.keep_moments
-    trainer = build(job, processor, out, keeper)
+    callback = StageCallback(out, journal, measure, processor)
+    callback.moments = job.keep_moments
+    trainer = build(job, processor, out, callback)
     model: Any = trainer.model
     found = last_complete(out / "trainer")
     step = step_of(found) if found else 0
-    keeper.rewind(step)
+    callback.rewind(step)
     if found is not None:
-        keeper.earlier = seconds_of(found)
-        if keeper.rewards is not None:
-            keeper.rewards.load(found)
+        callback.earlier = seconds_of(found)
+        if callback.rewards is not None:
+            callback.rewards.load(found)
         restore(model, found, job)
     try:
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     except RuntimeError as error:
         if SAMPLING not in str(error):
             raise
-        raise keeper.soundness.failure("it cannot sample, since its logits are not finite") from error
+        raise callback.non_finite.failure("it cannot sample, since its logits are not finite") from error
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    unsound = {"non_finite_steps": keeper.soundness.steps} if keeper.soundness.steps else {}
-    return {"resumed_at": step, "seconds": keeper.seconds, "learning_parameters": learning, **unsound}
+    counted = {"non_finite_steps": callback.non_finite.steps} if callback.non_finite.steps else {}
+    return {"resumed_at": step, "seconds": callback.seconds, "learning_parameters": learning, **counted}
 
 
-def build(job: Train, processor: Any, out: Path, keeper: Keeper) -> SFTTrainer | GRPOTrainer:
-    """The trainer of a stage, with the keeper watching."""
+def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFTTrainer | GRPOTrainer:
+    """The trainer of a stage, with the callback watching."""
     where = device(job.device)
     config = trainer_config(job.stage, job.evaluation, machine_settings(job, where, out))
     rows = train_rows(job)
     whole = length(config, len(rows))
     config.max_steps = whole.steps
+    places = order(len(rows), whole.rows, job.seed)
     model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
     trainer: SFTTrainer | GRPOTrainer
-    places = order(len(rows), whole.rows, job.seed)
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1
-        keeper.log = log = CompletionLog(out / "completions.parquet", group)
-        keeper.alarms = Alarms(job.stage.rewards)
-        keeper.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
-        rewards = {name: log.watched(name, reward) for name, reward in keeper.rewards.functions().items()}
-        trainer = grpo_trainer(model, processor, config, dataset(rows, places, conversation), rewards)
+        callback.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
+        callback.alarms = Alarms(job.stage.rewards)
+        callback.log = log = CompletionLog(out / "completions.parquet", group)
+        rewards = {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
+        trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
     else:
-        data, collator = dataset(rows, places, given), Collator(processor)
-        trainer = SFTTrainer(
-            model=model, args=config, train_dataset=data, data_collator=collator, processing_class=processor
-        )
-    keeper.soundness.watch(trainer)
-    keeper.steps = schedule(job.evaluation.every, whole.steps, whole.period)
+        trainer = sft_trainer(model, processor, config, rows, places)
+    callback.non_finite.watch(trainer)
+    callback.steps = schedule(job.evaluation.every, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(keeper)
+    trainer.add_callback(callback)
     return trainer
 
 

@@ -19,7 +19,7 @@ from holdfast.config.methods import Rollouts, SelfReasoning
 from holdfast.config.refs import DataRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
-from holdfast.evaluation.evaluator import Exam
+from holdfast.evaluation.evaluator import Evaluator
 from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, score
 from holdfast.evaluation.records import Record, metrics
 from holdfast.evaluation.sampling import Drawn, with_answer
@@ -35,48 +35,48 @@ def model(schooled: ModelRef) -> Any:
 
 
 @pytest.fixture(scope="module")
-def exam(schooled: ModelRef, tiny_data: DataRef) -> Exam:
-    return Exam(tiny_data, Evaluation(batch_size=5, max_new_tokens=16, drift_prompts=4), load_processor(schooled))
+def evaluator(schooled: ModelRef, tiny_data: DataRef) -> Evaluator:
+    return Evaluator(tiny_data, Evaluation(batch_size=5, max_new_tokens=16, drift_prompts=4), load_processor(schooled))
 
 
-def test_an_evaluation_is_the_same_twice(model: Any, exam: Exam, tmp_path: Path) -> None:
-    first, second = (exam.sit(model, tmp_path / name) for name in ("a.parquet", "b.parquet"))
+def test_an_evaluation_is_the_same_twice(model: Any, evaluator: Evaluator, tmp_path: Path) -> None:
+    first, second = (evaluator.evaluate(model, tmp_path / name) for name in ("a.parquet", "b.parquet"))
     assert first == second
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_a_record_carries_the_graders_verdict(model: Any, exam: Exam, tmp_path: Path) -> None:
-    measured = exam.sit(model, tmp_path / "records.parquet")
+def test_a_record_carries_the_graders_verdict(model: Any, evaluator: Evaluator, tmp_path: Path) -> None:
+    measured = evaluator.evaluate(model, tmp_path / "records.parquet")
     rows = pq.read_table(tmp_path / "records.parquet").to_pylist()
     assert len(rows) == 6 + 5 + 5
-    for row, question in zip(rows, exam.questions[: len(rows)], strict=True):
+    for row, question in zip(rows, evaluator.questions[: len(rows)], strict=True):
         verdict = grade(question.grader, row["completion"], question.answer)
         assert (row["parsed"], row["correct"], row["score"]) == verdict
         assert row["role"] == ("target" if question.benchmark == "jigsaw" else "prior")
     assert {f"validation/{name}" for name in metrics([Record(**row) for row in rows])} <= measured.keys()
 
 
-def test_validation_questions_are_others_than_test_questions(exam: Exam) -> None:
-    tested, validation = exam.questions[: exam.validation], exam.questions[exam.validation :]
+def test_validation_questions_are_others_than_test_questions(evaluator: Evaluator) -> None:
+    tested, validation = evaluator.questions[: evaluator.validation], evaluator.questions[evaluator.validation :]
     assert len(validation) == 6 + 5 + 5
     assert not {question.images for question in tested} & {question.images for question in validation}
 
 
 def test_validation_takes_no_more_questions_than_were_asked_for(schooled: ModelRef, tiny_data: DataRef) -> None:
-    exam = Exam(tiny_data, Evaluation(validation=2), load_processor(schooled))
-    assert len(exam.questions) - exam.validation == 3 * 2
+    evaluator = Evaluator(tiny_data, Evaluation(validation=2), load_processor(schooled))
+    assert len(evaluator.questions) - evaluator.validation == 3 * 2
 
 
-def test_log_probabilities_do_not_depend_on_the_batch(model: Any, exam: Exam) -> None:
-    alone = Reader(exam.reader.processor, 1)
-    ours = score(model, exam.reader, exam.prompts, exam.references)
-    theirs = score(model, alone, exam.prompts, exam.references)
+def test_log_probabilities_do_not_depend_on_the_batch(model: Any, evaluator: Evaluator) -> None:
+    alone = Reader(evaluator.reader.processor, 1)
+    ours = score(model, evaluator.reader, evaluator.prompts, evaluator.references)
+    theirs = score(model, alone, evaluator.prompts, evaluator.references)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
-def test_scores_are_those_of_the_whole_sequence_in_one_plain_forward_pass(model: Any, exam: Exam) -> None:
-    prompt, reference = exam.prompts[0], torch.tensor(exam.references[0])
+def test_scores_are_those_of_the_whole_sequence_in_one_plain_forward_pass(model: Any, evaluator: Evaluator) -> None:
+    prompt, reference = evaluator.prompts[0], torch.tensor(evaluator.references[0])
     inputs = {name: value[None] if value.ndim == 1 else value for name, value in prompt.items()}
     inputs["input_ids"] = torch.cat([inputs["input_ids"], reference[None]], 1)
     for name in ("attention_mask", "mm_token_type_ids"):
@@ -85,22 +85,22 @@ def test_scores_are_those_of_the_whole_sequence_in_one_plain_forward_pass(model:
     with torch.inference_mode():
         logprobs = model(**inputs).logits[0].log_softmax(-1)[-len(reference) - 1 : -1]
     expected = logprobs.gather(-1, reference[:, None])[:, 0]
-    found = score(model, exam.reader, exam.prompts[:1], exam.references[:1])[0].logprobs
+    found = score(model, evaluator.reader, evaluator.prompts[:1], evaluator.references[:1])[0].logprobs
     assert torch.allclose(found, expected, atol=1e-2)
 
 
-def test_an_answer_recognised_without_decoding_is_what_decoding_writes(model: Any, exam: Exam) -> None:
-    decoded = [ids for [ids] in generate(model, exam.reader, exam.prompts, Sampling(16))]
-    recognised, scored = answer(model, exam.reader, exam.prompts, decoded, 16)
+def test_an_answer_recognised_without_decoding_is_what_decoding_writes(model: Any, evaluator: Evaluator) -> None:
+    decoded = [ids for [ids] in generate(model, evaluator.reader, evaluator.prompts, Sampling(16))]
+    recognised, scored = answer(model, evaluator.reader, evaluator.prompts, decoded, 16)
     assert recognised == decoded
     assert sum(item.greedy for item in scored) >= len(decoded) - 1
 
 
-def test_samples_follow_their_seed_and_leave_torchs_random_state_alone(model: Any, exam: Exam) -> None:
+def test_samples_follow_their_seed_and_leave_torchs_random_state_alone(model: Any, evaluator: Evaluator) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first, again, other = (
-        generate(model, exam.reader, exam.prompts[:6], Sampling(16, 1.0, 2, seed)) for seed in (1, 1, 2)
+        generate(model, evaluator.reader, evaluator.prompts[:6], Sampling(16, 1.0, 2, seed)) for seed in (1, 1, 2)
     )
     assert first == again != other
     assert torch.equal(torch.get_rng_state(), state)
@@ -139,17 +139,20 @@ def test_the_estimate_from_many_samples_is_the_kl() -> None:
 
 
 def test_drift_is_that_of_two_plain_forward_passes_whatever_the_batch(
-    exam: Exam, tiny_model: ModelRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
+    evaluator: Evaluator, tiny_model: ModelRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = Pair(load_model(tiny_model), load_model(schooled))
-    prompts, references = exam.prompts[:3], [Reference(str(n), ids, []) for n, ids in enumerate(exam.references[:3])]
+    prompts, references = (
+        evaluator.prompts[:3],
+        [Reference(str(n), ids, []) for n, ids in enumerate(evaluator.references[:3])],
+    )
     references[1].tokens[2:] = []
-    found = drift(models, exam.reader, prompts, references, temperature=2.0)
+    found = drift(models, evaluator.reader, prompts, references, temperature=2.0)
     monkeypatch.setattr("holdfast.evaluation.drift.VALUES", 1)
     monkeypatch.setattr("holdfast.evaluation.drift.POSITIONS", 1)
-    assert drift(models, exam.reader, prompts, references, temperature=2.0) == pytest.approx(found, rel=1e-4)
+    assert drift(models, evaluator.reader, prompts, references, temperature=2.0) == pytest.approx(found, rel=1e-4)
     for prompt, reference, kl in zip(prompts, references, found, strict=True):
-        given = teacher_forced([prompt], [reference.tokens], exam.reader.pad, torch.device("cpu"))
+        given = teacher_forced([prompt], [reference.tokens], evaluator.reader.pad, torch.device("cpu"))
         with torch.inference_mode():
             base, now = (
                 (completion_logits(model, given)[0].double() / 2).softmax(-1).clamp_min(1e-300) for model in models
@@ -171,7 +174,7 @@ def test_drift_can_be_estimated_without_a_second_model(
 
 def test_pass_at_k_grows_with_k(model: Any, schooled: ModelRef, tiny_data: DataRef) -> None:
     asked = Evaluation(batch_size=8, max_new_tokens=16, pass_at=(1, 4), temperature=2.0)
-    found = Exam(tiny_data, asked, load_processor(schooled)).pass_at(model, seed=0)
+    found = Evaluator(tiny_data, asked, load_processor(schooled)).pass_at(model, seed=0)
     assert 0 <= found["target/jigsaw/pass_at_1"] <= found["target/jigsaw/pass_at_4"] <= 1
 
 
@@ -218,8 +221,8 @@ def test_a_source_that_yields_nothing_is_refused_with_a_remedy(
     assert "source self: none of 24 samples" in json.loads((tmp_path / "error.json").read_text())["message"]
 
 
-def test_own_reasoning_gets_the_right_answer_and_no_reasoning_gets_none(exam: Exam) -> None:
-    question = exam.target[0]
+def test_own_reasoning_gets_the_right_answer_and_no_reasoning_gets_none(evaluator: Evaluator) -> None:
+    question = evaluator.target[0]
     written = "<think> i look </think> <answer> 9 9 </answer>"
     assert with_answer(Drawn(question, 0, written)) == f"<think> i look </think> <answer> {question.answer} </answer>"
     assert with_answer(Drawn(question, 0, "<answer> 1 2 3 4 </answer>")) is None

@@ -22,9 +22,9 @@ from holdfast.influence.samples import Sample, SampleEncoder, supervised_complet
 from holdfast.journal import Journal
 from holdfast.models.load import load_processor, save_checkpoint
 from holdfast.models.tiny.processor import build_processor
-from holdfast.training.callback import Keeper
-from holdfast.training.collator import IGNORED
+from holdfast.training.callback import StageCallback
 from holdfast.training.dataset import order
+from holdfast.training.sft import IGNORED
 from holdfast.training.stage import build
 
 BATCH = 6
@@ -37,7 +37,7 @@ SAID = ["<answer> 3 1 2 4 </answer>", "<think> piece", "4", "<think> a </think> 
 def trainer_of(job: Train, out: Path) -> Any:
     """In float64, without dropout, so that nothing but the loss can differ."""
     processor = load_processor(job.start)
-    trainer = build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
+    trainer = build(job, processor, out, StageCallback(out, Journal(out), lambda model, step: {}, processor))
     trainer.model.double().train()
     trainer.current_gradient_accumulation_steps = 1
     return trainer

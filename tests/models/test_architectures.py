@@ -26,7 +26,7 @@ from holdfast.influence.engine.layers import find_sites
 from holdfast.journal import Journal
 from holdfast.models.encode import Encoded, encode, teacher_forced
 from holdfast.models.load import save_checkpoint
-from holdfast.training.callback import Keeper
+from holdfast.training.callback import StageCallback
 from holdfast.training.stage import build
 
 CPU = torch.device("cpu")
@@ -136,7 +136,7 @@ def job(pair: tuple[str, Any, Any], tmp_path: Path) -> Callable[..., Train]:
 
 def trainer_of(job: Train, processor: Any, out: Path) -> Any:
     out.mkdir()
-    return build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
+    return build(job, processor, out, StageCallback(out, Journal(out), lambda model, step: {}, processor))
 
 
 def test_supervised_learning_sees_what_evaluation_sees(

@@ -16,7 +16,7 @@ from holdfast.models.encode import completion_ids
 from holdfast.models.end_of_turn import end_turns
 from holdfast.models.load import load_processor, save_checkpoint
 from holdfast.models.tiny.build import build_model
-from holdfast.training.collator import IGNORED, Collator
+from holdfast.training.sft import IGNORED, Collator
 
 TURN = "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{{ part.text }}{% endfor %}AFTER{% endfor %}"
 

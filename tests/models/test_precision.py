@@ -17,7 +17,7 @@ from holdfast.evaluation.stage import evaluate, measurement
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
 from holdfast.models.precision import computing_in, study_dtype, weight_dtype
-from holdfast.training.callback import Keeper
+from holdfast.training.callback import StageCallback
 from holdfast.training.stage import build, machine_settings
 
 LORA = {"r": 4, "target_modules": "all-linear"}
@@ -80,7 +80,9 @@ def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
 ) -> None:
     given, (_, base) = job(dtype, way), measured(dtype)
     processor = load_processor(given.start)
-    trainer = build(given, processor, tmp_path, Keeper(tmp_path, Journal(tmp_path), lambda model, step: {}, processor))
+    trainer = build(
+        given, processor, tmp_path, StageCallback(tmp_path, Journal(tmp_path), lambda model, step: {}, processor)
+    )
     model: Any = trainer.model
     learning = {value.dtype for value in model.parameters() if value.requires_grad}
     assert learning == {torch.float32}

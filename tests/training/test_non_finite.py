@@ -16,7 +16,7 @@ from holdfast.config.jobs import Result
 from holdfast.config.refs import ModelRef
 from holdfast.journal import Journal, parsed, read_lines
 from holdfast.training.alarms import Alarms
-from holdfast.training.non_finite import STAYS, Soundness
+from holdfast.training.non_finite import STAYS, NonFiniteWatch
 
 STEPS = 6
 BATCHES = {"sft": {"per_device_train_batch_size": 4}, "grpo": {"per_device_train_batch_size": 8, "num_generations": 4}}
@@ -106,7 +106,7 @@ def once(monkeypatch: pytest.MonkeyPatch, step: int, spoil: bool = False) -> Non
 
 
 def test_losses_that_stay_without_a_finite_value_end_a_training_and_single_ones_do_not() -> None:
-    watch = Soundness()
+    watch = NonFiniteWatch()
     stream = [math.nan, 1.0, math.inf, math.nan, 1.0, math.inf, math.nan, math.nan]
     assert STAYS == 3
     assert [watch.take({"train/loss": loss}) for loss in stream] == [True] * 7 + [False]

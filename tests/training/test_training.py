@@ -21,7 +21,7 @@ from holdfast.data.shards import read_questions
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor
 from holdfast.stages.on_policy import aggregated
-from holdfast.training.callback import Keeper
+from holdfast.training.callback import StageCallback
 from holdfast.training.dataset import conversation
 from holdfast.training.stage import build
 
@@ -71,7 +71,7 @@ def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
 def trainer_of(job: Train, out: Path) -> Any:
     out.mkdir(exist_ok=True)
     processor = load_processor(job.start)
-    return build(job, processor, out, Keeper(out, Journal(out), lambda model, step: {}, processor))
+    return build(job, processor, out, StageCallback(out, Journal(out), lambda model, step: {}, processor))
 
 
 @pytest.mark.parametrize(
@@ -331,11 +331,11 @@ def test_a_lora_adapter_gives_the_same_logits_when_it_is_loaded_again(
 
 
 def measured_logprob(job: Train, ref: ModelRef) -> float:
-    from holdfast.evaluation.evaluator import Exam
+    from holdfast.evaluation.evaluator import Evaluator
 
-    exam = Exam(job.data, job.evaluation, load_processor(ref))
+    evaluator = Evaluator(job.data, job.evaluation, load_processor(ref))
     out = Path(ref.path).parent / "again.parquet"
-    return exam.sit(load_model(ref), out)["prior/color/logprob"]
+    return evaluator.evaluate(load_model(ref), out)["prior/color/logprob"]
 
 
 def test_the_kl_reference_of_a_second_stage_is_the_model_it_starts_from(

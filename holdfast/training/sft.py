@@ -1,7 +1,8 @@
-"""Supervised batches, made by the functions that evaluation and influence use: what trains is what is measured.
+"""Supervised fine-tuning: TRL's SFTTrainer on prompts and completions, of which only the completions are learned.
 
-TRL's own collator supervises all that a chat template writes after the text: a line break that nobody ever samples,
-or no end at all where the template writes none.
+Batches are made by the functions that evaluation and influence use: what trains is what is measured. TRL's own collator
+supervises all that a chat template writes after the text: a line break that nobody ever samples, or no end at all
+where the template writes none.
 """
 
 from __future__ import annotations
@@ -10,17 +11,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trl import SFTTrainer
 
 from holdfast.data.training_set import TrainingRow
 from holdfast.models.encode import completion_ids, encode, teacher_forced
+from holdfast.training.arguments import TrainerConfig
+from holdfast.training.dataset import dataset
 
 IGNORED = -100
 """A label that the loss leaves out."""
 
 
-def given(row: TrainingRow) -> dict[str, Any]:
-    """A row as the data set hands it to the collator."""
-    return {"row": row}
+def sft_trainer(
+    model: Any, processor: Any, config: TrainerConfig, rows: list[TrainingRow], order: list[int]
+) -> SFTTrainer:
+    """A trainer that takes rows in the given order; its loss is the mean over the tokens of completions."""
+    return SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=dataset(rows, order, lambda row: {"row": row}),
+        data_collator=Collator(processor),
+        processing_class=processor,
+    )
 
 
 class Collator:

@@ -1,0 +1,73 @@
+"""TRL's GRPOTrainer, but a prompt and its images go through the model once for all of its rollouts."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+
+from holdfast.models.prompt_sharing import can_share, shared_prompts
+
+IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
+COUNTS = "batch_num_images"
+"""What LLaVA-OneVision takes the number of images of each prompt as; of several it cuts none into tiles."""
+
+
+class PromptSharingTrainer(GRPOTrainer):
+    """The loss and its gradient are TRL's up to rounding; most of a short rollout's cost is its prompt and image.
+
+    Prompts without images may stand beside others, and the number of images of each reaches models that ask for it.
+    """
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        self._counted = COUNTS in fields
+        # TRL writes None for no images, which processors refuse.
+        return ids, images and [shown or [] for shown in images], fields
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        return _by_prompt(super()._generate_and_score_completions(inputs))
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *rest: Any, **others: Any
+    ) -> Any:
+        others.pop(COUNTS, None)
+        others = _by_prompt(others)
+        counts = iter(others.get("num_images") or ())
+        shares, width = self._shares, input_ids.shape[1] - logits_to_keep
+
+        def read(labels: Any, **inputs: Any) -> Any:
+            given = _seen(inputs)
+            if self._counted:
+                given[COUNTS] = torch.tensor(list(islice(counts, len(labels))), device=labels.device)
+            return model(**given, **({"shift_labels": labels[:, width:]} if shares else {"labels": labels}))
+
+        with shared_prompts(model, width) if shares else nullcontext():
+            scored = super()._get_per_token_logps_and_entropies
+            return scored(read, input_ids, attention_mask, logits_to_keep, *rest, **others)
+
+    def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
+        with shared_prompts(self.model) if self._shares else nullcontext():
+            return super()._generate_single_turn(*rest, **others)
+
+    @property
+    def _shares(self) -> bool:
+        alone = self.accelerator.num_processes == 1 and not self.args.gradient_checkpointing
+        return alone and can_share(self.model)
+
+
+def _seen(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Without images where there are none: towers crash on what TRL cuts out of a batch for prompts of text alone."""
+    pixels, mask = inputs.get("pixel_values"), inputs.get("pixel_attention_mask")
+    if pixels is None or (len(pixels) and (mask is None or mask.any())):
+        return inputs
+    return {name: value for name, value in inputs.items() if name not in IMAGES}
+
+
+def _by_prompt(fields: dict[str, Any]) -> dict[str, Any]:
+    """Idefics' processors lay out one row of images a prompt, which TRL takes for one a row where the numbers agree."""
+    mask = fields.get("pixel_attention_mask")
+    return fields if mask is None or mask.ndim != 4 else {**fields, "num_images": [1] * len(mask)}
