@@ -23,7 +23,7 @@ from holdfast.influence.record import TraceRecord, reference_lbk
 from holdfast.influence.samples import Rollouts, Sample, SampleEncoder, benchmark_questions, supervised_completions
 from holdfast.influence.trajectory import Trajectory
 from holdfast.journal import Journal
-from holdfast.models.image_feature_cache import cached_image_features
+from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
 from holdfast.models.load import load_processor
 
 TOKEN_MEAN = "dapo"

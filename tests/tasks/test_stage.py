@@ -21,7 +21,7 @@ from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from tasks import progress, slots, stage, worker
-from tasks.stage import Context, StageRun, find_stage, make_data, trained_model
+from tasks.stage import Context, StageRun, find_stage, run_data_stage, trained_model
 from tasks.tracking import open_store
 
 
@@ -214,7 +214,7 @@ def test_the_data_stage_leaves_its_shards_in_the_data_folder(context, monkeypatc
     target = Jigsaw(train=4, validation=2, test=2)
     made = MakeData(images=World(), target=target, prior=(Prior(benchmark="color", questions=3),))
     into = context.root / "data" / "study-12345678"
-    done = make_data.fn(made, context, into)
+    done = run_data_stage.fn(made, context, into)
     assert sorted(path.name for path in into.iterdir()) == [
         "prior-color.parquet",
         "prior_validation-color.parquet",
@@ -238,7 +238,7 @@ def test_what_a_data_stage_left_out_is_told_and_kept(context, monkeypatch):
     (photos / "note [x].jpg").write_text("no image")
     images = Folder(source="folder", path=photos)
     made = MakeData(images=images, target=Jigsaw(train=4, validation=2, test=2), prior=())
-    done = make_data.fn(made, context, context.root / "data" / "study-12345678")
+    done = run_data_stage.fn(made, context, context.root / "data" / "study-12345678")
     told = done.result.notes["told"]
     assert [sentence.partition(" (")[0].partition(" in ")[0] for sentence in told] == [
         "1 image(s) cannot be read and are left out: note [x].jpg.",
@@ -262,9 +262,9 @@ def test_a_data_stage_killed_while_it_moved_its_shards_loses_none(context, monke
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            make_data.fn(made, context, into)
+            run_data_stage.fn(made, context, into)
     assert not into.exists()
-    make_data.fn(made, context, into)
+    run_data_stage.fn(made, context, into)
     assert len(list(into.iterdir())) == 5
 
 
@@ -303,7 +303,7 @@ def test_shards_reach_a_data_folder_on_another_file_system(context, monkeypatch)
     made = MakeData(images=World(), target=Jigsaw(train=4, validation=2, test=2), prior=(Prior(benchmark="color"),))
     with tempfile.TemporaryDirectory(dir=shm) as data:
         into = Path(data) / "study-12345678"
-        make_data.fn(made, context, into)
+        run_data_stage.fn(made, context, into)
         assert len(read_questions(into / "target-train.parquet")) == 4
         assert len(list(into.iterdir())) == 5
         assert [path.name for path in into.parent.iterdir()] == [into.name]

@@ -18,8 +18,8 @@ from tasks.tracking import Store
 PREPARED = """
 import json, os, sys
 from pathlib import Path
-from flows.commands.environment import prepare
-prepare(Path.cwd())
+from flows.commands.environment import prepare_process
+prepare_process(Path.cwd())
 print(json.dumps({**os.environ, "heavy": [name for name in ("prefect", "mlflow") if name in sys.modules]}))
 """
 TINY = {
