@@ -113,8 +113,8 @@ def _refuse_different(place: Path, pinned: dict[str, str]) -> None:
     for name, md5 in pinned.items():
         if (place / name).is_file() and not _same(place / name, md5):
             raise UserError(
-                f"{place / name}: differs from {POINTER}; remove it and run again, which restores it or makes it again, "
-                f"restore all data with `dvc checkout {POINTER}`, or record it as a new version with "
+                f"{place / name}: differs from {POINTER}; remove it and run again, which restores it or makes it "
+                f"again, restore all data with `dvc checkout {POINTER}`, or record it as a new version with "
                 f"`holdfast data FILE --accept`."
             )
 

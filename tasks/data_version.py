@@ -83,10 +83,13 @@ def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:
     cached = {path: cache_path(root, md5) for path, md5 in files.items()}
     if not all(path.is_file() for path in cached.values()) and _has_remote(root):
         _cache_directory_object(root, listing(root) or {})
+        reason = "it lacks files"
         try:
             _dvc(root, "fetch", os.fspath(next(iter(files)).parent.relative_to(root)))
         except CommandFailed as error:
-            print(f"DVC's remote cannot give the data ({error.reason}); it is made again.", file=sys.stderr)
+            reason = error.reason
+        if not all(path.is_file() for path in cached.values()):
+            print(f"DVC's remote cannot give the data ({reason}); it is made again.", file=sys.stderr)
     return cached
 
 

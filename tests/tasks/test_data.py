@@ -124,6 +124,26 @@ def test_missing_data_comes_back_from_a_remote(root: Path, tmp_path: Path) -> No
     assert data.prepare_data(STUDY, root, never) == ref
 
 
+def test_a_remote_that_cannot_be_reached_is_said_and_the_data_made_again(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ref = data.prepare_data(STUDY, root, Generator())
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "remote", "add", "-q", "-d", "store", "http://127.0.0.1:9/none"], cwd=root, check=True)
+    shutil.rmtree(root / "data")
+    forget_cache(root)
+    generator = Generator()
+    assert data.prepare_data(STUDY, root, generator) == ref
+    assert generator.runs == 1
+    assert capsys.readouterr().err.count("DVC's remote cannot give the data") == 1
+
+
+def test_what_dvc_cannot_do_is_one_sentence(root: Path) -> None:
+    (root / ".dvc" / "config").write_text("[core]\n    remote = nowhere\n    unknown = 1\n")
+    with pytest.raises(UserError, match=r"data\.dvc: DVC refuses \(.+\); run `dvc doctor`"):
+        data.prepare_data(STUDY, root, Generator())
+
+
 def test_without_cache_and_remote_the_same_data_is_made_again(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     version = data.version(root)
