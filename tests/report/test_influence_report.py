@@ -271,9 +271,7 @@ def test_rollouts_without_any_advantage_are_told_and_not_drawn(tmp_path):
     found = found_in(tmp_path)["traces"]
     assert (found["rft"]["idle"], found["one"]["idle"]) == ([10, 30], [])
     assert found["rft"]["checkpoints"][1]["dot"]["color"] is None
-    assert "at steps 10, 30, all rollouts of every prompt that was looked at were rewarded alike" in section_of(
-        tmp_path
-    )
+    assert "at steps 10, 30, all rollouts of every prompt that was measured were rewarded alike" in section_of(tmp_path)
     assert "rft, step 10: –" not in section_of(tmp_path)
 
 

@@ -66,7 +66,7 @@ def test_large_pictures_are_made_small_enough_to_inline():
 
 def test_answered_boxes_are_drawn_beside_the_right_ones():
     target = Detection(benchmark="detection", raster=16)
-    question = detection.ask(target, Draw(0, "test", 1)).question("s", target)._replace(answer="4 0 12 8")
+    question = detection.ask(target, Draw(0, "test", 1)).with_completions("s", target)._replace(answer="4 0 12 8")
     assert question_pictures(question, target)[0].outlines == ()
     right = Outline("right", 0.25, 0, 0.5, 0.5)
     assert solution_picture(question, target).outlines == (right,)
