@@ -24,7 +24,7 @@ def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), roo
     job = trace_job(trained, settings)
     if steps:
         job = at_steps(job, steps)
-    with parent_runs.study_run(root, study) as parent, worker.children(), progress.shown():
+    with parent_runs.study_run(root, study) as parent, worker.children(), progress.display():
         context = Context(root=root, study=study, study_run=parent, data_version=version)
         return run_stage(job, context, Position(trained.arm, trained.replicate, trained.stage))
 

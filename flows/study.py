@@ -112,7 +112,7 @@ class StageRunner:
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         runner = StageRunner(context, study_data(context))
@@ -128,7 +128,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         study_data(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
         parent_runs.set_data_version(root, run_id, data.version(root))
     return data.version(root)
@@ -246,7 +246,7 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     write_run_note(runs, failed, refused, context)
     log_arms(outcome.summary, context)
     link = open_store(context.root).link(context.study_run)
-    progress.tell(f"{context.study.name}: report {outcome.report}, MLflow {link}")
+    progress.announce(f"{context.study.name}: report {outcome.report}, MLflow {link}")
     return StudyEnd(finished, runs, failed, outcome)
 
 

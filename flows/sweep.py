@@ -55,7 +55,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
         run_id = stack.enter_context(parent_runs.sweep_run(root, config, flow_id))
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         stack.enter_context(worker.children())
-        stack.enter_context(progress.shown())
+        stack.enter_context(progress.display())
         runs = [stack.enter_context(ExitStack()) for _ in config.members]
         contexts = [
             Context(

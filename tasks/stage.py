@@ -136,7 +136,7 @@ class Attempt(NamedTuple):
             worker.run(self.job, out, on_lines, gpu)
             result = Result.model_validate_json((out / "result.json").read_text())
             recorder.log_totals(result)
-            progress.doubts(self.label, result.notes.get("told", []))
+            progress.warn_all(self.label, result.notes.get("told", []))
             if into is None:
                 path = upload_artifacts(store, run_id, out, result, data)
             else:
