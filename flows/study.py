@@ -23,8 +23,8 @@ from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.refs import DataRef, FileRef
 from holdfast.config.study import Study
 from tasks import data, parent_runs, progress, worker
-from tasks.cache import code_digest
 from tasks.stage import Context, StageRun, find_stage, run_data_stage, run_record, run_stage
+from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
 
 STAGE_THREADS: Any = ThreadPoolTaskRunner(max_workers=64)

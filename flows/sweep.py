@@ -27,8 +27,8 @@ from holdfast.config.jobs import FinishedMember
 from holdfast.config.refs import DataRef
 from holdfast.config.sweep import Member, Sweep
 from tasks import data, parent_runs, progress, worker
-from tasks.cache import code_digest
 from tasks.stage import Context, run_record
+from tasks.stage_cache import code_digest
 from tasks.tracking import open_store
 
 
