@@ -17,9 +17,9 @@ from holdfast.evaluation.forgetting import forgetting
 from holdfast.evaluation.forgetting import pass_at as chance
 from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.stages.sources import source_digest
-from tasks.cache import key_content, lock_digest
 from tasks.evaluations import Unit
 from tasks.stage import Position, StageRun
+from tasks.stage_cache import key_content, lock_digest
 
 REFERENCES = "references"
 Metrics = dict[int, dict[str, float]]

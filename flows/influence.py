@@ -11,8 +11,8 @@ from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
-from tasks.cache import intact_result
 from tasks.stage import Context, Position, StageRun, run_stage
+from tasks.stage_cache import intact_result
 from tasks.tracking import open_store
 
 

@@ -34,9 +34,9 @@ from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from tasks import data, parent_runs, progress, worker
-from tasks.cache import code_digest
 from tasks.evaluations import Unit, known_units, log_evaluation
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
+from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
 
 STAGE_THREADS: Any = ThreadPoolTaskRunner(max_workers=256)

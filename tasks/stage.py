@@ -19,9 +19,9 @@ from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import progress, slots, tracking, worker
 from tasks.atomic_move import move
-from tasks.cache import CachedStage, code_digest, find_cached, stage_key
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
+from tasks.stage_cache import CachedStage, code_digest, find_cached, stage_key
 from tasks.tracking import Store, open_store
 
 RETRIES = 2
