@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.config.jobs import Evaluate, Train
+from holdfast.config.jobs import Drift, Evaluate, Train
 from holdfast.config.measurement import Evaluation
 from holdfast.config.refs import DataRef, FileRef, ModelRef
-from holdfast.evaluation.stage import evaluate, measurement
+from holdfast.evaluation.drift import Pair, drift, read_references
+from holdfast.evaluation.evaluator import Evaluator, asked
+from holdfast.evaluation.generate import Reader
+from holdfast.evaluation.records import measured as means
+from holdfast.evaluation.stage import evaluate
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
 from holdfast.models.precision import computing_in, study_dtype, weight_dtype
