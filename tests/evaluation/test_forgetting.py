@@ -44,7 +44,9 @@ def test_pass_at_k_is_the_share_of_all_choices_that_hold_a_right_one(samples: in
 
 
 def record(benchmark: str, role: str, parsed: str | None, score: float) -> Record:
-    return Record(benchmark, role, "test", "id", "image", "ask", "say", parsed, "right", score == 1.0, score, -2 * score, 3)
+    return Record(
+        benchmark, role, "test", "id", "image", "ask", "say", parsed, "right", score == 1.0, score, -2 * score, 3
+    )
 
 
 def test_unparsed_counts_as_wrong_and_the_prior_mean_weighs_benchmarks_alike() -> None:
