@@ -57,7 +57,7 @@ def replicates(study: Study) -> list[Replicate]:
 
 def base_stages(study: Study, data: DataRef, executor: Executor) -> Base:
     """Build the base model, if it is one that is built, and evaluate it."""
-    built = (executor.run(base_job(study)),) if study.model.path == "bundled" else ()
+    built = (executor.run(base_job(study)),) if study.model.is_built else ()
     base = trained_model(built[0]) if built else reference(study.model)
     questions = questions_of(study, data, base)
     units = units_of(questions, [base], COMMON, executor)

@@ -61,7 +61,8 @@ def check_job(study: Study, data: DataRef) -> Check:
 def base_job(study: Study) -> BuildBase:
     """Build the bundled base model."""
     recipe = study.model.recipe
-    return BuildBase(seed=study.seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
+    seed = study.seed if study.model.seed is None else study.model.seed
+    return BuildBase(seed=seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
 
 
 def sample_job(study: Study, source: SelfReasoning | Rollouts, model: ModelRef, start: Start, seed: int) -> Sample:

@@ -268,6 +268,8 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     outcome = Outcome(context.study_run, run.path / "report.html", run.path / "summary.json", failed)
     parent_runs.set_data_version(context.root, context.study_run, version)
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
+    # What was compared, for `holdfast compare`.
+    open_store(context.root).text(context.study_run, (run.path / "job.json").read_text(), "compare.json")
     return outcome
 
 

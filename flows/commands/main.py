@@ -129,6 +129,26 @@ def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name i
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="STUDY|RUN...", help="Names of studies, ids of train runs.")],
+) -> None:
+    """One report on several studies, or on single trainings of them."""
+    command = shlex.join(["holdfast", "compare", *names])
+    with _failures(command):
+        from flows.commands.server import prefect_server
+
+        _probe_store()
+        with prefect_server() as ready:
+            from flows.commands.results import print_outcome
+            from flows.compare import compare as compare_flow
+
+            _open_store()
+            ready()
+            outcome = compare_flow(tuple(names), command)
+            print_outcome(outcome.report, outcome.summary)
+
+
+@app.command()
 def influence(
     run: Annotated[str, typer.Argument(help="The MLflow id of a train run, or the beginning of one.")],
     step: Annotated[Optional[list[int]], typer.Option(help="A kept checkpoint; by default all.")] = None,  # noqa: UP045

@@ -78,7 +78,7 @@ def plan(study: Study, root: Path) -> list[PlannedStage]:
 def stage_ids(study: Study) -> list[StageId]:
     """The stages of a study that its reader cares about."""
     common = [StageId("data"), StageId("base"), StageId("evaluate")]
-    if study.model.path != "bundled":
+    if not study.model.is_built:
         common.remove(StageId("base"))
     arms: list[StageId] = []
     for arm, replicate in replicates(study):

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from holdfast.config.model import Model
 from holdfast.config.refs import ModelRef, directory_digest
 from holdfast.errors import UserError, reason
+from holdfast.models.tiny.shipped import shipped_base
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a checkpoint directory"
@@ -18,6 +19,8 @@ REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a che
 
 def reference(model: Model) -> ModelRef:
     """The model's files as they are now. UserError where there is no such checkpoint."""
+    if model.path == "bundled":
+        return shipped_base()
     path = Path(model.path)
     if path.is_dir():
         if not (path / "config.json").is_file():

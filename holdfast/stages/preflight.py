@@ -25,6 +25,7 @@ from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
+from holdfast.models.tiny.shipped import shipped_base
 from holdfast.training.arguments import anywhere
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
@@ -60,13 +61,14 @@ def check(job: Check) -> dict[str, Any]:
 
 def _skeleton(study: Study) -> tuple[Any, Any]:
     """The study's processor, and a function that makes its model without weights."""
-    if study.model.path == "bundled":
+    if study.model.is_built:
         from holdfast.models.tiny.build import build_model
         from holdfast.models.tiny.processor import build_processor
 
         processor = build_processor()
         return processor, lambda: _without_weights(build_model, processor)
-    ref = ModelRef(path=study.model.path, digest="", revision=study.model.revision)
+    bundled = study.model.path == "bundled"
+    ref = shipped_base() if bundled else ModelRef(path=study.model.path, digest="", revision=study.model.revision)
     config = load_config(ref)
     processor = load_processor(ref)
     try:

@@ -26,10 +26,8 @@ from holdfast.models.tiny.optimizer import Muon, TrainingPhase
 from holdfast.models.tiny.parallel_map import parallel_map
 from holdfast.models.tiny.processor import MERGE, PATCH, build_processor
 
-WARM_UPS = 6000
-"""Distinct warm-up images."""
 AT_ONCE = 250
-"""Of them, drawn together."""
+"""Warm-up images that are drawn together."""
 PARTS = 4
 """Of a batch; each goes through the model by itself."""
 CELL_FACTS = (4, 1 + len(SHAPES) + 10, len(COLORS), 2, *[grounding.RASTER + 1] * 4)
@@ -112,7 +110,7 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
     Each value of each fact has a fixed code, orthogonal to all others. Learned heads would read faint features as
     well as strong ones; fixed codes make every fact equally strong, so that language finds shape as soon as colour.
     """
-    pixels, labels = _examples(processor, seed, recipe.threads)
+    pixels, labels = _examples(processor, seed, recipe)
     tower = model.model.visual
     codes = nn.init.orthogonal_(torch.empty(sum(CELL_FACTS), model.config.text_config.hidden_size))
     total = recipe.warmup_steps + recipe.steps
@@ -131,7 +129,7 @@ def _warm_up(model: Any, processor: Qwen2_5_VLProcessor, recipe: Recipe, seed: i
         _scale(tower, FEATURE_SCALE / cells.std().item())
 
 
-def _examples(processor: Qwen2_5_VLProcessor, seed: int, processes: int) -> tuple[Tensor, Tensor]:
+def _examples(processor: Qwen2_5_VLProcessor, seed: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Patches of the warm-up's images, in half precision to spare memory, and their facts."""
 
     def drawn(indices: range) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +137,8 @@ def _examples(processor: Qwen2_5_VLProcessor, seed: int, processes: int) -> tupl
         values = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         return values.half().unflatten(0, (len(images), -1)).numpy(), np.array(facts)
 
-    chunks = [range(first, min(first + AT_ONCE, WARM_UPS)) for first in range(0, WARM_UPS, AT_ONCE)]
-    pixels, facts = zip(*parallel_map(drawn, chunks, processes), strict=True)
+    chunks = [range(first, min(first + AT_ONCE, recipe.images)) for first in range(0, recipe.images, AT_ONCE)]
+    pixels, facts = zip(*parallel_map(drawn, chunks, recipe.threads), strict=True)
     return torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(facts))
 
 

@@ -23,17 +23,17 @@ from holdfast.models.tiny.parallel_map import parallel_map
 from holdfast.models.tiny.processor import MERGE
 
 IGNORED = -100
-CAPTIONS, FORMS, OTHER_FORMS = 4000, 1200, 600
+CAPTIONS, FORMS, OTHER_FORMS = 8000, 1200, 600
 """Distinct captions, puzzles with random answers, and questions of each other target with random answers."""
 QUESTIONS = {
-    "color": 800,
-    "shape": 1500,
-    "count": 800,
-    "presence": 2500,
-    "comparison": 2500,
-    "pieces": 1000,
-    "grounding": 1500,
-    "digits": 1500,
+    "color": 1600,
+    "shape": 3000,
+    "count": 1600,
+    "presence": 6500,
+    "comparison": 5000,
+    "pieces": 2000,
+    "grounding": 12000,
+    "digits": 4500,
 }
 """Distinct training questions of each benchmark. Whether two things are the same is learned last, from yes or no."""
 ANSWER_WEIGHT = 5.0
@@ -62,7 +62,7 @@ def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recip
     """All lessons in the curriculum's order, whatever the number of processes that make them."""
 
     def of_subject(subject: str) -> list[tuple[np.ndarray, ...]]:
-        drawn = _drawn(subject, seed, recipe.facts)
+        drawn = _drawn(subject, seed, recipe)
         chunks = iter(lambda: list(islice(drawn, AT_ONCE)), [])
         found = (lesson for chunk in chunks for lesson in _prepared(model, processor, chunk))
         return [tuple(part.numpy() for part in lesson) for lesson in found]
@@ -73,22 +73,26 @@ def prepare(model: Any, processor: Qwen2_5_VLProcessor, seed: int, recipe: Recip
     ]
 
 
-def _drawn(subject: str, seed: int, facts: int) -> Iterator[Drawn]:
+def _drawn(subject: str, seed: int, recipe: Recipe) -> Iterator[Drawn]:
     if subject == "captions":
-        for caption in captions(CAPTIONS, seed):
+        for caption in captions(_some(CAPTIONS, recipe), seed):
             yield [caption.image], caption.prompt, caption.text
     elif subject == "jigsaw" or subject in catalog.TARGETS:
-        for question, completion in _forms(subject, seed, facts):
+        for question, completion in _forms(subject, seed, recipe):
             yield pictures(question), question.prompt, completion
     else:
-        for _, drawn in islice(catalog.draw(subject, seed, "train"), QUESTIONS[subject]):
+        for _, drawn in islice(catalog.draw(subject, seed, "train"), _some(QUESTIONS[subject], recipe)):
             yield [drawn.image], drawn.prompt, drawn.reference
 
 
-def _forms(subject: str, seed: int, facts: int) -> Iterator[tuple[Question, str]]:
+def _forms(subject: str, seed: int, recipe: Recipe) -> Iterator[tuple[Question, str]]:
     if subject == "jigsaw":
-        return jigsaw_forms("train", FORMS, seed, facts)
-    return target_forms(subject, OTHER_FORMS, seed, facts)
+        return jigsaw_forms("train", _some(FORMS, recipe), seed, recipe.facts)
+    return target_forms(subject, _some(OTHER_FORMS, recipe), seed, recipe.facts)
+
+
+def _some(number: int, recipe: Recipe) -> int:
+    return max(1, round(number * recipe.lessons))
 
 
 @torch.no_grad()

@@ -26,11 +26,10 @@ from holdfast.models.tiny.processor import build_processor
 @pytest.fixture
 def short(monkeypatch):
     """A curriculum that takes seconds."""
-    monkeypatch.setattr(build, "WARM_UPS", 12)
     for name in ("CAPTIONS", "FORMS"):
         monkeypatch.setattr(curriculum, name, 12)
     monkeypatch.setattr(curriculum, "QUESTIONS", dict.fromkeys(curriculum.QUESTIONS, 12))
-    return Recipe(warmup_steps=2, steps=2, batch_size=8, threads=1)
+    return Recipe(images=12, warmup_steps=2, steps=2, batch_size=8, forms=(), facts=0, threads=1)
 
 
 def test_building_twice_gives_the_same_bytes_on_any_number_of_threads(short, tmp_path):

@@ -1,0 +1,83 @@
+"""Compare what has been run: studies, or single trainings, named on the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.study import Compared, Outcome, StageRunner, compare_studies
+from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.errors import UserError
+from tasks import parent_runs, progress, worker
+from tasks.stage import Context
+from tasks.tracking import Store, open_store
+
+COMPARED = "compare.json"
+"""The job of a report, beside it on the run of its study: what it compared."""
+
+
+@flow(name="compare", flow_run_name="compare {names}", persist_result=False)
+def compare(names: tuple[str, ...], command: str = "", root: Path = Path()) -> Outcome:
+    """One report on several studies and trainings.
+
+    Raises:
+        UserError: one of them has no report, its files are gone, or they asked different questions.
+    """
+    root, flow_id = root.resolve(), flow_run.id or ""
+    studies = tuple(study for name in names for study in finished(name, open_store(root)))
+    label = "-vs-".join(dict.fromkeys(study.study.name for study in studies))
+    config = studies[0].study.model_copy(update={"name": label, "sweep": ""})
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
+        context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
+        runner = StageRunner(context, studies[0].data)
+        return compare_studies(Compared(label, studies, {}), runner, command)
+
+
+def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:
+    """What the latest report of a study or sweep compared; of a training, given by its run id, that arm's replicate."""
+    for run in store.search(f"attributes.run_name = '{name}'"):
+        if run.data.tags.get("holdfast.kind") in ("study", "sweep"):
+            studies = _compared(run, store)
+            if studies:
+                return _whole(name, studies)
+    run = store.run(name)
+    tags = run.data.tags
+    if tags.get("holdfast.kind") != "train" or run.info.status != "FINISHED":
+        raise UserError(f"{name}: neither a study with a report nor a finished train run; name one of these")
+    for parent in store.search(f"attributes.run_name = '{tags['holdfast.study']}'"):
+        own = [_only(study, run.info.run_id) for study in _compared(parent, store)]
+        studies = tuple(study for study in own if study.evaluated)
+        if studies:
+            return _whole(name, studies)
+    raise UserError(f"{name}: no report of {tags['holdfast.study']} has this run; run the study again")
+
+
+def _compared(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
+    file = store.artifacts(run) / COMPARED
+    return Compare.model_validate_json(file.read_text()).studies if file.is_file() else ()
+
+
+def _only(study: FinishedStudy, run_id: str) -> FinishedStudy:
+    """The base, and the replicate that a run trained."""
+    trained = {(run.arm, run.replicate) for run in study.runs if run.run_id == run_id}
+    wanted = trained | {(None, 0)}
+    if not trained:
+        return study.model_copy(update={"evaluated": ()})
+    names = {arm for arm, _ in trained}
+    arms = {arm: stages for arm, stages in study.study.arms.items() if arm in names}
+    return study.model_copy(
+        update={
+            "study": study.study.model_copy(update={"arms": arms}),
+            "runs": tuple(run for run in study.runs if (run.arm, run.replicate) in wanted),
+            "evaluated": tuple(one for one in study.evaluated if (one.arm, one.replicate) in wanted),
+        }
+    )
+
+
+def _whole(name: str, studies: Sequence[FinishedStudy]) -> tuple[FinishedStudy, ...]:
+    gone = [one.file.path for study in studies for one in study.evaluated if not one.file.path.is_file()]
+    if gone:
+        raise UserError(f"{name}: {gone[0]} is gone, and {len(gone) - 1} more; run the study again to make them anew")
+    return tuple(studies)
