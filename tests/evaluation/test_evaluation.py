@@ -123,32 +123,31 @@ def kl(out: Path, step: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def measured_checkpoint(
-    references: FileRef,
-    schooled: ModelRef,
-    tiny_model: ModelRef,
-    tiny_data: DataRef,
-    run_stage: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """The trained model and one that has learned nothing, asked by one job."""
+def checkpoints(references: FileRef, schooled: ModelRef, tiny_model: ModelRef, tiny_data: DataRef) -> Evaluate:
+    """Asks the trained model and one that has learned nothing."""
     unmoved = tiny_model.model_copy(update={"step": 7, "digest": "a copy"})
-    job = evaluate_job(tiny_data, tiny_model, [schooled, unmoved], references, pass_at=pass_at(tiny_data, 1, 4))
-    return run_stage(job, tmp_path_factory.mktemp("checkpoints"))
+    return evaluate_job(tiny_data, tiny_model, [schooled, unmoved], references, pass_at=pass_at(tiny_data, 1, 4))
 
 
-def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(evaluated: Path, measured_checkpoint: Path) -> None:
+@pytest.fixture(scope="module")
+def measured_checkpoints(
+    checkpoints: Evaluate, run_stage: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return run_stage(checkpoints, tmp_path_factory.mktemp("checkpoints"))
+
+
+def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(evaluated: Path, measured_checkpoints: Path) -> None:
     assert json.loads((evaluated / "result.json").read_text())["metrics"]["kl/target"] == pytest.approx(0, abs=1e-6)
     assert kl(evaluated, 0) == pytest.approx(0, abs=1e-6)
-    assert kl(measured_checkpoint, 50) > 0.1
-    assert kl(measured_checkpoint, 7) == pytest.approx(0, abs=1e-6)
+    assert kl(measured_checkpoints, 50) > 0.1
+    assert kl(measured_checkpoints, 7) == pytest.approx(0, abs=1e-6)
 
 
 def test_each_checkpoint_leaves_its_records_and_no_metrics_on_this_run(
-    evaluated: Path, measured_checkpoint: Path, model: Any, evaluator: Evaluator
+    evaluated: Path, measured_checkpoints: Path, model: Any, evaluator: Evaluator
 ) -> None:
     """What trained models score stands on the runs that trained them."""
-    result = json.loads((measured_checkpoint / "result.json").read_text())
+    result = json.loads((measured_checkpoints / "result.json").read_text())
     files = [f"{kind}/step-{step:06d}" for kind in ("drift", "pass_at") for step in (7, 50)]
     names = ("color", "count", "jigsaw")
     assert result["files"].keys() == {
@@ -159,13 +158,13 @@ def test_each_checkpoint_leaves_its_records_and_no_metrics_on_this_run(
     found = [
         record
         for name in ("jigsaw", "color", "count")
-        for record in read_records(measured_checkpoint / "records" / "step-000050" / f"{name}.parquet")
+        for record in read_records(measured_checkpoints / "records" / "step-000050" / f"{name}.parquet")
     ]
     assert measured(found) == pytest.approx(measured(list(evaluator.evaluate(model))), abs=1e-4)
     for name in names:
         ours, theirs = (
             read_records(out / "records" / f"step-{step:06d}" / f"{name}.parquet")
-            for out, step in ((measured_checkpoint, 7), (evaluated, 0))
+            for out, step in ((measured_checkpoints, 7), (evaluated, 0))
         )
         assert ours == theirs
 
@@ -215,25 +214,19 @@ def test_drift_is_that_of_two_plain_forward_passes_whatever_the_batch(
 
 
 def test_drift_can_be_estimated_without_a_second_model(
-    references: FileRef,
-    measured_checkpoint: Path,
-    schooled: ModelRef,
-    tiny_model: ModelRef,
-    tiny_data: DataRef,
-    run_stage: Callable[..., Path],
-    tmp_path: Path,
+    checkpoints: Evaluate, measured_checkpoints: Path, run_stage: Callable[..., Path], tmp_path: Path
 ) -> None:
-    job = evaluate_job(tiny_data, tiny_model, [schooled], references, benchmarks=())
-    assert job.drift is not None
-    sampled = job.model_copy(update={"drift": job.drift.model_copy(update={"kind": "sampled"})})
-    out = run_stage(sampled, tmp_path)
-    assert 0 < kl(out, 50) != kl(measured_checkpoint, 50)
+    assert checkpoints.drift is not None
+    alone = {"models": checkpoints.models[:1], "benchmarks": (), "pass_at": None}
+    sampled = {"drift": checkpoints.drift.model_copy(update={"kind": "sampled"})}
+    out = run_stage(checkpoints.model_copy(update={**alone, **sampled}), tmp_path)
+    assert 0 < kl(out, 50) != kl(measured_checkpoints, 50)
 
 
 def test_pass_at_counts_the_right_among_the_most_samples(
-    measured_checkpoint: Path, model: Any, schooled: ModelRef, tiny_data: DataRef
+    measured_checkpoints: Path, model: Any, schooled: ModelRef, tiny_data: DataRef
 ) -> None:
-    rows = pq.read_table(measured_checkpoint / "pass_at" / "step-000050.parquet").to_pylist()
+    rows = pq.read_table(measured_checkpoints / "pass_at" / "step-000050.parquet").to_pylist()
     questions = read_questions(tiny_data.path / "target-test.parquet")
     assert [row["id"] for row in rows] == [question.id for question in questions]
     assert all(0 <= row["right"] <= 4 for row in rows)

@@ -81,7 +81,6 @@ def records(out: Path, step: int) -> list[Record]:
 def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
     job: Callable[[str, str], Train],
     evaluated_base: Callable[[str], Path],
-    tiny_data: DataRef,
     tmp_path: Path,
     dtype: str,
     way: str,
@@ -104,7 +103,7 @@ def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
     beneath = given.start if WAYS[way] else None
     kept = ModelRef(path=str(tmp_path / "kept"), digest="kept", step=1, adapter_of=beneath)
     references = FileRef(path=base / REFERENCES, digest="")
-    asked = evaluate_job(tiny_data, given.start, [kept], references, dtype=dtype, limit=LIMIT)
+    asked = evaluate_job(given.data, given.start, [kept], references, dtype=dtype, limit=LIMIT)
     (tmp_path / "asked").mkdir()
     evaluate(asked, tmp_path / "asked", Journal(tmp_path / "asked"))
     assert records(tmp_path / "asked", 1) == records(base, 0)
