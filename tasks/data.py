@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from holdfast.benchmarks.dataset import check, inputs_digest, shard_names
 from holdfast.config.jobs import MakeData
@@ -21,6 +22,7 @@ from tasks import data_version
 from tasks.atomic_move import copy, move
 from tasks.data_version import POINTER
 
+Read = TypeVar("Read")
 Generate = Callable[[MakeData, Path], object]
 """Runs the data stage and leaves its shards in a directory that does not exist yet."""
 
@@ -54,7 +56,7 @@ def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = Fa
     job = data_job(study)
     place = data_directory(study.experiment, job, root)
     names = shard_names(job)
-    if not _intact(place, names, data_version.listing(root)):
+    if not _intact(place, names, _whole(root, data_version.listing)):
         with _data_lock(root):
             _provide(place, names, lambda into: generate(job, into), accept)
     return DataRef(path=place, digest=_digest(place, names))
@@ -62,7 +64,7 @@ def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = Fa
 
 def version(root: Path) -> str:
     """md5 in data.dvc; empty before there is data."""
-    return data_version.version(root)
+    return _whole(root, data_version.version)
 
 
 def sample_file(data: DataRef, key: str) -> Path:
@@ -75,7 +77,7 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
     root = data.path.parents[1]
     target = sample_file(data, key)
     md5 = file_digest(file, "md5")
-    if not (_same(target, md5) and (data_version.listing(root) or {}).get(_name(target)) == md5):
+    if not (_same(target, md5) and (_whole(root, data_version.listing) or {}).get(_name(target)) == md5):
         with _data_lock(root):
             _copy(file, target)
             if data_version.mended_listing(root).get(_name(target)) != md5:
@@ -160,6 +162,15 @@ def _restore(root: Path, files: dict[Path, str]) -> None:
     for target, path in data_version.cached_files(root, files).items():
         if _same(path, files[target]):
             _copy(path, target)
+
+
+def _whole(root: Path, read: Callable[[Path], Read]) -> Read:
+    """What stands in data.dvc. DVC empties it before it writes, so what cannot be read is read again in turn."""
+    try:
+        return read(root)
+    except UserError:
+        with _data_lock(root):
+            return read(root)
 
 
 @contextmanager

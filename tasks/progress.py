@@ -24,7 +24,6 @@ PATIENCE = 30.0
 """Seconds without room for any stage before that is said."""
 MATTERING = {
     "prior/mean/accuracy": "prior",
-    "retention": "retention",
     "train/reward": "reward",
     "train/loss": "loss",
 }
@@ -119,13 +118,17 @@ def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
 
 def _update(stage: Task, lines: list[dict[str, Any]]) -> bool:
     """Take journal lines in; true when they hold an evaluation."""
+    evaluated = False
     for line in lines:
         if "done" in line:
             _stages.update(stage.id, completed=line["done"], total=line["total"])
             stage.fields["shown"] |= line["shown"]
         metrics = line.get("metrics", {})
+        # A training asks validation questions only.
+        metrics = {name.removeprefix("validation/"): value for name, value in metrics.items()} | metrics
         stage.fields["shown"] |= {short(name): value for name, value in metrics.items() if short(name)}
-    return any("prior/mean/accuracy" in line.get("metrics", {}) for line in lines)
+        evaluated |= "prior/mean/accuracy" in metrics
+    return evaluated
 
 
 def _sentence(stage: Task) -> str:

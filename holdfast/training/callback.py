@@ -147,9 +147,9 @@ class StageCallback(TrainerCallback):
 
     def _show(self, measured: dict[str, float]) -> None:
         for name, value in measured.items():
-            if name == "prior/mean/accuracy":
+            if name == "validation/prior/mean/accuracy":
                 self.shown["prior"] = value
-            if name.startswith("target/") and name.endswith("/score"):
+            if name.startswith("validation/target/") and name.endswith("/score"):
                 self.shown["score"] = value
 
 

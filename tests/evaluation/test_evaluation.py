@@ -11,20 +11,20 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_jobs import BATCH, LIMIT, REFERENCES, benchmarks, evaluate_job, pass_at, shards
 
 from holdfast.benchmarks.catalog import grade
 from holdfast.config.jobs import Evaluate, Sample
-from holdfast.config.measurement import Evaluation
 from holdfast.config.methods import Rollouts, SelfReasoning
-from holdfast.config.refs import DataRef, ModelRef
+from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
-from holdfast.evaluation.evaluator import Evaluator
+from holdfast.evaluation.evaluator import Evaluator, asked, right_of
 from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, score
-from holdfast.evaluation.records import Record, metrics
+from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.evaluation.sampling import Drawn, with_answer
-from holdfast.evaluation.stage import begin, measurement
-from holdfast.journal import Journal, read_lines
+from holdfast.evaluation.stage import flips
+from holdfast.journal import read_lines
 from holdfast.models.encode import teacher_forced
 from holdfast.models.load import load_model, load_processor
 
@@ -36,35 +36,38 @@ def model(schooled: ModelRef) -> Any:
 
 @pytest.fixture(scope="module")
 def evaluator(schooled: ModelRef, tiny_data: DataRef) -> Evaluator:
-    return Evaluator(tiny_data, Evaluation(batch_size=5, max_new_tokens=16, drift_prompts=4), load_processor(schooled))
+    questions = asked(benchmarks(tiny_data), ("test", "validation"), 32)
+    return Evaluator(questions, load_processor(schooled), batch_size=5, limit=LIMIT)
 
 
-def test_an_evaluation_is_the_same_twice(model: Any, evaluator: Evaluator, tmp_path: Path) -> None:
-    first, second = (evaluator.evaluate(model, tmp_path / name) for name in ("a.parquet", "b.parquet"))
+def test_an_evaluation_is_the_same_twice(model: Any, evaluator: Evaluator) -> None:
+    first, second = (list(evaluator.evaluate(model)) for _ in range(2))
     assert first == second
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_a_record_carries_the_graders_verdict(model: Any, evaluator: Evaluator, tmp_path: Path) -> None:
-    measured = evaluator.evaluate(model, tmp_path / "records.parquet")
-    rows = pq.read_table(tmp_path / "records.parquet").to_pylist()
-    assert len(rows) == 6 + 5 + 5
-    for row, question in zip(rows, evaluator.questions[: len(rows)], strict=True):
-        verdict = grade(question.grader, row["completion"], question.answer)
-        assert (row["parsed"], row["correct"], row["score"]) == verdict
-        assert row["role"] == ("target" if question.benchmark == "jigsaw" else "prior")
-    assert {f"validation/{name}" for name in metrics([Record(**row) for row in rows])} <= measured.keys()
+def test_a_record_carries_the_graders_verdict(model: Any, evaluator: Evaluator) -> None:
+    records = list(evaluator.evaluate(model))
+    assert len(records) == 2 * (6 + 5 + 5)
+    for record, (benchmark, split, question) in zip(records, evaluator.asked, strict=True):
+        verdict = grade(question.grader, record.completion, question.answer)
+        assert (record.parsed, record.correct, record.score) == verdict
+        assert (record.benchmark, record.split, record.id) == (benchmark.name, split, question.id)
+        assert record.role == ("target" if record.benchmark == "jigsaw" else "prior")
 
 
 def test_validation_questions_are_others_than_test_questions(evaluator: Evaluator) -> None:
-    tested, validation = evaluator.questions[: evaluator.validation], evaluator.questions[evaluator.validation :]
-    assert len(validation) == 6 + 5 + 5
-    assert not {question.images for question in tested} & {question.images for question in validation}
+    tested, validation = (
+        {image for one in evaluator.asked if one.split == split for image in one.question.images}
+        for split in ("test", "validation")
+    )
+    assert tested
+    assert validation
+    assert not tested & validation
 
 
-def test_validation_takes_no_more_questions_than_were_asked_for(schooled: ModelRef, tiny_data: DataRef) -> None:
-    evaluator = Evaluator(tiny_data, Evaluation(validation=2), load_processor(schooled))
-    assert len(evaluator.questions) - evaluator.validation == 3 * 2
+def test_validation_takes_no_more_questions_than_were_asked_for(tiny_data: DataRef) -> None:
+    assert len(asked(benchmarks(tiny_data), ("validation",), 2)) == 3 * 2
+    assert len(asked(benchmarks(tiny_data), ("test",), 2)) == 6 + 5 + 5
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(model: Any, evaluator: Evaluator) -> None:
@@ -106,14 +109,64 @@ def test_samples_follow_their_seed_and_leave_torchs_random_state_alone(model: An
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(
-    evaluated: Path, train_job: Callable, schooled: ModelRef, tiny_model: ModelRef, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def references(evaluated: Path) -> FileRef:
+    """The base's own samples."""
+    return FileRef(path=evaluated / REFERENCES, digest="samples of the base")
+
+
+def kl(out: Path, step: int) -> float:
+    """Mean over prompts."""
+    values = pq.read_table(out / "drift" / f"step-{step:06d}.parquet")["kl"].to_pylist()
+    assert len(values) == 4
+    return sum(values) / len(values)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(references: FileRef, schooled: ModelRef, tiny_model: ModelRef, tiny_data: DataRef) -> Evaluate:
+    """Asks the trained model and one that has learned nothing."""
+    unmoved = tiny_model.model_copy(update={"step": 7, "digest": "a copy"})
+    return evaluate_job(tiny_data, tiny_model, [schooled, unmoved], references, pass_at=pass_at(tiny_data, 1, 4))
+
+
+@pytest.fixture(scope="module")
+def measured_checkpoints(
+    checkpoints: Evaluate, run_stage: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return run_stage(checkpoints, tmp_path_factory.mktemp("checkpoints"))
+
+
+def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(evaluated: Path, measured_checkpoints: Path) -> None:
     assert json.loads((evaluated / "result.json").read_text())["metrics"]["kl/target"] == pytest.approx(0, abs=1e-6)
-    job = train_job({"method": "sft", "source": "answers"})
-    measure = measurement(job, tmp_path, load_processor(tiny_model))
-    assert measure(load_model(schooled), 1)["kl/target"] > 0.1
-    assert measure(load_model(tiny_model), 2)["kl/target"] == pytest.approx(0, abs=1e-6)
+    assert kl(evaluated, 0) == pytest.approx(0, abs=1e-6)
+    assert kl(measured_checkpoints, 50) > 0.1
+    assert kl(measured_checkpoints, 7) == pytest.approx(0, abs=1e-6)
+
+
+def test_each_checkpoint_leaves_its_records_and_no_metrics_on_this_run(
+    evaluated: Path, measured_checkpoints: Path, model: Any, evaluator: Evaluator
+) -> None:
+    """What trained models score stands on the runs that trained them."""
+    result = json.loads((measured_checkpoints / "result.json").read_text())
+    files = [f"{kind}/step-{step:06d}" for kind in ("drift", "pass_at") for step in (7, 50)]
+    names = ("color", "count", "jigsaw")
+    assert result["files"].keys() == {
+        *(f"{file}.parquet" for file in files),
+        *(f"records/step-{step:06d}/{name}.parquet" for step in (7, 50) for name in names),
+    }
+    assert result["metrics"] == {}
+    found = [
+        record
+        for name in ("jigsaw", "color", "count")
+        for record in read_records(measured_checkpoints / "records" / "step-000050" / f"{name}.parquet")
+    ]
+    assert measured(found) == pytest.approx(measured(list(evaluator.evaluate(model))), abs=1e-4)
+    for name in names:
+        ours, theirs = (
+            read_records(out / "records" / f"step-{step:06d}" / f"{name}.parquet")
+            for out, step in ((measured_checkpoints, 7), (evaluated, 0))
+        )
+        assert ours == theirs
 
 
 def test_the_divergence_is_the_sum_over_the_vocabulary_without_what_is_suppressed() -> None:
@@ -161,28 +214,33 @@ def test_drift_is_that_of_two_plain_forward_passes_whatever_the_batch(
 
 
 def test_drift_can_be_estimated_without_a_second_model(
-    evaluated: Path, train_job: Callable, schooled: ModelRef, tiny_model: ModelRef, tmp_path: Path
+    checkpoints: Evaluate, measured_checkpoints: Path, run_stage: Callable[..., Path], tmp_path: Path
 ) -> None:
-    job = train_job({"method": "sft", "source": "answers"})
-    sampled = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"drift": "sampled"})})
-    processor, model = load_processor(tiny_model), load_model(schooled)
-    estimated, exact = (measurement(j, tmp_path, processor)(model, 1)["kl/target"] for j in (sampled, job))
-    assert 0 < estimated != exact
-    rows = pq.read_table(tmp_path / "drift" / "step-000001.parquet").to_pylist()
-    assert sum(row["kl"] for row in rows) / len(rows) == pytest.approx(exact)
+    assert checkpoints.drift is not None
+    alone = {"models": checkpoints.models[:1], "benchmarks": (), "pass_at": None}
+    sampled = {"drift": checkpoints.drift.model_copy(update={"kind": "sampled"})}
+    out = run_stage(checkpoints.model_copy(update={**alone, **sampled}), tmp_path)
+    assert 0 < kl(out, 50) != kl(measured_checkpoints, 50)
 
 
-def test_pass_at_k_grows_with_k(model: Any, schooled: ModelRef, tiny_data: DataRef) -> None:
-    asked = Evaluation(batch_size=8, max_new_tokens=16, pass_at=(1, 4), temperature=2.0)
-    found = Evaluator(tiny_data, asked, load_processor(schooled)).pass_at(model, seed=0)
-    assert 0 <= found["target/jigsaw/pass_at_1"] <= found["target/jigsaw/pass_at_4"] <= 1
+def test_pass_at_counts_the_right_among_the_most_samples(
+    measured_checkpoints: Path, model: Any, schooled: ModelRef, tiny_data: DataRef
+) -> None:
+    rows = pq.read_table(measured_checkpoints / "pass_at" / "step-000050.parquet").to_pylist()
+    questions = read_questions(tiny_data.path / "target-test.parquet")
+    assert [row["id"] for row in rows] == [question.id for question in questions]
+    assert all(0 <= row["right"] <= 4 for row in rows)
+    reader = Reader(load_processor(schooled), BATCH)
+    again = right_of(model, reader, pass_at(tiny_data, 4), LIMIT, seed=0)
+    assert again == [(row["id"], row["right"]) for row in rows]
 
 
 @pytest.fixture(scope="module")
 def sample_job(schooled: ModelRef, tiny_data: DataRef) -> Callable[..., Sample]:
     def make(source: Rollouts | SelfReasoning) -> Sample:
-        evaluation = Evaluation(batch_size=8, max_new_tokens=16)
-        return Sample(source=source, model=schooled, base=schooled, data=tiny_data, evaluation=evaluation)
+        questions = FileRef(path=tiny_data.path / "target-train.parquet", digest="tiny")
+        models = {"model": schooled, "base": schooled}
+        return Sample(source=source, data=tiny_data, questions=questions, limit=LIMIT, batch_size=BATCH, **models)
 
     return make
 
@@ -206,7 +264,7 @@ def test_rollouts_are_graded_filtered_and_know_where_they_come_from(
 
 def test_samples_that_the_limit_cut_off_are_marked(sample_job: Callable, run_stage: Callable, tmp_path: Path) -> None:
     job = sample_job(Rollouts(arm="rft", keep="all"))
-    tight = job.model_copy(update={"evaluation": Evaluation(batch_size=8, max_new_tokens=3)})
+    tight = job.model_copy(update={"limit": 3})
     for place, cut in ((job, False), (tight, True)):
         rows = pq.read_table(run_stage(place, tmp_path / str(cut)) / "samples.parquet").to_pylist()
         assert any(row["ended"] for row in rows) is not cut
@@ -222,36 +280,52 @@ def test_a_source_that_yields_nothing_is_refused_with_a_remedy(
 
 
 def test_own_reasoning_gets_the_right_answer_and_no_reasoning_gets_none(evaluator: Evaluator) -> None:
-    question = evaluator.target[0]
+    question = evaluator.asked[0].question
     written = "<think> i look </think> <answer> 9 9 </answer>"
     assert with_answer(Drawn(question, 0, written)) == f"<think> i look </think> <answer> {question.answer} </answer>"
     assert with_answer(Drawn(question, 0, "<answer> 1 2 3 4 </answer>")) is None
     assert with_answer(Drawn(question, 0, "<think> </think>")) is None
 
 
-def test_an_evaluation_job_leaves_what_later_stages_are_compared_with(
-    evaluated: Path, tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable, tmp_path: Path
+def test_the_bases_evaluation_leaves_what_later_ones_are_compared_with(
+    evaluated: Path, run_stage: Callable[..., Path], tmp_path: Path
 ) -> None:
     result = json.loads((evaluated / "result.json").read_text())
-    assert {"evaluations/step-000000.parquet", "drift.parquet"} <= result["files"].keys()
+    records = {f"records/step-000000/{name}.parquet" for name in ("jigsaw", "color", "count")}
+    assert result["files"].keys() == {*records, "drift/step-000000.parquet", REFERENCES}
+    [line] = [line for line in read_lines(evaluated / "metrics.jsonl") if "metrics" in line]
+    assert line["step"] == 0
+    assert {"target/jigsaw/score", "prior/mean/accuracy", "validation/prior/mean/accuracy"} <= line["metrics"].keys()
     job = Evaluate.model_validate_json((evaluated / "job.json").read_text())
     again = json.loads((run_stage(job, tmp_path) / "result.json").read_text())
     assert again["files"] == result["files"]
     assert again["metrics"] == result["metrics"]
 
 
-def test_a_training_from_the_base_begins_with_what_the_base_scored_and_one_from_another_model_does_not(
-    evaluated: Path, train_job: Callable[..., Any], tmp_path: Path
+def test_one_more_benchmark_is_asked_alone_and_answered_as_among_the_others(
+    evaluated: Path, tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable[..., Path], tmp_path: Path
 ) -> None:
-    job = train_job({"method": "sft", "source": {"kind": "answers"}})
-    journal = Journal(tmp_path)
-    begin(job.model_copy(update={"start": ModelRef(path="elsewhere", digest="of an earlier stage")}), journal)
-    assert read_lines(journal.path) == []
-    begin(job, journal)
-    begin(job, journal)
-    [line] = read_lines(journal.path)
-    base = json.loads((evaluated / "result.json").read_text())["metrics"]
-    assert line["step"] == 0
-    assert base.items() <= line["metrics"].items()
-    assert line["metrics"]["forgetting/mean"] == line["metrics"]["forgetting/color"] == 0
-    assert line["metrics"].get("retention", 1.0) == 1.0
+    job = evaluate_job(tiny_data, tiny_model, benchmarks=(shards(tiny_data, "count", "prior"),), drift=None)
+    out = run_stage(job, tmp_path)
+    name = "records/step-000000/count.parquet"
+    assert json.loads((out / "result.json").read_text())["files"].keys() == {name}
+    alone, among = (read_records(place / name) for place in (out, evaluated))
+    assert [record._replace(logprob=0.0) for record in alone] == [record._replace(logprob=0.0) for record in among]
+    assert [record.logprob for record in alone] == pytest.approx([record.logprob for record in among], abs=1e-4)
+
+
+def test_the_base_is_asked_again_in_other_batches_and_the_answers_that_differ_are_counted(
+    tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = run_stage(evaluate_job(tiny_data, tiny_model, again=3), tmp_path)
+    found = json.loads((out / "result.json").read_text())["notes"]["flips"]
+    assert found["questions"] == 2 * (6 + 5 + 5)
+    assert 0 <= found["answers"] <= 1
+    assert 0 <= found["verdicts"] <= 1
+
+
+def test_flips_are_shares_of_questions(model: Any, evaluator: Evaluator) -> None:
+    once: list[Record] = list(evaluator.evaluate(model))[:4]
+    again = [once[0]._replace(parsed="another", correct=not once[0].correct), once[1]._replace(parsed="one"), *once[2:]]
+    assert flips(once, once) == {"questions": 4, "answers": 0, "verdicts": 0}
+    assert flips(once, again) == {"questions": 4, "answers": 0.5, "verdicts": 0.25}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.evaluation.forgetting import forgetting, pass_at
-from holdfast.evaluation.records import Record, metrics
+from holdfast.evaluation.records import Record, measured, metrics
 
 BASE = {
     "prior/color/accuracy": 0.9,
@@ -44,7 +44,9 @@ def test_pass_at_k_is_the_share_of_all_choices_that_hold_a_right_one(samples: in
 
 
 def record(benchmark: str, role: str, parsed: str | None, score: float) -> Record:
-    return Record(benchmark, role, "id", "image", "ask", "say", parsed, "right", score == 1.0, score, -2 * score, 3)
+    return Record(
+        benchmark, role, "test", "id", "image", "ask", "say", parsed, "right", score == 1.0, score, -2 * score, 3
+    )
 
 
 def test_unparsed_counts_as_wrong_and_the_prior_mean_weighs_benchmarks_alike() -> None:
@@ -73,3 +75,11 @@ def test_a_prior_benchmark_has_a_score_where_its_accuracy_is_soft() -> None:
     row = record("own", "prior", "a", 1.0)._replace(score=0.3, grader="vqa")
     assert metrics([row, row])["prior/own/score"] == pytest.approx(0.3)
     assert metrics([row, row])["prior/own/accuracy"] == 1.0
+
+
+def test_test_questions_and_validation_questions_have_metrics_of_their_own() -> None:
+    right, wrong = record("color", "prior", "a", 1.0), record("color", "prior", "b", 0.0)
+    found = measured([right, right, wrong._replace(split="validation")])
+    assert (found["prior/color/accuracy"], found["validation/prior/color/accuracy"]) == (1.0, 0.0)
+    assert found["prior/mean/accuracy"] == 1.0
+    assert found["validation/prior/mean/accuracy"] == 0.0

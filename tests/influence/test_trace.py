@@ -38,13 +38,13 @@ def trace_of(trained: Path, **changes: Any) -> Trace:
     names = [f"moments/step-{checkpoint.step:06d}.safetensors" for checkpoint in kept]
     moments = [FileRef(path=trained / name, digest=result.files[name]) for name in names if name in result.files]
     given = {"kept": tuple(refs), "moments": tuple(moments), "rates": (1e-3,) * len(kept), "influence": SETTINGS}
-    return Trace(train=train, **{**given, **changes})
+    return Trace(train=train, data=train.data, **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
 def trained(train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
     """Four supervised steps, kept every two, with the optimizer's second moments."""
-    job = train_job(TEACHER, every=2).model_copy(update={"keep_moments": True})
+    job = train_job(TEACHER, keep=2).model_copy(update={"keep_moments": True})
     return run_stage(job, tmp_path_factory.mktemp("trained"))
 
 
@@ -135,7 +135,7 @@ def test_the_reference_codes_lbk_sums_changes_over_tokens(processor: Any, tiny_d
 def test_the_trajectory_is_predicted_to_third_order(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
     """With steps so small that the order shows, whatever the random weights are."""
     gentle = {**TEACHER, "trainer": {**TEACHER["trainer"], "learning_rate": 2e-4}}
-    out = run_stage(train_job(gentle, every=2), tmp_path / "trained")
+    out = run_stage(train_job(gentle, keep=2), tmp_path / "trained")
     traced = run_stage(trace_of(out), tmp_path / "traced")
     rows = pq.read_table(traced / "path.parquet").to_pylist()
     assert {(row["start"], row["step"]) for row in rows} == {(0, 2), (2, 4)}
@@ -153,7 +153,7 @@ def test_tracing_twice_gives_the_same_bytes(traced: Path, trained: Path, run_sta
 
 def test_an_adapter_is_traced_in_its_own_space(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
     stage = {**TEACHER, "lora": {"r": 2, "target_modules": ["q_proj", "down_proj"]}}
-    out = run_stage(train_job(stage, every=2), tmp_path / "adapter")
+    out = run_stage(train_job(stage, keep=2), tmp_path / "adapter")
     traced = run_stage(trace_of(out), tmp_path / "traced")
     steps = logged(traced)
     assert steps[0]["influence/teacher/color/norm"] > 0
@@ -188,7 +188,7 @@ def test_a_reinforced_stage_is_traced_through_its_own_rollouts(
 def test_what_the_linear_form_leaves_out_of_a_reinforced_stage_is_named(train_job: Any, schooled: ModelRef) -> None:
     def notes(**trainer: Any) -> str:
         train = train_job({"method": "grpo", "trainer": trainer}, start=schooled)
-        return str(caveats(Trace(train=train, kept=(), influence=SETTINGS)))
+        return str(caveats(Trace(train=train, data=train.data, kept=(), influence=SETTINGS)))
 
     assert notes() == notes(steps_per_generation=4, gradient_accumulation_steps=4) == "{}"
     assert "clipping" in notes(steps_per_generation=4, gradient_accumulation_steps=2)
@@ -200,7 +200,7 @@ def test_rollouts_leave_torchs_random_state_alone(train_job: Any, schooled: Mode
     from holdfast.models.load import load_model, load_processor
 
     stage = {"method": "grpo", "trainer": {"num_generations": 2, "max_completion_length": 8}}
-    job = Trace(train=train_job(stage, start=schooled), kept=(), influence=SETTINGS)
+    job = Trace(train=train_job(stage, start=schooled), data=tiny_data, kept=(), influence=SETTINGS)
     speak = rollouts(job, load_processor(schooled))
     asked = read_questions(tiny_data.path / "target-train.parquet", 2)
     torch.manual_seed(3)
@@ -219,9 +219,8 @@ def test_rollouts_are_drawn_as_the_training_draws_them(
 
     def drawn(**sampling: Any) -> list[set[tuple[int, ...]]]:
         trainer = {"num_generations": 4, "max_completion_length": 8, "temperature": 2.0, **sampling}
-        job = Trace(
-            train=train_job({"method": "grpo", "trainer": trainer}, start=schooled), kept=(), influence=SETTINGS
-        )
+        train = train_job({"method": "grpo", "trainer": trainer}, start=schooled)
+        job = Trace(train=train, data=tiny_data, kept=(), influence=SETTINGS)
         said = rollouts(job, load_processor(schooled))(load_model(schooled), asked, 8)
         return [{tuple(ids) for other, ids, _ in said if other.id == question.id} for question in asked]
 
@@ -255,7 +254,7 @@ def test_rollouts_are_rewarded_as_at_their_step_of_the_training(
 
     trainer = {"num_generations": 4, "max_completion_length": 16}
     stage = {"method": "grpo", "rewards": {"score": {"warm_up": 10}}, "trainer": {**trainer, "scale_rewards": "none"}}
-    job = Trace(train=train_job(stage, start=schooled), kept=(), influence=SETTINGS)
+    job = Trace(train=train_job(stage, start=schooled), data=tiny_data, kept=(), influence=SETTINGS)
     speak, model = rollouts(job, load_processor(schooled)), load_model(schooled)
     asked = read_questions(tiny_data.path / "target-train.parquet", 4)
     cold, half, warm = ([weight for _, _, weight in speak(model, asked, 16, step)] for step in (0, 5, 20))
@@ -307,12 +306,13 @@ def test_a_selection_keeps_the_samples_whose_gradients_point_along_the_priors(
     train_job: Any, run_stage: Any, tmp_path: Path
 ) -> None:
     train = train_job({**TEACHER, "select": {"by": "direction", "keep": 0.25}})
-    out = run_stage(Select(train=train, influence=SETTINGS), tmp_path / "selected")
+    out = run_stage(Select(train=train, data=train.data, influence=SETTINGS), tmp_path / "selected")
     kept = pq.read_table(out / "samples.parquet").to_pandas()
     assert len(kept) == 6
     whole = run_stage(
         Select(
             train=train_job({**TEACHER, "select": {"by": "magnitude", "keep": 0.99}}),
+            data=train.data,
             influence=SETTINGS,
         ),
         tmp_path / "whole",

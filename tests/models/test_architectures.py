@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from holdfast.config.jobs import Train
-from holdfast.config.measurement import Evaluation
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import Question, write_questions
 from holdfast.errors import UserError
@@ -122,13 +121,16 @@ def job(pair: tuple[str, Any, Any], tmp_path: Path) -> Callable[..., Train]:
     write_questions(tmp_path / "data" / "target-train.parquet", QUESTIONS)
     words = sorted({word for word in TOWERS if any(word in parameter for parameter, _ in model.named_parameters())})
 
+    base = ModelRef(path=str(tmp_path / "base"), digest=name)
+
     def make(stage: dict[str, Any]) -> Train:
         return Train(
             stage={"freeze": words, **stage},
-            start=ModelRef(path=str(tmp_path / "base"), digest=name),
+            start=base,
+            base=base,
             data=DataRef(path=tmp_path / "data", digest=""),
-            reference=FileRef(path=tmp_path / "drift.parquet", digest=""),
-            evaluation=Evaluation(max_new_tokens=5),
+            questions=FileRef(path=tmp_path / "data" / "target-train.parquet", digest=""),
+            limit=5,
         )
 
     return make

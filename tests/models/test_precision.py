@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_jobs import REFERENCES, evaluate_job
 
-from holdfast.config.jobs import Evaluate, Train
+from holdfast.config.jobs import Train
 from holdfast.config.measurement import Evaluation
 from holdfast.config.refs import DataRef, FileRef, ModelRef
-from holdfast.evaluation.stage import evaluate, measurement
-from holdfast.journal import Journal, read_lines
+from holdfast.evaluation.records import Record, read_records
+from holdfast.evaluation.stage import evaluate, validating
+from holdfast.journal import Journal
 from holdfast.models.load import load_model, load_processor, save_checkpoint
-from holdfast.models.precision import computing_in, study_dtype, weight_dtype
+from holdfast.models.precision import base_dtype, computing_in, study_dtype, weight_dtype
 from holdfast.training.callback import StageCallback
 from holdfast.training.stage import build, machine_settings
 
@@ -28,7 +30,7 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "lora-and-biases": {**LORA, "target_modules": ["q_proj"], "bias": "all"},
 }
 DTYPES = ("float32", "bfloat16", "float16", "auto")
-EVALUATION = Evaluation(max_new_tokens=4, drift_prompts=4, batch_size=8)
+LIMIT = 4
 
 
 @pytest.fixture(scope="module")
@@ -40,45 +42,50 @@ def saved(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Mod
 
 
 @pytest.fixture(scope="module")
-def measured(
+def evaluated_base(
     saved: ModelRef, tiny_data: DataRef, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, dict[str, float]]]:
-    """Where the base's evaluation in a precision lies, and its metrics."""
-    found: dict[str, tuple[Path, dict[str, float]]] = {}
+) -> Callable[[str], Path]:
+    """Where the base's evaluation in a precision lies."""
+    found: dict[str, Path] = {}
 
-    def measure(dtype: str) -> tuple[Path, dict[str, float]]:
+    def of(dtype: str) -> Path:
         if dtype not in found:
-            out = tmp_path_factory.mktemp(dtype)
-            job = Evaluate(model=saved, dtype=dtype, data=tiny_data, evaluation=EVALUATION)
-            (out / "job.json").write_text(job.model_dump_json())
-            evaluate(job, out, Journal(out))
-            [metrics] = [line["metrics"] for line in read_lines(out / "metrics.jsonl") if "metrics" in line]
-            (out / "result.json").write_text(json.dumps({"metrics": metrics}))
-            found[dtype] = out, metrics
+            found[dtype] = tmp_path_factory.mktemp(dtype)
+            job = evaluate_job(tiny_data, saved, dtype=dtype, limit=LIMIT)
+            evaluate(job, found[dtype], Journal(found[dtype]))
         return found[dtype]
 
-    return measure
+    return of
 
 
 @pytest.fixture
-def job(saved: ModelRef, tiny_data: DataRef, measured: Callable) -> Callable[[str, str], Train]:
+def job(saved: ModelRef, tiny_data: DataRef) -> Callable[[str, str], Train]:
     def make(dtype: str, way: str) -> Train:
-        reference = FileRef(path=measured(dtype)[0] / "drift.parquet", digest="")
         stage = {"method": "sft", "source": "answers", "lora": WAYS[way], "trainer": {"max_steps": 1}}
+        questions = FileRef(path=tiny_data.path / "target-train.parquet", digest="")
         return Train(
-            **{"stage": stage, "start": saved, "dtype": dtype, "data": tiny_data},
-            **{"reference": reference, "evaluation": EVALUATION},
+            **{"stage": stage, "start": saved, "base": saved, "dtype": dtype, "data": tiny_data},
+            **{"questions": questions, "limit": LIMIT, "evaluation": Evaluation(batch_size=8)},
         )
 
     return make
 
 
+def records(out: Path, step: int) -> list[Record]:
+    files = sorted((out / "records" / f"step-{step:06d}").glob("*.parquet"))
+    return [record for file in files for record in read_records(file)]
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
-    job: Callable[[str, str], Train], measured: Callable, tmp_path: Path, dtype: str, way: str
+    job: Callable[[str, str], Train],
+    evaluated_base: Callable[[str], Path],
+    tmp_path: Path,
+    dtype: str,
+    way: str,
 ) -> None:
-    given, (_, base) = job(dtype, way), measured(dtype)
+    given, base = job(dtype, way), evaluated_base(dtype)
     processor = load_processor(given.start)
     trainer = build(
         given, processor, tmp_path, StageCallback(tmp_path, Journal(tmp_path), lambda model, step: {}, processor)
@@ -87,10 +94,21 @@ def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
     learning = {value.dtype for value in model.parameters() if value.requires_grad}
     assert learning == {torch.float32}
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    now = measurement(given, tmp_path, processor)(model.eval(), 0)
-    assert {name: now[name] for name in base} == base
-    assert now["kl/target"] == 0
+    now = validating(given, processor)(model.eval(), 0)
+    unmoved = load_model(given.start, base_dtype(dtype, given.start))
+    assert now == validating(given, processor)(unmoved, 0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    save_checkpoint(model, processor, tmp_path / "kept")
+    beneath = given.start if WAYS[way] else None
+    kept = ModelRef(path=str(tmp_path / "kept"), digest="kept", step=1, adapter_of=beneath)
+    references = FileRef(path=base / REFERENCES, digest="")
+    asked = evaluate_job(given.data, given.start, [kept], references, dtype=dtype, limit=LIMIT)
+    (tmp_path / "asked").mkdir()
+    evaluate(asked, tmp_path / "asked", Journal(tmp_path / "asked"))
+    assert records(tmp_path / "asked", 1) == records(base, 0)
+    assert set(pq.read_table(tmp_path / "asked" / "drift" / "step-000001.parquet")["kl"].to_pylist()) == {0.0}
+
     trainer.train()
     assert all(value.isfinite().all() for value in model.parameters())
 

@@ -12,14 +12,15 @@ from architectures import TOWERS, VISION_LANGUAGE, made
 from PIL import Image
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from flows.jobs import Start, check_job, evaluate_job, trace_job, train_job
+from flows.evaluation import questions_of
+from flows.jobs import Start, check_job, trace_job, train_job
 from holdfast.config.jobs import AnyJob, Result
-from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.data.shards import png, read_questions, write_questions
 from holdfast.models.load import save_checkpoint
 from holdfast.models.tiny.processor import build_processor
-from tasks.stage import StageRun
+from tasks.stage import StageRun, file_of
 
 REWARD = "def letters(completions, **columns):\n    return [len(chat[0]['content']) / 10 for chat in completions]\n"
 STEPS = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
@@ -27,8 +28,8 @@ DRAWN = {**STEPS, "num_generations": 2, "max_completion_length": 24, "beta": 0.1
 LORA = {"r": 4, "target_modules": "all-linear"}
 SHAPES = [[(64, 64)], [(90, 60), (60, 150)], [], [(150, 60)]]
 SETTINGS = {
-    "evaluation": {"every": 1, "max_new_tokens": 96, "drift_prompts": 4, "batch_size": 8},
-    "influence": {"samples": 4, "questions": 4, "batch_size": 4},
+    "evaluation": {"keep": 1, "every": 1, "max_new_tokens": 96, "drift_prompts": 4, "batch_size": 8},
+    "influence": {"every": 1, "samples": 4, "questions": 4, "batch_size": 4},
     "compute": {"device": "cpu"},
 }
 
@@ -51,7 +52,8 @@ def study_of(base: Path, words: list[str]) -> Study:
     reinforced = {**both, "method": "grpo", "rewards": {"own": {"function": "own:letters"}}, "trainer": DRAWN}
     taught = {**both, "method": "sft", "source": "teacher", "trainer": STEPS}
     arms = {"sft": [taught], "grpo": [reinforced], "lora": [{**taught, "lora": LORA}, {**reinforced, "lora": LORA}]}
-    return Study(name="short", arms=arms, model={"path": str(base)}, **SETTINGS)
+    prior = [{"benchmark": name} for name in ("color", "count")]
+    return Study(name="short", arms=arms, model={"path": str(base)}, prior=prior, **SETTINGS)
 
 
 Runs = Callable[[AnyJob, str], StageRun]
@@ -86,19 +88,21 @@ def test_a_short_study_of_any_architecture_ends_with_finite_numbers(
     study = study_of(tmp_path / "base", [word for word in TOWERS if any(word in parameter for parameter in names)])
     runs(check_job(study, unlike_data), "check")
     base = ModelRef(path=str(tmp_path / "base"), digest=name)
-    measured = runs(evaluate_job(study, unlike_data, base), "base")
-    reference = FileRef(path=measured.path / "drift.parquet", digest=name)
-    start = Start(data=unlike_data, base=base, reference=reference)
+    questions = questions_of(study, unlike_data, base)
+    measured = runs(questions.job([base], tuple(questions.parts())), "base")
+    start = Start(data=unlike_data, base=base, references=file_of(measured, "references.parquet"))
+    questions = questions_of(study, unlike_data, base, start.references)
     for arm, stages in study.arms.items():
         model_now = base
         for number, stage in enumerate(stages):
-            trained = runs(train_job(study, stage, model_now, None, start), f"{arm}-{number}")
+            trained = runs(train_job(study, stage, model_now, start, study.seed), f"{arm}-{number}")
             assert trained.result.metrics["train/grad_norm"] > 0
             assert study.influence is not None
             job = trace_job(trained, study.influence)
             traced = runs(job, f"{arm}-{number}-influence")
             assert any(value for metric, value in traced.result.metrics.items() if metric.endswith("/dot"))
             model_now = job.kept[-1]
+        runs(questions.job([model_now], tuple(questions.parts())), f"{arm}-evaluation")
 
 
 @pytest.mark.slow

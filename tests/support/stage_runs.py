@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from holdfast.config.jobs import Train
-from holdfast.config.measurement import Evaluation
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from tasks import worker
-from tasks.stage import Attempt, Context, StageRun
+from tasks.stage import Attempt, Context, Position, StageRun
 from tasks.tracking import open_store
+
+BASE = ModelRef(path="model", digest="m")
 
 
 def job(root: Path, seed: int = 0, threads: int = 1) -> Train:
@@ -19,15 +20,16 @@ def job(root: Path, seed: int = 0, threads: int = 1) -> Train:
         seed=seed,
         threads=threads,
         stage=SFT(method="sft", source=Answers()),
-        start=ModelRef(path="model", digest="m"),
+        start=BASE,
+        base=BASE,
         data=DataRef(path=root / "data", digest="d"),
-        reference=FileRef(path=root / "drift.parquet", digest="r"),
-        evaluation=Evaluation(),
+        questions=FileRef(path=root / "data" / "target-train.parquet", digest="q"),
+        limit=96,
     )
 
 
 def run(context: Context, seed: int = 0, threads: int = 1) -> StageRun:
-    return Attempt(job(context.root, seed, threads), context, "answers", 0).run()
+    return Attempt(job(context.root, seed, threads), context, Position("answers", 1)).run()
 
 
 def history(context: Context, run_id: str) -> dict[str, list[int]]:

@@ -5,8 +5,11 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -228,6 +231,24 @@ def test_a_broken_pointer_is_named(root: Path) -> None:
         data.prepare_data(STUDY, root, never)
 
 
+def test_a_pointer_that_another_thread_rewrites_is_read_when_it_is_whole(root: Path, tmp_path: Path) -> None:
+    ref, pointer = data.prepare_data(STUDY, root, Generator()), root / "data.dvc"
+    version, text = data.version(root), pointer.read_text()
+    (tmp_path / "samples.parquet").write_bytes(b"sampled")
+    with ThreadPoolExecutor() as readers:
+        with data._data_lock(root):
+            # As DVC does before it writes.
+            pointer.write_text("")
+            found = readers.submit(data.version, root)
+            prepared = readers.submit(data.prepare_data, STUDY, root, never)
+            added = readers.submit(data.add_samples, ref, tmp_path / "samples.parquet", "0123456789abcdef")
+            time.sleep(0.2)
+            pointer.write_text(text)
+        assert prepared.result() == ref
+        assert added.result().path.is_file()
+        assert found.result() in (version, data.version(root))
+
+
 def test_a_repository_without_dvc_is_told_to_initialise_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `dvc init`"):
         data.prepare_data(STUDY, tmp_path, never)
@@ -280,9 +301,18 @@ def held_lock(root: Path) -> Iterator[subprocess.Popen]:
 
 
 def test_a_busy_dvc_lock_is_waited_for_and_told(
-    root: Path, held_lock: subprocess.Popen, capsys: pytest.CaptureFixture
+    root: Path, held_lock: subprocess.Popen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    threading.Timer(4.0, held_lock.kill).start()
+    run = data_version._run
+
+    def released_once_busy(*given: Any) -> Any:
+        done = run(*given)
+        if data_version.LOCKED.search(done.stderr):
+            held_lock.kill()
+            held_lock.wait()
+        return done
+
+    monkeypatch.setattr(data_version, "_run", released_once_busy)
     data.prepare_data(STUDY, root, Generator())
     assert capsys.readouterr().err.count("Waiting for DVC's lock") == 1
 

@@ -18,7 +18,7 @@ from holdfast.errors import UserError
 from tasks import worker
 from tasks.parent_runs import study_run
 from tasks.run_owner import HEARTBEAT_TAG, HEARTBEAT_TIMEOUT
-from tasks.stage import Attempt, Context, StageRun, run_stage
+from tasks.stage import Attempt, Context, Position, StageRun, run_stage
 from tasks.stage_cache import stage_key
 from tasks.tracking import open_store
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from holdfast.config.study import Study
 from tasks import slots, worker
 from tasks.stage_cache import stage_key
-from tasks.stage import Attempt, Context
+from tasks.stage import Attempt, Context, Position
 from tasks.parent_runs import study_run
 from stage_runs import job
 
@@ -38,7 +38,7 @@ if __name__ == "__main__":
     worker.PRELOAD, worker.ENTRY, slots.LOCKS = [], "stage_entries:slow_steps", root / "slots"
     study = Study.model_validate_json(sys.argv[2])
     with study_run(root, study) as run_id:
-        Attempt(job(root), Context(root=root, study=study, study_run=run_id), "answers", 0).run()
+        Attempt(job(root), Context(root=root, study=study, study_run=run_id), Position("answers", 1)).run()
 """
 
 
@@ -68,7 +68,7 @@ def test_a_killed_study_takes_its_stages_along_and_the_next_one_continues(killed
     with study_run(root, study) as run_id:
         assert {store.client.get_run(orphan.info.run_id).info.status for orphan in orphans} == {"KILLED"}
         context = Context(root=root, study=study, study_run=run_id)
-        done = Attempt(job(root), context, "answers", 0).run()
+        done = Attempt(job(root), context, Position("answers", 1)).run()
     assert done.run_id in {orphan.info.run_id for orphan in orphans}
     assert history(context, done.run_id)["train/loss"] == [0, 1, 2, 3, 4, 5, 6]
     steps = [

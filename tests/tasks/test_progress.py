@@ -78,6 +78,15 @@ def test_the_score_of_any_target_is_shown(plain):
     assert plain.getvalue().splitlines()[1].endswith("score 0.25  prior 0.9")
 
 
+def test_a_training_shows_what_validation_questions_say_and_an_evaluation_its_test_questions(plain):
+    asked = {"target/banner/score": 0.25, "prior/mean/accuracy": 0.9}
+    for metrics in ({f"validation/{name}": value for name, value in asked.items()}, asked):
+        other = dict.fromkeys((f"validation/{name}" for name in asked), 0.0)
+        with progress.running("sft") as show:
+            show([{"step": 1, "metrics": {**other, **metrics}}])
+        assert plain.getvalue().splitlines()[-2].endswith("score 0.25  prior 0.9")
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_waiting_is_told_where_nothing_of_this_study_runs(plain, monkeypatch, busy):
     monkeypatch.setattr(progress, "PATIENCE", 0.01)

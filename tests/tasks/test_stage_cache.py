@@ -21,9 +21,10 @@ def train(**changes) -> Train:
     fields = {
         "stage": SFT(method="sft", source=Answers(), trainer={"max_steps": 6}),
         "start": ModelRef(path="/here/model", digest="m"),
+        "base": ModelRef(path="/here/model", digest="m"),
         "data": DataRef(path=Path("/here/data"), digest="d"),
-        "reference": FileRef(path=Path("/here/drift.parquet"), digest="r"),
-        "evaluation": Evaluation(),
+        "questions": FileRef(path=Path("/here/data/target-train.parquet"), digest="q"),
+        "limit": 96,
     }
     return Train(**(fields | changes))
 
@@ -33,12 +34,14 @@ def train(**changes) -> Train:
     [
         {"start": ModelRef(path="/there/model", digest="m")},
         {"data": DataRef(path=Path("/there"), digest="d")},
-        {"reference": FileRef(path=Path("/there.parquet"), digest="r")},
+        {"questions": FileRef(path=Path("/there.parquet"), digest="q")},
+        {"data": DataRef(path=Path("/here/data"), digest="with another prior benchmark")},
+        {"evaluation": Evaluation(batch_size=7, validation=3, pass_at=(4,))},
         {"threads": 2},
         {"device": "cpu"},
     ],
 )
-def test_a_key_ignores_places_and_parallelism(change):
+def test_a_key_ignores_places_parallelism_and_what_is_only_asked(change):
     assert stage_key(train(**change)) == stage_key(train())
 
 
@@ -47,11 +50,13 @@ def test_a_key_ignores_places_and_parallelism(change):
     [
         {"start": ModelRef(path="/here/model", digest="other")},
         {"start": ModelRef(path="/here/model", digest="m", revision="v2")},
-        {"data": DataRef(path=Path("/here/data"), digest="other")},
+        {"base": ModelRef(path="/here/model", digest="other")},
+        {"questions": FileRef(path=Path("/here/data/target-train.parquet"), digest="other")},
         {"samples": FileRef(path=Path("/here/samples.parquet"), digest="s")},
         {"seed": 1},
         {"stage": SFT(method="sft", source=Answers(), trainer={"max_steps": 7})},
-        {"evaluation": Evaluation(every=0.5)},
+        {"keep": 0.5},
+        {"limit": 97},
     ],
 )
 def test_a_key_sees_what_decides_the_result(change):
@@ -74,7 +79,7 @@ def test_a_key_sees_whatever_a_user_has_named(name):
 
 def test_a_key_of_what_follows_a_training_ignores_where_that_training_ran():
     def traced(**changes) -> str:
-        return stage_key(Trace(train=train(**changes), kept=(), influence=Influence()))
+        return stage_key(Trace(train=train(**changes), data=train().data, kept=(), influence=Influence()))
 
     assert traced() == traced(threads=2, device="cpu")
     assert traced() != traced(seed=1)

@@ -42,7 +42,7 @@ def test_a_training_whose_weights_are_lost_stops_in_one_sentence_and_keeps_no_nu
     method: str, train_job: Callable, schooled: ModelRef, run_stage: Callable, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_stage(train_job(stage(method, learning_rate=1e36, logging_steps=1), schooled, every=1), tmp_path)
+        run_stage(train_job(stage(method, learning_rate=1e36, logging_steps=1), schooled, keep=1), tmp_path)
     assert ended.value.code == 2
     message = json.loads((tmp_path / "error.json").read_text())["message"]
     assert "training was stopped" in message
@@ -57,7 +57,7 @@ def test_weights_that_are_not_finite_are_neither_measured_nor_kept_and_told_by_a
 ) -> None:
     once(monkeypatch, 3, spoil=True)
     with pytest.raises(SystemExit):
-        run_stage(train_job(stage("sft", logging_steps=1), every=1), tmp_path)
+        run_stage(train_job(stage("sft", logging_steps=1), keep=1), tmp_path)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-000001", "step-000002"]
     lines = [line for line in read_lines(tmp_path / "metrics.jsonl") if line.get("step") == 3]

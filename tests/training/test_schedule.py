@@ -1,4 +1,4 @@
-"""When a training is measured, how long it is, and in which order it sees its data."""
+"""How long a training is, in which order it sees its data, and where it is resumed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.config.measurement import Evaluation
 from holdfast.config.methods import GRPO, SFT
 from holdfast.errors import UserError
 from holdfast.training.arguments import OURS, length, trainer_config
-from holdfast.training.callback import schedule
 from holdfast.training.dataset import order
 from holdfast.training.resume import last_complete, mark_complete
 
+LIMIT = 96
 MACHINE = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False}
 
 
@@ -26,30 +25,6 @@ def sft(**trainer: Any) -> SFT:
 
 def grpo(**trainer: Any) -> GRPO:
     return GRPO(method="grpo", trainer=trainer)
-
-
-@pytest.mark.parametrize(
-    ("every", "steps", "period", "expected"),
-    [
-        (0.25, 400, 1, [100, 200, 300, 400]),
-        (0.25, 10, 1, [3, 5, 8, 10]),
-        (100, 250, 1, [100, 200, 250]),
-        (0.5, 6, 4, [4, 6]),
-        (1000, 6, 1, [6]),
-        (0.1, 3, 1, [1, 2, 3]),
-    ],
-)
-def test_a_training_is_measured_at_every_share_and_at_its_end(
-    every: float, steps: int, period: int, expected: list[int]
-) -> None:
-    assert schedule(every, steps, period) == expected
-
-
-@given(st.floats(0.01, 50), st.integers(1, 60), st.integers(1, 5))
-def test_every_measured_step_but_the_last_can_be_resumed_from(every: float, steps: int, period: int) -> None:
-    measured = schedule(every, steps, period)
-    assert measured[-1] == steps
-    assert all(step % period == 0 and 0 < step < steps for step in measured[:-1])
 
 
 @given(st.integers(1, 20), st.integers(0, 70), st.integers(0, 3))
@@ -65,19 +40,19 @@ def test_the_order_shows_every_row_once_before_any_twice(rows: int, wanted: int,
 
 def test_max_steps_and_epochs_lead_to_the_same_length() -> None:
     batch = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    by_steps = trainer_config(sft(max_steps=9, **batch), Evaluation(), MACHINE)
-    by_epochs = trainer_config(sft(num_train_epochs=3, **batch), Evaluation(), MACHINE)
+    by_steps = trainer_config(sft(max_steps=9, **batch), LIMIT, MACHINE)
+    by_epochs = trainer_config(sft(num_train_epochs=3, **batch), LIMIT, MACHINE)
     assert length(by_steps, 24) == length(by_epochs, 24) == (9, 72, 1)
 
 
 def test_grpo_takes_its_prompts_by_generation_and_resumes_between_generations() -> None:
     batch = {"per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2, "num_iterations": 2}
-    config = trainer_config(grpo(max_steps=10, **batch), Evaluation(), MACHINE)
+    config = trainer_config(grpo(max_steps=10, **batch), LIMIT, MACHINE)
     assert length(config, 24) == (10, 3 * 4, 4)
 
 
 def test_a_learning_rate_that_yaml_reads_as_text_is_a_number() -> None:
-    assert trainer_config(sft(learning_rate="1e-4"), Evaluation(), MACHINE).learning_rate == 1e-4
+    assert trainer_config(sft(learning_rate="1e-4"), LIMIT, MACHINE).learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -93,7 +68,7 @@ def test_a_learning_rate_that_yaml_reads_as_text_is_a_number() -> None:
 )
 def test_arguments_that_trl_or_holdfast_cannot_take_are_refused_by_name(stage: SFT | GRPO, words: str) -> None:
     with pytest.raises(UserError) as refused:
-        trainer_config(stage, Evaluation(), MACHINE)
+        trainer_config(stage, LIMIT, MACHINE)
     assert words in str(refused.value)
 
 

@@ -18,6 +18,7 @@ from transformers import Qwen2_5_VLTextModel
 from holdfast.config.jobs import Train
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import read_questions
+from holdfast.evaluation.stage import validating
 from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor
 from holdfast.stages.on_policy import aggregated
@@ -122,11 +123,12 @@ def test_training_moves_every_free_parameter_and_no_frozen_one(
 def test_a_stage_leaves_checkpoints_records_metrics_and_digests(
     schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    out = run_stage(train_job(grpo(), schooled, every=2), tmp_path)
+    out = run_stage(train_job(grpo(), schooled, keep=2), tmp_path)
     result = json.loads((out / "result.json").read_text())
     assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [2, 4]
-    assert {"target/jigsaw/score", "prior/mean/accuracy", "forgetting/mean", "kl/target"} <= result["metrics"].keys()
-    assert {"evaluations/step-000002.parquet", "evaluations/step-000004.parquet"} <= result["files"].keys()
+    asked = {"validation/target/jigsaw/score", "validation/prior/mean/accuracy"}
+    assert asked <= result["metrics"].keys()
+    assert not any(name.startswith(("target/", "prior/")) for name in result["metrics"])
     assert not any(name.startswith("trainer/") for name in result["files"])
     table = pq.read_table(out / "completions.parquet")
     assert set(table.column_names) == {"step", "id", "prompt", "completion", "score", "accuracy", "format"}
@@ -150,7 +152,7 @@ def test_an_interrupted_training_ends_with_the_same_bits_as_an_uninterrupted_one
     stage: dict[str, Any], schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
     stage = {**stage, "trainer": {**stage["trainer"], "max_steps": 6}}
-    job = train_job(stage, schooled, every=2)
+    job = train_job(stage, schooled, keep=2)
     whole = run_stage(job, tmp_path / "whole")
     broken = interrupted(job, tmp_path / "broken", at=4)
     run_stage(job, broken)
@@ -185,7 +187,7 @@ def reasoning(
 def test_rewards_that_remember_and_warm_up_come_out_the_same_after_an_interruption(
     reasoning: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(shaped(max_steps=6, max_completion_length=24, learning_rate=1e-4), reasoning, every=2)
+    job = train_job(shaped(max_steps=6, max_completion_length=24, learning_rate=1e-4), reasoning, keep=2)
     whole = run_stage(job, tmp_path / "whole")
     means = [(whole / "checkpoints" / f"step-{step:06d}" / "rewards.json").read_text() for step in (2, 4, 6)]
     assert len(set(means)) == 3
@@ -204,7 +206,7 @@ def test_rewards_that_remember_and_warm_up_come_out_the_same_after_an_interrupti
 def test_an_alarm_that_went_off_before_an_interruption_does_not_go_off_again(
     train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(grpo(max_steps=12), every=6)
+    job = train_job(grpo(max_steps=12), keep=6)
     whole = run_stage(job, tmp_path / "whole")
     broken = interrupted(job, tmp_path / "broken", at=12)
     run_stage(job, broken)
@@ -241,18 +243,16 @@ class Killed(Exception):
 
 def interrupted(job: Train, out: Path, at: int) -> Path:
     """A stage that dies at a measurement, after checkpoints at the steps before."""
-    from holdfast.evaluation.stage import begin, measurement
     from holdfast.training.stage import train
 
     out.mkdir()
-    begin(job, Journal(out))
     processor = load_processor(job.start)
-    measure = measurement(job, out, processor)
+    validate = validating(job, processor)
 
     def until(model: Any, step: int) -> dict[str, float]:
         if step >= at:
             raise Killed
-        return measure(model, step)
+        return validate(model, step)
 
     with pytest.raises(Killed):
         train(job, processor, out, Journal(out), until)
@@ -271,7 +271,7 @@ def recorded(out: Path) -> list[dict[str, Any]]:
 def test_a_half_written_checkpoint_is_skipped_for_the_one_before(
     schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    job = train_job({**sft(max_steps=6)}, schooled, every=2)
+    job = train_job({**sft(max_steps=6)}, schooled, keep=2)
     whole = run_stage(job, tmp_path / "whole")
     broken = interrupted(job, tmp_path / "broken", at=6)
     last = broken / "trainer" / "checkpoint-4" / "optimizer.pt"
@@ -325,17 +325,10 @@ def test_a_lora_adapter_gives_the_same_logits_when_it_is_loaded_again(
     adapter = load_file(place / "adapter_model.safetensors")
     assert adapter
     assert not any("visual" in name for name in adapter)
-    logged = json.loads((out / "result.json").read_text())["metrics"]["prior/color/logprob"]
+    logged = json.loads((out / "result.json").read_text())["metrics"]["validation/prior/color/logprob"]
     again = ModelRef(path=str(place), digest="lora", adapter_of=schooled)
-    assert logged == pytest.approx(measured_logprob(train_job(stage, schooled), again), abs=1e-5)
-
-
-def measured_logprob(job: Train, ref: ModelRef) -> float:
-    from holdfast.evaluation.evaluator import Evaluator
-
-    evaluator = Evaluator(job.data, job.evaluation, load_processor(ref))
-    out = Path(ref.path).parent / "again.parquet"
-    return evaluator.evaluate(load_model(ref), out)["prior/color/logprob"]
+    validate = validating(train_job(stage, schooled), load_processor(again))
+    assert logged == pytest.approx(validate(load_model(again), 4)["validation/prior/color/logprob"], abs=1e-5)
 
 
 def test_the_kl_reference_of_a_second_stage_is_the_model_it_starts_from(
@@ -361,10 +354,10 @@ def test_no_placeholder_token_is_ever_sampled(schooled: ModelRef, train_job: Cal
     }
 
 
-def test_measuring_changes_no_training(
+def test_asking_along_the_way_changes_no_training(
     schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    often = run_stage(train_job(grpo(), schooled, every=1), tmp_path / "often")
+    often = run_stage(train_job(grpo(), schooled, keep=1), tmp_path / "often")
     never = run_stage(train_job(grpo(), schooled), tmp_path / "never")
     assert all(torch.equal(value, weights(never)[name]) for name, value in weights(often).items())
     shutil.rmtree(often)

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_jobs import shards
 
 from holdfast.benchmarks.dataset import make_data
 from holdfast.config.images import World
-from holdfast.config.jobs import Evaluate, MakeData, Train
+from holdfast.config.jobs import Drift, Evaluate, MakeData, Train
 from holdfast.config.measurement import Evaluation
 from holdfast.config.prior import Prior
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.targets import Banner, Detection, Target
 
-EVALUATION = Evaluation(every=1000, batch_size=8, max_new_tokens=8, drift_prompts=2)
+EVALUATION = Evaluation(batch_size=8)
 COUNTS = {"train": 8, "validation": 1, "test": 4}
 SFT = {"method": "sft", "source": "teacher", "trainer": {"max_steps": 1, "per_device_train_batch_size": 4}}
 GRPO = {
@@ -38,12 +39,17 @@ def test_a_target_is_measured_and_learned(
     prior = (Prior(benchmark="color", questions=2),)
     make_data(MakeData(images=World(), target=target, prior=prior), tmp_path / "data")
     data = DataRef(path=tmp_path / "data", digest="x")
-    base = run_stage(Evaluate(model=tiny_model, data=data, evaluation=EVALUATION), tmp_path / "base")
-    reference = FileRef(path=base / "drift.parquet", digest="x")
-    job = Train(stage=stage, start=tiny_model, data=data, reference=reference, evaluation=EVALUATION)
-    out = run_stage(job, tmp_path / "out")
-    for place in (base, out):
+    questions = FileRef(path=data.path / "target-train.parquet", digest="x")
+    asked = (shards(data, target.benchmark, "target"), shards(data, "color", "prior"))
+    drift = Drift(target=asked[0], prompts=2)
+    evaluation = Evaluate(
+        models=(tiny_model,), base=tiny_model, benchmarks=asked, limit=8, validation=32, batch_size=8, drift=drift
+    )
+    base = run_stage(evaluation, tmp_path / "base")
+    start: dict[str, Any] = {"start": tiny_model, "base": tiny_model, "data": data, "questions": questions}
+    out = run_stage(Train(stage=stage, limit=8, evaluation=EVALUATION, **start), tmp_path / "out")
+    for place, split in ((base, ""), (out, "validation/")):
         metrics = json.loads((place / "result.json").read_text())["metrics"]
-        names = {f"target/{target.benchmark}/{kind}" for kind in ("accuracy", "score", "unparsed")}
+        names = {f"{split}target/{target.benchmark}/{kind}" for kind in ("accuracy", "score", "unparsed")}
         assert names <= metrics.keys()
         assert all(0 <= metrics[name] <= 1 for name in names)
