@@ -1,34 +1,46 @@
 """What the report shows of single questions: target questions with each model's answer, and knowledge that was lost.
 
-Examples are drawn by the study's seed, never picked.
+Examples are drawn by the job's seed, never picked. Of an arm's replicates the first one speaks.
 """
 
 from __future__ import annotations
 
 import random
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from holdfast.analysis.forgetting import Flip, flips
-from holdfast.analysis.records import Finished, Graded
+import pyarrow.parquet as pq
+
+from holdfast.config.jobs import Evaluated, FinishedStudy
 from holdfast.config.targets import Target
 from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions
 from holdfast.report.pictures import Picture, assembled, picture, shown, solved
 
-PUZZLES = 3
-FLIPS = 3
+QUESTIONS = 3
+LOST = 3
+BASE = "base"
+TEXTS = ("id", "benchmark", "role", "split", "prompt", "completion", "parsed", "answer", "correct", "score", "tokens")
+Row = dict[str, Any]
+Answers = dict[tuple[str, str], Row]
+"""A model's test records by benchmark and id."""
 
 
 class Attempt(NamedTuple):
-    model: str
-    graded: Graded
+    """A model's answer to a target question."""
+
+    arm: str
+    row: Row
     text: str
     picture: Picture | None
 
 
-class Puzzle(NamedTuple):
+class Asked(NamedTuple):
+    """A target question with what every model answered."""
+
     question: Question
+    prompts: list[str]
+    """As the models were asked; more than one where studies word it otherwise."""
     shown: list[Picture]
     solved: Picture | None
     attempts: list[Attempt]
@@ -37,57 +49,90 @@ class Puzzle(NamedTuple):
 class Lost(NamedTuple):
     """A question that the base answered right and the arm no longer does."""
 
-    flip: Flip
+    before: Row
+    after: Row
     text: str
     pictures: list[Picture]
 
 
-def puzzles(finished: Finished, data: Path, target: Target, seed: int) -> list[Puzzle]:
-    """Randomly drawn test puzzles, answered by the base and by every arm's last checkpoint."""
-    answers = {"base": finished.base_graded, **{arm.name: arm.final for arm in finished.arms}}
-    by_model = {name: {row.id: row for row in graded if row.role == "target"} for name, graded in answers.items()}
-    asked = [question for question in read_questions(data / "target-test.parquet") if question.id in by_model["base"]]
-    drawn = random.Random(seed).sample(asked, min(PUZZLES, len(asked)))
-    return [_puzzle(question, target, by_model) for question in drawn]
+def last_answers(study: FinishedStudy) -> dict[str, Answers]:
+    """What the base and each arm's first replicate answer to test questions at their last checkpoint."""
+    records = [one for one in study.evaluated if one.kind == "records" and one.replicate in (0, 1)]
+    models: dict[str, list[Evaluated]] = {BASE: [one for one in records if one.arm is None]}
+    for arm in study.study.arms:
+        own = [one for one in records if one.arm == arm]
+        if own:
+            end = max((one.stage, one.step) for one in own)
+            models[arm] = [one for one in own if (one.stage, one.step) == end]
+    return {name: _read(files) for name, files in models.items() if files}
 
 
-def _puzzle(question: Question, target: Target, by_model: dict[str, dict[str, Graded]]) -> Puzzle:
-    attempts = []
-    for model, graded in by_model.items():
-        row = graded[question.id]
-        attempts.append(Attempt(model, row, excerpt(row.completion), assembled(question, target, row.parsed)))
-    return Puzzle(question, shown(question, target), solved(question, target), attempts)
+def _read(files: Iterable[Evaluated]) -> Answers:
+    rows = [row for one in files for row in pq.read_table(one.file.path, columns=list(TEXTS)).to_pylist()]
+    return {(row["benchmark"], row["id"]): row for row in rows if row["split"] == "test"}
 
 
-def lost(finished: Finished, data: Path, seed: int) -> dict[str, list[Lost]]:
-    """Up to three randomly drawn flips of every arm, of different benchmarks where there are several."""
-    drawn = {arm.name: _draw(flips(finished.base_graded, arm.final), seed) for arm in finished.arms}
-    benchmarks = sorted({flip.before.benchmark for chosen in drawn.values() for flip in chosen})
+def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[Asked]:
+    """Randomly drawn test questions of the target that all models answered."""
+    target = study.study.target
+    known = [
+        question
+        for question in read_questions(study.data.path / "target-test.parquet")
+        if all((question.benchmark, question.id) in own for own in answers.values())
+    ]
+    drawn = random.Random(seed).sample(known, min(QUESTIONS, len(known)))
+    return [_asked(question, target, answers) for question in drawn]
+
+
+def _asked(question: Question, target: Target, answers: dict[str, Answers]) -> Asked:
+    rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
+    attempts = [
+        Attempt(arm, row, excerpt(row["completion"]), assembled(question, target, row["parsed"]))
+        for arm, row in rows.items()
+    ]
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows.values()))
+    return Asked(question, prompts, shown(question, target), solved(question, target), attempts)
+
+
+def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[str, list[Lost]]:
+    """By arm, up to three randomly drawn questions that it lost, of different benchmarks where there are several."""
+    base = answers.get(BASE, {})
+    drawn = {arm: _drawn(base, own, seed) for arm, own in answers.items() if arm != BASE}
+    needed = sorted({benchmark for keys in drawn.values() for benchmark, _ in keys})
     questions = {
-        (name, question.id): question for name in benchmarks for question in read_questions(data / prior_shard(name))
+        (name, question.id): question
+        for name in needed
+        for question in read_questions(study.data.path / prior_shard(name))
     }
     return {
         arm: [
             Lost(
-                flip,
-                excerpt(flip.after.completion, 200),
-                [picture(image) for image in pictures(questions[flip.before.key])],
+                base[key],
+                answers[arm][key],
+                excerpt(answers[arm][key]["completion"], 200),
+                [picture(image) for image in pictures(questions[key])],
             )
-            for flip in chosen
+            for key in keys
         ]
-        for arm, chosen in drawn.items()
+        for arm, keys in drawn.items()
     }
 
 
-def _draw(found: list[Flip], seed: int) -> list[Flip]:
-    order = random.Random(seed).sample(found, len(found))
+def _drawn(base: Answers, own: Answers, seed: int) -> list[tuple[str, str]]:
+    """One of each benchmark before a second of any."""
+    gone = [
+        key
+        for key, row in base.items()
+        if row["role"] == "prior" and row["correct"] and key in own and not own[key]["correct"]
+    ]
+    order = random.Random(seed).sample(gone, len(gone))
     seen: dict[str, int] = {}
     turns = []
-    for flip in order:
-        turns.append(seen.setdefault(flip.before.benchmark, 0))
-        seen[flip.before.benchmark] += 1
+    for benchmark, _ in order:
+        turns.append(seen.setdefault(benchmark, 0))
+        seen[benchmark] += 1
     ranked = sorted(range(len(order)), key=lambda index: (turns[index], index))
-    return [order[index] for index in ranked[:FLIPS]]
+    return [order[index] for index in ranked[:LOST]]
 
 
 def excerpt(completion: str, longest: int = 800) -> str:

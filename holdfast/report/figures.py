@@ -1,0 +1,277 @@
+"""Figures of what was learned and what was forgotten. Each takes data frames of the analysis and returns a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from holdfast.report.theme import INK, PAPER, RIGHT, SOFT, WRONG, Look, legend
+
+WIDTH = 8.6
+"""Inches: 620 points, so that type of 9.5 points reads well on a page and in print."""
+PANELS = 12
+"""More settings than this stand in the tables alone."""
+
+
+class Line(NamedTuple):
+    """A reference value with its name."""
+
+    value: float | None
+    name: str
+
+
+def facets(names: Sequence[str], height: float, wide: int = 2, share: bool = True) -> tuple[Figure, list[Axes]]:
+    """A panel for every name, `wide` beside each other; the single panel of an empty name has no title."""
+    across = min(wide, len(names))
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(WIDTH, height * down + 0.5))
+    grid = figure.subplots(down, across, sharex=share, sharey=share, squeeze=False).ravel()
+    for axes, name in zip(grid, names, strict=False):
+        axes.set_title(name or "")
+        axes.tick_params(labelbottom=True)
+    for axes in grid[len(names) :]:
+        axes.remove()
+    return figure, list(grid[: len(names)])
+
+
+def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look], chance: Line) -> Figure:
+    """Skill against retention: every arm's mean over replicates from the base on, its end with both intervals."""
+    settings = _settings(arms)
+    figure, panels = facets(settings, 4.1 if len(settings) == 1 else 3.0)
+    for axes, setting in zip(panels, settings, strict=True):
+        axes.axhline(1, color=SOFT, linewidth=0.8, linestyle=":")
+        _reference(axes, chance, upright=True)
+        for name, path in _by_arm(trajectory, setting, looks):
+            one, mean = looks[name], path[path.replicate == "mean"]
+            for _, own in path[path.replicate != "mean"].groupby("replicate", observed=True):
+                axes.plot(own.score, own.retention, color=one.color, linewidth=0.8, alpha=0.35)
+            axes.plot(mean.score, mean.retention, color=one.color, linestyle=one.line)
+            later = mean[mean.step > 0]
+            axes.plot(later.score, later.retention, one.marker, color=one.color, markersize=4, markerfacecolor=PAPER)
+        for end in arms[arms.setting == setting].itertuples():
+            if end.arm in looks:
+                _cross(axes, end, looks[end.arm])
+        start = trajectory[(trajectory.setting == setting) & (trajectory.step == 0)]
+        if len(start):
+            axes.plot(start.score.iloc[0], 1.0, "o", color=INK, markersize=7)
+            axes.annotate("base", (start.score.iloc[0], 1.0), (7, 5), textcoords="offset points", color=INK)
+        axes.set_ylim(bottom=0)
+    _named(panels, "skill: target score →", "retention ↑")
+    legend(figure, looks)
+    return figure
+
+
+def _cross(axes: Axes, end: NamedTuple, one: Look) -> None:
+    """The end of an arm with its intervals."""
+    x, y = end.score, end.retention  # type: ignore[attr-defined]
+    across = _whisker(end, "score")
+    up = _whisker(end, "retention")
+    axes.errorbar(x, y, yerr=up, xerr=across, color=one.color, linewidth=1.2, capsize=0, alpha=0.7)
+    axes.plot(x, y, one.marker, color=one.color, markersize=8, markeredgecolor=PAPER)
+
+
+def _whisker(row: NamedTuple, measure: str) -> list[list[float]] | None:
+    value, low, high = (getattr(row, name, np.nan) for name in (measure, f"{measure}_low", f"{measure}_high"))
+    if not np.isfinite([value, low, high]).all():
+        return None
+    return [[max(0.0, value - low)], [max(0.0, high - value)]]
+
+
+def curve(trajectory: pd.DataFrame, measure: str, looks: dict[str, Look], lines: Sequence[Line]) -> Figure:
+    """A measure over the share of each arm's own training; bands are intervals, thin lines replicates."""
+    settings = _settings(trajectory)
+    figure, panels = facets(settings, 3.2 if len(settings) == 1 else 2.4)
+    for axes, setting in zip(panels, settings, strict=True):
+        for line in lines:
+            _reference(axes, line)
+        for name, path in _by_arm(trajectory, setting, looks):
+            one, mean = looks[name], path[path.replicate == "mean"]
+            low, high = (mean.get(f"{measure}_{end}") for end in ("low", "high"))
+            if low is not None and high is not None:
+                axes.fill_between(mean.share, low, high, color=one.color, alpha=0.12, linewidth=0)
+            for _, own in path[path.replicate != "mean"].groupby("replicate", observed=True):
+                axes.plot(own.share, own[measure], color=one.color, linewidth=0.8, alpha=0.4)
+            axes.plot(mean.share, mean[measure], color=one.color, linestyle=one.line, marker=one.marker, markersize=5)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xlim(-0.02, 1.03)
+    _named(panels, "share of the arm's own training", LABELS.get(measure, measure))
+    legend(figure, looks)
+    return figure
+
+
+LABELS = {"score": "target score ↑", "prior": "prior accuracy, mean ↑", "retention": "retention ↑"}
+
+
+def differences(pairs: pd.DataFrame, label: str) -> Figure:
+    """Of every pair of arms, first − second with its interval; filled where a verdict could be given.
+
+    Columns: name, difference, low, high, verdict.
+    """
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * max(2, len(pairs))))
+    axes = figure.subplots()
+    axes.axvline(0, color=SOFT, linewidth=1)
+    for height, row in enumerate(pairs[::-1].itertuples()):
+        color = {"better": RIGHT, "worse": WRONG}.get(row.verdict, SOFT)
+        if np.isfinite([row.low, row.high]).all():
+            axes.plot([row.low, row.high], [height, height], color=color, linewidth=2)
+        face = color if row.verdict in ("better", "worse") else PAPER
+        axes.plot(row.difference, height, "o", color=color, markerfacecolor=face, markersize=6.5)
+    axes.set_yticks(range(len(pairs)), pairs.name[::-1])
+    axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
+    axes.grid(axis="y", visible=False)
+    axes.set_ylim(-0.7, len(pairs) - 0.3)
+    axes.set_xlabel(label)
+    return figure
+
+
+def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
+    """By benchmark: the share of its questions that each arm lost, to wrong answers and to unreadable ones.
+
+    The mark is forgetting with its interval: what was lost less what was gained.
+    """
+    frame = benchmarks.assign(label=_labels(benchmarks))
+    labels = list(dict.fromkeys(frame.label))
+    names = list(dict.fromkeys(frame.benchmark))
+    wide = min(4, len(names))
+    figure, panels = facets(names, 0.75 + 0.21 * len(labels), wide)
+    for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        axes.axvline(0, color=SOFT, linewidth=1)
+        for row in frame[frame.benchmark == name].itertuples():
+            height = len(labels) - 1 - labels.index(row.label)
+            axes.barh(height, row.lost_wrong, 0.62, color=WRONG, alpha=0.75)
+            axes.barh(
+                height, row.lost_unreadable, 0.62, row.lost_wrong,
+                facecolor=PAPER, edgecolor=WRONG, hatch="//////", linewidth=0.6,
+            )  # fmt: skip
+            whisker = _whisker(row, "forgetting")
+            axes.errorbar(row.forgetting, height, xerr=whisker, color=INK, marker="|", markersize=7, linewidth=1.2)
+        axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        if place % wide == 0:
+            axes.set_yticks(range(len(labels)), labels[::-1])
+            axes.tick_params(axis="y", labelcolor=INK)
+    handles = [
+        Patch(facecolor=WRONG, alpha=0.75, label="lost: wrong answer"),
+        Patch(facecolor=PAPER, edgecolor=WRONG, hatch="//////", label="lost: no answer can be read"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    figure.supxlabel("share of the benchmark's questions; the mark is forgetting, less what was gained", fontsize=9)
+    return figure
+
+
+def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
+    """Distance from the base on target prompts against mean forgetting; one mark a checkpoint, the last one filled.
+
+    Columns: arm, step, kl, forgetting, last.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axes = figure.subplots()
+    axes.axhline(0, color=SOFT, linewidth=1, linestyle=":")
+    for name, path in rows[rows.kl > 0].groupby("arm", observed=True, sort=False):
+        if name in looks:
+            one = looks[name]
+            for _, own in path.groupby([column for column in ("setting", "replicate") if column in path]):
+                axes.plot(own.kl, own.forgetting, color=one.color, linewidth=0.8, alpha=0.5)
+            for last, face in ((False, PAPER), (True, one.color)):
+                marks = path[path["last"] == last]
+                axes.plot(marks.kl, marks.forgetting, one.marker, color=one.color, markerfacecolor=face)
+    axes.set_xscale("log")
+    _decades(axes, rows.kl[rows.kl > 0])
+    _named([axes], "drift: KL(base ‖ now), nats per token →", "mean forgetting ↑")
+    legend(figure, looks)
+    return figure
+
+
+def _decades(axes: Axes, values: pd.Series) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers; at the powers alone where there are many."""
+    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+    factors = (1, 2, 5) if high - low <= 2 else (1,)
+    found = [f * 10.0**p for p in np.arange(low, high + 1) for f in factors]
+    axes.xaxis.set_major_locator(FixedLocator(found))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
+    axes.set_xlim(values.min() * 0.8, values.max() * 1.25)
+
+
+def settings(arms: pd.DataFrame, measure: str, looks: dict[str, Look], lines: Sequence[Line]) -> Figure:
+    """A measure at the end of training by setting, each arm with its interval; arms stand side by side."""
+    names = _settings(arms)
+    figure = Figure(figsize=(WIDTH, 0.8 + len(names) * max(0.35, 0.15 * len(looks))))
+    axes = figure.subplots()
+    for line in lines:
+        _reference(axes, line, upright=True)
+    spread = np.linspace(0.3, -0.3, len(looks)) if len(looks) > 1 else [0.0]
+    for (arm, one), offset in zip(looks.items(), spread, strict=True):
+        for row in arms[arms.arm == arm].itertuples():
+            height = len(names) - 1 - names.index(row.setting) + offset
+            whisker = _whisker(row, measure)
+            axes.errorbar(getattr(row, measure), height, xerr=whisker, color=one.color, marker=one.marker)
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.grid(axis="y", visible=False)
+    for border in range(1, len(names)):
+        axes.axhline(border - 0.5, color=SOFT, linewidth=0.4)
+    axes.set_ylim(-0.5, len(names) - 0.5)
+    axes.set_xlabel(LABELS.get(measure, measure))
+    legend(figure, looks)
+    return figure
+
+
+def logged(rows: pd.DataFrame, metrics: dict[str, str], looks: dict[str, Look]) -> Figure:
+    """What trainings logged, over the share of their steps: one panel a metric, one line a replicate.
+
+    Columns: arm, training (one line each), share, metric, value.
+    """
+    figure, panels = facets(list(metrics.values()), 2.5, share=False)
+    for axes, metric in zip(panels, metrics, strict=True):
+        for (arm, _), own in rows[rows.metric == metric].groupby(["arm", "training"], observed=True, sort=False):
+            if arm in looks:
+                smooth = own.value.rolling(max(1, len(own) // 20), min_periods=1).mean()
+                axes.plot(own.share, smooth, color=looks[arm].color, linestyle=looks[arm].line, linewidth=1.2)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    _named(panels, "share of the training", "")
+    legend(figure, {name: one for name, one in looks.items() if name in set(rows.arm)})
+    return figure
+
+
+def _reference(axes: Axes, line: Line, upright: bool = False) -> None:
+    if line.value is None or not np.isfinite(line.value):
+        return
+    draw, along = (axes.axvline, axes.get_xaxis_transform()) if upright else (axes.axhline, axes.get_yaxis_transform())
+    draw(line.value, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
+    place = (line.value, 1.0) if upright else (0.01, line.value)
+    axes.annotate(line.name, place, (3, 2) if not upright else (3, -9), xycoords=along, textcoords="offset points",
+                  color=SOFT, fontsize=8.5)  # fmt: skip
+
+
+def _settings(frame: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(frame.setting))[:PANELS]
+
+
+def _labels(frame: pd.DataFrame) -> list[str]:
+    """An arm's name, with its setting where there are several."""
+    several = frame.setting.nunique() > 1
+    return [f"{row.arm} · {row.setting}" if several else row.arm for row in frame.itertuples()]
+
+
+def _by_arm(frame: pd.DataFrame, setting: str, looks: dict[str, Look]) -> Iterator[tuple[str, pd.DataFrame]]:
+    here = frame[frame.setting == setting]
+    for name in looks:
+        if len(path := here[here.arm == name].sort_values("step")):
+            yield name, path
+
+
+def _named(panels: Sequence[Axes], x: str, y: str) -> None:
+    for axes in panels:
+        under = axes.get_subplotspec()
+        if under is None or under.is_last_row() or len(panels) < 4:
+            axes.set_xlabel(x)
+        if under is None or under.is_first_col():
+            axes.set_ylabel(y)
