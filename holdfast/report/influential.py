@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 
-from holdfast.analysis.bootstrap import shares_after
-from holdfast.analysis.influence_runs import Trace
+from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question
 from holdfast.report.examples import excerpt
 from holdfast.report.pictures import Picture, shown
 
-SHOWN = 10
+SHOWN = 6
 LONGEST = 500
 """Characters of a completion that are shown."""
 
@@ -37,51 +36,81 @@ class Influential(NamedTuple):
 
 
 class Ranking(NamedTuple):
+    """The strongest samples of an influence run, each list from the strongest on."""
+
+    label: str
+    arm: str
+    reinforced: bool
     harmful: list[Influential]
     helpful: list[Influential]
 
 
-def rankings(traces: Iterable[Trace], data: Path, target: Target) -> dict[str, Ranking]:
-    """The strongest of every trace, by its label."""
-    ranked = {trace.label: _ranked(trace) for trace in traces}
-    asked = {item.prompt for ranking in ranked.values() for side in ranking for item in side}
-    questions = _questions(data / "target-train.parquet", asked)
-    boards = {name: shown(question, target) for name, question in questions.items()}
-    return {
-        label: Ranking(*([item._replace(pictures=boards.get(item.prompt, [])) for item in side] for side in ranking))
-        for label, ranking in ranked.items()
-    }
+def rankings(study: FinishedStudy) -> list[Ranking]:
+    """Of every stage's first replicate."""
+    found = []
+    for run in study.runs:
+        if run.kind == "influence" and run.replicate in (0, 1) and run.arm in study.study.arms:
+            found.append(_ranking(run, study))
+    asked = {item.prompt for ranking in found for side in (ranking.harmful, ranking.helpful) for item in side}
+    boards = _boards(study.data.path / "target-train.parquet", asked, study.study.target)
+    return [
+        ranking._replace(harmful=_pictured(ranking.harmful, boards), helpful=_pictured(ranking.helpful, boards))
+        for ranking in found
+    ]
 
 
-def _ranked(trace: Trace) -> Ranking:
+def _ranking(run: RunRecord, study: FinishedStudy) -> Ranking:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
-    rows = trace.rows
-    parts = shares_after(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
-    effects = parts * rows.weighted_dots[:, 1:].sum(axis=1)
-    found: dict[tuple[str, str], list[int]] = {}
-    for place, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
-        found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(place)
-    summed = sorted((float(effects[places].sum()), key, places) for key, places in found.items())
-    harmful = [entry for entry in summed if entry[0] < 0][:SHOWN]
-    helpful = [entry for entry in summed[::-1] if entry[0] > 0][:SHOWN]
-    return Ranking(*([_influential(trace, *entry) for entry in side] for side in (harmful, helpful)))
-
-
-def _influential(trace: Trace, effect: float, key: tuple[str, str], places: list[int]) -> Influential:
-    return Influential(
-        prompt=key[0],
-        text=excerpt(key[1], LONGEST),
-        tokens=int(trace.rows.tokens[places[0]]),
-        times=len(places),
-        weight=float(np.mean(trace.rows.weights[places])),
-        effect=effect,
-        pictures=[],
+    arm = run.arm or ""
+    stages = study.study.arms[arm]
+    rows = _effects(Path(run.path), study.study.target.benchmark)
+    found = [
+        Influential(
+            prompt=prompt,
+            text=excerpt(text, LONGEST),
+            tokens=int(own.tokens.iloc[0]),
+            times=len(own),
+            weight=float(own.weight.mean()),
+            effect=float(own.effect.sum()),
+            pictures=[],
+        )
+        for (prompt, text), own in rows.groupby(["prompt", "text"], sort=True)
+    ]
+    found.sort(key=lambda item: item.effect)
+    return Ranking(
+        label=arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
+        arm=arm,
+        reinforced=stages[run.stage].method == "grpo",
+        harmful=[item for item in found if item.effect < 0][:SHOWN],
+        helpful=[item for item in found[::-1] if item.effect > 0][:SHOWN],
     )
 
 
-def _questions(path: Path, names: set[str]) -> dict[str, Question]:
-    """By id; a prompt that the shard does not hold is shown without its pictures."""
+def _effects(directory: Path, target: str) -> pd.DataFrame:
+    """One row for each sample and checkpoint, blocks of layers added up: prompt, text, tokens, weight, effect."""
+    rows = pq.read_table(directory / "influence.parquet").to_pandas()
+    halves = [name for name in rows.columns if name.startswith("dot/") and name.endswith(("/a", "/b"))]
+    prior = [name for name in halves if name.removeprefix("dot/").rpartition("/")[0] != target]
+    # A benchmark's dot is the mean of those with its two halves.
+    rows["dot"] = rows[prior].sum(axis=1) / 2
+    keys = ["step", "sample", "prompt", "tokens", "weight"]
+    summed = rows.groupby(keys, sort=False, as_index=False)["dot"].sum()
+    steps = np.unique(summed.step)
+    ahead = np.diff(steps, append=steps[-1]).astype(float)
+    shares = ahead / ahead.sum() if ahead.sum() else np.ones(len(steps))
+    summed["effect"] = shares[np.searchsorted(steps, summed.step)] * summed.weight * summed.dot
+    texts = pq.read_table(directory / "sources.parquet", columns=["step", "sample", "text"]).to_pandas()
+    return summed.merge(texts, on=["step", "sample"], how="left").fillna({"text": ""})
+
+
+def _boards(path: Path, names: set[str], target: Target) -> dict[str, list[Picture]]:
+    """By question id; a prompt that the shard does not hold is shown without its pictures."""
     if not names or not path.exists():
         return {}
     rows = pq.read_table(path, filters=[("id", "in", sorted(names))]).to_pylist()
-    return {row["id"]: Question(**{**row, "images": tuple(row["images"])}) for row in rows}
+    questions = [Question(**{**row, "images": tuple(row["images"])}) for row in rows]
+    return {question.id: shown(question, target) for question in questions}
+
+
+def _pictured(items: list[Influential], boards: dict[str, list[Picture]]) -> list[Influential]:
+    return [item._replace(pictures=boards.get(item.prompt, [])) for item in items]
