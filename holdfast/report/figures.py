@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
@@ -39,6 +41,11 @@ def facets(names: Sequence[str], height: float, wide: int = 2, share: bool = Tru
     for axes in grid[len(names) :]:
         axes.remove()
     return figure, list(grid[: len(names)])
+
+
+def beside(panels: int) -> int:
+    """How many small panels stand side by side, so that the last row is not nearly empty."""
+    return 3 if panels in (3, 5, 6, 9) else min(4, panels)
 
 
 def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look], chance: Line) -> Figure:
@@ -84,26 +91,39 @@ def _whisker(row: NamedTuple, measure: str) -> list[list[float]] | None:
     return [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
-def curve(trajectory: pd.DataFrame, measure: str, looks: dict[str, Look], lines: Sequence[Line]) -> Figure:
-    """A measure over the share of each arm's own training; bands are intervals, thin lines replicates."""
-    settings = _settings(trajectory)
-    figure, panels = facets(settings, 3.2 if len(settings) == 1 else 2.4)
-    for axes, setting in zip(panels, settings, strict=True):
-        for line in lines:
-            _reference(axes, line)
-        for name, path in _by_arm(trajectory, setting, looks):
-            one, mean = looks[name], path[path.replicate == "mean"]
-            low, high = (mean.get(f"{measure}_{end}") for end in ("low", "high"))
-            if low is not None and high is not None:
-                axes.fill_between(mean.share, low, high, color=one.color, alpha=0.12, linewidth=0)
-            for _, own in path[path.replicate != "mean"].groupby("replicate", observed=True):
-                axes.plot(own.share, own[measure], color=one.color, linewidth=0.8, alpha=0.4)
-            axes.plot(mean.share, mean[measure], color=one.color, linestyle=one.line, marker=one.marker, markersize=5)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlim(-0.02, 1.03)
-    _named(panels, "share of the arm's own training", LABELS.get(measure, measure))
+def curves(
+    trajectory: pd.DataFrame, looks: dict[str, Look], lines: dict[str, Sequence[Line]], settings: Sequence[str]
+) -> Figure:
+    """Measures over the share of each arm's own training; bands are intervals, thin lines replicates.
+
+    `lines` has the reference values of each measure that is drawn: a column of panels each.
+    """
+    figure = Figure(figsize=(WIDTH, (3.3 if len(settings) == 1 else 2.4) * len(settings) + 0.4))
+    grid = figure.subplots(len(settings), len(lines), sharex=True, sharey="col", squeeze=False)
+    for row, setting in zip(grid, settings, strict=True):
+        for axes, (measure, levels) in zip(row, lines.items(), strict=True):
+            axes.set_title(setting)
+            axes.set_ylabel(LABELS.get(measure, measure))
+            for line in levels:
+                _reference(axes, line)
+            for name, path in _by_arm(trajectory, setting, looks):
+                _course(axes, path, measure, looks[name])
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+            axes.set_xlim(-0.02, 1.03)
+    for axes in grid[-1]:
+        axes.set_xlabel("share of the arm's own training")
     legend(figure, looks)
     return figure
+
+
+def _course(axes: Axes, path: pd.DataFrame, measure: str, one: Look) -> None:
+    mean = path[path.replicate == "mean"]
+    low, high = (mean.get(f"{measure}_{end}") for end in ("low", "high"))
+    if low is not None and high is not None:
+        axes.fill_between(mean.share, low, high, color=one.color, alpha=0.12, linewidth=0)
+    for _, own in path[path.replicate != "mean"].groupby("replicate", observed=True):
+        axes.plot(own.share, own[measure], color=one.color, linewidth=0.8, alpha=0.4)
+    axes.plot(mean.share, mean[measure], color=one.color, linestyle=one.line, marker=one.marker, markersize=5)
 
 
 LABELS = {"score": "target score ↑", "prior": "prior accuracy, mean ↑", "retention": "retention ↑"}
@@ -139,7 +159,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     frame = benchmarks.assign(label=_labels(benchmarks))
     labels = list(dict.fromkeys(frame.label))
     names = list(dict.fromkeys(frame.benchmark))
-    wide = min(4, len(names))
+    wide = beside(len(names))
     figure, panels = facets(names, 0.75 + 0.21 * len(labels), wide)
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         axes.axvline(0, color=SOFT, linewidth=1)
@@ -157,12 +177,13 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
         if place % wide == 0:
             axes.set_yticks(range(len(labels)), labels[::-1])
             axes.tick_params(axis="y", labelcolor=INK)
-    handles = [
+    handles: list[Artist] = [
         Patch(facecolor=WRONG, alpha=0.75, label="lost: wrong answer"),
         Patch(facecolor=PAPER, edgecolor=WRONG, hatch="//////", label="lost: no answer can be read"),
+        Line2D([], [], color=INK, marker="|", markersize=7, linewidth=1.2, label="forgetting: lost less gained"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
-    figure.supxlabel("share of the benchmark's questions; the mark is forgetting, less what was gained", fontsize=9)
+    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    figure.supxlabel("share of the benchmark's questions", fontsize=9.5)
     return figure
 
 
