@@ -1,96 +1,87 @@
-"""The table of arms for the terminal; the report shows the same numbers."""
+"""One tidy table of everything that finished studies recorded. Texts stay on disk until they are asked for.
+
+A study's questions have one order: that of its base's records. All arms answered the same ones, so the answers of
+several trainings are rows of one array (replicates, questions).
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from rich.table import Table
-from rich.text import Text
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from holdfast.analysis.settings import Place, places
+from holdfast.analysis.trainings import read_alarms, read_trainings
+from holdfast.config.jobs import Evaluated, FinishedStudy
+from holdfast.errors import UserError
 
-def number(value: float | str | None, digits: int = 2) -> str:
-    """With a true minus sign, and no minus before zero; JSON has "NaN" and "Infinity" as text."""
-    if value is None:
-        return "–"
-    value = float(value)
-    if not math.isfinite(value):
-        return "not finite"
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Two units at most, so that 34 s and 2 h 5 min read alike."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def unparsed(metrics: dict[str, float]) -> float | None:
-    """Mean share of prior questions whose answer could not be read."""
-    shares = [v for name, v in metrics.items() if name.startswith("prior/") and name.endswith("/unparsed")]
-    return sum(shares) / len(shares) if shares else None
+BASE = "base"
+"""Stands where an arm's name would."""
+TEXTS = ("prompt", "completion", "parsed", "answer", "grader")
+IDENTITY = ("split", "id", "image_id", "answer", "grader")
+MEASURED = ("parsed", "correct", "score", "logprob", "tokens")
+THREADS = 4
+PLACE = ("study", "setting", "draw", "arm", "replicate", "stage", "stage_step", "step")
+"""Columns that all tables share. `study` is a name; `setting` is "" or "factor=level, …" of the factors that are
+compared; `draw` is the same of the factors that only reseed (data, base); `arm` is "base" for the base, with replicate
+0 and step 0; `replicate` counts from 1; `stage_step` counts in the stage, `step` over all stages of the arm."""
 
 
-def arms_table(summary: dict[str, Any]) -> Table:
-    """One row an arm, the base model first; `summary` is the content of summary.json."""
-    target = summary["target"]
-    score = f"target/{target['benchmark']}/score"
-    table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
-    table.add_column("arm")
-    skill = _over("skill", f"chance {number(target['chance'])}")
-    prior = _over("prior mean", f"chance {number(summary['prior']['chance_mean'])}")
-    for name in (
-        "steps",
-        "time",
-        skill,
-        prior,
-        "retention",
-        _over("forgetting", "mean"),
-        _over("unparsed", "prior"),
-    ):
-        table.add_column(name, justify="right")
-    table.add_row("base", "", "", *_numbers(summary["base"]["metrics"], score), style="dim")
-    for name, arm in summary["arms"].items():
-        table.add_row(Text(name), str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"], score))
-    return table
+@dataclass(frozen=True)
+class Tables:
+    """What finished studies recorded."""
+
+    records: pd.DataFrame
+    """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
+    question (its id), image, parsed_ok, correct (bool), score (0 to 1), logprob (nats per token of the reference),
+    tokens (of the completion), file (row of `files`). Strings are categorical."""
+    files: pd.DataFrame
+    """One row a file of records: `PLACE`, and benchmark, role, path, start, middle, stop: its rows in `records`, test
+    questions before `middle`."""
+    drift: pd.DataFrame
+    """`PLACE`, and question, kl (nats per token, of one prompt)."""
+    pass_at: pd.DataFrame
+    """`PLACE`, and benchmark, question, right (of the most samples that any k asks for)."""
+    trainings: pd.DataFrame
+    """One row a training: study, setting, draw, arm, replicate, stage, run_id, path, seconds, steps, offset (steps of
+    the stages before), method, source, tokens (NaN where the trainer did not count them), alarms (how many)."""
+    alarms: pd.DataFrame
+    """study, setting, draw, arm, replicate, stage, step (of the stage), alarm, sentence."""
+    flips: pd.DataFrame
+    """The noise floor, one row a study whose base was evaluated twice: study, setting, draw, questions, answers and
+    verdicts (shares that differ between two batch sizes)."""
+    places: tuple[Place, ...]
+    """The studies in order, each with its setting and draw."""
 
 
-def _over(name: str, note: str) -> Text:
-    return Text.assemble(name, "\n", (note, "dim"))
+class QuestionSet(NamedTuple):
+    """A study's questions of a benchmark, test questions first."""
+
+    ids: pa.Array
+    splits: pa.Array
+    images: pa.Array
+    grader: str
+    digest: int
+    """Of ids, images and answers: equal for the same questions. Another seed draws others under the same ids."""
 
 
-def _numbers(metrics: dict[str, float], score: str) -> list[str]:
-    names = (score, "prior/mean/accuracy", "retention", "forgetting/mean")
-    return [number(metrics[name]) for name in names] + [number(unparsed(metrics))]
+def load(studies: Sequence[FinishedStudy]) -> Tables:
+    """Read the records of finished studies.
+
+    Raises:
+        UserError: two studies cannot be compared, or an evaluation lacks questions that its base was asked.
+    """
+    raise NotImplementedError
 
 
-def sweep_table(summary: dict[str, Any]) -> Table:
-    """Target accuracy ± half the width of its interval; one row a panel and series, `summary` as a sweep's."""
-    roles = summary["roles"]
-    table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
-    if roles["panel"]:
-        table.add_column(Text(roles["panel"]))
-    table.add_column("arm")
-    table.add_column("base", justify="right")
-    columns = list(next(iter(summary["panels"].values()))["columns"])
-    for column in columns:
-        name = f"{roles['samples']} {column}" if roles["samples"] else "trained"
-        table.add_column(Text(name), justify="right")
-    for panel, found in summary["panels"].items():
-        bases = {tuple(base["levels"]): base["cell"] for base in found["bases"]}
-        for row in found["rows"]:
-            cells = [bases[tuple(row["levels"])], *(row["cells"][column] for column in columns)]
-            named = [Text(panel)] if roles["panel"] else []
-            table.add_row(*named, Text(row["series"]), *(_accuracy(cell) for cell in cells))
-    return table
-
-
-def _accuracy(cell: dict[str, Any] | None) -> str:
-    if cell is None:
-        return "–"
-    found = cell["intervals"]["accuracy"]
-    return f"{number(found['value'])} ± {number((found['high'] - found['low']) / 2)}"
+def texts(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `tables.records` with what was said: prompt, completion, parsed (None where unreadable), answer, grader."""
+    raise NotImplementedError
