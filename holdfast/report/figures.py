@@ -57,7 +57,7 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
         _reference(axes, chance, upright=True)
         for name, path in _by_arm(trajectory, setting, looks):
             one, mean = looks[name], path[path.replicate == "mean"]
-            for _, own in path[path.replicate != "mean"].groupby("replicate", observed=True):
+            for _, own in path[path.replicate != "mean"].groupby(["draw", "replicate"], observed=True):
                 axes.plot(own.score, own.retention, color=one.color, linewidth=0.8, alpha=0.35)
             axes.plot(mean.score, mean.retention, color=one.color, linestyle=one.line)
             later = mean[mean.step > 0]
@@ -121,7 +121,7 @@ def _course(axes: Axes, path: pd.DataFrame, measure: str, one: Look) -> None:
     low, high = (mean.get(f"{measure}_{end}") for end in ("low", "high"))
     if low is not None and high is not None:
         axes.fill_between(mean.share, low, high, color=one.color, alpha=0.12, linewidth=0)
-    for _, own in path[path.replicate != "mean"].groupby("replicate", observed=True):
+    for _, own in path[path.replicate != "mean"].groupby(["draw", "replicate"], observed=True):
         axes.plot(own.share, own[measure], color=one.color, linewidth=0.8, alpha=0.4)
     axes.plot(mean.share, mean[measure], color=one.color, linestyle=one.line, marker=one.marker, markersize=5)
 
@@ -129,25 +129,34 @@ def _course(axes: Axes, path: pd.DataFrame, measure: str, one: Look) -> None:
 LABELS = {"score": "target score ↑", "prior": "prior accuracy, mean ↑", "retention": "retention ↑"}
 
 
-def differences(pairs: pd.DataFrame, label: str) -> Figure:
-    """Of every pair of arms, first − second with its interval; filled where a verdict could be given.
+def differences(pairs: pd.DataFrame, panels: dict[str, tuple[str, str]]) -> Figure:
+    """Of every pair, first − second with its interval, a panel each measure; filled where a verdict could be given.
 
-    Columns: name, difference, low, high, verdict.
+    `panels` has the measure and the place of each title. Columns: name, measure, at, difference with its interval,
+    verdict.
     """
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * max(2, len(pairs))))
-    axes = figure.subplots()
-    axes.axvline(0, color=SOFT, linewidth=1)
-    for height, row in enumerate(pairs[::-1].itertuples()):
-        color = {"better": RIGHT, "worse": WRONG}.get(row.verdict, SOFT)
-        if np.isfinite([row.low, row.high]).all():
-            axes.plot([row.low, row.high], [height, height], color=color, linewidth=2)
-        face = color if row.verdict in ("better", "worse") else PAPER
-        axes.plot(row.difference, height, "o", color=color, markerfacecolor=face, markersize=6.5)
-    axes.set_yticks(range(len(pairs)), pairs.name[::-1])
-    axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
-    axes.grid(axis="y", visible=False)
-    axes.set_ylim(-0.7, len(pairs) - 0.3)
-    axes.set_xlabel(label)
+    names = list(dict.fromkeys(pairs.name))
+    known = {title: pairs[(pairs.measure == m) & (pairs["at"] == at)] for title, (m, at) in panels.items()}
+    known = {title: own for title, own in known.items() if len(own)}
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.25 * max(2, len(names))))
+    grid = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+    for axes, (title, own) in zip(grid, known.items(), strict=True):
+        axes.set_title(title)
+        axes.axvline(0, color=SOFT, linewidth=1)
+        for row in own.itertuples():
+            height = len(names) - 1 - names.index(row.name)
+            color = {"better": RIGHT, "worse": WRONG}.get(row.verdict, SOFT)
+            if (whisker := _whisker(row, "difference")) is not None:
+                axes.errorbar(row.difference, height, xerr=whisker, color=color, linewidth=2)
+            face = color if row.verdict in ("better", "worse") else PAPER
+            axes.plot(row.difference, height, "o", color=color, markerfacecolor=face, markersize=6.5)
+        axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("← second is better · first is better →", fontsize=8.5, color=SOFT)
+    grid[0].set_yticks(range(len(names)), names[::-1])
+    grid[0].set_ylim(-0.7, len(names) - 0.3)
+    for axes in grid:
+        axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
     return figure
 
 
@@ -190,7 +199,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
 def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     """Distance from the base on target prompts against mean forgetting; one mark a checkpoint, the last one filled.
 
-    Columns: arm, step, kl, forgetting, last.
+    Columns: setting, draw, arm, replicate, step, kl, forgetting, last.
     """
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
@@ -198,7 +207,7 @@ def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     for name, path in rows[rows.kl > 0].groupby("arm", observed=True, sort=False):
         if name in looks:
             one = looks[name]
-            for _, own in path.groupby([column for column in ("setting", "replicate") if column in path]):
+            for _, own in path.groupby(["setting", "draw", "replicate"], observed=True):
                 axes.plot(own.kl, own.forgetting, color=one.color, linewidth=0.8, alpha=0.5)
             for last, face in ((False, PAPER), (True, one.color)):
                 marks = path[path["last"] == last]

@@ -1,118 +1,74 @@
-"""One self-contained page on a finished study: every number in it comes from summary.json or from a graded answer."""
+"""One self-contained page on finished studies, and its figures: every number in it comes from the analysis."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from holdfast.analysis.forgetting import pareto
-from holdfast.analysis.influence_runs import Trace, read_traces
-from holdfast.analysis.influence_summary import significant, summarise_influence, sure
-from holdfast.analysis.records import ArmRun, Finished, comparison_digest, finished_runs
-from holdfast.analysis.study_summary import ChanceScores, summarise_study, trajectory
-from holdfast.analysis.table import duration, number, unparsed
-from holdfast.benchmarks import catalog
-from holdfast.benchmarks.targets.protocol import described
-from holdfast.config.jobs import Compare
-from holdfast.config.methods import GRPO, SFT
-from holdfast.config.prior import Prior
-from holdfast.config.study import Study
-from holdfast.journal import strict_json
-from holdfast.report import curves, examples, influence_charts, influential, scatter
-from holdfast.report.charts import Level
+from holdfast.analysis.study import Analysis, analyse
+from holdfast.analysis.summary import summary
+from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.journal import read_lines, strict_json
+from holdfast.report import figures, influence_figures, sections, theme, verdicts, words
+from holdfast.report.figures import Line
+from holdfast.report.theme import Folder, Look
 
-
-class StageRow(NamedTuple):
-    """What a stage was told to do."""
-
-    method: str
-    source: str
-    learning_rate: str
-    weights: str
-    frozen: str
-    arguments: str
+PAIRS = 45
+"""A figure of differences has no more rows."""
+LOGGED = {"train/reward": "reward", "train/completions/mean_length": "length of completions, tokens"}
+"""What is drawn of reinforced trainings."""
 
 
 def compare(job: Compare, out: Path) -> dict[str, Any]:
-    """Write report.html and summary.json; returns the notes of the result."""
-    finished = finished_runs(job.runs, tuple(job.study.arms))
-    traced = read_traces(finished, job.study)
-    summary = {
-        "study": job.study.name,
-        "seed": job.study.seed,
-        "data_version": job.data_version,
-        "code": job.code,
-        "evidence": comparison_digest(job.runs),
-        **summarise_study(finished, chances(job.study), job.study.seed),
-        "failed": job.failed,
-    }
-    if traced:
-        summary["influence"] = summarise_influence(traced, job.study.seed)
-    (out / "summary.json").write_text(strict_json(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = render(job, finished, summary, traced)
+    """Write report.html, summary.json and figures/; returns the notes of the result.
+
+    Raises:
+        UserError: no study has finished evaluating, or two cannot be compared.
+    """
+    analysis = analyse(job)
+    content = summary(analysis)
+    (out / "summary.json").write_text(strict_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    headline = verdicts.headline(sections.rows(analysis.verdicts), sections.rows(analysis.arms))
+    drawn = draw(analysis, Folder(out / "figures"))
+    page = render(analysis, content, headline, drawn)
     (out / "report.html").write_text(page, encoding="utf-8")
-    return {"arms": len(finished.arms), "headline": headline(summary), "report_bytes": len(page.encode())}
+    return {"arms": analysis.arms.arm.nunique(), "headline": headline, "report_bytes": len(page.encode())}
 
 
-def chances(study: Study) -> ChanceScores:
-    """What guessing scores on the target and on each prior benchmark; None where nobody knows."""
-    known = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in study.prior}
-    return {"target": catalog.target_chance(study.target), **known}
-
-
-def headline(summary: dict[str, Any]) -> str:
-    """The result in one sentence, without taking sides."""
-    score = f"target/{summary['target']['benchmark']}/score"
-    arms, base = summary["arms"], summary["base"]["metrics"][score]
-    common = summary["matched"]["all_arms"]
-    if len(arms) == 1:
-        name, metrics = next((name, arm["metrics"]) for name, arm in arms.items())
-        moved = f"{number(base)} to {number(metrics[score])}"
-        kept = number(metrics["retention"])
-        return f"The arm {name} moves the target score from {moved} and retains {kept} of its prior accuracy."
-    if common is None:
-        end = {name: arm["metrics"]["retention"] for name, arm in arms.items()}
-        return f"Not every arm rises above the base’s target score of {number(base)}; at the end, {_range(end)}."
-    matched = {name: found[0]["retention"] for name, found in summary["matched"]["arms"].items()}
-    return f"At a target score of {number(common)}, which all {len(arms)} arms reach, {_range(matched)}."
-
-
-def _range(kept: dict[str, float]) -> str:
-    least, most = min(kept, key=kept.__getitem__), max(kept, key=kept.__getitem__)
-    return f"retention ranges from {number(kept[least])} ({least}) to {number(kept[most])} ({most})"
-
-
-def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Sequence[Trace] = ()) -> str:
+def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup]) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
-    environment = templates()
-    environment.filters |= {"unparsed": unparsed, "significant": significant, "sure": sure, "told": _told}
-    data, seed = job.data.path, job.study.seed
-    names = [arm.name for arm in finished.arms]
-    return environment.get_template("study.html.j2").render(
-        job=job,
-        study=job.study,
-        summary=summary,
-        headline=headline(summary),
-        skill=described(job.study.target),
-        arms=finished.arms,
-        passes=sorted({name for arm in summary["arms"].values() for name in arm["metrics"] if "/pass_at_" in name}),
-        swatch={name: curves.swatch(index) for index, name in enumerate(names)},
-        stages={name: [_stage_row(stage) for stage in job.study.arms[name]] for name in names},
-        drawn=_figures(finished, summary),
-        puzzles=examples.puzzles(finished, data, job.study.target, seed),
-        lost=examples.lost(finished, data, seed),
-        influence=_influence(job, traced, summary) if traced else None,
-        facts=_facts(finished),
-        samples=[_provenance(Path(run.path), run.arm) for run, _ in finished.others if run.kind == "sample"],
-    )
+    job, looks = analysis.job, _looks(analysis)
+    settings = _settings(analysis)
+    arms, influence = sections.arms_section(analysis), sections.influence_section(analysis, settings)
+    context = {
+        "job": job,
+        "headline": headline,
+        "drawn": drawn,
+        "sheet": Markup(theme.sheet()),
+        "swatches": {name: theme.swatch(one) for name, one in looks.items()},
+        "settings": [name for name in settings if name],
+        "scope": _scope(analysis),
+        "verdicts": sections.verdict_section(analysis),
+        "benchmarks": sections.benchmark_section(analysis),
+        "influence": influence,
+        "length_split": sections.rows(analysis.length_split),
+        "flips": sections.rows(analysis.tables.flips),
+        "alone": _alone(analysis),
+        "evidence": content.get("evidence", ""),
+        "sections": _sections(influence is not None),
+        **arms,
+        **sections.example_section(job, settings),
+        **sections.run_section(job),
+    }
+    return _environment().get_template("page.html.j2").render(context)
 
 
-def templates() -> Environment:
+def _environment() -> Environment:
     """The pages, which escape everything and know no undefined names."""
     environment = Environment(
         loader=PackageLoader("holdfast.report", "."),
@@ -121,94 +77,158 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "duration": duration}
+    shown = (words.number, words.signed, words.significant, words.duration)
+    environment.filters |= {function.__name__: function for function in shown}
     return environment
 
 
-def _figures(finished: Finished, summary: dict[str, Any]) -> dict[str, Any]:
-    arms, base, prior = finished.arms, finished.base.prior_mean, summary["prior"]
-    paths = {arm.name: trajectory(arm) for arm in arms}
-    front = pareto([place for path in paths.values() for place in path])
-    chance, guess = Level(summary["target"]["chance"], "chance"), prior["chance_mean"]
-    matched = Level(summary["matched"]["all_arms"], "matched", "matched")
-    guessed = Level(guess / base if guess and base else None, "prior answers guessed")
-    levels = [Level(guess, "chance"), Level(base, "base", above=True)]
-    return {
-        "frontier": scatter.frontier(paths, front, [chance, matched], guessed),
-        "skill": curves.curves(arms, lambda p: p.score, "target score", [chance], small=False),
-        "prior": curves.curves(arms, lambda p: p.prior_mean, "prior accuracy, mean", levels, small=False),
-        "benchmarks": [_benchmark(arms, name, prior["chance"][name]) for name in prior["benchmarks"]],
-        "drift": scatter.drift(arms),
-    }
+def _sections(influence: bool) -> dict[str, str]:
+    """Where the navigation goes."""
+    names = {"verdicts": "Verdicts", "frontier": "Frontier", "arms": "Arms", "curves": "Curves"}
+    names |= {"forgetting": "Forgetting", "examples": "Answers", "lost": "Lost knowledge"}
+    names |= {"influence": "Influence"} if influence else {}
+    return names | {"cost": "Cost", "noise": "Noise floor", "run": "What was run"}
 
 
-def _influence(job: Compare, traced: Sequence[Trace], summary: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "traces": traced,
-        "plane": influence_charts.plane(traced),
-        "evolution": influence_charts.evolution(traced, summary["influence"]["traces"]),
-        "scatters": influence_charts.scatters(traced),
-        "rankings": influential.rankings(traced, job.data.path, job.study.target),
-    }
+def _settings(analysis: Analysis) -> dict[str, FinishedStudy]:
+    """The first study of each setting."""
+    found: dict[str, FinishedStudy] = {}
+    for place, study in zip(analysis.tables.places, analysis.job.studies, strict=True):
+        found.setdefault(place.setting, study)
+    return found
 
 
-def _benchmark(arms: tuple[ArmRun, ...], name: str, chance: float | None) -> Markup:
-    return curves.curves(arms, lambda point: point.prior.get(name), name, [Level(chance)], small=True)
+def _alone(analysis: Analysis) -> bool:
+    return bool(len(analysis.arms)) and int(analysis.arms.replicates.max()) < 2
 
 
-def _stage_row(stage: SFT | GRPO) -> StageRow:
-    arguments = dict(stage.trainer)
-    rate = arguments.pop("learning_rate", None)
-    arguments.pop("max_steps", None)
-    source = "own rollouts, rewarded"
-    if isinstance(stage, SFT):
-        source = stage.source.kind
-        if stage.source.kind == "rollouts":
-            source = f"rollouts of {stage.source.arm} ({stage.source.keep}, step {stage.source.step})"
-    else:
-        arguments["rewards"] = " + ".join(
-            f"{term.weight:g} {name}" for name, term in stage.rewards.items() if term.weight
-        )
-    return StageRow(
-        method=stage.method.upper(),
-        source=source,
-        learning_rate="default" if rate is None else scientific(float(rate)),
-        weights="LoRA" if stage.lora is not None else "full",
-        frozen=", ".join(stage.freeze) or "nothing",
-        arguments=", ".join(f"{key} {value}" for key, value in arguments.items()),
+def _scope(analysis: Analysis) -> str:
+    """How much was compared."""
+    arms, settings = analysis.arms.arm.nunique(), len(_settings(analysis))
+    trainings = analysis.tables.trainings.groupby(["study", "arm", "replicate"], observed=True).ngroups
+    parts = [_few(settings, "setting")] if settings > 1 else []
+    return " · ".join([*parts, _few(arms, "arm"), _few(trainings, "training")])
+
+
+def _few(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}"
+
+
+def _looks(analysis: Analysis) -> dict[str, Look]:
+    """An arm looks the same in every figure."""
+    return {name: theme.look(index) for index, name in enumerate(dict.fromkeys(analysis.arms.arm))}
+
+
+def draw(analysis: Analysis, folder: Folder) -> dict[str, Markup]:
+    """All figures for which there is something to draw, by name."""
+    drawn: dict[str, Markup] = {}
+    if not len(analysis.arms):
+        return drawn
+    with theme.style():
+        _draw_measures(analysis, folder, drawn)
+        _draw_differences(analysis, folder, drawn)
+        _draw_training(analysis, folder, drawn)
+        if analysis.influence is not None:
+            _draw_influence(analysis, folder, drawn)
+    return drawn
+
+
+def _draw_measures(analysis: Analysis, folder: Folder, drawn: dict[str, Markup]) -> None:
+    looks, arms, base = _looks(analysis), analysis.arms, analysis.base
+    path = _shared(analysis.trajectory)
+    settings = list(dict.fromkeys(arms.setting))[: figures.PANELS]
+    target, prior = base[base.role == "target"], base[base.benchmark == "mean"]
+    chance = Line(_one(target.chance), "chance")
+    drawn["frontier"] = folder.save(
+        figures.frontier(path, arms, looks, chance), "frontier", "Skill against retention", path
     )
+    levels = [Line(_one(prior.chance), "chance"), Line(_one(prior.accuracy), "base")]
+    drawn["curves"] = folder.save(
+        figures.curves(path, looks, {"score": [chance], "prior": levels}, settings), "curves", "Along training", path
+    )
+    lost = analysis.benchmarks[analysis.benchmarks.role == "prior"]
+    if len(lost):
+        drawn["forgetting"] = folder.save(
+            figures.forgetting(lost, looks), "forgetting", "What was forgotten, by benchmark", lost
+        )
+    if len(settings) > 1:
+        shown = arms[arms.setting.isin(settings)]
+        drawn["settings"] = folder.save(
+            figures.settings(shown, "retention", looks, []), "settings", "Retention by setting", arms
+        )
+    moved = path[(path.replicate != "mean") & (path.kl > 0) & np.isfinite(path.kl)]
+    if len(moved):
+        moved = moved.assign(last=moved.share == 1)
+        drawn["drift"] = folder.save(figures.drift(moved, looks), "drift", "Drift against forgetting", moved)
 
 
-def scientific(value: float) -> str:
-    """1e-4 rather than 0.0001 or 1e-04."""
-    digits, exponent = f"{value:.3e}".split("e")
-    return f"{float(digits):g}e{int(exponent)}"
+def _shared(trajectory: pd.DataFrame) -> pd.DataFrame:
+    """With the share of the arm's own training."""
+    ends = trajectory.groupby(["setting", "arm"], observed=True)["step"].transform("max")
+    return trajectory.assign(share=trajectory.step / ends.clip(lower=1))
 
 
-def _facts(finished: Finished) -> list[tuple[str, str, str]]:
-    """The notes of all runs: (run, fact, value)."""
-    runs = [(run.kind if run.arm is None else f"{run.kind} {run.arm}", result.notes) for run, result in finished.others]
-    runs += [(f"train {arm.name}", stage.result.notes) for arm in finished.arms for stage in arm.stages]
-    return [(run, name.replace("_", " "), _told(value)) for run, notes in runs for name, value in notes.items()]
+def _one(values: pd.Series) -> float | None:
+    """The value that all settings share; None where they differ or nobody knows."""
+    known = values.dropna().round(6).unique()
+    return float(known[0]) if len(known) == 1 else None
 
 
-def _told(value: Any, limit: int = 8) -> str:
-    if isinstance(value, list):
-        more = [f"and {len(value) - limit} more"] if len(value) > limit else []
-        return f"{len(value)}: {', '.join([*map(str, value[:limit]), *more])}" if value else "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(item)}" for key, item in value.items()) or "none"
-    return number(value, 4) if isinstance(value, float) else str(value)
+def _draw_differences(analysis: Analysis, folder: Folder, drawn: dict[str, Markup]) -> None:
+    for name, own in (
+        ("verdicts", analysis.verdicts[analysis.verdicts.factor == "arm"]),
+        ("levels", analysis.verdicts[analysis.verdicts.factor != "arm"]),
+    ):
+        own = own[own.difference.notna()]
+        several = own.setting.nunique() > 1
+        label = [
+            " · ".join(filter(None, [f"{r.a} − {r.b}", r.arm, r.setting if several else ""])) for r in own.itertuples()
+        ]
+        pairs = own.assign(name=label)
+        if 0 < pairs.name.nunique() <= PAIRS:
+            panels = {verdicts.TOLD[place]: place for place in verdicts.PLACES}
+            title = "Differences between arms" if name == "verdicts" else "Differences between settings"
+            drawn[name] = folder.save(figures.differences(pairs, panels), name, title, pairs)
 
 
-def _provenance(directory: Path, arm: str | None) -> dict[str, Any]:
-    """Where the completions that an arm learned from came from."""
-    table = pq.read_table(directory / "samples.parquet")
-    rows = table.select(["model", "step", "temperature", "seed", "accuracy", "id"]).to_pylist()
-    return {
-        "arm": arm,
-        "completions": len(rows),
-        "questions": len({row["id"] for row in rows}),
-        "right": sum(row["accuracy"] for row in rows) / max(1, len(rows)),
-        **{name: sorted({row[name] for row in rows}) for name in ("model", "step", "temperature", "seed")},
-    }
+def _draw_training(analysis: Analysis, folder: Folder, drawn: dict[str, Markup]) -> None:
+    """Reward and length of reinforced trainings, as their trainer logged them."""
+    found = []
+    trainings = analysis.tables.trainings
+    for row in trainings[trainings.method == "grpo"].itertuples():
+        for line in read_lines(Path(row.path) / "metrics.jsonl"):
+            for metric in LOGGED.keys() & line.get("metrics", {}).keys():
+                share = line["step"] / max(1, row.steps)
+                found.append((row.arm, row.path, share, metric, line["metrics"][metric]))
+    if found:
+        frame = pd.DataFrame(found, columns=["arm", "training", "share", "metric", "value"]).sort_values(
+            ["arm", "training", "metric", "share"], kind="stable"
+        )
+        frame["training"] = frame.groupby("training", sort=False).ngroup()
+        known = {metric: name for metric, name in LOGGED.items() if metric in set(frame.metric)}
+        figure = figures.logged(frame, known, _looks(analysis))
+        drawn["training"] = folder.save(figure, "training", "Reward and length along training", frame)
+
+
+def _draw_influence(analysis: Analysis, folder: Folder, drawn: dict[str, Markup]) -> None:
+    found, looks = analysis.influence, _looks(analysis)
+    assert found is not None
+    changes = found.changes.assign(predicted=found.changes.trapezoid, target=found.changes.role == "target")
+    if len(changes):
+        drawn["influence"] = folder.save(
+            influence_figures.predicted(changes, looks), "influence", "Predicted and measured forgetting", changes
+        )
+    for measure, label in (("dot", "dot product"), ("cosine", "cosine")):
+        own = found.measures[(found.measures.measure == measure) & (found.measures.setting == _setting(found.measures))]
+        own = own[(own.stage == own.stage.min()) & (own.benchmark != "")]
+        if len(own):
+            ends = own.groupby("arm", observed=True)["step"].transform("max").clip(lower=1)
+            own = own.assign(share=own.step / ends, low=own.value_low, high=own.value_high)
+            drawn[measure] = folder.save(
+                influence_figures.along(own, looks, label), measure, f"{label} along training".capitalize(), own
+            )
+
+
+def _setting(measures: pd.DataFrame) -> str:
+    """The first one: others' influence stands in the tables."""
+    return str(measures.setting.iloc[0]) if len(measures) else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -176,8 +175,3 @@ SHAPES = {
     "X": "M9 4l2 -2l2 2l2 -2l2 2l-2 2l2 2l-2 2l-2 -2l-2 2l-2 -2l2 -2z",
     "*": "M13 0.8l1.4 3.7h3.9l-3.1 2.4l1.2 3.8l-3.4 -2.3l-3.4 2.3l1.2 -3.8l-3.1 -2.4h3.9z",
 }
-
-
-def columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Those of the columns that the frame has, in this order."""
-    return frame[[name for name in names if name in frame.columns]]

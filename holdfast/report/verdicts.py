@@ -10,8 +10,8 @@ from holdfast.report.words import listed
 
 NONE = "no verdict (one replicate)"
 OPEN = "not distinguishable"
-MATCHED, END = "matched skill", "end"
-PLACES = ((("retention"), MATCHED), ("retention", END), ("score", END))
+MATCHED, END = "matched", "end"
+PLACES = (("retention", MATCHED), ("retention", END), ("score", END))
 MORE = {"retention": "retains more prior knowledge than", "score": "reaches a higher target score than"}
 PLURAL = {"retention": "retain more prior knowledge than", "score": "reach a higher target score than"}
 WHEN = {MATCHED: "At the same skill", END: "At the end of training"}
@@ -30,16 +30,16 @@ def alone(rows: Sequence[Row]) -> bool:
 
 def headline(rows: Sequence[Row], arms: Sequence[Row]) -> str:
     """The result in one sentence, without taking sides."""
-    trained = [row for row in arms if row["arm"] != "base"]
-    if not trained:
+    if not arms:
         return "No arm has finished training yet."
-    if len(trained) == 1 or alone(rows):
-        return _measured(trained)
+    pairs = [row for row in rows if row["factor"] == "arm"]
+    if len(arms) == 1 or alone(pairs):
+        return _measured(arms)
     for measure, at in PLACES:
-        known = [row for row in rows if (row["measure"], row["at"]) == (measure, at) and _known(row)]
+        known = [row for row in pairs if (row["measure"], row["at"]) == (measure, at) and _known(row)]
         if known:
             return _strongest(known)
-    return _measured(trained)
+    return _measured(arms)
 
 
 def _measured(trained: Sequence[Row]) -> str:
