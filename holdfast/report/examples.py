@@ -15,7 +15,7 @@ from holdfast.config.jobs import Evaluated, FinishedStudy
 from holdfast.config.targets import Target
 from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions
-from holdfast.report.pictures import Picture, assembled, picture, shown, solved
+from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture
 
 QUESTIONS = 3
 LOST = 3
@@ -87,11 +87,11 @@ def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[
 def _asked(question: Question, target: Target, answers: dict[str, Answers]) -> Asked:
     rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
     attempts = [
-        Attempt(arm, row, excerpt(row["completion"]), assembled(question, target, row["parsed"]))
+        Attempt(arm, row, excerpt(row["completion"]), answer_picture(question, target, row["parsed"]))
         for arm, row in rows.items()
     ]
     prompts = list(dict.fromkeys(row["prompt"] for row in rows.values()))
-    return Asked(question, prompts, shown(question, target), solved(question, target), attempts)
+    return Asked(question, prompts, question_pictures(question, target), solution_picture(question, target), attempts)
 
 
 def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[str, list[Lost]]:

@@ -13,7 +13,7 @@ from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question
 from holdfast.report.examples import excerpt
-from holdfast.report.pictures import Picture, shown
+from holdfast.report.pictures import Picture, question_pictures
 
 SHOWN = 6
 LONGEST = 500
@@ -92,13 +92,13 @@ def _effects(directory: Path, target: str) -> pd.DataFrame:
     halves = [name for name in rows.columns if name.startswith("dot/") and name.endswith(("/a", "/b"))]
     prior = [name for name in halves if name.removeprefix("dot/").rpartition("/")[0] != target]
     # A benchmark's dot is the mean of those with its two halves.
-    rows["dot"] = rows[prior].sum(axis=1) / 2
+    rows["dots"] = rows[prior].sum(axis=1) / 2
     keys = ["step", "sample", "prompt", "tokens", "weight"]
-    summed = rows.groupby(keys, sort=False, as_index=False)["dot"].sum()
+    summed = rows.groupby(keys, sort=False, as_index=False)["dots"].sum()
     steps = np.unique(summed.step)
     ahead = np.diff(steps, append=steps[-1]).astype(float)
     shares = ahead / ahead.sum() if ahead.sum() else np.ones(len(steps))
-    summed["effect"] = shares[np.searchsorted(steps, summed.step)] * summed.weight * summed.dot
+    summed["effect"] = shares[np.searchsorted(steps, summed.step)] * summed.weight * summed.dots
     texts = pq.read_table(directory / "sources.parquet", columns=["step", "sample", "text"]).to_pandas()
     return summed.merge(texts, on=["step", "sample"], how="left").fillna({"text": ""})
 
@@ -109,7 +109,7 @@ def _boards(path: Path, names: set[str], target: Target) -> dict[str, list[Pictu
         return {}
     rows = pq.read_table(path, filters=[("id", "in", sorted(names))]).to_pylist()
     questions = [Question(**{**row, "images": tuple(row["images"])}) for row in rows]
-    return {question.id: shown(question, target) for question in questions}
+    return {question.id: question_pictures(question, target) for question in questions}
 
 
 def _pictured(items: list[Influential], boards: dict[str, list[Picture]]) -> list[Influential]:

@@ -16,7 +16,7 @@ from holdfast.report.words import fact, number, scientific
 
 
 class StageRow(NamedTuple):
-    """What a stage was told to do."""
+    """The settings of a stage."""
 
     method: str
     source: str

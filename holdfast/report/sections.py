@@ -101,7 +101,9 @@ def verdict_section(analysis: Analysis) -> Row:
     found = rows(analysis.verdicts)
     several = len({row["setting"] for row in found}) > 1
     groups = [*_factor_groups(found), *_arm_groups(found, several)]
-    table = [row | {"told": verdicts.TOLD[row["measure"], row["at"]], "needed": verdicts.needed(row)} for row in found]
+    table = [
+        row | {"measured": verdicts.NAMES[row["measure"], row["at"]], "needed": verdicts.needed(row)} for row in found
+    ]
     return {"alone": bool(found) and verdicts.alone(found), "rows": table, "settings": several, "groups": groups}
 
 
@@ -132,7 +134,7 @@ def _group(own: list[Row], title: str, fold: bool) -> Row:
         "sentences": [] if alone else verdicts.sentences(own),
         "names": names,
         "grid": verdicts.grid(own, *place) if place and not alone else {},
-        "grid_title": verdicts.TOLD[place] if place else "",
+        "grid_title": verdicts.NAMES[place] if place else "",
         "fold": fold,
     }
 

@@ -186,7 +186,7 @@ def _draw_differences(analysis: Analysis, folder: Folder, drawn: dict[str, Marku
         ]
         pairs = own.assign(name=label)
         if 0 < pairs.name.nunique() <= PAIRS:
-            panels = {verdicts.TOLD[place]: place for place in verdicts.PLACES}
+            panels = {verdicts.NAMES[place]: place for place in verdicts.PLACES}
             title = "Differences between arms" if name == "verdicts" else "Differences between settings"
             drawn[name] = folder.save(figures.differences(pairs, panels), name, title, pairs)
 

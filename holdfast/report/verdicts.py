@@ -15,7 +15,7 @@ PLACES = (("retention", MATCHED), ("retention", END), ("score", END))
 MORE = {"retention": "retains more prior knowledge than", "score": "reaches a higher target score than"}
 PLURAL = {"retention": "retain more prior knowledge than", "score": "reach a higher target score than"}
 WHEN = {MATCHED: "At the same skill", END: "At the end of training"}
-TOLD = {
+NAMES = {
     ("retention", MATCHED): "retention at the same skill",
     ("retention", END): "retention at the end",
     ("score", END): "target score at the end",
@@ -118,11 +118,11 @@ def sentences(rows: Sequence[Row]) -> list[str]:
             said.append(f"{WHEN[at]}, {listed(list(better))} {_verb(better, measure)} {listed(list(worse))}.")
         undecided = [row for row in known if row["verdict"] == OPEN]
         if len(undecided) == len(known) > 1:
-            said.append(f"No two arms can be told apart by {TOLD[measure, at]}.")
+            said.append(f"No two arms can be told apart by {NAMES[measure, at]}.")
         elif undecided:
             pairs = [f"{row['a']} and {row['b']}" for row in undecided]
             shown = "; ".join(pairs[:4]) + (f"; and {len(pairs) - 4} more pairs" if len(pairs) > 4 else "")
-            said.append(f"Not distinguishable by {TOLD[measure, at]}: {shown}.")
+            said.append(f"Not distinguishable by {NAMES[measure, at]}: {shown}.")
     return said
 
 
