@@ -38,7 +38,8 @@ def predicted(changes: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     low, high = _limits(axes)
     axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
     axes.fill_between([low, 0], low, 0, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
-    axes.annotate("forgotten, as predicted", (0.01, 0.02), xycoords="axes fraction", color=SOFT, fontsize=8.5)
+    place = {"xycoords": "data", "textcoords": "offset points", "color": SOFT, "fontsize": 8.5}
+    axes.annotate("forgotten, as predicted", (low, 0), (4, -11), **place)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_xlabel("predicted from gradients: change of log-likelihood per token")

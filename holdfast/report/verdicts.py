@@ -134,7 +134,7 @@ def grid(rows: Sequence[Row], measure: str, at: str) -> dict[tuple[str, str], Ro
             continue
         turned = {"better": "worse", "worse": "better"}.get(row["verdict"], row["verdict"])
         for names, verdict, sign in (((row["a"], row["b"]), row["verdict"], 1), ((row["b"], row["a"]), turned, -1)):
-            word = {"better": "better", "worse": "worse", OPEN: "open"}.get(verdict, "no verdict")
+            word = {"better": "better", "worse": "worse", OPEN: "undecided"}.get(verdict, "no verdict")
             found[names] = {"verdict": verdict.split(" ")[0], "word": word, "difference": sign * row["difference"]}
     return found
 
