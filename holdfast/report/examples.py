@@ -17,33 +17,26 @@ from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions
 from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture
 
-QUESTIONS = 3
-LOST = 3
+SHOWN = 3
+"""Questions of a target, and those that an arm lost."""
 BASE = "base"
 TEXTS = ("id", "benchmark", "role", "split", "prompt", "completion", "parsed", "answer", "correct", "score", "tokens")
 Row = dict[str, Any]
-Answers = dict[tuple[str, str], Row]
-"""A model's test records by benchmark and id."""
-
-
-class Attempt(NamedTuple):
-    """A model's answer to a target question."""
-
-    arm: str
-    row: Row
-    text: str
-    picture: Picture | None
+Key = tuple[str, str]
+"""Benchmark and id of a question."""
+Answers = dict[Key, Row]
+"""A model's test records."""
 
 
 class Asked(NamedTuple):
-    """A target question with what every model answered."""
+    """A target question with what every model answered: arm, row, text and picture."""
 
     question: Question
     prompts: list[str]
     """As the models were asked; more than one where studies word it otherwise."""
     shown: list[Picture]
     solved: Picture | None
-    attempts: list[Attempt]
+    attempts: list[Row]
 
 
 class Lost(NamedTuple):
@@ -58,13 +51,13 @@ class Lost(NamedTuple):
 def last_answers(study: FinishedStudy) -> dict[str, Answers]:
     """What the base and each arm's first replicate answer to test questions at their last checkpoint."""
     records = [one for one in study.evaluated if one.kind == "records" and one.replicate in (0, 1)]
-    models: dict[str, list[Evaluated]] = {BASE: [one for one in records if one.arm is None]}
-    for arm in study.study.arms:
+    found = {}
+    for arm in (None, *study.study.arms):
         own = [one for one in records if one.arm == arm]
-        if own:
-            end = max((one.stage, one.step) for one in own)
-            models[arm] = [one for one in own if (one.stage, one.step) == end]
-    return {name: _read(files) for name, files in models.items() if files}
+        end = max(((one.stage, one.step) for one in own), default=None)
+        if end is not None:
+            found[arm or BASE] = _read(one for one in own if (one.stage, one.step) == end)
+    return found
 
 
 def _read(files: Iterable[Evaluated]) -> Answers:
@@ -74,20 +67,20 @@ def _read(files: Iterable[Evaluated]) -> Answers:
 
 def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[Asked]:
     """Randomly drawn test questions of the target that all models answered."""
-    target = study.study.target
     known = [
         question
         for question in read_questions(study.data.path / "target-test.parquet")
         if all((question.benchmark, question.id) in own for own in answers.values())
     ]
-    drawn = random.Random(seed).sample(known, min(QUESTIONS, len(known)))
-    return [_asked(question, target, answers) for question in drawn]
+    drawn = random.Random(seed).sample(known, min(SHOWN, len(known)))
+    return [_asked(question, study.study.target, answers) for question in drawn]
 
 
 def _asked(question: Question, target: Target, answers: dict[str, Answers]) -> Asked:
     rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
     attempts = [
-        Attempt(arm, row, excerpt(row["completion"]), answer_picture(question, target, row["parsed"]))
+        {"arm": arm, "row": row, "text": excerpt(row["completion"])}
+        | {"picture": answer_picture(question, target, row["parsed"])}
         for arm, row in rows.items()
     ]
     prompts = list(dict.fromkeys(row["prompt"] for row in rows.values()))
@@ -95,44 +88,30 @@ def _asked(question: Question, target: Target, answers: dict[str, Answers]) -> A
 
 
 def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[str, list[Lost]]:
-    """By arm, up to three randomly drawn questions that it lost, of different benchmarks where there are several."""
+    """By arm, a few randomly drawn questions that it lost, of different benchmarks where there are several."""
     base = answers.get(BASE, {})
     drawn = {arm: _drawn(base, own, seed) for arm, own in answers.items() if arm != BASE}
-    needed = sorted({benchmark for keys in drawn.values() for benchmark, _ in keys})
     questions = {
         (name, question.id): question
-        for name in needed
+        for name in sorted({benchmark for keys in drawn.values() for benchmark, _ in keys})
         for question in read_questions(study.data.path / prior_shard(name))
     }
-    return {
-        arm: [
-            Lost(
-                base[key],
-                answers[arm][key],
-                excerpt(answers[arm][key]["completion"], 200),
-                [picture(image) for image in pictures(questions[key])],
-            )
-            for key in keys
-        ]
-        for arm, keys in drawn.items()
-    }
+
+    def shown(arm: str, key: Key) -> Lost:
+        after = answers[arm][key]
+        return Lost(base[key], after, excerpt(after["completion"], 200), [*map(picture, pictures(questions[key]))])
+
+    return {arm: [shown(arm, key) for key in keys] for arm, keys in drawn.items()}
 
 
-def _drawn(base: Answers, own: Answers, seed: int) -> list[tuple[str, str]]:
+def _drawn(base: Answers, own: Answers, seed: int) -> list[Key]:
     """One of each benchmark before a second of any."""
-    gone = [
-        key
-        for key, row in base.items()
-        if row["role"] == "prior" and row["correct"] and key in own and not own[key]["correct"]
-    ]
+    known = [key for key, row in base.items() if row["role"] == "prior" and row["correct"] and key in own]
+    gone = [key for key in known if not own[key]["correct"]]
     order = random.Random(seed).sample(gone, len(gone))
-    seen: dict[str, int] = {}
-    turns = []
-    for benchmark, _ in order:
-        turns.append(seen.setdefault(benchmark, 0))
-        seen[benchmark] += 1
-    ranked = sorted(range(len(order)), key=lambda index: (turns[index], index))
-    return [order[index] for index in ranked[:LOST]]
+    names = [benchmark for benchmark, _ in order]
+    turns = [names[:place].count(name) for place, name in enumerate(names)]
+    return [order[place] for place in sorted(range(len(order)), key=lambda place: (turns[place], place))[:SHOWN]]
 
 
 def excerpt(completion: str, longest: int = 800) -> str:

@@ -276,7 +276,7 @@ def _reference(axes: Axes, line: Line, upright: bool = False) -> None:
         return
     draw, along = (axes.axvline, axes.get_xaxis_transform()) if upright else (axes.axhline, axes.get_yaxis_transform())
     draw(line.value, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
-    place, offset = ((line.value, 1.0), (3, -9)) if upright else ((1.0, line.value), (4, -3))
+    place, offset = ((line.value, 0.0), (3, 4)) if upright else ((1.0, line.value), (4, -3))
     axes.annotate(line.name, place, offset, xycoords=along, textcoords="offset points", color=SOFT, fontsize=8.5)
 
 

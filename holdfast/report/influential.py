@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,69 +20,48 @@ LONGEST = 500
 """Characters of a completion that are shown."""
 
 
-class Influential(NamedTuple):
-    """A completion of a prompt, all of its occurrences together."""
-
-    prompt: str
-    text: str
-    tokens: int
-    times: int
-    """Rollouts that said just this, or checkpoints that looked at a supervised sample."""
-    weight: float
-    """Mean over occurrences."""
-    effect: float
-    """Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of training that began at its checkpoint."""
-    pictures: list[Picture]
-
-
 class Ranking(NamedTuple):
-    """The strongest samples of an influence run, each list from the strongest on."""
+    """The strongest samples of an influence run, each list from the strongest on.
+
+    A sample has prompt, text, tokens; times (rollouts that said just this, or checkpoints that looked at a supervised
+    sample), weight (mean over them), effect: Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of
+    training that began at its checkpoint; pictures.
+    """
 
     label: str
     arm: str
     reinforced: bool
-    harmful: list[Influential]
-    helpful: list[Influential]
+    harmful: list[dict[str, Any]]
+    helpful: list[dict[str, Any]]
 
 
 def rankings(study: FinishedStudy) -> list[Ranking]:
     """Of every stage's first replicate."""
-    found = []
-    for run in study.runs:
-        if run.kind == "influence" and run.replicate in (0, 1) and run.arm in study.study.arms:
-            found.append(_ranking(run, study))
-    asked = {item.prompt for ranking in found for side in (ranking.harmful, ranking.helpful) for item in side}
-    boards = _boards(study.data.path / "target-train.parquet", asked, study.study.target)
-    return [
-        ranking._replace(harmful=_pictured(ranking.harmful, boards), helpful=_pictured(ranking.helpful, boards))
-        for ranking in found
-    ]
+    traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1)]
+    found = [_ranking(run, study) for run in traced if run.arm in study.study.arms]
+    samples = [sample for ranking in found for sample in (*ranking.harmful, *ranking.helpful)]
+    names = {sample["prompt"] for sample in samples}
+    boards = _boards(study.data.path / "target-train.parquet", names, study.study.target)
+    for sample in samples:
+        sample["pictures"] = boards.get(sample["prompt"], [])
+    return found
 
 
 def _ranking(run: RunRecord, study: FinishedStudy) -> Ranking:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
     arm = run.arm or ""
     stages = study.study.arms[arm]
-    rows = _effects(Path(run.path), study.study.target.benchmark)
-    found = [
-        Influential(
-            prompt=prompt,
-            text=excerpt(text, LONGEST),
-            tokens=int(own.tokens.iloc[0]),
-            times=len(own),
-            weight=float(own.weight.mean()),
-            effect=float(own.effect.sum()),
-            pictures=[],
-        )
-        for (prompt, text), own in rows.groupby(["prompt", "text"], sort=True)
-    ]
-    found.sort(key=lambda item: item.effect)
+    rows = _effects(Path(run.path), study.study.target.benchmark).groupby(["prompt", "text"], as_index=False)
+    found = rows.agg(
+        tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
+    ).sort_values("effect", kind="stable")
+    found["text"] = [excerpt(text, LONGEST) for text in found.text]
     return Ranking(
         label=arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
         arm=arm,
         reinforced=stages[run.stage].method == "grpo",
-        harmful=[item for item in found if item.effect < 0][:SHOWN],
-        helpful=[item for item in found[::-1] if item.effect > 0][:SHOWN],
+        harmful=found[found.effect < 0][:SHOWN].to_dict("records"),
+        helpful=found[found.effect > 0][::-1][:SHOWN].to_dict("records"),
     )
 
 
@@ -110,7 +89,3 @@ def _boards(path: Path, names: set[str], target: Target) -> dict[str, list[Pictu
     rows = pq.read_table(path, filters=[("id", "in", sorted(names))]).to_pylist()
     questions = [Question(**{**row, "images": tuple(row["images"])}) for row in rows]
     return {question.id: question_pictures(question, target) for question in questions}
-
-
-def _pictured(items: list[Influential], boards: dict[str, list[Picture]]) -> list[Influential]:
-    return [item._replace(pictures=boards.get(item.prompt, [])) for item in items]

@@ -2,119 +2,91 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from holdfast.benchmarks.targets.protocol import described
-from holdfast.config.jobs import Compare, FinishedStudy, RunRecord
+from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.config.methods import GRPO, SFT
 from holdfast.report.words import fact, number, scientific
 
-
-class StageRow(NamedTuple):
-    """The settings of a stage."""
-
-    method: str
-    source: str
-    learning_rate: str
-    weights: str
-    frozen: str
-    arguments: str
+SAMPLED = ("model", "step", "temperature", "seed")
+Row = dict[str, Any]
 
 
-def stage_rows(study: FinishedStudy) -> dict[str, list[StageRow]]:
-    """By arm."""
-    return {arm: [_stage_row(stage) for stage in stages] for arm, stages in study.study.arms.items()}
+def run_section(job: Compare, settings: dict[str, FinishedStudy]) -> Row:
+    """What was run; `settings` has the first study of each."""
+    first = next(iter(settings.values()))
+    return {
+        "studies": [_study(name, study) for name, study in settings.items()],
+        "stages": {arm: [_stage(stage) for stage in stages] for arm, stages in first.study.arms.items()},
+        "samples": [_samples(run) for run in _runs(job) if run.kind == "sample"],
+        "notes": list(dict.fromkeys(_notes(job))),
+        "failed": job.failed,
+        "other_seconds": sum(run.seconds for run in _runs(job) if run.kind != "train"),
+    }
 
 
-def _stage_row(stage: SFT | GRPO) -> StageRow:
+def _stage(stage: SFT | GRPO) -> Row:
     arguments = dict(stage.trainer)
     rate = arguments.pop("learning_rate", None)
-    source = "own rollouts, rewarded"
-    if isinstance(stage, SFT):
+    if isinstance(stage, GRPO):
+        source = "own rollouts, rewarded"
+        terms = (f"{term.weight:g} {name}" for name, term in stage.rewards.items() if term.weight)
+        arguments["rewards"] = " + ".join(terms)
+    else:
         source = stage.source.kind
         if stage.source.kind == "rollouts":
             source = f"rollouts of {stage.source.arm} ({stage.source.keep}, step {stage.source.step})"
         if stage.select is not None:
             source += f", {number(100 * stage.select.keep, 0)} % selected by {stage.select.by}"
-    else:
-        terms = (f"{term.weight:g} {name}" for name, term in stage.rewards.items() if term.weight)
-        arguments["rewards"] = " + ".join(terms)
-    return StageRow(
-        method=stage.method.upper(),
-        source=source,
-        learning_rate="default" if rate is None else scientific(float(rate)),
-        weights="LoRA" if stage.lora is not None else "full",
-        frozen=", ".join(stage.freeze) or "nothing",
-        arguments=", ".join(f"{key} {value}" for key, value in arguments.items()),
-    )
+    return {
+        "method": stage.method.upper(),
+        "source": source,
+        "learning_rate": "default" if rate is None else scientific(float(rate)),
+        "weights": "LoRA" if stage.lora is not None else "full",
+        "frozen": ", ".join(stage.freeze) or "nothing",
+        "arguments": ", ".join(f"{key} {value}" for key, value in arguments.items()),
+    }
 
 
-def study_rows(job: Compare) -> list[dict[str, Any]]:
-    """One row a study: its levels, and what it was made of."""
-    return [
-        {
-            "setting": setting(one),
-            "name": one.study.name,
-            "target": described(one.study.target),
-            "prior": ", ".join(prior.name for prior in one.study.prior),
-            "base": " ".join(filter(None, [one.study.model.path, one.study.model.revision, one.study.model.dtype])),
-            "seed": one.study.seed,
-            "replicates": one.study.replicates,
-            "data": one.data.digest,
-        }
-        for one in job.studies
-    ]
+def _study(setting: str, one: FinishedStudy) -> Row:
+    model = one.study.model
+    return {
+        "setting": setting or one.study.name,
+        "target": described(one.study.target),
+        "prior": ", ".join(prior.name for prior in one.study.prior),
+        "base": " ".join(filter(None, [model.path, model.revision, model.dtype])),
+        "seed": one.study.seed,
+        "data": one.data.digest,
+    }
 
 
-def setting(study: FinishedStudy) -> str:
-    """The levels of a study's factors in one line; empty where nothing is varied."""
-    return ", ".join(f"{factor}={level}" for factor, level in study.levels.items())
-
-
-def notes(job: Compare) -> list[tuple[str, str, str]]:
-    """Of all runs: (run, fact, value), each said once."""
-    found = []
-    for run in runs(job):
+def _notes(job: Compare) -> Iterator[tuple[str, str, str]]:
+    """Of all runs: run, fact, value."""
+    for run in _runs(job):
+        file = Path(run.path) / "result.json"
+        notes = Result.model_validate_json(file.read_text()).notes if file.is_file() else {}
         name = " ".join(filter(None, [run.kind, run.arm, f"replicate {run.replicate}" if run.replicate > 1 else ""]))
-        for key, value in _result(run).get("notes", {}).items():
-            if key != "flips":
-                found.append((name, key.replace("_", " "), fact(value)))
-    return list(dict.fromkeys(found))
+        yield from ((name, key.replace("_", " "), fact(value)) for key, value in notes.items() if key != "flips")
 
 
-def runs(job: Compare) -> Iterator[RunRecord]:
+def _runs(job: Compare) -> list[RunRecord]:
     """Of all studies, those that several share once."""
-    seen = set()
-    for study in job.studies:
-        for run in study.runs:
-            if run.path not in seen:
-                seen.add(run.path)
-                yield run
+    return list({run.path: run for study in job.studies for run in study.runs}.values())
 
 
-def _result(run: RunRecord) -> dict[str, Any]:
-    path = Path(run.path) / "result.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def samples(job: Compare) -> list[dict[str, Any]]:
-    """Where the completions that arms learned from were sampled."""
-    return [_samples(run) for run in runs(job) if run.kind == "sample"]
-
-
-def _samples(run: RunRecord) -> dict[str, Any]:
-    table = pq.read_table(Path(run.path) / "samples.parquet")
-    rows = table.select(["model", "step", "temperature", "seed", "accuracy", "id"]).to_pylist()
+def _samples(run: RunRecord) -> Row:
+    """Where the completions that an arm learned from were sampled."""
+    rows = pq.read_table(Path(run.path) / "samples.parquet", columns=[*SAMPLED, "accuracy", "id"]).to_pandas()
     return {
         "arm": run.arm,
         "replicate": run.replicate,
         "completions": len(rows),
-        "questions": len({row["id"] for row in rows}),
-        "right": sum(row["accuracy"] for row in rows) / max(1, len(rows)),
-        **{name: sorted({row[name] for row in rows}) for name in ("model", "step", "temperature", "seed")},
+        "questions": rows.id.nunique(),
+        "right": rows.accuracy.mean(),
+        **{name: sorted(rows[name].unique().tolist()) for name in SAMPLED},
     }

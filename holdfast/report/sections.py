@@ -11,7 +11,7 @@ import pandas as pd
 from holdfast.analysis.study import Analysis
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.config.targets import Detection, Jigsaw
-from holdfast.report import examples, influential, provenance, verdicts
+from holdfast.report import examples, influential, verdicts
 
 BASE = "base"
 EXAMPLES = 4
@@ -108,35 +108,26 @@ def verdict_section(analysis: Analysis) -> Row:
 
 
 def _arm_groups(found: list[Row], several: bool) -> Iterator[Row]:
-    names = list(dict.fromkeys(row["setting"] for row in found if row["factor"] == "arm"))
-    for setting in names:
+    """Of every setting; the grid is of the first measure that has differences."""
+    settings = list(dict.fromkeys(row["setting"] for row in found if row["factor"] == "arm"))
+    for setting in settings:
         own = [row for row in found if row["setting"] == setting and row["factor"] == "arm"]
-        yield _group(own, setting if several else "", fold=len(names) > GRIDS)
+        place, shown = next(((p, g) for p in verdicts.PLACES if (g := verdicts.grid(verdicts.at(own, p)))), ("", {}))
+        yield {
+            "title": setting if several else "",
+            "sentences": verdicts.sentences(own),
+            "names": list(dict.fromkeys(name for row in own for name in (row["a"], row["b"]))),
+            "grid": {} if verdicts.alone(own) else shown,
+            "grid_title": verdicts.NAMES.get(place, ""),
+            "fold": len(settings) > GRIDS,
+        }
 
 
 def _factor_groups(found: list[Row]) -> Iterator[Row]:
     for factor in dict.fromkeys(row["factor"] for row in found if row["factor"] != "arm"):
         own = [row for row in found if row["factor"] == factor]
-        for setting, arm in dict.fromkeys((row["setting"], row["arm"]) for row in own):
-            pairs = [row for row in own if (row["setting"], row["arm"]) == (setting, arm)]
-            where = f", {setting}" if setting else ""
-            yield _group(pairs, f"{factor} in {arm}{where}", fold=True)
-
-
-def _group(own: list[Row], title: str, fold: bool) -> Row:
-    """The grid is of the first measure that has verdicts."""
-    names = list(dict.fromkeys(name for row in own for name in (row["a"], row["b"])))
-    known = [place for place in verdicts.PLACES if verdicts.grid(own, *place)]
-    place = known[0] if known else None
-    alone = verdicts.alone(own)
-    return {
-        "title": title,
-        "sentences": [] if alone else verdicts.sentences(own),
-        "names": names,
-        "grid": verdicts.grid(own, *place) if place and not alone else {},
-        "grid_title": verdicts.NAMES[place] if place else "",
-        "fold": fold,
-    }
+        said = verdicts.level_sentences(own)
+        yield {"title": factor, "sentences": said, "names": [], "grid": {}, "grid_title": "", "fold": False}
 
 
 def benchmark_section(analysis: Analysis) -> Row:
@@ -242,15 +233,3 @@ def _sources(measures: pd.DataFrame) -> list[Row]:
         names = dict(zip(("setting", "arm", "source"), key, strict=True))
         found.append(names | {"of": own.droplevel([0, 1, 2]).to_dict()})
     return found
-
-
-def run_section(job: Compare) -> Row:
-    """What was run."""
-    return {
-        "studies": provenance.study_rows(job),
-        "stages": provenance.stage_rows(job.studies[0]) if job.studies else {},
-        "samples": provenance.samples(job),
-        "notes": provenance.notes(job),
-        "failed": job.failed,
-        "other_seconds": sum(run.seconds for run in provenance.runs(job) if run.kind != "train"),
-    }

@@ -14,7 +14,7 @@ from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.journal import read_lines, strict_json
-from holdfast.report import figures, influence_figures, sections, theme, verdicts, words
+from holdfast.report import figures, influence_figures, provenance, sections, theme, verdicts, words
 from holdfast.report.figures import Line
 from holdfast.report.theme import Folder, Look
 
@@ -42,28 +42,24 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
 
 def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup]) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
-    job, looks = analysis.job, _looks(analysis)
-    settings = _settings(analysis)
-    arms, influence = sections.arms_section(analysis), sections.influence_section(analysis, settings)
+    job, settings = analysis.job, _settings(analysis)
     context = {
         "job": job,
         "headline": headline,
         "drawn": drawn,
         "sheet": Markup(theme.sheet()),
-        "swatches": {name: theme.swatch(one) for name, one in looks.items()},
+        "swatches": {name: theme.swatch(one) for name, one in _looks(analysis).items()},
         "settings": [name for name in settings if name],
-        "scope": _scope(analysis),
         "verdicts": sections.verdict_section(analysis),
         "benchmarks": sections.benchmark_section(analysis),
-        "influence": influence,
+        "influence": sections.influence_section(analysis, settings),
         "length_split": sections.rows(analysis.length_split),
         "flips": sections.rows(analysis.tables.flips),
-        "alone": _alone(analysis),
+        "trainings": int(analysis.arms.replicates.sum()),
         "evidence": content.get("evidence", ""),
-        "sections": _sections(influence is not None),
-        **arms,
+        **sections.arms_section(analysis),
         **sections.example_section(job, settings),
-        **sections.run_section(job),
+        **provenance.run_section(job, settings),
     }
     return _environment().get_template("page.html.j2").render(context)
 
@@ -82,36 +78,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _sections(influence: bool) -> dict[str, str]:
-    """Where the navigation goes."""
-    names = {"verdicts": "Verdicts", "frontier": "Frontier", "arms": "Arms", "curves": "Curves"}
-    names |= {"forgetting": "Forgetting", "examples": "Answers", "lost": "Lost knowledge"}
-    names |= {"influence": "Influence"} if influence else {}
-    return names | {"cost": "Cost", "noise": "Noise floor", "run": "What was run"}
-
-
 def _settings(analysis: Analysis) -> dict[str, FinishedStudy]:
     """The first study of each setting."""
     found: dict[str, FinishedStudy] = {}
     for place, study in zip(analysis.tables.places, analysis.job.studies, strict=True):
         found.setdefault(place.setting, study)
     return found
-
-
-def _alone(analysis: Analysis) -> bool:
-    return bool(len(analysis.arms)) and int(analysis.arms.replicates.max()) < 2
-
-
-def _scope(analysis: Analysis) -> str:
-    """How much was compared."""
-    arms, settings = analysis.arms.arm.nunique(), len(_settings(analysis))
-    trainings = analysis.tables.trainings.groupby(["study", "arm", "replicate"], observed=True).ngroups
-    parts = [_few(settings, "setting")] if settings > 1 else []
-    return " · ".join([*parts, _few(arms, "arm"), _few(trainings, "training")])
-
-
-def _few(count: int, word: str) -> str:
-    return f"{count} {word}{'s' if count != 1 else ''}"
 
 
 def _looks(analysis: Analysis) -> dict[str, Look]:
