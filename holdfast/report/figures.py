@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from holdfast.report.theme import INK, PAPER, RIGHT, SOFT, WRONG, Look, legend
 
@@ -199,7 +199,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
 def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     """Distance from the base on target prompts against mean forgetting; one mark a checkpoint, the last one filled.
 
-    Columns: setting, draw, arm, replicate, step, kl, forgetting, last.
+    Columns: setting, draw, arm, replicate, share (of its training), kl, forgetting.
     """
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
@@ -209,34 +209,21 @@ def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
             one = looks[name]
             for _, own in path.groupby(["setting", "draw", "replicate"], observed=True):
                 axes.plot(own.kl, own.forgetting, color=one.color, linewidth=0.8, alpha=0.5)
-            for last, face in ((False, PAPER), (True, one.color)):
-                marks = path[path["last"] == last]
+            for marks, face in ((path[path.share < 1], PAPER), (path[path.share == 1], one.color)):
                 axes.plot(marks.kl, marks.forgetting, one.marker, color=one.color, markerfacecolor=face)
     axes.set_xscale("log")
-    _decades(axes, rows.kl[rows.kl > 0])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     _named([axes], "drift: KL(base ‖ now), nats per token →", "mean forgetting ↑")
     legend(figure, looks)
     return figure
 
 
-def _decades(axes: Axes, values: pd.Series) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers; at the powers alone where there are many."""
-    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
-    factors = (1, 2, 5) if high - low <= 2 else (1,)
-    found = [f * 10.0**p for p in np.arange(low, high + 1) for f in factors]
-    axes.xaxis.set_major_locator(FixedLocator(found))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
-    axes.set_xlim(values.min() * 0.8, values.max() * 1.25)
-
-
-def settings(arms: pd.DataFrame, measure: str, looks: dict[str, Look], lines: Sequence[Line]) -> Figure:
+def settings(arms: pd.DataFrame, measure: str, looks: dict[str, Look]) -> Figure:
     """A measure at the end of training by setting, each arm with its interval; arms stand side by side."""
     names = _settings(arms)
     figure = Figure(figsize=(WIDTH, 0.8 + len(names) * max(0.35, 0.15 * len(looks))))
     axes = figure.subplots()
-    for line in lines:
-        _reference(axes, line, upright=True)
     spread = np.linspace(0.3, -0.3, len(looks)) if len(looks) > 1 else [0.0]
     for (arm, one), offset in zip(looks.items(), spread, strict=True):
         for row in arms[arms.arm == arm].itertuples():

@@ -35,7 +35,7 @@ def predicted(changes: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     values = np.concatenate([known.predicted, known.measured])
     bend(axes, values, "x")
     bend(axes, values, "y")
-    low, high = _limits(axes)
+    low, high = min(axes.get_xlim() + axes.get_ylim()), max(axes.get_xlim() + axes.get_ylim())
     axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
     axes.fill_between([low, 0], low, 0, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
     place = {"xycoords": "data", "textcoords": "offset points", "color": SOFT, "fontsize": 8.5}
@@ -62,16 +62,10 @@ def bend(axes: Axes, values: np.ndarray, which: Literal["x", "y"]) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
 
 
-def _limits(axes: Axes) -> tuple[float, float]:
-    """Of both axes alike."""
-    (a, b), (c, d) = axes.get_xlim(), axes.get_ylim()
-    return min(a, c), max(b, d)
-
-
 def along(rows: pd.DataFrame, looks: dict[str, Look], label: str) -> Figure:
     """A measure along the training, a panel for each benchmark, with intervals; over zero the source reinforces it.
 
-    Columns: arm, benchmark, share (of the arm's training), value, low, high.
+    Columns: arm, benchmark, share (of the arm's training), value with its interval.
     """
     names = list(dict.fromkeys(rows.benchmark))
     wide = beside(len(names))
@@ -80,7 +74,7 @@ def along(rows: pd.DataFrame, looks: dict[str, Look], label: str) -> Figure:
         axes.axhline(0, color=SOFT, linewidth=1)
         for arm, one in looks.items():
             own = rows[(rows.benchmark == name) & (rows.arm == arm)].sort_values("share")
-            axes.fill_between(own.share, own.low, own.high, color=one.color, alpha=0.15, linewidth=0)
+            axes.fill_between(own.share, own.value_low, own.value_high, color=one.color, alpha=0.15, linewidth=0)
             axes.plot(own.share, own.value, color=one.color, linestyle=one.line, marker=one.marker, markersize=3.5)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.yaxis.set_major_locator(MaxNLocator(4))

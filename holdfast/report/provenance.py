@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.config.methods import GRPO, SFT
-from holdfast.report.words import fact, number, scientific
+from holdfast.report.words import fact, number
 
 SAMPLED = ("model", "step", "temperature", "seed")
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ def _stage(stage: SFT | GRPO) -> Row:
     return {
         "method": stage.method.upper(),
         "source": source,
-        "learning_rate": "default" if rate is None else scientific(float(rate)),
+        "learning_rate": "default" if rate is None else f"{float(rate):g}",
         "weights": "LoRA" if stage.lora is not None else "full",
         "frozen": ", ".join(stage.freeze) or "nothing",
         "arguments": ", ".join(f"{key} {value}" for key, value in arguments.items()),

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from holdfast.analysis.influence import PREDICTIONS
 from holdfast.analysis.study import Analysis
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.config.targets import Detection, Jigsaw
 from holdfast.report import examples, influential, verdicts
+from holdfast.report.drawing import one
 
 BASE = "base"
 EXAMPLES = 4
@@ -33,67 +35,30 @@ def _missing(value: Any) -> bool:
 
 def arms_section(analysis: Analysis) -> Row:
     """The table of arms, each setting's base first, and what stands around it."""
-    arms, trainings = analysis.arms, analysis.tables.trainings
-    base, target, prior = analysis.base, _of(analysis.base, "target"), _mean(analysis.base)
+    arms, base = analysis.arms, analysis.base
     table: list[Row] = []
     for setting, own in arms.groupby("setting", sort=False, observed=True):
-        if len(base):
-            table.append(_base_row(target[target.setting == setting], prior[prior.setting == setting], str(setting)))
-        table += rows(own)
+        table += [_base_row(base[base.setting == setting], str(setting)), *rows(own)]
     passes = [n.removeprefix("pass_at_") for n in arms.columns if n.startswith("pass_at_") and n.count("_") == 2]
-    alarms = analysis.tables.alarms.rename(columns={"alarm": "name"})
+    asked = [int(arms[name].max()) if len(arms) else 0 for name in ("questions", "questions_prior")]
     return {
         "arms": table,
         "passes": [k for k in passes if arms[f"pass_at_{k}"].notna().any()],
         "drifts": bool(arms.kl.notna().any()),
         "covers": " / ".join(dict.fromkeys(arms.covers)),
-        "questions": _questions(arms),
-        "chance": _first(target.chance),
-        "prior_chance": _first(prior.chance),
-        "alarms": rows(alarms),
-        "cost": _cost(trainings),
+        "questions": f"{asked[0]} target and {asked[1]} prior questions",
+        "chance": one(base[base.role == "target"].chance),
+        "prior_chance": one(base[base.benchmark == "mean"].chance),
+        "alarms": rows(analysis.tables.alarms),
     }
 
 
-def _of(base: pd.DataFrame, role: str) -> pd.DataFrame:
-    return base[(base.role == role) & (base.benchmark != "mean")]
-
-
-def _mean(base: pd.DataFrame) -> pd.DataFrame:
-    return base[base.benchmark == "mean"]
-
-
-def _base_row(target: pd.DataFrame, prior: pd.DataFrame, setting: str) -> Row:
+def _base_row(base: pd.DataFrame, setting: str) -> Row:
+    target = base[base.role == "target"].filter(regex="^(score|accuracy)")
+    prior = base[base.benchmark == "mean"].filter(like="accuracy")
+    prior = prior.rename(columns=lambda name: name.replace("accuracy", "prior"))
     row: Row = {"setting": setting, "arm": BASE, "replicates": None}
-    for frame, names in ((target, {"score": "score", "accuracy": "accuracy"}), (prior, {"accuracy": "prior"})):
-        for own in rows(frame)[:1]:
-            for measure, shown in names.items():
-                row |= {f"{shown}{end}": own.get(f"{measure}{end}") for end in ("", "_low", "_high")}
-    return row
-
-
-def _first(values: pd.Series) -> float | None:
-    """The one value of all settings; None where they differ."""
-    known = values.dropna().unique()
-    return float(known[0]) if len(known) == 1 else None
-
-
-def _questions(arms: pd.DataFrame) -> str:
-    if not len(arms):
-        return ""
-    target, prior = int(arms.questions.max()), int(arms.questions_prior.max())
-    return f"{target} target and {prior} prior questions"
-
-
-def _cost(trainings: pd.DataFrame) -> list[Row]:
-    """By setting and arm: trainings, their steps, seconds of one of them and of all."""
-    if not len(trainings):
-        return []
-    keys = ["setting", "arm"]
-    each = trainings.groupby([*keys, "study", "replicate"], sort=False, observed=True)[["seconds", "steps"]].sum()
-    grouped = each.groupby(level=keys, sort=False, observed=True)
-    table = grouped.agg(seconds=("seconds", "mean"), total=("seconds", "sum"), steps=("steps", "max"))
-    return rows(table.assign(replicates=grouped.size()).reset_index())
+    return {key: value for own in (row, *rows(target)[:1], *rows(prior)[:1]) for key, value in own.items()}
 
 
 def verdict_section(analysis: Analysis) -> Row:
@@ -133,16 +98,17 @@ def _factor_groups(found: list[Row]) -> Iterator[Row]:
 def benchmark_section(analysis: Analysis) -> Row:
     """Forgetting by prior benchmark."""
     prior = analysis.benchmarks[analysis.benchmarks.role == "prior"]
-    base = _of(analysis.base, "prior")
-    lines = []
-    for (setting, arm), own in prior.groupby(["setting", "arm"], sort=False, observed=True):
-        lines.append({"setting": setting, "arm": arm, "cells": {row["benchmark"]: row for row in rows(own)}})
-    return {
-        "names": list(dict.fromkeys(prior.benchmark)),
-        "chance": {row["benchmark"]: row["chance"] for row in rows(base)},
-        "base": {row["benchmark"]: row["accuracy"] for row in rows(base.drop_duplicates("benchmark"))},
-        "rows": lines,
-    }
+    base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
+    first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
+    return {"names": list(dict.fromkeys(prior.benchmark)), "base": first, "rows": _by_arm(prior)}
+
+
+def _by_arm(frame: pd.DataFrame) -> list[Row]:
+    """One row a setting and arm, with a cell for every benchmark."""
+    return [
+        {"setting": setting, "arm": arm, "cells": {row["benchmark"]: row for row in rows(own)}}
+        for (setting, arm), own in frame.groupby(["setting", "arm"], sort=False, observed=True)
+    ]
 
 
 def example_section(job: Compare, settings: dict[str, FinishedStudy]) -> Row:
@@ -202,13 +168,11 @@ def _predicts(agreement: list[Row]) -> str:
 
 
 def _changes(changes: pd.DataFrame) -> list[Row]:
-    """By setting and arm: means over replicates of what was measured and predicted, a cell a benchmark."""
-    values = ["measured", "trapezoid", "first_order", "tracin", "adam_tracin"]
-    means = changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)[values].mean().reset_index()
-    found = []
-    for (setting, arm), own in means.groupby(["setting", "arm"], sort=False, observed=True):
-        found.append({"setting": setting, "arm": arm, "cells": {row["benchmark"]: row for row in rows(own)}})
-    return found
+    """Means over replicates of what was measured and predicted."""
+    values = ["measured", *PREDICTIONS]
+    return _by_arm(
+        changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)[values].mean().reset_index()
+    )
 
 
 SOURCE_MEASURES = {
@@ -223,13 +187,8 @@ SOURCE_MEASURES = {
 
 
 def _sources(measures: pd.DataFrame) -> list[Row]:
-    """By setting and arm: each measure where training begins, mean over prior benchmarks."""
-    start = measures[(measures.step == measures.step.min()) & (measures.role != "target")]
-    names = [name for name in start.measure.unique() if name in SOURCE_MEASURES]
-    start = start[start.measure.isin(names)]
+    """By setting, arm and source, each measure where training begins; means over prior benchmarks."""
+    start = measures[(measures.step == 0) & (measures.stage == 0) & (measures.role != "target")]
+    start = start[start.measure.isin(SOURCE_MEASURES)]
     means = start.groupby(["setting", "arm", "source", "measure"], sort=False, observed=True)["value"].mean()
-    found = []
-    for key, own in means.groupby(level=[0, 1, 2], sort=False, observed=True):
-        names = dict(zip(("setting", "arm", "source"), key, strict=True))
-        found.append(names | {"of": own.droplevel([0, 1, 2]).to_dict()})
-    return found
+    return rows(means.unstack("measure").reset_index())

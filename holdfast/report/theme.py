@@ -21,7 +21,7 @@ PAPER, INK, SOFT, FAINT, WASH = "#ffffff", "#1b1f24", "#5b6570", "#dfe3e8", "#f5
 RIGHT, WRONG = "#00795c", "#b8460e"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a4fb3", "#6b6f76")
 """Okabe and Ito's palette without its yellow and black, which white and black paper swallow, and two more."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS, SIGNS = ("o", "s", "^", "D", "v", "P", "X", "*"), "●■▲◆▼✚✖★"
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 """Beyond the palette, colours come again with another stroke."""
 VARIABLES = {
@@ -113,10 +113,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.drawn: dict[str, Markup] = {}
         path.mkdir(parents=True, exist_ok=True)
 
-    def save(self, figure: Figure, name: str, title: str, data: pd.DataFrame) -> Markup:
-        """Write NAME.svg, NAME.pdf and NAME.csv; returns the SVG as it stands in the page."""
+    def save(self, name: str, title: str, data: pd.DataFrame, figure: Figure) -> None:
+        """Write NAME.svg, NAME.pdf and NAME.csv, and keep the SVG as it stands in the page."""
         with matplotlib.rc_context({"svg.hashsalt": name}):
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -127,7 +128,7 @@ class Folder:
         svg = themed(text.getvalue(), name, title)
         alone = svg.replace(">", f' xmlns="http://www.w3.org/2000/svg" {LINKS}><style>{sheet()}</style>', 1)
         (self.path / f"{name}.svg").write_text(alone + "\n", encoding="utf-8")
-        return Markup(svg)
+        self.drawn[name] = Markup(svg)
 
 
 LINKS = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -160,20 +161,5 @@ def sheet() -> str:
 
 def swatch(one: Look) -> Markup:
     """The key to a series inside the page's text."""
-    dash = "" if one.line == "-" else ' stroke-dasharray="5 3"'
-    return Markup('<svg class="swatch" viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}</svg>').format(
-        Markup(f'<path d="M1 6H25" stroke="var(--{VARIABLES[one.color]})" stroke-width="2"{dash}/>')
-        + Markup(f'<path d="{SHAPES[one.marker]}" fill="var(--{VARIABLES[one.color]})"/>')
-    )
-
-
-SHAPES = {
-    "o": "M9 6a4 4 0 1 0 8 0a4 4 0 1 0 -8 0",
-    "s": "M9.5 2.5h7v7h-7z",
-    "^": "M13 1.5l4.5 8h-9z",
-    "D": "M13 1l5 5l-5 5l-5 -5z",
-    "v": "M13 10.5l4.5 -8h-9z",
-    "P": "M11.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
-    "X": "M9 4l2 -2l2 2l2 -2l2 2l-2 2l2 2l-2 2l-2 -2l-2 2l-2 -2l2 -2z",
-    "*": "M13 0.8l1.4 3.7h3.9l-3.1 2.4l1.2 3.8l-3.4 -2.3l-3.4 2.3l1.2 -3.8l-3.1 -2.4h3.9z",
-}
+    sign = SIGNS[MARKERS.index(one.marker)]
+    return Markup(f'<i class="swatch" style="color:var(--{VARIABLES[one.color]})" aria-hidden="true">{sign}</i>')

@@ -44,12 +44,6 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def scientific(value: float) -> str:
-    """1e-4 rather than 0.0001 or 1e-04."""
-    digits, exponent = f"{value:.3e}".split("e")
-    return f"{float(digits):g}e{int(exponent)}"
-
-
 def fact(value: Any, limit: int = 8) -> str:
     """A note of a run, whatever it holds."""
     if isinstance(value, list | tuple):
