@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ WIDTH = 8.6
 """Inches: 620 points, so that type of 9.5 points reads well on a page and in print."""
 PANELS = 12
 """More settings than this stand in the tables alone."""
+LABELS = {"score": "target score ↑", "prior": "prior accuracy, mean ↑", "retention": "retention ↑"}
+UNREADABLE: dict[str, Any] = {"facecolor": PAPER, "edgecolor": WRONG, "hatch": "//////", "linewidth": 0.6}
 
 
 class Line(NamedTuple):
@@ -63,8 +65,9 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
             later = mean[mean.step > 0]
             axes.plot(later.score, later.retention, one.marker, color=one.color, markersize=4, markerfacecolor=PAPER)
         for end in arms[arms.setting == setting].itertuples():
-            if end.arm in looks:
-                _cross(axes, end, looks[end.arm])
+            one, across, up = looks[end.arm], _whisker(end, "score"), _whisker(end, "retention")
+            how = {"color": one.color, "marker": one.marker, "markersize": 8, "markeredgecolor": PAPER}
+            axes.errorbar(end.score, end.retention, yerr=up, xerr=across, elinewidth=1.2, **how)
         start = trajectory[(trajectory.setting == setting) & (trajectory.step == 0)]
         if len(start):
             axes.plot(start.score.iloc[0], 1.0, "o", color=INK, markersize=7)
@@ -75,19 +78,9 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
     return figure
 
 
-def _cross(axes: Axes, end: NamedTuple, one: Look) -> None:
-    """The end of an arm with its intervals."""
-    x, y = end.score, end.retention  # type: ignore[attr-defined]
-    across = _whisker(end, "score")
-    up = _whisker(end, "retention")
-    axes.errorbar(x, y, yerr=up, xerr=across, color=one.color, linewidth=1.2, capsize=0, alpha=0.7)
-    axes.plot(x, y, one.marker, color=one.color, markersize=8, markeredgecolor=PAPER)
-
-
-def _whisker(row: NamedTuple, measure: str) -> list[list[float]] | None:
-    value, low, high = (getattr(row, name, np.nan) for name in (measure, f"{measure}_low", f"{measure}_high"))
-    if not np.isfinite([value, low, high]).all():
-        return None
+def _whisker(row: Any, measure: str) -> list[list[float]]:
+    """Of an interval, how far it reaches below and above; nothing where it is not known."""
+    value, low, high = (getattr(row, f"{measure}{end}") for end in ("", "_low", "_high"))
     return [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
@@ -103,7 +96,7 @@ def curves(
     for row, setting in zip(grid, settings, strict=True):
         for axes, (measure, levels) in zip(row, lines.items(), strict=True):
             axes.set_title(setting)
-            axes.set_ylabel(LABELS.get(measure, measure))
+            axes.set_ylabel(LABELS[measure])
             for line in levels:
                 _reference(axes, line)
             for name, path in _by_arm(trajectory, setting, looks):
@@ -118,15 +111,11 @@ def curves(
 
 def _course(axes: Axes, path: pd.DataFrame, measure: str, one: Look) -> None:
     mean = path[path.replicate == "mean"]
-    low, high = (mean.get(f"{measure}_{end}") for end in ("low", "high"))
-    if low is not None and high is not None:
-        axes.fill_between(mean.share, low, high, color=one.color, alpha=0.12, linewidth=0)
+    low, high = mean[f"{measure}_low"], mean[f"{measure}_high"]
+    axes.fill_between(mean.share, low, high, color=one.color, alpha=0.12, linewidth=0)
     for _, own in path[path.replicate != "mean"].groupby(["draw", "replicate"], observed=True):
         axes.plot(own.share, own[measure], color=one.color, linewidth=0.8, alpha=0.4)
     axes.plot(mean.share, mean[measure], color=one.color, linestyle=one.line, marker=one.marker, markersize=5)
-
-
-LABELS = {"score": "target score ↑", "prior": "prior accuracy, mean ↑", "retention": "retention ↑"}
 
 
 def differences(pairs: pd.DataFrame, panels: dict[str, tuple[str, str]]) -> Figure:
@@ -146,10 +135,8 @@ def differences(pairs: pd.DataFrame, panels: dict[str, tuple[str, str]]) -> Figu
         for row in own.itertuples():
             height = len(names) - 1 - names.index(row.name)
             color = {"better": RIGHT, "worse": WRONG}.get(row.verdict, SOFT)
-            if (whisker := _whisker(row, "difference")) is not None:
-                axes.errorbar(row.difference, height, xerr=whisker, color=color, linewidth=2)
-            face = color if row.verdict in ("better", "worse") else PAPER
-            axes.plot(row.difference, height, "o", color=color, markerfacecolor=face, markersize=6.5)
+            how = {"markerfacecolor": PAPER if color == SOFT else color, "marker": "o", "markersize": 6.5}
+            axes.errorbar(row.difference, height, xerr=_whisker(row, "difference"), color=color, linewidth=2, **how)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("← second is better · first is better →", fontsize=8.5, color=SOFT)
@@ -175,12 +162,9 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
         for row in frame[frame.benchmark == name].itertuples():
             height = len(labels) - 1 - labels.index(row.label)
             axes.barh(height, row.lost_wrong, 0.62, color=WRONG, alpha=0.75)
-            axes.barh(
-                height, row.lost_unreadable, 0.62, row.lost_wrong,
-                facecolor=PAPER, edgecolor=WRONG, hatch="//////", linewidth=0.6,
-            )  # fmt: skip
-            whisker = _whisker(row, "forgetting")
-            axes.errorbar(row.forgetting, height, xerr=whisker, color=INK, marker="|", markersize=7, linewidth=1.2)
+            axes.barh(height, row.lost_unreadable, 0.62, row.lost_wrong, **UNREADABLE)
+            how = {"marker": "|", "markersize": 7, "linewidth": 1.2}
+            axes.errorbar(row.forgetting, height, xerr=_whisker(row, "forgetting"), color=INK, **how)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         if place % wide == 0:
@@ -188,7 +172,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
             axes.tick_params(axis="y", labelcolor=INK)
     handles: list[Artist] = [
         Patch(facecolor=WRONG, alpha=0.75, label="lost: wrong answer"),
-        Patch(facecolor=PAPER, edgecolor=WRONG, hatch="//////", label="lost: no answer can be read"),
+        Patch(**UNREADABLE, label="lost: no answer can be read"),
         Line2D([], [], color=INK, marker="|", markersize=7, linewidth=1.2, label="forgetting: lost less gained"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
@@ -205,12 +189,11 @@ def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     axes = figure.subplots()
     axes.axhline(0, color=SOFT, linewidth=1, linestyle=":")
     for name, path in rows[rows.kl > 0].groupby("arm", observed=True, sort=False):
-        if name in looks:
-            one = looks[name]
-            for _, own in path.groupby(["setting", "draw", "replicate"], observed=True):
-                axes.plot(own.kl, own.forgetting, color=one.color, linewidth=0.8, alpha=0.5)
-            for marks, face in ((path[path.share < 1], PAPER), (path[path.share == 1], one.color)):
-                axes.plot(marks.kl, marks.forgetting, one.marker, color=one.color, markerfacecolor=face)
+        one = looks[name]
+        for _, own in path.groupby(["setting", "draw", "replicate"], observed=True):
+            axes.plot(own.kl, own.forgetting, color=one.color, linewidth=0.8, alpha=0.5)
+        for marks, face in ((path[path.share < 1], PAPER), (path[path.share == 1], one.color)):
+            axes.plot(marks.kl, marks.forgetting, one.marker, color=one.color, markerfacecolor=face)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -227,16 +210,15 @@ def settings(arms: pd.DataFrame, measure: str, looks: dict[str, Look]) -> Figure
     spread = np.linspace(0.3, -0.3, len(looks)) if len(looks) > 1 else [0.0]
     for (arm, one), offset in zip(looks.items(), spread, strict=True):
         for row in arms[arms.arm == arm].itertuples():
-            height = len(names) - 1 - names.index(row.setting) + offset
-            whisker = _whisker(row, measure)
-            axes.errorbar(getattr(row, measure), height, xerr=whisker, color=one.color, marker=one.marker)
+            height, value = len(names) - 1 - names.index(row.setting) + offset, getattr(row, measure)
+            axes.errorbar(value, height, xerr=_whisker(row, measure), color=one.color, marker=one.marker)
     axes.set_yticks(range(len(names)), names[::-1])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(axis="y", visible=False)
     for border in range(1, len(names)):
         axes.axhline(border - 0.5, color=SOFT, linewidth=0.4)
     axes.set_ylim(-0.5, len(names) - 0.5)
-    axes.set_xlabel(LABELS.get(measure, measure))
+    axes.set_xlabel(LABELS[measure])
     legend(figure, looks)
     return figure
 
@@ -249,9 +231,8 @@ def logged(rows: pd.DataFrame, metrics: dict[str, str], looks: dict[str, Look]) 
     figure, panels = facets(list(metrics.values()), 2.5, share=False)
     for axes, metric in zip(panels, metrics, strict=True):
         for (arm, _), own in rows[rows.metric == metric].groupby(["arm", "training"], observed=True, sort=False):
-            if arm in looks:
-                smooth = own.value.rolling(max(1, len(own) // 20), min_periods=1).mean()
-                axes.plot(own.share, smooth, color=looks[arm].color, linestyle=looks[arm].line, linewidth=1.2)
+            smooth = own.value.rolling(max(1, len(own) // 20), min_periods=1).mean()
+            axes.plot(own.share, smooth, color=looks[arm].color, linestyle=looks[arm].line, linewidth=1.2)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     _named(panels, "share of the training", "")
     legend(figure, {name: one for name, one in looks.items() if name in set(rows.arm)})

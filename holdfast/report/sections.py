@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,12 +24,7 @@ Row = dict[str, Any]
 
 def rows(frame: pd.DataFrame) -> list[Row]:
     """Of a table, with None where there is no number."""
-    found = frame.to_dict("records")
-    return [{name: None if _missing(value) else value for name, value in row.items()} for row in found]
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def arms_section(analysis: Analysis) -> Row:
@@ -169,10 +163,8 @@ def _predicts(agreement: list[Row]) -> str:
 
 def _changes(changes: pd.DataFrame) -> list[Row]:
     """Means over replicates of what was measured and predicted."""
-    values = ["measured", *PREDICTIONS]
-    return _by_arm(
-        changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)[values].mean().reset_index()
-    )
+    grouped = changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)
+    return _by_arm(grouped[["measured", *PREDICTIONS]].mean().reset_index())
 
 
 SOURCE_MEASURES = {

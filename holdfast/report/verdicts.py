@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,9 +11,8 @@ OPEN, ALONE = "not distinguishable", "no verdict (one replicate)"
 DECIDED = ("better", "worse")
 PLACES = (("retention", "matched"), ("retention", "end"), ("score", "end"))
 """Measures, and where they are compared, in the order of what matters."""
-NAMES = dict(
-    zip(PLACES, ("retention at the same skill", "retention at the end", "target score at the end"), strict=True)
-)
+TITLES = ("retention at the same skill", "retention at the end", "target score at the end")
+NAMES = dict(zip(PLACES, TITLES, strict=True))
 WHEN = {"matched": "At the same skill", "end": "At the end of training"}
 VERBS = {"retention": ("retain", "more prior knowledge"), "score": ("reach", "a higher target score")}
 Row = dict[str, Any]
@@ -120,10 +118,8 @@ def level_sentences(rows: Sequence[Row]) -> list[str]:
             verb, what = VERBS[row["measure"]]
             ending = "es" if verb.endswith("ch") else "s"
             where = f" ({row['setting']})" if row["setting"] else ""
-            levels = f"{row['factor']}={pair[0]}", f"{row['factor']}={pair[1]}"
-            said.append(
-                f"{WHEN[row['at']]}, {row['arm']} {verb}{ending} {what} with {levels[0]} than with {levels[1]}{where}."
-            )
+            who = f"{row['arm']} {verb}{ending} {what}"
+            said.append(f"{WHEN[row['at']]}, {who} with {row['factor']}={pair[0]} than with {pair[1]}{where}.")
     undecided = sum(row["verdict"] == OPEN for row in rows)
     return said + ([f"Undecided: {undecided} of {len(rows)} comparisons."] if undecided else [])
 
@@ -145,11 +141,5 @@ def needed(row: Row) -> str:
     """What would decide a pair that is undecided."""
     if row["verdict"] != OPEN:
         return ""
-    ways = [
-        f"{row[f'needed_{what}']:.0f} {what}" for what in ("replicates", "questions") if _finite(row[f"needed_{what}"])
-    ]
-    return " or ".join(ways) or "nothing that could be said"
-
-
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
+    known = {what: row[f"needed_{what}"] for what in ("replicates", "questions")}
+    return " or ".join(f"{n:.0f} {what}" for what, n in known.items() if n is not None) or "nothing that could be said"
