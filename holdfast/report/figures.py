@@ -66,7 +66,7 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
             axes.plot(later.score, later.retention, one.marker, color=one.color, markersize=4, markerfacecolor=PAPER)
         for end in arms[arms.setting == setting].itertuples():
             one, across, up = looks[end.arm], _whisker(end, "score"), _whisker(end, "retention")
-            how = {"color": one.color, "marker": one.marker, "markersize": 8, "markeredgecolor": PAPER}
+            how: dict[str, Any] = {"color": one.color, "marker": one.marker, "markersize": 8, "markeredgecolor": PAPER}
             axes.errorbar(end.score, end.retention, yerr=up, xerr=across, elinewidth=1.2, **how)
         start = trajectory[(trajectory.setting == setting) & (trajectory.step == 0)]
         if len(start):
@@ -85,7 +85,7 @@ def _whisker(row: Any, measure: str) -> list[list[float]]:
 
 
 def curves(
-    trajectory: pd.DataFrame, looks: dict[str, Look], lines: dict[str, Sequence[Line]], settings: Sequence[str]
+    trajectory: pd.DataFrame, looks: dict[str, Look], lines: dict[str, list[Line]], settings: Sequence[str]
 ) -> Figure:
     """Measures over the share of each arm's own training; bands are intervals, thin lines replicates.
 
@@ -135,7 +135,11 @@ def differences(pairs: pd.DataFrame, panels: dict[str, tuple[str, str]]) -> Figu
         for row in own.itertuples():
             height = len(names) - 1 - names.index(row.name)
             color = {"better": RIGHT, "worse": WRONG}.get(row.verdict, SOFT)
-            how = {"markerfacecolor": PAPER if color == SOFT else color, "marker": "o", "markersize": 6.5}
+            how: dict[str, Any] = {
+                "markerfacecolor": PAPER if color == SOFT else color,
+                "marker": "o",
+                "markersize": 6.5,
+            }
             axes.errorbar(row.difference, height, xerr=_whisker(row, "difference"), color=color, linewidth=2, **how)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -163,7 +167,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
             height = len(labels) - 1 - labels.index(row.label)
             axes.barh(height, row.lost_wrong, 0.62, color=WRONG, alpha=0.75)
             axes.barh(height, row.lost_unreadable, 0.62, row.lost_wrong, **UNREADABLE)
-            how = {"marker": "|", "markersize": 7, "linewidth": 1.2}
+            how: dict[str, Any] = {"marker": "|", "markersize": 7, "linewidth": 1.2}
             axes.errorbar(row.forgetting, height, xerr=_whisker(row, "forgetting"), color=INK, **how)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ def predicted(changes: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     low, high = min(axes.get_xlim() + axes.get_ylim()), max(axes.get_xlim() + axes.get_ylim())
     axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
     axes.fill_between([low, 0], low, 0, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
-    place = {"xycoords": "data", "textcoords": "offset points", "color": SOFT, "fontsize": 8.5}
+    place: dict[str, Any] = {"xycoords": "data", "textcoords": "offset points", "color": SOFT, "fontsize": 8.5}
     axes.annotate("forgotten, as predicted", (low, 0), (4, -11), **place)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)

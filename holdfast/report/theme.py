@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import pandas as pd
@@ -37,7 +38,7 @@ DARK = {
 SCALE = 1.3
 """Pixels of the page for a point of the figure: type of 9.5 points is as large as a table's."""
 FONT = 'Inter, "Segoe UI", system-ui, -apple-system, "Helvetica Neue", Arial, sans-serif'
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "text.parse_math": False,
@@ -83,7 +84,7 @@ class Look(NamedTuple):
 
     color: str
     marker: str
-    line: str | tuple[float, tuple[float, ...]]
+    line: Any
 
 
 def look(index: int) -> Look:
@@ -91,7 +92,7 @@ def look(index: int) -> Look:
     return Look(SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)], LINES[index // len(SERIES) % len(LINES)])
 
 
-def style() -> matplotlib.rc_context:
+def style() -> AbstractContextManager[None]:
     """The theme, for as long as figures are drawn in it."""
     return matplotlib.rc_context(STYLE)
 
