@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, NamedTuple, Protocol
+
+import pyarrow.parquet as pq
 
 from holdfast.config.jobs import Drift, Evaluate, Evaluated, PassAt, Shards
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard
+from holdfast.evaluation.forgetting import forgetting
+from holdfast.evaluation.forgetting import pass_at as chance
+from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.stages.sources import source_digest
-from tasks.cache import key_content, lock_digest
 from tasks.evaluations import Unit
 from tasks.stage import Position, StageRun
+from tasks.stage_cache import key_content, lock_digest
 
 REFERENCES = "references"
+Metrics = dict[int, dict[str, float]]
+"""By step and name."""
 
 
 class Evaluating(Protocol):
@@ -125,9 +133,7 @@ def units_of(
     return {(model.step, part): known[questions.key(model, part)] for model in models for part in questions.parts()}
 
 
-def evaluated(
-    questions: Questions, units: dict[tuple[int, str], FileRef], position: Position
-) -> tuple[Evaluated, ...]:
+def evaluated(questions: Questions, units: dict[tuple[int, str], FileRef], position: Position) -> tuple[Evaluated, ...]:
     """Units as a report reads them."""
     found = []
     for (step, part), file in units.items():
@@ -136,3 +142,27 @@ def evaluated(
             name = benchmark or questions.benchmarks[0].name
             found.append(Evaluated(kind=kind, **position._asdict(), step=step, benchmark=name, file=file))
     return tuple(found)
+
+
+def metrics_by_step(base: Sequence[Evaluated], units: Sequence[Evaluated], pass_at: Sequence[int]) -> Metrics:
+    """What checkpoints scored, in the names of the contract, and what they forgot of what the base knew."""
+    before = measured(_records(base))
+    # A training that starts from the base has the base as its step 0, so that its curves begin there.
+    found: Metrics = {0: before | forgetting(before, before)} if all(unit.stage == 0 for unit in units) else {}
+    for step in sorted({unit.step for unit in units}):
+        at_step = [unit for unit in units if unit.step == step]
+        now = measured(_records(at_step))
+        found[step] = now | forgetting(before, now)
+        for unit in at_step:
+            if unit.kind == "drift":
+                found[step]["kl/target"] = fmean(pq.read_table(unit.file.path)["kl"].to_pylist())
+            if unit.kind == "pass_at":
+                right = pq.read_table(unit.file.path)["right"].to_pylist()
+                for k in pass_at:
+                    chances = [chance(k, max(pass_at), count) for count in right]
+                    found[step][f"target/{unit.benchmark}/pass_at_{k}"] = fmean(chances)
+    return found
+
+
+def _records(units: Sequence[Evaluated]) -> list[Record]:
+    return [record for unit in units if unit.kind == "records" for record in read_records(unit.file.path)]

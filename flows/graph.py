@@ -92,9 +92,7 @@ def arm_stages(
     return tuple(runs)
 
 
-def evaluation_stages(
-    study: Study, trained: StageRun, start: Start, executor: Executor
-) -> tuple[Evaluated, ...]:
+def evaluation_stages(study: Study, trained: StageRun, start: Start, executor: Executor) -> tuple[Evaluated, ...]:
     """What the checkpoints of a training answer, of those that it kept the ones that are evaluated."""
     questions = questions_of(study, start.data, start.base, start.references)
     kept = [checkpoint.step for checkpoint in trained.result.checkpoints]

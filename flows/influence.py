@@ -11,8 +11,8 @@ from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
-from tasks.cache import intact_result
-from tasks.stage import Context, StageRun, run_stage
+from tasks.stage import Context, Position, StageRun, run_stage
+from tasks.stage_cache import intact_result
 from tasks.tracking import open_store
 
 
@@ -24,9 +24,9 @@ def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), roo
     job = trace_job(trained, settings)
     if steps:
         job = at_steps(job, steps)
-    with parent_runs.study_run(root, study) as parent, worker.children(), progress.shown():
+    with parent_runs.study_run(root, study) as parent, worker.children(), progress.display():
         context = Context(root=root, study=study, study_run=parent, data_version=version)
-        return run_stage(job, context, trained.arm, trained.stage)
+        return run_stage(job, context, Position(trained.arm, trained.replicate, trained.stage))
 
 
 def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
@@ -53,6 +53,7 @@ def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
     stage = StageRun(
         kind="train",
         arm=tags["holdfast.arm"],
+        replicate=int(tags.get("holdfast.replicate") or 1),
         stage=int(tags["holdfast.stage"]),
         run_id=run.info.run_id,
         path=place,

@@ -5,8 +5,9 @@ Annotations are evaluated here: a Prefect runner cannot resolve a flow's postpon
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from prefect import flow, task
@@ -15,19 +16,30 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.graph import Runs, arm_order, arm_stages, base_stages, influence_stages, learns_by_grpo
+from flows.evaluation import metrics_by_step
+from flows.graph import (
+    Replicate,
+    Runs,
+    arm_stages,
+    base_stages,
+    evaluation_stages,
+    influence_stages,
+    learns_by_grpo,
+    replicates,
+)
 from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
 from flows.run_note import write_run_note
 from holdfast.config.base import Config
-from holdfast.config.jobs import AnyJob, MakeData
-from holdfast.config.refs import DataRef, FileRef
+from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
+from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from tasks import data, parent_runs, progress, worker
-from tasks.cache import code_digest
-from tasks.stage import Context, StageRun, find_stage, run_data_stage, run_record, run_stage
+from tasks.evaluations import Unit, known_units, log_evaluation
+from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
+from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
 
-STAGE_THREADS: Any = ThreadPoolTaskRunner(max_workers=64)
+STAGE_THREADS: Any = ThreadPoolTaskRunner(max_workers=256)
 """Threads that wait for stages; how many stages run at a time is for tasks/slots.py to say."""
 
 
@@ -54,22 +66,25 @@ class ArmsFailed(Exception):
 
 
 class MeasuredBase(Config):
-    """The base of a study, with its evaluation."""
+    """A study whose base is there and evaluated."""
 
     runs: Runs
     start: Start
+    evaluated: tuple[Evaluated, ...]
 
 
-class ArmFutures(NamedTuple):
-    """Futures of every arm's runs, and of its influence analyses."""
+class Futures(NamedTuple):
+    """Of every replicate: its trainings, their evaluations and their influence."""
 
-    arms: dict[str, PrefectFuture[Any]]
-    traces: dict[str, PrefectFuture[Any]]
+    trainings: dict[Replicate, PrefectFuture[Any]]
+    evaluations: dict[Replicate, PrefectFuture[Any]]
+    traces: dict[Replicate, PrefectFuture[Any]]
 
 
 class StudyEnd(NamedTuple):
     """What a study came to, once nothing of it runs any more."""
 
+    finished: FinishedStudy
     runs: Runs
     failed: dict[str, Exception]
     outcome: Outcome | None
@@ -82,9 +97,12 @@ class StageRunner:
     def __init__(self, context: Context, data: DataRef) -> None:
         self.context, self.data = context, data
 
-    def run(self, job: AnyJob, arm: str | None = None, stage: int = 0) -> StageRun:
+    def run(self, job: AnyJob, position: Position = COMMON) -> StageRun:
         version = data.version(self.context.root)
-        return run_stage(job, self.context.model_copy(update={"data_version": version}), arm, stage)
+        return run_stage(job, self.context.model_copy(update={"data_version": version}), position)
+
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+        return known_units(open_store(self.context.root), models)
 
     def keep(self, samples: StageRun) -> FileRef:
         return data.add_samples(self.data, samples.path / "samples.parquet", samples.digest)
@@ -94,7 +112,7 @@ class StageRunner:
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         runner = StageRunner(context, study_data(context))
@@ -110,7 +128,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
-    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.shown():
+    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         study_data(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
         parent_runs.set_data_version(root, run_id, data.version(root))
     return data.version(root)
@@ -132,41 +150,52 @@ def data_run(context: Context) -> Runs:
 
 
 def measure_base(runner: StageRunner) -> MeasuredBase:
-    """The base of a study, built or found, and measured."""
-    runs, start = base_stages(runner.context.study, runner.data, runner)
-    return MeasuredBase(runs=runs, start=start)
+    """The base of a study, built or found, and evaluated."""
+    return MeasuredBase(**base_stages(runner.context.study, runner.data, runner)._asdict())
 
 
-def submit_arms(base: Any, context: Context) -> ArmFutures:
-    """Every arm at the same time, as far as this machine has room. `base` may be a future of a MeasuredBase."""
+def submit_arms(base: Any, context: Context) -> Futures:
+    """Every replicate at the same time, as far as this machine has room. `base` may be a future of a MeasuredBase."""
     config = context.study
-    arms: dict[str, PrefectFuture[Any]] = {}
-    traces: dict[str, PrefectFuture[Any]] = {}
-    for arm in arm_order(config):
-        sampled: dict[str, Any] = {other: arms[other] for other in sorted(config.sampled_arms(arm))}
-        arms[arm] = train_arm.submit(arm, base, sampled, context)
+    futures = Futures({}, {}, {})
+    for replicate in replicates(config):
+        others = {arm: Replicate(arm, replicate.number) for arm in sorted(config.sampled_arms(replicate.arm))}
+        sampled: dict[str, Any] = {arm: futures.trainings[other] for arm, other in others.items()}
+        runs: Any = train_arm.submit(replicate, base, sampled, context)
+        futures.trainings[replicate] = runs
+        futures.evaluations[replicate] = evaluate_arm.submit(replicate, runs, base, context)
         if config.influence is not None:
-            runs: Any = arms[arm]
-            traces[arm] = trace_arm.submit(arm, runs, base, context)
-        if learns_by_grpo(config, arm) and not config.sweep:
+            futures.traces[replicate] = trace_arm.submit(replicate, runs, base, context)
+        if learns_by_grpo(config, replicate.arm) and not config.sweep:
             # Room on the machine goes to who asks first, and this arm takes longest.
             time.sleep(HEAD_START)
-    return ArmFutures(arms, traces)
+    return futures
 
 
-def await_arms(futures: ArmFutures, config: Study) -> tuple[dict[str, Runs], dict[str, Exception]]:
-    """Wait for every arm; one that failed leaves the others alone."""
-    wait([*futures.arms.values(), *futures.traces.values()])
-    results = {arm: _result(futures.arms[arm]) for arm in config.arms}
-    failed = {arm: result for arm, result in results.items() if isinstance(result, Exception)}
-    arms = {arm: runs for arm, runs in results.items() if arm not in failed}
-    for arm in futures.traces.keys() & arms.keys():
-        traced = _result(futures.traces[arm])
-        if isinstance(traced, Exception):
-            failed[f"influence of {arm}"] = traced
+def await_arms(futures: Futures, base: MeasuredBase) -> tuple[Runs, tuple[Evaluated, ...], dict[str, Exception]]:
+    """Wait for every replicate; one that failed leaves the others alone."""
+    wait([future for part in futures for future in part.values()])
+    runs: list[StageRun] = []
+    found: list[Evaluated] = list(base.evaluated)
+    failed: dict[str, Exception] = {}
+    for replicate in futures.trainings:
+        name = replicate.arm if replicate.number == 1 else f"{replicate.arm} r{replicate.number}"
+        trained = _result(futures.trainings[replicate])
+        if isinstance(trained, Exception):
+            failed[name] = trained
+            continue
+        runs += trained
+        scored = _result(futures.evaluations[replicate])
+        if isinstance(scored, Exception):
+            failed[f"evaluation of {name}"] = scored
         else:
-            arms[arm] = (*arms[arm], *traced)
-    return arms, failed
+            found += scored
+        traced = _result(futures.traces[replicate]) if replicate in futures.traces else ()
+        if isinstance(traced, Exception):
+            failed[f"influence of {name}"] = traced
+        else:
+            runs += traced
+    return tuple(runs), tuple(found), failed
 
 
 def _result(future: PrefectFuture[Any]) -> Any:
@@ -176,44 +205,82 @@ def _result(future: PrefectFuture[Any]) -> Any:
     return future.result(raise_on_failure=False)
 
 
-@task(task_run_name="{arm}", cache_policy=NO_CACHE, persist_result=False)
-def train_arm(arm: str, base: MeasuredBase, sampled: Mapping[str, Runs], context: Context) -> Runs:
-    """Train one arm, stage after stage."""
-    return arm_stages(context.study, arm, base.start, sampled, StageRunner(context, base.start.data))
+@task(task_run_name="{replicate.arm} {replicate.number}", cache_policy=NO_CACHE, persist_result=False)
+def train_arm(replicate: Replicate, base: MeasuredBase, sampled: Mapping[str, Runs], context: Context) -> Runs:
+    """Train one replicate of an arm, stage after stage."""
+    return arm_stages(context.study, replicate, base.start, sampled, StageRunner(context, base.start.data))
 
 
-@task(task_run_name="influence {arm}", cache_policy=NO_CACHE, persist_result=False)
-def trace_arm(arm: str, runs: Runs, base: MeasuredBase, context: Context) -> Runs:
-    """Trace what an arm forgot to its samples."""
-    return influence_stages(context.study, arm, runs, StageRunner(context, base.start.data))
+@task(task_run_name="evaluate {replicate.arm} {replicate.number}", cache_policy=NO_CACHE, persist_result=False)
+def evaluate_arm(replicate: Replicate, runs: Runs, base: MeasuredBase, context: Context) -> tuple[Evaluated, ...]:
+    """Evaluate what each of its stages kept; the metrics stand on the runs that trained."""
+    runner, store = StageRunner(context, base.start.data), open_store(context.root)
+    found: list[Evaluated] = []
+    for run in runs:
+        if run.kind == "train":
+            units = evaluation_stages(context.study, run, base.start, runner)
+            log_evaluation(store, run.run_id, metrics_by_step(base.evaluated, units, context.study.evaluation.pass_at))
+            found += units
+    return tuple(found)
 
 
-def finish_study(base: MeasuredBase, futures: ArmFutures, runner: StageRunner, command: str) -> StudyEnd:
+@task(task_run_name="influence {replicate.arm} {replicate.number}", cache_policy=NO_CACHE, persist_result=False)
+def trace_arm(replicate: Replicate, runs: Runs, base: MeasuredBase, context: Context) -> Runs:
+    """Trace what a replicate forgot to its samples."""
+    return influence_stages(context.study, runs, base.start, StageRunner(context, base.start.data))
+
+
+def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, command: str) -> StudyEnd:
     """Wait for the arms and compare those that finished."""
     context = runner.context
-    arms, failed = await_arms(futures, context.study)
-    runs = (*data_run(context), *base.runs, *(run for arm in arms.values() for run in arm))
+    trained, found, failed = await_arms(futures, base)
+    runs = (*data_run(context), *base.runs, *trained)
+    finished = FinishedStudy(study=context.study, data=runner.data, runs=tuple(map(run_record, runs)), evaluated=found)
+    if not any(run.kind == "train" for run in runs):
+        return StudyEnd(finished, runs, failed, None)
     try:
-        return StudyEnd(runs, failed, compare_arms(runs, failed, runner, command) if arms else None)
+        outcome = compare_studies(Compared(context.study.name, (finished,), failed), runner, command)
     except worker.StageFailed as error:
-        return StudyEnd(runs, failed | {"report": error}, None)
+        return StudyEnd(finished, runs, failed | {"report": error}, None)
+    refused = set_aliases(outcome.summary, context)
+    write_run_note(runs, failed, refused, context)
+    log_arms(outcome.summary, context)
+    link = open_store(context.root).link(context.study_run)
+    progress.announce(f"{context.study.name}: report {outcome.report}, MLflow {link}")
+    return StudyEnd(finished, runs, failed, outcome)
 
 
-def compare_arms(runs: Runs, failed: dict[str, Exception], runner: StageRunner, command: str) -> Outcome:
-    """Compare what finished, and say on the study's run what was done and where it lies."""
-    context = runner.context
+class Compared(NamedTuple):
+    """What goes into one report."""
+
+    name: str
+    studies: tuple[FinishedStudy, ...]
+    failed: dict[str, Exception]
+    factors: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Outcome:
+    """Compare what finished, and attach the report to the run of the study or sweep."""
+    context, failed = runner.context, compared.failed
     version = data.version(context.root)
     provenance = Provenance(command=command, data_version=version, code=code_digest(), failed=failure_reasons(failed))
-    compared = runner.run(compare_job(context.study, runner.data, tuple(map(run_record, runs)), provenance))
-    outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
+    run = runner.run(compare_job(compared.name, compared.studies, provenance, dict(compared.factors)))
+    outcome = Outcome(context.study_run, run.path / "report.html", run.path / "summary.json", failed)
     parent_runs.set_data_version(context.root, context.study_run, version)
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
-    refused = set_aliases(outcome.summary, context)
-    write_run_note((*runs, compared), failed, refused, context)
-    progress.tell(
-        f"{context.study.name}: report {outcome.report}, MLflow {open_store(context.root).link(context.study_run)}"
-    )
     return outcome
+
+
+def log_arms(summary: Path, context: Context) -> None:
+    """Each arm's means stand on the study's run, so that the table of runs compares studies."""
+    arms = json.loads(summary.read_text())["arms"]
+    found = {
+        f"arm/{arm}/{measure}": values[measure]["mean"]
+        for arm, values in arms.items()
+        for measure in ("score", "retention", "forgetting")
+        if values.get(measure) and values[measure].get("mean") is not None
+    }
+    log_evaluation(open_store(context.root), context.study_run, {0: found})
 
 
 def set_aliases(summary: Path, context: Context) -> dict[str, str]:

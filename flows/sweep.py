@@ -9,26 +9,27 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
-from flows.jobs import Provenance, check_job, contrast_job, failure_reasons
+from flows.jobs import check_job
 from flows.study import (
     STAGE_THREADS,
-    ArmFutures,
     ArmsFailed,
+    Compared,
+    Futures,
     MeasuredBase,
     Outcome,
     StageRunner,
     StudyEnd,
+    compare_studies,
     finish_study,
     measure_base,
     study_data,
     submit_arms,
 )
-from holdfast.config.jobs import FinishedMember
+from holdfast.config.jobs import FinishedStudy
 from holdfast.config.refs import DataRef
 from holdfast.config.sweep import Member, Sweep
-from tasks import data, parent_runs, progress, worker
-from tasks.cache import code_digest
-from tasks.stage import Context, run_record
+from tasks import parent_runs, progress, worker
+from tasks.stage import Context
 from tasks.tracking import open_store
 
 
@@ -40,7 +41,7 @@ class SweptStudy(NamedTuple):
     run: ExitStack
     """Ends its run in MLflow, as failed if it is left with an error."""
     base: PrefectFuture[Any]
-    futures: ArmFutures
+    futures: Futures
 
 
 @flow(name="sweep", flow_run_name="{config.name}", task_runner=STAGE_THREADS, persist_result=False)
@@ -54,7 +55,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
         run_id = stack.enter_context(parent_runs.sweep_run(root, config, flow_id))
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         stack.enter_context(worker.children())
-        stack.enter_context(progress.shown())
+        stack.enter_context(progress.display())
         runs = [stack.enter_context(ExitStack()) for _ in config.members]
         contexts = [
             Context(
@@ -97,19 +98,22 @@ def base_of(ref: DataRef, context: Context) -> MeasuredBase:
 
 def _finish_sweep(config: Sweep, swept: list[SweptStudy], context: Context, command: str) -> Outcome:
     """Wait for one study after the other; then compare those in which something was learned."""
-    finished: list[FinishedMember] = []
+    finished: list[FinishedStudy] = []
     failed: dict[str, Exception] = {}
     for one in swept:
         end = _finish_one(one, command)
         study = one.member.study
         failed |= {f"{study.name}: {arm}": error for arm, error in end.failed.items()}
         if any(run.kind == "train" for run in end.runs):
-            runs = tuple(map(run_record, end.runs))
-            finished.append(FinishedMember(levels=one.member.levels, study=study, data=one.runner.data, runs=runs))
+            finished.append(end.finished.model_copy(update={"levels": one.member.levels}))
         with suppress(ArmsFailed), one.run:
             if end.failed:
                 raise ArmsFailed(end.failed, end.outcome)
-    outcome = _compare_members(config, finished, context, command, failed) if finished else None
+    outcome = None
+    if finished:
+        runner = StageRunner(context, finished[0].data)
+        outcome = compare_studies(Compared(config.name, tuple(finished), failed, config.factors), runner, command)
+        progress.log(f"{config.name}: report {outcome.report}")
     if failed or outcome is None:
         raise ArmsFailed(failed, outcome)
     return outcome
@@ -118,18 +122,6 @@ def _finish_sweep(config: Sweep, swept: list[SweptStudy], context: Context, comm
 def _finish_one(one: SweptStudy, command: str) -> StudyEnd:
     base = one.base.result(raise_on_failure=False)
     if isinstance(base, Exception):
-        return StudyEnd((), {"base": base}, None)
+        nothing = FinishedStudy(study=one.member.study, data=one.runner.data, runs=())
+        return StudyEnd(nothing, (), {"base": base}, None)
     return finish_study(base, one.futures, one.runner, command)
-
-
-def _compare_members(
-    config: Sweep, finished: list[FinishedMember], context: Context, command: str, failed: dict[str, Exception]
-) -> Outcome:
-    version = data.version(context.root)
-    provenance = Provenance(command=command, data_version=version, code=code_digest(), failed=failure_reasons(failed))
-    compared = StageRunner(context, finished[0].data).run(contrast_job(config, tuple(finished), provenance))
-    outcome = Outcome(context.study_run, compared.path / "report.html", compared.path / "summary.json", failed)
-    parent_runs.set_data_version(context.root, context.study_run, provenance.data_version)
-    parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
-    progress.log(f"{config.name}: report {outcome.report}")
-    return outcome

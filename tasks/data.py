@@ -1,35 +1,28 @@
-"""Data under version control: verified against data.dvc, restored, or made again; every change is a new version.
+"""A study's data: verified against data.dvc, restored, or made again; every change is a new version.
 
-The only module that imports DVC, and only when there is something to record or restore.
+DVC is asked only when there is something to record or restore.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import logging
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from holdfast.benchmarks.dataset import check, inputs_digest, shard_names
 from holdfast.config.jobs import MakeData
 from holdfast.config.refs import DataRef, FileRef, content_key, file_digest
 from holdfast.config.study import Study
-from holdfast.errors import UserError, reason, writing
-from tasks import pointer
+from holdfast.errors import UserError, writing
+from tasks import data_version
 from tasks.atomic_move import copy, move
+from tasks.data_version import POINTER
 
 Generate = Callable[[MakeData, Path], object]
 """Runs the data stage and leaves its shards in a directory that does not exist yet."""
-T = TypeVar("T")
-
-LOCK_LIMIT = 300.0
-"""Seconds to wait for DVC's lock when another program holds it."""
 
 
 def data_job(study: Study) -> MakeData:
@@ -61,15 +54,15 @@ def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = Fa
     job = data_job(study)
     place = data_directory(study.experiment, job, root)
     names = shard_names(job)
-    if not _intact(place, names, pointer.listing(root)):
-        with _alone(root):
+    if not _intact(place, names, data_version.listing(root)):
+        with _data_lock(root):
             _provide(place, names, lambda into: generate(job, into), accept)
     return DataRef(path=place, digest=_digest(place, names))
 
 
 def version(root: Path) -> str:
     """md5 in data.dvc; empty before there is data."""
-    return pointer.version(root)
+    return data_version.version(root)
 
 
 def sample_file(data: DataRef, key: str) -> Path:
@@ -82,17 +75,17 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
     root = data.path.parents[1]
     target = sample_file(data, key)
     md5 = file_digest(file, "md5")
-    if not (_same(target, md5) and (pointer.listing(root) or {}).get(_name(target)) == md5):
-        with _alone(root):
+    if not (_same(target, md5) and (data_version.listing(root) or {}).get(_name(target)) == md5):
+        with _data_lock(root):
             _copy(file, target)
-            if _pinned(root).get(_name(target)) != md5:
-                _record(root, target)
+            if data_version.mended_listing(root).get(_name(target)) != md5:
+                data_version.record(root, target)
     return FileRef(path=target, digest=file_digest(target))
 
 
 def _provide(place: Path, names: list[str], generate: Callable[[Path], object], accept: bool) -> None:
     root = place.parents[1]
-    pinned = {name: md5 for name in names if (md5 := _pinned(root).get(f"{place.name}/{name}"))}
+    pinned = {name: md5 for name in names if (md5 := data_version.mended_listing(root).get(f"{place.name}/{name}"))}
     if not accept:
         _refuse_different(place, pinned)
     if pinned and not accept and not _complete(place, names):
@@ -101,10 +94,10 @@ def _provide(place: Path, names: list[str], generate: Callable[[Path], object], 
         _generate(place, names, generate)
         if not accept:
             _refuse_different(place, pinned)
-    _record(root, place)
+    data_version.record(root, place)
 
 
-def _intact(place: Path, names: list[str], pinned: pointer.Listing | None) -> bool:
+def _intact(place: Path, names: list[str], pinned: data_version.Listing | None) -> bool:
     return pinned is not None and all(_same(place / name, pinned.get(f"{place.name}/{name}")) for name in names)
 
 
@@ -120,9 +113,9 @@ def _refuse_different(place: Path, pinned: dict[str, str]) -> None:
     for name, md5 in pinned.items():
         if (place / name).is_file() and not _same(place / name, md5):
             raise UserError(
-                f"{place / name}: differs from {pointer.POINTER}; remove it and run again, which restores it or makes "
-                f"it again, restore all data with `dvc checkout {pointer.POINTER}`, or record it as a new version "
-                f"with `holdfast data FILE --accept`."
+                f"{place / name}: differs from {POINTER}; remove it and run again, which restores it or makes it "
+                f"again, restore all data with `dvc checkout {POINTER}`, or record it as a new version with "
+                f"`holdfast data FILE --accept`."
             )
 
 
@@ -162,75 +155,15 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _pinned(root: Path) -> pointer.Listing:
-    """The listing; taken from DVC's cache where someone, or a run that was killed, left data.dvc with an old one."""
-    pinned = pointer.listing(root)
-    if pinned is None:
-        pinned = _with_dvc(root, lambda repo: _listing_in_cache(repo, root))
-        pointer.write_listing(root, pinned)
-    return pinned
-
-
-def _listing_in_cache(repo: Any, root: Path) -> pointer.Listing:
-    md5 = pointer.version(root)
-    path = Path(repo.cache.local.oid_to_path(md5))
-    if not path.is_file() and _has_remote(repo):
-        repo.fetch()
-    if not path.is_file():
-        raise UserError(
-            f"{root / pointer.POINTER}: its list of files does not belong to its md5 {md5}, which is not in DVC's "
-            f"cache; restore it with `git checkout {pointer.POINTER}`."
-        )
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
-
-
-def _record(root: Path, path: Path) -> None:
-    """Add a file or directory below data/ as a new version. The other data need not be here."""
-    listing = _pinned(root)
-
-    def add(repo: Any) -> pointer.Listing:
-        if listing:
-            _know_tree(repo, listing)
-        repo.add(str(path if listing else root / "data"), relink=False)
-        return _listing_in_cache(repo, root)
-
-    pointer.write_listing(root, _with_dvc(root, add))
-
-
 def _restore(root: Path, files: dict[Path, str]) -> None:
     """Bring back what DVC's cache or remote has. By copying: `dvc checkout` removes files that its cache lacks."""
-
-    def cached(repo: Any) -> dict[Path, Path]:
-        from dvc.exceptions import DvcException
-
-        found = {target: Path(repo.cache.local.oid_to_path(md5)) for target, md5 in files.items()}
-        if _has_remote(repo) and not all(path.is_file() for path in found.values()):
-            _know_tree(repo, pointer.listing(root) or {})
-            try:
-                repo.fetch([str(next(iter(files)).parent)])
-            except (DvcException, OSError) as error:
-                print(f"DVC's remote cannot give the data ({error}); it is made again.", file=sys.stderr)
-        return found
-
-    for target, path in _with_dvc(root, cached).items():
+    for target, path in data_version.cached_files(root, files).items():
         if _same(path, files[target]):
             _copy(path, target)
 
 
-def _has_remote(repo: Any) -> bool:
-    return bool(repo.config["core"].get("remote"))
-
-
-def _know_tree(repo: Any, listing: pointer.Listing) -> None:
-    """Give DVC's cache the directory that data.dvc names; a fresh clone lacks it, and DVC adds nothing to it then."""
-    path = Path(repo.cache.local.oid_to_path(pointer.tree_md5(listing)))
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pointer.tree(listing))
-
-
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _data_lock(root: Path) -> Iterator[None]:
     """One thread of one process at a time changes data/."""
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root / '.dvc'}: is missing, so data cannot be versioned; run `dvc init` in {root}.")
@@ -245,31 +178,3 @@ def _alone(root: Path) -> Iterator[None]:
             print("Waiting for another study that prepares its data.", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _with_dvc(root: Path, call: Callable[[Any], T]) -> T:
-    """Call with the DVC repository, quietly; waits for a while when another program holds its lock."""
-    from dvc.exceptions import DvcException
-    from dvc.lock import LockError
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    config = {"core": {"no_scm": not (root / ".git").exists()}}
-    started = time.monotonic()
-    told = False
-    while True:
-        try:
-            with writing(root / ".dvc"), Repo(str(root), config=config) as repo:
-                return call(repo)
-        except LockError as error:
-            if time.monotonic() - started > LOCK_LIMIT:
-                raise UserError(
-                    f"{root / '.dvc'}: another program has held DVC's lock for {LOCK_LIMIT:.0f} s; "
-                    f"let it finish, or end it, and run the same command again."
-                ) from error
-            if not told:
-                print("Waiting for DVC's lock, which another program holds.", file=sys.stderr)
-                told = True
-        except DvcException as error:
-            why = reason(error)
-            raise UserError(f"{root / pointer.POINTER}: DVC refuses ({why}); run `dvc doctor` in {root}.") from error

@@ -9,8 +9,8 @@ from pathlib import Path
 from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
 from tasks import tracking
-from tasks.cache import code_digest
 from tasks.recording import flat_params
+from tasks.stage_cache import code_digest
 from tasks.tracking import open_store
 
 

@@ -9,14 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
 EVERY = 10.0
@@ -40,88 +39,99 @@ def short(metric: str) -> str:
     return "score" if TARGET_SCORE.fullmatch(metric) else MATTERING.get(metric, "")
 
 
-class Row:
-    """How far one stage is."""
+class _Column(ProgressColumn):
+    """One text about each stage, which is not read as markup."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.began = self.told = time.monotonic()
-        self.first: tuple[float, int] | None = None
-        self.done = self.total = 0
-        self.shown: dict[str, float] = {}
+    def __init__(self, text: Callable[[Task], str]) -> None:
+        super().__init__()
+        self.text = text
 
-    def take(self, lines: list[dict[str, Any]]) -> bool:
-        """Take journal lines in; true when they hold an evaluation."""
-        for line in lines:
-            if "done" in line:
-                self.first = self.first or (time.monotonic(), line["done"])
-                self.done, self.total = line["done"], line["total"]
-                self.shown |= line["shown"]
-            metrics = line.get("metrics", {})
-            self.shown |= {short(name): value for name, value in metrics.items() if short(name)}
-        return any("prior/mean/accuracy" in line.get("metrics", {}) for line in lines)
-
-    def left(self) -> str:
-        """Time left at the pace so far."""
-        if self.first is None or self.done <= self.first[1]:
-            return ""
-        pace = (time.monotonic() - self.first[0]) / (self.done - self.first[1])
-        return f"{_clock(pace * (self.total - self.done))} left"
-
-    def sentence(self) -> str:
-        """All of it in a line."""
-        return ": ".join([self.name, "  ".join(cell for cell in self.cells()[1:] if cell)])
-
-    def cells(self) -> tuple[str, str, str, str, str]:
-        """Name, steps, time so far, time left, and the numbers that matter."""
-        steps = f"{self.done}/{self.total}" if self.total else ""
-        told = {name: f"{value:.3g}" if math.isfinite(value) else "not finite" for name, value in self.shown.items()}
-        numbers = "  ".join(f"{name} {value}" for name, value in told.items())
-        return self.name, steps, _clock(time.monotonic() - self.began), self.left(), numbers
+    def render(self, task: Task) -> Text:
+        return Text(self.text(task))
 
 
-_rows: dict[str, Row] = {}
-_lock = threading.Lock()
+def _steps(stage: Task) -> str:
+    return f"{stage.completed:.0f}/{stage.total:.0f}" if stage.total else ""
+
+
+def _elapsed(stage: Task) -> str:
+    return _clock(stage.elapsed or 0.0)
+
+
+def _left(stage: Task) -> str:
+    """Time left at the pace so far."""
+    return "" if stage.time_remaining is None else f"{_clock(stage.time_remaining)} left"
+
+
+def _numbers(stage: Task) -> str:
+    """The numbers that matter."""
+    texts = {name: f"{n:.3g}" if math.isfinite(n) else "not finite" for name, n in stage.fields["shown"].items()}
+    return "  ".join(f"{name} {text}" for name, text in texts.items())
+
+
+TEXTS: tuple[Callable[[Task], str], ...] = (_steps, _elapsed, _left, _numbers)
+_stages = Progress(
+    *map(_Column, (lambda stage: stage.description, *TEXTS)),
+    console=console,
+    refresh_per_second=2,
+    transient=True,
+    speed_estimate_period=math.inf,
+)
+"""The stages that run now, shown on a terminal inside `display`."""
 
 
 @contextmanager
-def shown() -> Iterator[None]:
+def display() -> Iterator[None]:
     """Show the stages that run inside this block; on a terminal as a table that stays up to date."""
-    if not console.is_terminal:
-        yield
-        return
-    with Live(get_renderable=_table, console=console, refresh_per_second=2, transient=True):
+    with _stages if console.is_terminal else nullcontext():
         yield
 
 
 @contextmanager
 def running(name: str) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     """Show a stage while its block runs; the block hands on journal lines."""
-    row = Row(name)
-    with _lock:
-        _rows[name] = row
+    number = _stages.add_task(name, total=None, shown={})
+    stage = next(task for task in _stages.tasks if task.id == number)
+    printed = time.monotonic()
     if not console.is_terminal:
         _print(f"{name}: started")
     log(f"{name}: started")
 
     def show(lines: list[dict[str, Any]]) -> None:
-        evaluated = row.take(lines)
+        nonlocal printed
+        evaluated = _update(stage, lines)
         for line in lines:
             if "alarm" in line:
                 warn(f"{name}: alarm {line['alarm']} at step {line['step']}: {line['sentence']}")
         if evaluated:
-            log(row.sentence())
-        if not console.is_terminal and (evaluated or (lines and time.monotonic() - row.told > EVERY)):
-            row.told = time.monotonic()
-            _print(row.sentence())
+            log(_sentence(stage))
+        if not console.is_terminal and (evaluated or (lines and time.monotonic() - printed > EVERY)):
+            printed = time.monotonic()
+            _print(_sentence(stage))
 
     try:
         yield show
     finally:
-        with _lock:
-            _rows.pop(name, None)
+        _stages.remove_task(number)
         how = "stopped" if sys.exc_info()[0] else "done"
-        tell(f"{name}: {how} after {_clock(time.monotonic() - row.began)}")
+        announce(f"{name}: {how} after {_elapsed(stage)}")
+
+
+def _update(stage: Task, lines: list[dict[str, Any]]) -> bool:
+    """Take journal lines in; true when they hold an evaluation."""
+    for line in lines:
+        if "done" in line:
+            _stages.update(stage.id, completed=line["done"], total=line["total"])
+            stage.fields["shown"] |= line["shown"]
+        metrics = line.get("metrics", {})
+        stage.fields["shown"] |= {short(name): value for name, value in metrics.items() if short(name)}
+    return any("prior/mean/accuracy" in line.get("metrics", {}) for line in lines)
+
+
+def _sentence(stage: Task) -> str:
+    """All about a stage in a line."""
+    texts = (text(stage) for text in TEXTS)
+    return f"{stage.description}: {'  '.join(text for text in texts if text)}"
 
 
 @contextmanager
@@ -137,22 +147,22 @@ def waiting(name: str) -> Iterator[None]:
 
 
 def _waits(name: str) -> None:
-    if not _rows:
+    if not _stages.tasks:
         _print(f"{name}: waits for room, other studies are at work on this machine")
 
 
 def found(name: str) -> None:
     """Say that a stage need not run."""
-    tell(f"{name}: found")
+    announce(f"{name}: found")
 
 
-def doubts(name: str, sentences: list[str]) -> None:
+def warn_all(name: str, sentences: list[str]) -> None:
     """Say what a stage left out or found doubtful."""
     for sentence in sentences:
         warn(f"{name}: {sentence}")
 
 
-def tell(sentence: str) -> None:
+def announce(sentence: str) -> None:
     """Say it on the terminal and in the flow's log."""
     _print(sentence)
     log(sentence)
@@ -172,14 +182,6 @@ def log(sentence: str, level: int = logging.INFO) -> None:
 
 def _print(sentence: str) -> None:
     console.print(sentence, markup=False, soft_wrap=True)
-
-
-def _table() -> Table:
-    table = Table.grid(padding=(0, 2))
-    with _lock:
-        for row in _rows.values():
-            table.add_row(*map(Text, row.cells()))
-    return table
 
 
 def _clock(seconds: float) -> str:

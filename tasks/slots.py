@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from holdfast.config.jobs import AnyJob, Compare, Contrast, MakeData
+from holdfast.config.jobs import AnyJob, Compare, MakeData
 
 LOCKS = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1
@@ -59,7 +59,7 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterat
 
 def uses_gpu(job: AnyJob) -> bool:
     """Whether a job runs, or may run, on one of this machine's GPUs."""
-    if job.device == "cpu" or isinstance(job, MakeData | Compare | Contrast):
+    if job.device == "cpu" or isinstance(job, MakeData | Compare):
         return False
     return job.device == "cuda" or bool(gpus())
 

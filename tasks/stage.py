@@ -19,9 +19,9 @@ from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import progress, slots, tracking, worker
 from tasks.atomic_move import move
-from tasks.cache import CachedStage, code_digest, find_cached, stage_key
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
+from tasks.stage_cache import CachedStage, code_digest, find_cached, stage_key
 from tasks.tracking import Store, open_store
 
 RETRIES = 2
@@ -136,7 +136,7 @@ class Attempt(NamedTuple):
             worker.run(self.job, out, on_lines, gpu)
             result = Result.model_validate_json((out / "result.json").read_text())
             recorder.log_totals(result)
-            progress.doubts(self.label, result.notes.get("told", []))
+            progress.warn_all(self.label, result.notes.get("told", []))
             if into is None:
                 path = upload_artifacts(store, run_id, out, result, data)
             else:

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 
-EVALUATION = {"every": 1000, "batch_size": 8, "max_new_tokens": 16, "drift_prompts": 4}
+EVALUATION = {"batch_size": 8, "max_new_tokens": 16, "drift_prompts": 4}
 
 
 @pytest.fixture(scope="session")
@@ -69,23 +69,29 @@ def evaluated(
     tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The base evaluation of the tiny model."""
-    from holdfast.config.jobs import Evaluate
-    from holdfast.config.measurement import Evaluation
+    from tiny_jobs import evaluate_job
 
-    job = Evaluate(model=tiny_model, data=tiny_data, evaluation=Evaluation(**EVALUATION))
-    return run_stage(job, tmp_path_factory.mktemp("evaluated"))
+    return run_stage(evaluate_job(tiny_data, tiny_model), tmp_path_factory.mktemp("evaluated"))
 
 
 @pytest.fixture(scope="session")
-def train_job(tiny_model: ModelRef, tiny_data: DataRef, evaluated: Path) -> Callable[..., Any]:
-    """A Train job from a stage's config; `every` is the evaluation's."""
+def train_job(tiny_model: ModelRef, tiny_data: DataRef) -> Callable[..., Any]:
+    """A Train job from a stage's config; `keep` says when checkpoints are kept."""
     from holdfast.config.jobs import Train
     from holdfast.config.measurement import Evaluation
 
-    def make(stage: dict[str, Any], start: ModelRef = tiny_model, every: float = 1000, seed: int = 0) -> Train:
-        evaluation = Evaluation(**{**EVALUATION, "every": every})
-        reference = FileRef(path=evaluated / "drift.parquet", digest="tiny")
-        return Train(stage=stage, start=start, data=tiny_data, reference=reference, evaluation=evaluation, seed=seed)
+    def make(stage: dict[str, Any], start: ModelRef = tiny_model, keep: float = 1000, seed: int = 0) -> Train:
+        return Train(
+            stage=stage,
+            start=start,
+            base=tiny_model,
+            data=tiny_data,
+            questions=FileRef(path=tiny_data.path / "target-train.parquet", digest="tiny"),
+            limit=16,
+            keep=keep,
+            evaluation=Evaluation(**EVALUATION),
+            seed=seed,
+        )
 
     return make
 

@@ -17,7 +17,7 @@ from prefect.settings import get_current_settings
 from flows.commands.server import check_server
 from holdfast.config.refs import file_digest
 from holdfast.errors import UserError
-from tasks import pointer, slots
+from tasks import data_version, slots
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "mlflow", "prefect", "dvc")
 DISK_GIB, MEMORY_GIB = 5, 4
@@ -114,7 +114,7 @@ def dvc(root: Path) -> Finding:
 
 def data(root: Path) -> Finding:
     try:
-        version, listing = pointer.version(root), pointer.listing(root)
+        version, listing = data_version.version(root), data_version.listing(root)
     except UserError as error:
         return Finding("data", "data.dvc cannot be read", str(error))
     if not version:

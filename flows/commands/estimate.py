@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence
 from holdfast.config.methods import GRPO, Rollouts
+from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
+from tasks.stage import COMMON, Position
 from tasks.tracking import open_store
 
-StageId = tuple[str, str | None, int]
-"""Verb, arm and number of a stage."""
+
+class StageId(NamedTuple):
+    """Which stage of a study: its verb and whose it is."""
+
+    verb: str
+    position: Position = COMMON
+
 
 START = 5.0
 """Seconds until a stage's process works."""
@@ -35,7 +42,8 @@ class Estimates:
 
     def seconds(self, stage_id: StageId) -> float | None:
         """None where nobody knows."""
-        run = self.earlier.get(stage_id)
+        # Another replicate of an arm takes as long.
+        run = self.earlier.get(stage_id) or self.earlier.get(_first(stage_id))
         if run is not None:
             return run.data.metrics["seconds"] * self._longer(stage_id, run)
         return START + self._by_thumb(stage_id) if self.study.model.path == "bundled" else None
@@ -43,15 +51,16 @@ class Estimates:
     def _longer(self, stage_id: StageId, run: Any) -> float:
         """How many times as many steps a training has now."""
         then = run.data.params.get("stage.trainer.max_steps")
-        now = self._steps(stage_id) if stage_id[0] == "train" else None
+        now = self._steps(stage_id) if stage_id.verb == "train" else None
         return now / float(then) if now and then else 1.0
 
     def _steps(self, stage_id: StageId) -> int | None:
-        return self.study.arms[stage_id[1] or ""][stage_id[2]].trainer.get("max_steps")
+        position = stage_id.position
+        return self.study.arms[position.arm or ""][position.stage].trainer.get("max_steps")
 
     def _by_thumb(self, stage_id: StageId) -> float:
         study, target = self.study, self.study.target
-        verb, arm, number = stage_id
+        verb, (arm, _, number) = stage_id
         asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
         if verb == "data":
             validated = target.validation + sum(getattr(prior, "validation", 0) for prior in study.prior)
@@ -60,24 +69,25 @@ class Estimates:
         if verb == "base":
             recipe = study.model.recipe
             return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size
-        if verb == "evaluate":
-            return ANSWER * asked
+        if verb == "evaluate" and arm is None:
+            return 3 * ANSWER * asked
         stage = study.arms[arm or ""][number]
         if verb == "sample":
             source = sampled_source(stage)
             some = source.prompts if isinstance(source, Rollouts) else None
             return ANSWER * (some or target.train) * (source.per_prompt if isinstance(source, Rollouts) else 1)
-        traced = study.influence or Influence()
         if verb == "select":
             return EXAMPLE * target.train
+        traced = study.influence or Influence()
+        batch = stage.trainer.get("per_device_train_batch_size", 8)
+        steps = self._steps(stage_id) or max(1, 3 * target.train // batch)
         if verb == "influence":
             asked = traced.questions * (1 + len(study.prior))
-            return TRACED * (1 + round(1 / min(1.0, study.evaluation.every))) * (3 * asked + 3 * traced.samples)
-        batch = stage.trainer.get("per_device_train_batch_size", 8)
-        steps = self._steps(stage_id) or 3 * target.train / batch
-        evaluations = 1 / study.evaluation.every if study.evaluation.every < 1 else steps / study.evaluation.every
-        learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
-        return learned + ANSWER * asked * evaluations
+            return TRACED * (1 + len(scheduled(traced.every, steps))) * (3 * asked + 3 * traced.samples)
+        if verb == "evaluate":
+            return ANSWER * asked * len(scheduled(study.evaluation.every, steps))
+        validated = study.evaluation.validation * (1 + len(study.prior)) * len(scheduled(study.evaluation.keep, steps))
+        return steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE) + ANSWER * validated
 
 
 def _earlier(study: Study, root: Path) -> dict[StageId, Any]:
@@ -90,5 +100,11 @@ def _earlier(study: Study, root: Path) -> dict[StageId, Any]:
         if tags.get("holdfast.study") == study.name and "seconds" in run.data.metrics:
             arm = tags["holdfast.arm"] or None
             verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
-            found.setdefault((verb, arm, int(tags["holdfast.stage"])), run)
+            replicate = int(tags.get("holdfast.replicate") or 0)
+            found.setdefault(StageId(verb, Position(arm, replicate, int(tags["holdfast.stage"]))), run)
     return found
+
+
+def _first(stage_id: StageId) -> StageId:
+    """The same stage of an arm's first replicate."""
+    return stage_id._replace(position=stage_id.position._replace(replicate=1))

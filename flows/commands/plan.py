@@ -7,23 +7,26 @@ on two CPU cores.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from flows.commands.estimate import Estimates, StageId
-from flows.graph import Runs, arm_order, arm_stages, base_stages, influence_stages
-from flows.jobs import sampled_source
+from flows.graph import Replicate, Runs, arm_stages, base_stages, evaluation_stages, influence_stages, replicates
+from flows.jobs import Start, sampled_source
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.methods import SFT
 from holdfast.config.model import Model
-from holdfast.config.refs import DataRef, FileRef
+from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
 from holdfast.config.targets import Jigsaw, Target
 from tasks import data, slots
-from tasks.stage import Context, StageRun, file_of, find_stage
+from tasks.evaluations import Unit, known_units
+from tasks.stage import COMMON, Context, Position, StageRun, file_of, find_stage
+from tasks.tracking import open_store
 
 ALL_THERE = "Everything is there; only the report may be written again."
 
@@ -48,12 +51,15 @@ class StageFinder:
         self.context = context
         self.found: set[StageId] = set()
 
-    def run(self, job: AnyJob, arm: str | None = None, stage: int = 0) -> StageRun:
-        run = find_stage(job, self.context, arm, stage)
+    def run(self, job: AnyJob, position: Position = COMMON) -> StageRun:
+        run = find_stage(job, self.context, position)
         if run is None:
             raise NotThere
-        self.found.add((job.verb, arm, stage))
+        self.found.add(StageId(job.verb, position))
         return run
+
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+        return known_units(open_store(self.context.root), models)
 
     def keep(self, samples: StageRun) -> FileRef:
         return file_of(samples, "samples.parquet")
@@ -71,16 +77,17 @@ def plan(study: Study, root: Path) -> list[PlannedStage]:
 
 def stage_ids(study: Study) -> list[StageId]:
     """The stages of a study that its reader cares about."""
-    common: list[StageId] = [("data", None, 0), ("base", None, 0), ("evaluate", None, 0)]
+    common = [StageId("data"), StageId("base"), StageId("evaluate")]
     if study.model.path != "bundled":
-        common.remove(("base", None, 0))
+        common.remove(StageId("base"))
     arms: list[StageId] = []
-    for arm in arm_order(study):
+    for arm, replicate in replicates(study):
         for number, stage in enumerate(study.arms[arm]):
-            arms += [("sample", arm, number)] if sampled_source(stage) else []
-            arms += [("select", arm, number)] if isinstance(stage, SFT) and stage.select else []
-            arms.append(("train", arm, number))
-            arms += [("influence", arm, number)] if study.influence else []
+            selects = isinstance(stage, SFT) and stage.select is not None
+            wanted = {"sample": sampled_source(stage), "select": selects, "train": True, "evaluate": True}
+            position = Position(arm, replicate, number)
+            arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
+            arms += [StageId("influence", position)] if study.influence else []
     return [*common, *arms]
 
 
@@ -90,12 +97,14 @@ def remaining(study: Study, stages: list[PlannedStage]) -> float | None:
     known = {stage_id: seconds for stage_id, seconds in left.items() if seconds is not None}
     if len(known) < len(left):
         return None
-    chains: dict[str, float] = {}
-    for arm in arm_order(study):
-        own = sum(seconds for stage_id, seconds in known.items() if stage_id[1] == arm)
-        chains[arm] = own + max((chains[other] for other in study.sampled_arms(arm)), default=0.0)
-    alone = sum(seconds for stage_id, seconds in known.items() if stage_id[1] is None)
-    together = sum(seconds for stage_id, seconds in known.items() if stage_id[1] is not None)
+    chains: dict[Replicate, float] = {}
+    for replicate in replicates(study):
+        arm, number = replicate
+        own = sum(seconds for stage_id, seconds in known.items() if stage_id.position[:2] == replicate)
+        before = (chains[Replicate(other, number)] for other in study.sampled_arms(arm))
+        chains[replicate] = own + max(before, default=0.0)
+    alone = sum(seconds for stage_id, seconds in known.items() if stage_id.position.arm is None)
+    together = sum(seconds for stage_id, seconds in known.items() if stage_id.position.arm is not None)
     return alone + max(together / stages_at_once(study), *chains.values())
 
 
@@ -112,9 +121,10 @@ def plan_lines(experiment: Study | Sweep, plans: list[list[PlannedStage]]) -> li
         return _sweep_lines(experiment, plans)
     stages = plans[0]
     lines = [_summary(experiment)]
-    lines += [
-        f"  {_name(stage.stage_id):<24} {'found' if stage.found else rough_time(stage.seconds)}" for stage in stages
-    ]
+    by_name: dict[str, list[PlannedStage]] = {}
+    for stage in stages:
+        by_name.setdefault(_name(stage.stage_id), []).append(stage)
+    lines += [f"  {name:<24} {_state(those)}" for name, those in by_name.items()]
     new = sum(not stage.found for stage in stages)
     if not new:
         return [*lines, ALL_THERE]
@@ -131,7 +141,7 @@ def _sweep_lines(sweep: Sweep, plans: list[list[PlannedStage]]) -> list[str]:
         new = [stage for stage in stages if not stage.found]
         lines.append(f"  {_summary(study)}; to do: {len(new)} of {len(stages)} stages")
         base = (study.model, study.seed)
-        left.append(remaining(study, [stage for stage in stages if stage.stage_id[0] != "base" or base not in bases]))
+        left.append(remaining(study, [stage for stage in stages if stage.stage_id.verb != "base" or base not in bases]))
         bases.append(base)
     if all(stage.found for stages in plans for stage in stages):
         return [*lines, ALL_THERE]
@@ -165,14 +175,27 @@ def rough_time(seconds: float | None) -> str:
 
 def _find_stages(study: Study, root: Path, finder: StageFinder) -> None:
     ref = data.prepare_data(study, root, _refuse)
-    finder.found.add(("data", None, 0))
-    _, start = base_stages(study, ref, finder)
-    followed: dict[str, Runs] = {}
-    for arm in arm_order(study):
-        if study.sampled_arms(arm) <= followed.keys():
+    finder.found.add(StageId("data"))
+    base = base_stages(study, ref, finder)
+    finder.found.add(StageId("evaluate"))
+    followed: dict[Replicate, Runs] = {}
+    for replicate in replicates(study):
+        sampled = {arm: followed.get(Replicate(arm, replicate.number)) for arm in study.sampled_arms(replicate.arm)}
+        there = {arm: runs for arm, runs in sampled.items() if runs is not None}
+        if len(there) == len(sampled):
             with suppress(NotThere):
-                followed[arm] = arm_stages(study, arm, start, followed, finder)
-                influence_stages(study, arm, followed[arm], finder)
+                followed[replicate] = arm_stages(study, replicate, base.start, there, finder)
+                _find_measurements(study, followed[replicate], base.start, finder)
+
+
+def _find_measurements(study: Study, runs: Runs, start: Start, finder: StageFinder) -> None:
+    """A replicate's evaluations and influence, which do not wait for each other."""
+    for run in runs:
+        if run.kind == "train":
+            with suppress(NotThere):
+                evaluation_stages(study, run, start, finder)
+                finder.found.add(StageId("evaluate", Position(run.arm, run.replicate, run.stage)))
+    influence_stages(study, runs, start, finder)
 
 
 def _refuse(_job: MakeData, _into: Path) -> DataRef:
@@ -180,8 +203,18 @@ def _refuse(_job: MakeData, _into: Path) -> DataRef:
 
 
 def _name(stage_id: StageId) -> str:
-    verb, arm, number = stage_id
+    verb, (arm, _, number) = stage_id
     if arm is None:
         return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
-    part = {"sample": ": samples", "select": ": selection", "influence": ": influence"}.get(verb, "")
-    return arm + (f" {number + 1}" if number else "") + part
+    parts = {"sample": "samples", "select": "selection", "influence": "influence", "evaluate": "evaluation"}
+    return arm + (f" {number + 1}" if number else "") + (f": {parts[verb]}" if verb in parts else "")
+
+
+def _state(stages: list[PlannedStage]) -> str:
+    """Of a stage's replicates."""
+    new = [stage for stage in stages if not stage.found]
+    if not new:
+        return "found"
+    known = [stage.seconds for stage in new if stage.seconds is not None]
+    times = f"{len(new)} × " if len(new) > 1 else ""
+    return times + rough_time(max(known) if len(known) == len(new) else None)

@@ -9,7 +9,7 @@ from itertools import count, product
 
 import numpy as np
 
-from holdfast.benchmarks.grading import graders
+from holdfast.benchmarks.grading import graders, vqa
 from holdfast.benchmarks.grading.answer import Grade
 from holdfast.benchmarks.prior import color, comparison, digits, grounding, pieces, presence, shape
 from holdfast.benchmarks.prior import count as count_
@@ -55,7 +55,7 @@ GRADERS: dict[str, Grader] = {
 def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = ()) -> Grade:
     """Grade a completion by the grader that its question names; the best grade that an accepted answer gives it."""
     if grader == "vqa" and accepted:
-        return graders.soft(completion, accepted)
+        return vqa.soft_score(completion, accepted)
     if len(accepted) < 2:
         return GRADERS[grader](completion, *(accepted or (answer,)))
     return max(

@@ -49,7 +49,7 @@ class Selection(Config):
     """A part of the training samples, chosen by their influence at the stage's first weights."""
 
     by: Literal["magnitude", "direction", "random"]
-    """Smallest gradient per token; strongest pull towards the prior for its size (cosine); or a seeded draw of as many,
+    """Smallest gradient per token; largest cosine with the gradient of the prior; or a seeded draw of as many,
     to compare with."""
     keep: float = Field(gt=0, lt=1)
     """The share that is kept."""

@@ -61,6 +61,11 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     partial.replace(path)
 
 
+def read_records(path: Path) -> list[Record]:
+    """The rows of an evaluation."""
+    return [Record(**row) for row in pq.read_table(path).to_pylist()]
+
+
 def measured(records: Sequence[Record]) -> dict[str, float]:
     """The metrics of test questions, and below `validation/` those of validation questions."""
     tested = metrics([record for record in records if record.split == "test"])

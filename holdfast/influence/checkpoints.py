@@ -12,8 +12,8 @@ from holdfast.config.jobs import Train
 from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.errors import UserError
 from holdfast.influence.engine.gradients import Gradient, selection
-from holdfast.models.adapt import learning
 from holdfast.models.load import device, load_model
+from holdfast.models.lora import learning
 
 EPSILON = 1e-8
 """Adam's, where a stage's trainer does not name its own as `adam_epsilon`."""

@@ -128,9 +128,9 @@ def axes(frame: Frame, x: Scale, y: Scale, labels: tuple[str, str], x_ticks: dic
     parts = []
     for value in ticks(y.low, y.high, max(2, (bottom - frame.top) // 48)):
         parts.append(line(frame.left, y(value), right, y(value), "grid"))
-        parts.append(text(frame.left - 8, y(value) + 4, shown(value), "tick", "end"))
+        parts.append(text(frame.left - 8, y(value) + 4, tick_label(value), "tick", "end"))
     if x_ticks is None:
-        x_ticks = {value: shown(value) for value in ticks(x.low, x.high, max(2, (right - frame.left) // 80))}
+        x_ticks = {value: tick_label(value) for value in ticks(x.low, x.high, max(2, (right - frame.left) // 80))}
     for value, name in x_ticks.items():
         parts.append(line(x(value), bottom, x(value), bottom + 4, "axis"))
         parts.append(text(x(value), bottom + 18, name, "tick", "middle"))
@@ -140,7 +140,7 @@ def axes(frame: Frame, x: Scale, y: Scale, labels: tuple[str, str], x_ticks: dic
     return Markup("").join(parts)
 
 
-def shown(value: float) -> str:
+def tick_label(value: float) -> str:
     return f"{value:.10g}".replace("-", "−")
 
 
@@ -173,3 +173,10 @@ def svg(frame: Frame, parts: Sequence[Markup], title: str) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{title}">{body}</svg>'
     ).format(w=frame.width, h=frame.height, title=escape(title), body=Markup("").join(parts))
+
+
+def swatch(index: int) -> Markup:
+    """The key to a series' color and marker."""
+    return Markup('<svg class="swatch {}" viewBox="0 0 26 12" width="26" height="12">{}{}</svg>').format(
+        series_class(index), line(1, 6, 25, 6, "curve"), marker(index, 13, 6)
+    )

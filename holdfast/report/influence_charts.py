@@ -1,4 +1,4 @@
-"""Influence drawn: magnitude against direction, pull along training, and predicted against measured change."""
+"""Influence drawn: magnitude against direction, dot products along training, and predicted against measured change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.analysis.influence_runs import Trace
 from holdfast.analysis.influence_summary import of_source, prior_mean, significant
 from holdfast.report import charts, scatter
 from holdfast.report.charts import Frame, Level, Scale
-from holdfast.report.scatter import Spot, Walk
+from holdfast.report.scatter import Spot, Trajectory
 
 WIDE = 3
 """An axis is logarithmic where its largest value is more than so many times its smallest."""
@@ -34,11 +34,11 @@ class Bend(NamedTuple):
         return value if self.unit is None else math.asinh(value / self.unit)
 
     def ticks(self, most: float) -> dict[float, str]:
-        """Places and names up to ±most."""
+        """Positions and names up to ±most."""
         if self.unit is None:
-            return {value: charts.shown(value) for value in charts.ticks(-most, most, 4)}
+            return {value: charts.tick_label(value) for value in charts.ticks(-most, most, 4)}
         powers = [10.0**power for power in range(_power(self.unit) + 1, _power(most) + 1)]
-        return {self(value): charts.shown(value) for value in [*(-p for p in powers), 0.0, *powers]}
+        return {self(value): charts.tick_label(value) for value in [*(-p for p in powers), 0.0, *powers]}
 
 
 def bend(values: Iterable[float]) -> tuple[Bend, float]:
@@ -54,18 +54,18 @@ def _power(value: float) -> int:
     return math.floor(math.log10(value) + 1e-9)
 
 
-def plane(traces: Sequence[Trace]) -> Markup | None:
+def magnitude_direction(traces: Sequence[Trace]) -> Markup | None:
     """Mean ‖g‖ per token against the mean cosine with the prior benchmarks; None where neither is known."""
-    found = [(trace, _places(trace)) for trace in traces]
-    known = [place for _, places in found for place in places]
+    found = [(trace, _points(trace)) for trace in traces]
+    known = [point for _, points in found for point in points]
     if not known:
         return None
     sizes, cosines = [size for _, size, _ in known], [cosine for _, _, cosine in known]
     logarithmic = max(sizes) > WIDE * min(sizes)
-    walks = [_walk(trace, places, logarithmic) for trace, places in found if places]
+    trajectories = [_trajectory(trace, points, logarithmic) for trace, points in found if points]
     frame = Frame(720, 380, 52, 92, 30, 44)
     right = frame.width - frame.right
-    across = [spot.x for walk in walks for spot in walk.spots]
+    across = [spot.x for trajectory in trajectories for spot in trajectory.spots]
     x, y = frame.scales(_padded(across, 0.08), _padded([0.0, *cosines], 0.12))
     labels = ("magnitude: mean gradient norm per token →", "direction: cosine with prior knowledge ↑")
     parts = [
@@ -73,28 +73,28 @@ def plane(traces: Sequence[Trace]) -> Markup | None:
         charts.line(frame.left, y(0), right, y(0), "matched"),
         charts.text(right + 8, y(0) - 5, "↑ reinforces", "note"),
         charts.text(right + 8, y(0) + 14, "↓ forgets", "note"),
-        *(scatter.drawn(walk, (x, y)) for walk in walks),
-        scatter.named(frame, walks, (x, y)),
+        *(scatter.draw_trajectory(trajectory, (x, y)) for trajectory in trajectories),
+        scatter.trajectory_names(frame, trajectories, (x, y)),
     ]
     return charts.svg(frame, parts, "Magnitude against direction of influence on prior knowledge")
 
 
-def _places(trace: Trace) -> list[tuple[int, float, float]]:
+def _points(trace: Trace) -> list[tuple[int, float, float]]:
     """(step, norm per token, mean prior cosine) of every checkpoint that has both."""
-    seen = [(s, of_source(trace, s, "norm_per_token"), prior_mean(trace, s, "cosine")) for s in trace.steps]
-    return [(step, size, cosine) for step, size, cosine in seen if size and cosine is not None]
+    values = [(s, of_source(trace, s, "norm_per_token"), prior_mean(trace, s, "cosine")) for s in trace.steps]
+    return [(step, size, cosine) for step, size, cosine in values if size and cosine is not None]
 
 
-def _walk(trace: Trace, places: Sequence[tuple[int, float, float]], logarithmic: bool) -> Walk:
+def _trajectory(trace: Trace, points: Sequence[tuple[int, float, float]], logarithmic: bool) -> Trajectory:
     spots = [
         Spot(
             math.log10(size) if logarithmic else size,
             cosine,
             f"{trace.label}, step {step}: norm per token {significant(size)}, cosine {significant(cosine)}",
         )
-        for step, size, cosine in places
+        for step, size, cosine in points
     ]
-    return Walk(trace.label, trace.color, spots)
+    return Trajectory(trace.label, trace.color, spots)
 
 
 def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -103,53 +103,55 @@ def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - air, high + air
 
 
-def evolution(traces: Sequence[Trace], found: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
+def dots_along_training(traces: Sequence[Trace], found: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
     """`dot` on each prior benchmark over the share of each arm's own steps, with its interval, all on one scale.
 
     `found` is what summary.json says of the traces, by label.
     """
     names = list(dict.fromkeys(name for trace in traces for name in trace.prior))
-    seen = [(trace, found[trace.label]["checkpoints"]) for trace in traces]
-    known = [value for _, points in seen for point in points for name in names if (value := point["dot"].get(name))]
+    checkpoints = [(trace, found[trace.label]["checkpoints"]) for trace in traces]
+    known = [
+        value for _, points in checkpoints for point in points for name in names if (value := point["dot"].get(name))
+    ]
     axis, most = bend(value[bound] for value in known for bound in BOUNDS if value[bound] is not None)
-    return [_small(seen, name, axis, most) for name in names]
+    return [_small(checkpoints, name, axis, most) for name in names]
 
 
-def _small(seen: Sequence[tuple[Trace, Any]], name: str, axis: Bend, most: float) -> Markup:
+def _small(checkpoints: Sequence[tuple[Trace, Any]], name: str, axis: Bend, most: float) -> Markup:
     frame = Frame(252, 168, 40, 10, 20, 22)
     x, y = frame.scales((0, 1), (-axis(most) * 1.08, axis(most) * 1.08))
     parts = [_axes(frame, (x, y), {share: f"{100 * share:g} %" for share in (0, 0.5, 1)}, axis.ticks(most))]
     parts += [charts.text(0, 10, name, "label"), _zero(frame, y)]
-    for trace, points in seen:
+    for trace, points in checkpoints:
         known = [(point["step"], point["dot"][name]) for point in points if point["dot"].get(name)]
-        places = [
-            _place(trace, (step, value), x((trace.offset + step) / max(trace.arm.steps, 1)), (y, axis))
+        marked = [
+            _interval_mark(trace, (step, value), x((trace.offset + step) / max(trace.arm.steps, 1)), (y, axis))
             for step, value in known
         ]
-        curve = charts.path([(px, py) for px, py, _ in places], "curve")
-        marks = Markup("").join([curve, *(mark for _, _, mark in places)])
+        curve = charts.path([(px, py) for px, py, _ in marked], "curve")
+        marks = Markup("").join([curve, *(mark for _, _, mark in marked)])
         parts.append(Markup('<g class="{}">{}</g>').format(charts.series_class(trace.color), marks))
-    return charts.svg(frame, parts, f"DotProducts on {name} along training")
+    return charts.svg(frame, parts, f"Dot product with {name} along training")
 
 
-def _place(
-    trace: Trace, seen: tuple[int, Mapping[str, float | None]], across: float, scale: tuple[Scale, Bend]
+def _interval_mark(
+    trace: Trace, at_step: tuple[int, Mapping[str, float | None]], across: float, scale: tuple[Scale, Bend]
 ) -> tuple[float, float, Markup]:
     """Where a value stands, and its mark with its interval."""
     y, axis = scale
-    step, value = seen
-    up, told = y(axis(value["value"] or 0.0)), f"{trace.label}, step {step}: {significant(value['value'])}"
+    step, value = at_step
+    up, title = y(axis(value["value"] or 0.0)), f"{trace.label}, step {step}: {significant(value['value'])}"
     low, high = value["low"], value["high"]
     whisker = Markup("")
     if low is not None and high is not None:
         whisker = charts.line(across, y(axis(low)), across, y(axis(high)), "whisker")
-        told += f" ({significant(low)} to {significant(high)})"
-    mark = Markup("<g>{}{}<title>{}</title></g>").format(whisker, charts.marker(trace.color, across, up, 2.6), told)
+        title += f" ({significant(low)} to {significant(high)})"
+    mark = Markup("<g>{}{}<title>{}</title></g>").format(whisker, charts.marker(trace.color, across, up, 2.6), title)
     return across, up, mark
 
 
-def scatters(traces: Sequence[Trace]) -> list[Markup]:
-    """Measured over predicted change, one chart a trace, all on one scale; a mark a prior question and way."""
+def predicted_measured(traces: Sequence[Trace]) -> list[Markup]:
+    """Measured over predicted change, one chart a trace, all on one scale; a mark for a prior question and interval."""
     prior = [np.isin(trace.trajectory.benchmarks, trace.prior) for trace in traces]
     columns = [
         {"measured": trace.trajectory.measured[kept]}
@@ -187,9 +189,9 @@ def _scatter(trace: Trace, found: dict[str, np.ndarray], axis: Bend, most: float
     return charts.svg(frame, [whole], f"Predicted against measured change of prior questions, {trace.label}")
 
 
-def _marks(places: Sequence[tuple[float, float]], kind: str, shape: str) -> Markup:
+def _marks(points: Sequence[tuple[float, float]], kind: str, shape: str) -> Markup:
     """All marks of a kind as one path, a tenth of the size of elements of their own."""
-    drawn = "".join(f"M{charts.px(x)} {charts.px(y)}{shape}" for x, y in places)
+    drawn = "".join(f"M{charts.px(x)} {charts.px(y)}{shape}" for x, y in points)
     return Markup('<path class="{}" d="{}"/>').format(kind, drawn)
 
 

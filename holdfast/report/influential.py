@@ -14,9 +14,9 @@ from holdfast.analysis.influence_runs import Trace
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question
 from holdfast.report.examples import excerpt
-from holdfast.report.pictures import Picture, shown
+from holdfast.report.pictures import Picture, question_pictures
 
-SHOWN = 10
+MOST = 10
 LONGEST = 500
 """Characters of a completion that are shown."""
 
@@ -28,7 +28,7 @@ class Influential(NamedTuple):
     text: str
     tokens: int
     times: int
-    """Rollouts that said just this, or checkpoints that looked at a supervised sample."""
+    """Rollouts of just these tokens, or checkpoints at which a supervised sample was measured."""
     weight: float
     """Mean over occurrences."""
     effect: float
@@ -41,14 +41,14 @@ class Ranking(NamedTuple):
     helpful: list[Influential]
 
 
-def rankings(traces: Iterable[Trace], data: Path, target: Target) -> dict[str, Ranking]:
+def influential_samples(traces: Iterable[Trace], data: Path, target: Target) -> dict[str, Ranking]:
     """The strongest of every trace, by its label."""
     ranked = {trace.label: _ranked(trace) for trace in traces}
-    asked = {item.prompt for ranking in ranked.values() for side in ranking for item in side}
-    questions = _questions(data / "target-train.parquet", asked)
-    boards = {name: shown(question, target) for name, question in questions.items()}
+    prompts = {item.prompt for ranking in ranked.values() for side in ranking for item in side}
+    questions = _questions(data / "target-train.parquet", prompts)
+    images = {name: question_pictures(question, target) for name, question in questions.items()}
     return {
-        label: Ranking(*([item._replace(pictures=boards.get(item.prompt, [])) for item in side] for side in ranking))
+        label: Ranking(*([item._replace(pictures=images.get(item.prompt, [])) for item in side] for side in ranking))
         for label, ranking in ranked.items()
     }
 
@@ -59,21 +59,21 @@ def _ranked(trace: Trace) -> Ranking:
     parts = shares_after(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
     effects = parts * rows.weighted_dots[:, 1:].sum(axis=1)
     found: dict[tuple[str, str], list[int]] = {}
-    for place, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
-        found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(place)
-    summed = sorted((float(effects[places].sum()), key, places) for key, places in found.items())
-    harmful = [entry for entry in summed if entry[0] < 0][:SHOWN]
-    helpful = [entry for entry in summed[::-1] if entry[0] > 0][:SHOWN]
+    for index, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
+        found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(index)
+    summed = sorted((float(effects[indices].sum()), key, indices) for key, indices in found.items())
+    harmful = [entry for entry in summed if entry[0] < 0][:MOST]
+    helpful = [entry for entry in summed[::-1] if entry[0] > 0][:MOST]
     return Ranking(*([_influential(trace, *entry) for entry in side] for side in (harmful, helpful)))
 
 
-def _influential(trace: Trace, effect: float, key: tuple[str, str], places: list[int]) -> Influential:
+def _influential(trace: Trace, effect: float, key: tuple[str, str], indices: list[int]) -> Influential:
     return Influential(
         prompt=key[0],
         text=excerpt(key[1], LONGEST),
-        tokens=int(trace.rows.tokens[places[0]]),
-        times=len(places),
-        weight=float(np.mean(trace.rows.weights[places])),
+        tokens=int(trace.rows.tokens[indices[0]]),
+        times=len(indices),
+        weight=float(np.mean(trace.rows.weights[indices])),
         effect=effect,
         pictures=[],
     )

@@ -55,7 +55,7 @@ def picture(image: Image.Image) -> Picture:
     return Picture(f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}", sharp)
 
 
-def shown(question: Question, target: Target) -> list[Picture]:
+def question_pictures(question: Question, target: Target) -> list[Picture]:
     """The question as the model saw it; the pieces of a full question side by side, with their numbers."""
     if not isinstance(target, Jigsaw) or target.question == "pair":
         return [picture(image) for image in pictures(question)]
@@ -63,7 +63,7 @@ def shown(question: Question, target: Target) -> list[Picture]:
     return [_board(join(_pieces(question, target), target.grid), target, numbers)]
 
 
-def assembled(question: Question, target: Target, answer: str | None) -> Picture | None:
+def answer_picture(question: Question, target: Target, answer: str | None) -> Picture | None:
     """What an answer makes of the image: a puzzle put together, its pieces marked, or boxes beside the right ones.
 
     None if there is nothing to draw.
@@ -80,9 +80,9 @@ def assembled(question: Question, target: Target, answer: str | None) -> Picture
     return _board(join(board, target.grid), target, marks)
 
 
-def solved(question: Question, target: Target) -> Picture | None:
+def solution_picture(question: Question, target: Target) -> Picture | None:
     """What the right answer makes of it."""
-    found = assembled(question, target, question.answer)
+    found = answer_picture(question, target, question.answer)
     if found is None:
         return None
     return found._replace(marks=(), outlines=tuple(one for one in found.outlines if one.kind == "right"))

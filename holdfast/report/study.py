@@ -23,12 +23,12 @@ from holdfast.config.methods import GRPO, SFT
 from holdfast.config.prior import Prior
 from holdfast.config.study import Study
 from holdfast.journal import strict_json
-from holdfast.report import curves, examples, influence_charts, influential, scatter
+from holdfast.report import charts, examples, influence_charts, influential, study_charts
 from holdfast.report.charts import Level
 
 
 class StageRow(NamedTuple):
-    """What a stage was told to do."""
+    """A stage's settings."""
 
     method: str
     source: str
@@ -48,7 +48,7 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
         "data_version": job.data_version,
         "code": job.code,
         "evidence": comparison_digest(job.runs),
-        **summarise_study(finished, chances(job.study), job.study.seed),
+        **summarise_study(finished, chance_scores(job.study), job.study.seed),
         "failed": job.failed,
     }
     if traced:
@@ -59,7 +59,7 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
     return {"arms": len(finished.arms), "headline": headline(summary), "report_bytes": len(page.encode())}
 
 
-def chances(study: Study) -> ChanceScores:
+def chance_scores(study: Study) -> ChanceScores:
     """What guessing scores on the target and on each prior benchmark; None where nobody knows."""
     known = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in study.prior}
     return {"target": catalog.target_chance(study.target), **known}
@@ -90,7 +90,7 @@ def _range(kept: dict[str, float]) -> str:
 def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Sequence[Trace] = ()) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
     environment = templates()
-    environment.filters |= {"unparsed": unparsed, "significant": significant, "sure": sure, "told": _told}
+    environment.filters |= {"unparsed": unparsed, "significant": significant, "sure": sure, "note": _note}
     data, seed = job.data.path, job.study.seed
     names = [arm.name for arm in finished.arms]
     return environment.get_template("study.html.j2").render(
@@ -101,7 +101,7 @@ def render(job: Compare, finished: Finished, summary: dict[str, Any], traced: Se
         skill=described(job.study.target),
         arms=finished.arms,
         passes=sorted({name for arm in summary["arms"].values() for name in arm["metrics"] if "/pass_at_" in name}),
-        swatch={name: curves.swatch(index) for index, name in enumerate(names)},
+        swatch={name: charts.swatch(index) for index, name in enumerate(names)},
         stages={name: [_stage_row(stage) for stage in job.study.arms[name]] for name in names},
         drawn=_figures(finished, summary),
         puzzles=examples.puzzles(finished, data, job.study.target, seed),
@@ -128,32 +128,32 @@ def templates() -> Environment:
 def _figures(finished: Finished, summary: dict[str, Any]) -> dict[str, Any]:
     arms, base, prior = finished.arms, finished.base.prior_mean, summary["prior"]
     paths = {arm.name: trajectory(arm) for arm in arms}
-    front = pareto([place for path in paths.values() for place in path])
+    front = pareto([point for path in paths.values() for point in path])
     chance, guess = Level(summary["target"]["chance"], "chance"), prior["chance_mean"]
     matched = Level(summary["matched"]["all_arms"], "matched", "matched")
     guessed = Level(guess / base if guess and base else None, "prior answers guessed")
     levels = [Level(guess, "chance"), Level(base, "base", above=True)]
     return {
-        "frontier": scatter.frontier(paths, front, [chance, matched], guessed),
-        "skill": curves.curves(arms, lambda p: p.score, "target score", [chance], small=False),
-        "prior": curves.curves(arms, lambda p: p.prior_mean, "prior accuracy, mean", levels, small=False),
+        "frontier": study_charts.frontier(paths, front, [chance, matched], guessed),
+        "skill": study_charts.curves(arms, lambda p: p.score, "target score", [chance], small=False),
+        "prior": study_charts.curves(arms, lambda p: p.prior_mean, "prior accuracy, mean", levels, small=False),
         "benchmarks": [_benchmark(arms, name, prior["chance"][name]) for name in prior["benchmarks"]],
-        "drift": scatter.drift(arms),
+        "drift": study_charts.drift(arms),
     }
 
 
 def _influence(job: Compare, traced: Sequence[Trace], summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "traces": traced,
-        "plane": influence_charts.plane(traced),
-        "evolution": influence_charts.evolution(traced, summary["influence"]["traces"]),
-        "scatters": influence_charts.scatters(traced),
-        "rankings": influential.rankings(traced, job.data.path, job.study.target),
+        "magnitude_direction": influence_charts.magnitude_direction(traced),
+        "dots_along_training": influence_charts.dots_along_training(traced, summary["influence"]["traces"]),
+        "predicted_measured": influence_charts.predicted_measured(traced),
+        "rankings": influential.influential_samples(traced, job.data.path, job.study.target),
     }
 
 
 def _benchmark(arms: tuple[ArmRun, ...], name: str, chance: float | None) -> Markup:
-    return curves.curves(arms, lambda point: point.prior.get(name), name, [Level(chance)], small=True)
+    return study_charts.curves(arms, lambda point: point.prior.get(name), name, [Level(chance)], small=True)
 
 
 def _stage_row(stage: SFT | GRPO) -> StageRow:
@@ -189,15 +189,15 @@ def _facts(finished: Finished) -> list[tuple[str, str, str]]:
     """The notes of all runs: (run, fact, value)."""
     runs = [(run.kind if run.arm is None else f"{run.kind} {run.arm}", result.notes) for run, result in finished.others]
     runs += [(f"train {arm.name}", stage.result.notes) for arm in finished.arms for stage in arm.stages]
-    return [(run, name.replace("_", " "), _told(value)) for run, notes in runs for name, value in notes.items()]
+    return [(run, name.replace("_", " "), _note(value)) for run, notes in runs for name, value in notes.items()]
 
 
-def _told(value: Any, limit: int = 8) -> str:
+def _note(value: Any, limit: int = 8) -> str:
     if isinstance(value, list):
         more = [f"and {len(value) - limit} more"] if len(value) > limit else []
         return f"{len(value)}: {', '.join([*map(str, value[:limit]), *more])}" if value else "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key} {_note(item)}" for key, item in value.items()) or "none"
     return number(value, 4) if isinstance(value, float) else str(value)
 
 

@@ -10,8 +10,8 @@ from holdfast.analysis.sweep_runs import Layout, read_layout
 from holdfast.analysis.sweep_summary import signed, summarise_sweep
 from holdfast.config.jobs import Contrast
 from holdfast.journal import strict_json
-from holdfast.report import curves, sweep_charts
-from holdfast.report.cases import cases
+from holdfast.report import charts, sweep_charts
+from holdfast.report.examples import cases
 from holdfast.report.study import templates
 from holdfast.report.sweep_charts import LENGTH, REWARD, Course
 
@@ -44,7 +44,7 @@ def render(job: Contrast, layout: Layout, summary: dict[str, Any]) -> str:
     return environment.get_template("sweep.html.j2").render(
         job=job,
         summary=summary,
-        swatches=[curves.swatch(place) for place in range(len(layout.series))],
+        swatches=[charts.swatch(index) for index in range(len(layout.series))],
         by_samples={name: sweep_charts.by_samples(panel, layout.series) for name, panel in panels.items()},
         by_length={name: sweep_charts.by_length(panel) for name, panel in panels.items()},
         courses={title: _courses(layout, found) for title, found in logged.items()},

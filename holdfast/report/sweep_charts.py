@@ -44,10 +44,10 @@ def by_samples(panel: Panel, series: Sequence[Series]) -> Markup | None:
     ticks = {math.log10(count): str(count) for count in counts.values()}
     parts = [charts.axes(frame, x, y, ("training questions (logarithmic)", "target accuracy"), ticks)]
     parts.append(_drawn(frame, y, references(panel)))
-    for place, row in enumerate(panel["rows"]):
-        shift = DODGE * (place - (len(series) - 1) / 2)
+    for index, row in enumerate(panel["rows"]):
+        shift = DODGE * (index - (len(series) - 1) / 2)
         known = sorted((counts[column], cell) for column, cell in row["cells"].items() if cell and column in counts)
-        parts.append(_line(place, row["series"], [(x(math.log10(n)) + shift, n, cell) for n, cell in known], y))
+        parts.append(_line(index, row["series"], [(x(math.log10(n)) + shift, n, cell) for n, cell in known], y))
     return charts.svg(frame, parts, "Target accuracy against the number of training questions")
 
 
@@ -76,27 +76,27 @@ def _drawn(frame: Frame, y: Scale, levels: Sequence[Level]) -> Markup:
     )
 
 
-def _line(place: int, name: str, known: Sequence[tuple[float, int, dict[str, Any]]], y: Scale) -> Markup:
+def _line(index: int, name: str, known: Sequence[tuple[float, int, dict[str, Any]]], y: Scale) -> Markup:
     found = [(x, n, cell["intervals"]["accuracy"]) for x, n, cell in known]
     whiskers = [charts.line(x, y(one["low"]), x, y(one["high"]), "whisker") for x, _, one in found]
     curve = charts.path([(x, y(one["value"])) for x, _, one in found], "curve thin")
     marks = [
         Markup("<g>{}<title>{}</title></g>").format(
-            charts.marker(place, x, y(one["value"])),
+            charts.marker(index, x, y(one["value"])),
             f"{name}, {n} training questions: {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})",
         )
         for x, n, one in found
     ]
     return Markup('<g class="{}">{}{}{}</g>').format(
-        charts.series_class(place), Markup("").join(whiskers), curve, Markup("").join(marks)
+        charts.series_class(index), Markup("").join(whiskers), curve, Markup("").join(marks)
     )
 
 
 def by_length(panel: Panel) -> Markup | None:
     """Accuracy against the mean length of completions; marks grow with the column. None without any model."""
     cells = [
-        (place, row["series"], column, size, cell)
-        for place, row in enumerate(panel["rows"])
+        (index, row["series"], column, size, cell)
+        for index, row in enumerate(panel["rows"])
         for size, (column, cell) in enumerate(row["cells"].items())
         if cell
     ]
@@ -110,31 +110,31 @@ def by_length(panel: Panel) -> Markup | None:
     parts.append(_drawn(frame, y, references(panel)[:1]))
     parts += [_based(base, x, y) for base in bases]
     steps = len(panel["columns"]) - 1
-    for place, name, column, size, cell in sorted(cells, key=lambda entry: -entry[3]):
+    for index, name, column, size, cell in sorted(cells, key=lambda entry: -entry[3]):
         value = cell["intervals"]["accuracy"]["value"]
-        mark = charts.marker(place, x(cell["tokens"]), y(value), 3 + 4 * size / steps if steps else 5)
-        told = f"{name}{', ' + column if column else ''}: {cell['tokens']:.1f} tokens, accuracy {value:.3f}"
-        parts.append(Markup('<g class="{}">{}<title>{}</title></g>').format(charts.series_class(place), mark, told))
+        mark = charts.marker(index, x(cell["tokens"]), y(value), 3 + 4 * size / steps if steps else 5)
+        title = f"{name}{', ' + column if column else ''}: {cell['tokens']:.1f} tokens, accuracy {value:.3f}"
+        parts.append(Markup('<g class="{}">{}<title>{}</title></g>').format(charts.series_class(index), mark, title))
     return charts.svg(frame, parts, "Target accuracy against the length of completions")
 
 
 def _based(base: dict[str, Any], x: Scale, y: Scale) -> Markup:
     cell = base["cell"]
     value = cell["intervals"]["accuracy"]["value"]
-    told = f"{base['name']}: {cell['tokens']:.1f} tokens, accuracy {value:.3f}"
+    title = f"{base['name']}: {cell['tokens']:.1f} tokens, accuracy {value:.3f}"
     return Markup('<g class="base">{}<title>{}</title></g>').format(
-        charts.marker(0, x(cell["tokens"]), y(value), 5), told
+        charts.marker(0, x(cell["tokens"]), y(value), 5), title
     )
 
 
 def courses(layout: Layout, panel: str, column: str, metric: str) -> list[Course]:
     """Of every reinforced arm of a panel and column."""
     found = []
-    for place, series in enumerate(layout.series):
+    for index, series in enumerate(layout.series):
         for model in layout.models(series.arm, series.levels, panel, column):
             points, alarms = _logged(_arm(layout, model), metric)
             if points:
-                found.append(Course(place, series.name, points, alarms))
+                found.append(Course(index, series.name, points, alarms))
     return found
 
 
@@ -167,9 +167,9 @@ def course(found: Sequence[Course], y_range: tuple[float, float], label: str) ->
         curve = charts.path([(x(share), y(value)) for share, value in one.points], "curve")
         marks = [
             Markup("<g>{}<title>{}</title></g>").format(
-                charts.marker(2, x(share), frame.height - frame.bottom - 5, 4.5), f"{one.name}, {told}"
+                charts.marker(2, x(share), frame.height - frame.bottom - 5, 4.5), f"{one.name}, {title}"
             )
-            for share, told in one.alarms
+            for share, title in one.alarms
         ]
         ends = [charts.marker(one.series, x(share), y(value), 3) for share, value in one.points[-1:]]
         parts.append(

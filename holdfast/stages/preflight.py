@@ -21,9 +21,9 @@ from holdfast.data.chat import messages
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
 from holdfast.influence.engine.layers import find_sites
-from holdfast.models.adapt import adapted
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.load import device, fitting, load_config, load_processor
+from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
 from holdfast.training.arguments import anywhere
 from holdfast.training.dataset import reward_columns

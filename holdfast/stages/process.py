@@ -20,7 +20,6 @@ from holdfast.config.jobs import (
     BuildBase,
     Checkpoint,
     Compare,
-    Contrast,
     Evaluate,
     Job,
     MakeData,
@@ -78,10 +77,6 @@ def run(job: Job, out: Path) -> Notes:
         from holdfast.report.study import compare
 
         return compare(job, out)
-    if isinstance(job, Contrast):
-        from holdfast.report.sweep import contrast
-
-        return contrast(job, out)
     settle_torch(job.threads)
     return _run_with_torch(job, out, Journal(out))
 

@@ -25,7 +25,6 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "select": ("holdfast.influence.selection",),
     "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
     "compare": ("holdfast.report.study",),
-    "contrast": ("holdfast.report.sweep",),
 }
 """What `holdfast.stages.process` imports to run a job, by its verb."""
 ALWAYS = "holdfast.stages.process"

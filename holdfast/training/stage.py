@@ -16,8 +16,8 @@ from holdfast.config.refs import ModelRef
 from holdfast.config.schedule import scheduled
 from holdfast.data.training_set import train_rows
 from holdfast.journal import Journal
-from holdfast.models.adapt import adapted
 from holdfast.models.load import device, load_model
+from holdfast.models.lora import adapted
 from holdfast.models.precision import learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config

@@ -9,7 +9,7 @@ import pytest
 from flows.jobs import Start, train_job
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
-from tasks.cache import stage_key
+from tasks.stage_cache import stage_key
 
 
 def key(here: Path) -> str:

@@ -16,8 +16,8 @@ from holdfast.config.jobs import Check
 from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from holdfast.models.adapt import learning
 from holdfast.models.load import load_model, load_processor
+from holdfast.models.lora import learning
 from holdfast.stages.preflight import check
 
 Weights = dict[str, torch.Tensor]

@@ -14,7 +14,7 @@ from holdfast.analysis.influence_runs import read_traces
 from holdfast.analysis.influence_summary import significant
 from holdfast.analysis.records import finished_runs
 from holdfast.report.influence_charts import Bend, bend
-from holdfast.report.influential import rankings
+from holdfast.report.influential import influential_samples
 from holdfast.report.study import compare
 
 SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 40}}
@@ -222,7 +222,7 @@ def test_where_no_skill_is_learned_for_sure_dots_are_open_instead_of_rates(trace
     path = tmp_path / "one-0-influence" / "influence.parquet"
     turn_round(path, "dot/adam/jigsaw")
     compare(job, tmp_path)
-    assert "<details open><summary>The pulls behind" in section_of(tmp_path)
+    assert "<details open><summary>The dot products behind" in section_of(tmp_path)
     assert "so that there is no rate" not in section_of(tmp_path)
     turn_round(path, "dot/jigsaw/a")
     turn_round(path, "dot/jigsaw/b")
@@ -271,15 +271,13 @@ def test_rollouts_without_any_advantage_are_told_and_not_drawn(tmp_path):
     found = found_in(tmp_path)["traces"]
     assert (found["rft"]["idle"], found["one"]["idle"]) == ([10, 30], [])
     assert found["rft"]["checkpoints"][1]["dot"]["color"] is None
-    assert "at steps 10, 30, all rollouts of every prompt that was looked at were rewarded alike" in section_of(
-        tmp_path
-    )
+    assert "at steps 10, 30, all rollouts of every prompt that was measured were rewarded alike" in section_of(tmp_path)
     assert "rft, step 10: –" not in section_of(tmp_path)
 
 
 def test_no_sample_stands_twice_in_a_ranking(traced):
     job, _ = traced
-    for ranking in rankings(read(job), job.data.path, job.study.target).values():
+    for ranking in influential_samples(read(job), job.data.path, job.study.target).values():
         said = [(item.prompt, item.text) for side in ranking for item in side]
         assert len(said) == len(set(said)) > 0
         assert all(len(side) <= 10 for side in ranking)
@@ -291,7 +289,7 @@ def test_no_sample_stands_twice_in_a_ranking(traced):
 def test_an_effect_is_summed_over_prior_benchmarks_and_the_checkpoints_that_training_began_at(traced):
     job, _ = traced
     trace = next(trace for trace in read(job) if trace.label == "answers")
-    ranking = rankings([trace], job.data.path, job.study.target)["answers"]
+    ranking = influential_samples([trace], job.data.path, job.study.target)["answers"]
     worst = ranking.harmful[0]
     prior = [trace.rows.benchmarks.index(name) for name in ("color", "count")]
     own = [place for place, prompt in enumerate(trace.rows.prompts) if prompt == worst.prompt]

@@ -19,7 +19,7 @@ from holdfast.config.prior import Imported, Prior
 from holdfast.config.study import Study
 from holdfast.config.targets import Banner, Jigsaw
 from holdfast.errors import UserError
-from tasks import data, pointer
+from tasks import data, data_version
 
 STUDY = Study(
     name="tiny",
@@ -76,7 +76,7 @@ def test_new_data_becomes_a_version_that_dvc_itself_agrees_with(root: Path) -> N
     )
     assert status.stdout.strip() == "{}"
     assert data.version(root).endswith(".dir")
-    assert sorted(pointer.listing(root) or {}) == [
+    assert sorted(data_version.listing(root) or {}) == [
         f"{ref.path.name}/{name}"
         for name in (
             "prior-color.parquet",
@@ -124,6 +124,26 @@ def test_missing_data_comes_back_from_a_remote(root: Path, tmp_path: Path) -> No
     assert data.prepare_data(STUDY, root, never) == ref
 
 
+def test_a_remote_that_cannot_be_reached_is_said_and_the_data_made_again(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ref = data.prepare_data(STUDY, root, Generator())
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "remote", "add", "-q", "-d", "store", "http://127.0.0.1:9/none"], cwd=root, check=True)
+    shutil.rmtree(root / "data")
+    forget_cache(root)
+    generator = Generator()
+    assert data.prepare_data(STUDY, root, generator) == ref
+    assert generator.runs == 1
+    assert capsys.readouterr().err.count("DVC's remote cannot give the data") == 1
+
+
+def test_what_dvc_cannot_do_is_one_sentence(root: Path) -> None:
+    (root / ".dvc" / "config").write_text("[core]\n    remote = nowhere\n    unknown = 1\n")
+    with pytest.raises(UserError, match=r"data\.dvc: DVC refuses \(.+\); run `dvc doctor`"):
+        data.prepare_data(STUDY, root, Generator())
+
+
 def test_without_cache_and_remote_the_same_data_is_made_again(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     version = data.version(root)
@@ -167,7 +187,7 @@ def test_other_data_keeps_its_pins_when_only_new_data_is_here(root: Path) -> Non
     shutil.rmtree(root / "data")
     forget_cache(root)
     other = data.prepare_data(seeded(1), root, Generator())
-    names = {Path(name).parts[0] for name in pointer.listing(root) or {}}
+    names = {Path(name).parts[0] for name in data_version.listing(root) or {}}
     assert names == {ref.path.name, other.path.name}
     assert data.prepare_data(STUDY, root, Generator()) == ref
 
@@ -191,14 +211,14 @@ def test_a_list_of_files_that_a_kill_left_behind_is_mended(root: Path) -> None:
     listing = document["meta"].pop("files")
     (root / "data.dvc").write_text(yaml.safe_dump(document))
     assert data.prepare_data(STUDY, root, never) == ref
-    assert pointer.listing(root) == listing
+    assert data_version.listing(root) == listing
 
 
 def test_data_that_was_made_but_not_recorded_is_recorded(root: Path) -> None:
     first = data.prepare_data(STUDY, root, Generator())
     (root / "data.dvc").unlink()
     assert data.prepare_data(STUDY, root, never) == first
-    assert pointer.listing(root)
+    assert data_version.listing(root)
 
 
 def test_a_broken_pointer_is_named(root: Path) -> None:
@@ -236,7 +256,7 @@ def test_threads_prepare_different_data_at_the_same_time(root: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({Path(name).parts[0] for name in pointer.listing(root) or {}}) == 3
+    assert len({Path(name).parts[0] for name in data_version.listing(root) or {}}) == 3
 
 
 @pytest.fixture
@@ -270,7 +290,7 @@ def test_a_busy_dvc_lock_is_waited_for_and_told(
 def test_a_dvc_lock_that_stays_busy_is_an_error(
     root: Path, held_lock: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "LOCK_LIMIT", 0.0)
+    monkeypatch.setattr(data_version, "LOCK_LIMIT", 0.0)
     generator = Generator()
     with pytest.raises(UserError, match="has held DVC's lock"):
         data.prepare_data(STUDY, root, generator)

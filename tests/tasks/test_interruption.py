@@ -16,10 +16,10 @@ from stage_runs import history, job, statuses, use, wait_for
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import worker
-from tasks.cache import stage_key
 from tasks.parent_runs import study_run
 from tasks.run_owner import HEARTBEAT_TAG, HEARTBEAT_TIMEOUT
 from tasks.stage import Attempt, Context, StageRun, run_stage
+from tasks.stage_cache import stage_key
 from tasks.tracking import open_store
 
 HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from holdfast.config.study import Study
 from tasks import slots, worker
-from tasks.cache import stage_key
+from tasks.stage_cache import stage_key
 from tasks.stage import Attempt, Context
 from tasks.parent_runs import study_run
 from stage_runs import job

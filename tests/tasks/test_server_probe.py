@@ -86,8 +86,8 @@ def test_a_finished_run_is_copied_once_and_a_broken_copy_again(store: Store):
     store.end(run_id, "FINISHED")
     run = store.run(run_id)
     # A download that was killed.
-    (store.place / "cache" / f"{run_id}.partial").mkdir(parents=True)
-    (store.place / "cache" / f"{run_id}.partial" / "weights.bin").write_text("wh")
+    (store.directory / "cache" / f"{run_id}.partial").mkdir(parents=True)
+    (store.directory / "cache" / f"{run_id}.partial" / "weights.bin").write_text("wh")
     copy = store.artifacts(run) / "weights.bin"
     assert copy.read_text() == "whole"
     copy.write_text("brok")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from holdfast.benchmarks.grading.text import normal, plain
@@ -22,6 +21,11 @@ class Grade(NamedTuple):
 
 
 UNPARSED = Grade(None, False, 0.0)
+
+
+def all_or_nothing(parsed: str, correct: bool) -> Grade:
+    """The grade of an answer without partial credit."""
+    return Grade(parsed, correct, float(correct))
 
 
 def answer_text(completion: str) -> str | None:
@@ -72,22 +76,12 @@ def one_of(completion: str, answer: str, words: tuple[str, ...]) -> Grade:
     word = plain(text) if text else None
     if word not in words:
         return UNPARSED
-    return Grade(word, word == answer, float(word == answer))
+    return all_or_nothing(word, word == answer)
 
 
-def numbers(text: str, count: int, form: str = r"[0-9]{1,4}") -> list[float] | None:
+def few_numbers(text: str, count: int, form: str = r"[0-9]{1,4}") -> list[float] | None:
     """Exactly `count` numbers, by default whole ones, separated by blanks, commas or semicolons, in brackets or not."""
     parts = re.split(r"[\s,;]+", text.strip().strip("`[]()").strip())
     if len(parts) != count or not all(re.fullmatch(form, part) for part in parts):
         return None
     return [float(part) for part in parts]
-
-
-def overlap(first: Sequence[float], second: Sequence[float]) -> float:
-    """Intersection over union of two boxes x1, y1, x2, y2; 0 for a box that is none."""
-    if first[2] <= first[0] or first[3] <= first[1]:
-        return 0.0
-    width = max(0, min(first[2], second[2]) - max(first[0], second[0]))
-    height = max(0, min(first[3], second[3]) - max(first[1], second[1]))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return width * height / (sum(areas) - width * height)

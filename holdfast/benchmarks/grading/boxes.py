@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from holdfast.benchmarks.grading.answer import answer_text, numbers
+from holdfast.benchmarks.grading.answer import answer_text, few_numbers
 from holdfast.benchmarks.question import Box
 
 LARGEST = 1_000_000
@@ -87,7 +87,7 @@ def boxes(text: str) -> list[Box] | None:
     if len(text) > LONGEST:
         return None
     balanced = text.count("[") == text.count("]") and text.count("(") == text.count(")")
-    few = numbers(text, 4, _SIDE) if balanced else None
+    few = few_numbers(text, 4, _SIDE) if balanced else None
     if few is not None:
         return [(few[0], few[1], few[2], few[3])]
     for pattern, form in _REWRITTEN:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 
-from holdfast.benchmarks.grading.text import LETTER
+from holdfast.benchmarks.grading.answer import UNPARSED, Grade, all_or_nothing, answer_text
+from holdfast.benchmarks.grading.text import LETTER, normal
 
 _CHUNK = re.compile(r"\d++(?:[.,']\d++| \d{3}(?!\d))*+(?:[eE][-+]?\d++(?!\w))?", re.ASCII)
 """Digits with what may stand between them; whether it does so in order is for `_size` to say."""
@@ -144,6 +145,21 @@ class _Unreadable(Exception):
     """There is a number, and nobody can say for certain which."""
 
 
+def grade_number(completion: str, answer: str) -> Grade:
+    """The one number in the answer, equal within 1e-6 of its size."""
+    text = answer_text(completion)
+    found = the_number(text) if text else None
+    if found is None:
+        return UNPARSED
+    right = the_number(normal(answer).strip())
+    return all_or_nothing(f"{found:.12g}", right is not None and _same(found, right))
+
+
+def _same(first: float, second: float) -> bool:
+    """Equal within 1e-6 of their size."""
+    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+
+
 def the_number(text: str) -> float | None:
     """The one number in a normal text, however often it stands there; None for no number, or for several."""
     if _SIMPLE.fullmatch(text):
@@ -168,11 +184,6 @@ def the_number(text: str) -> float | None:
     if not math.isfinite(value) or any(_WORDS[word.lower()] != value for word in _WORD.findall(text)):
         return None
     return value
-
-
-def same(first: float, second: float) -> bool:
-    """Equal within 1e-6 of their size."""
-    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _pieces(chunk: re.Match[str]) -> list[tuple[int, int]]:

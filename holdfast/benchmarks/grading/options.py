@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from holdfast.benchmarks.grading.text import BLANKLESS, LETTER
+from holdfast.benchmarks.grading.answer import UNPARSED, Grade, all_or_nothing, answer_text
+from holdfast.benchmarks.grading.text import BLANKLESS, LETTER, normal
 
 _LATEX = re.compile(r"\\[a-zA-Z]{1,12}(?=\s*\{)|\\[()\[\]]|[$]")
 _EMPHASIS = re.compile(r"(?<!\w)([*_`\"']{1,3})\s?([A-Za-z])\s?\1(?!\w)")
@@ -77,6 +78,12 @@ _AFTER_LETTER = frozenset(
 _AFTER_I = frozenset(("or", "and", "is", "because"))
 _ARTICLES = "AEOUY"
 """Words of one letter, in some language, that begin a sentence."""
+
+
+def grade_choice(completion: str, answer: str) -> Grade:
+    """The letter of the one option that is chosen: B, (B), **B**, B. red, The answer is B."""
+    letter = the_letter(answer_text(completion) or "")
+    return UNPARSED if letter is None else all_or_nothing(letter, letter == the_letter(normal(answer).strip()))
 
 
 def the_letter(text: str) -> str | None:

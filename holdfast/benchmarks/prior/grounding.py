@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from holdfast.benchmarks.grading.answer import UNPARSED, Grade, overlap
+from holdfast.benchmarks.grading.answer import UNPARSED, Grade
+from holdfast.benchmarks.grading.box_overlap import overlap
 from holdfast.benchmarks.grading.boxes import answered, written
 from holdfast.benchmarks.question import PriorQuestion
 from holdfast.data.world import Scene

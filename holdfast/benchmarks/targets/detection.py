@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from holdfast.benchmarks.grading.box_overlap import grade_boxes
 from holdfast.benchmarks.grading.boxes import written
-from holdfast.benchmarks.grading.detection import grade
 from holdfast.benchmarks.question import Annotation, Box, Draw, TargetQuestion
 from holdfast.config.targets import Detection
 from holdfast.data.grid import LOOKS, Look, grid_scene, scattered
@@ -62,7 +62,7 @@ def chance(target: Detection) -> float:
     """What the answers to other questions score, over all pairs of 60."""
     answers = [ask(target, Draw(0, "chance", index)).answer for index in range(60)]
     pairs = list(permutations(answers, 2))
-    return sum(grade(f"<answer> {given} </answer>", right).score for given, right in pairs) / len(pairs)
+    return sum(grade_boxes(f"<answer> {given} </answer>", right).score for given, right in pairs) / len(pairs)
 
 
 def _all(target: Detection, draw: Draw, rng: np.random.Generator) -> tuple[dict[int, Look], Wanted]:

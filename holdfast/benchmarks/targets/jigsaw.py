@@ -4,6 +4,9 @@ Pieces are numbered row by row as they are shown, positions row by row as they w
 shuffle is drawn uniformly from all orders but the solved one, from (seed, image identity, number of the puzzle on
 that image); as long as there are enough orders, no two puzzles of one image share theirs. Where the grid does not
 divide the image, pixels on the right and at the bottom are trimmed (at most grid − 1 of each), as Jigsaw-R1 does.
+
+First comes the full question, from cutting to grading; below it questions about pairs, the teacher's completions and
+the adjacency reward.
 """
 
 from __future__ import annotations
@@ -25,23 +28,13 @@ SMALLEST_PIECE = 8
 """Pixels; below, a piece shows little but noise."""
 
 
-def check_fit(grid: tuple[int, int], size: int) -> None:
-    """Refuse a grid whose pieces of an image of `size` pixels a side would be too small."""
-    largest = size // SMALLEST_PIECE
-    if max(grid) > largest:
-        raise UserError(
-            f"target.grid: {grid[0]}×{grid[1]} cuts images of {size}×{size} pixels into pieces below "
-            f"{SMALLEST_PIECE} pixels; use at most {largest} rows and columns or raise images.size."
-        )
-
-
 def puzzle(image: Image.Image, image_id: str, target: Jigsaw, seed: int, number: int = 0) -> Question:
     """Puzzle `number` of an image."""
     pieces = cut(image, target.grid)
     order = shuffle(len(pieces), seed, image_id, number)
     shown = [pieces[position] for position in order]
     rng = random.Random(f"jigsaw/{seed}/{image_id}/{number}")
-    pair = _neighbours(order, target.grid[1], rng) if target.question == "pair" else None
+    pair = _random_neighbours(order, target.grid[1], rng) if target.question == "pair" else None
     answer = _direction(order, pair, target.grid[1]) if pair else solution(order, target)
     if target.layout == "composite":
         shown = [join(shown, target.grid)]
@@ -79,7 +72,7 @@ def join(pieces: list[Image.Image], grid: tuple[int, int]) -> Image.Image:
 
 
 def shuffle(pieces: int, seed: int, image_id: str, number: int) -> list[int]:
-    """For every shown piece its position in the image. Walks all unsolved orders in a stride drawn for the image."""
+    """For every shown piece its position in the image. Visits all unsolved orders in a stride drawn for the image."""
     rng = random.Random(f"shuffle/{seed}/{image_id}")
     unsolved = math.factorial(pieces) - 1
     start = rng.randrange(unsolved)
@@ -121,6 +114,49 @@ def prompt(target: Jigsaw) -> str:
     return f"{subject} {sentence} {form(target.thinking)}"
 
 
+def grade(completion: str, answer: str) -> Grade:
+    """The share of indices that are right; unparsed unless there are as many as asked for, all of them in range."""
+    if answer in DIRECTIONS:
+        return one_of(completion, answer, DIRECTIONS)
+    right = answer.split()
+    given = _indices(completion)
+    if len(given) != len(right) or not set(given) <= set(right):
+        return UNPARSED
+    score = sum(a == b for a, b in zip(given, right, strict=True)) / len(right)
+    return Grade(" ".join(given), score == 1.0, score)
+
+
+def _indices(completion: str) -> list[str]:
+    text = answer_text(completion)
+    return [part for part in re.split(r"[\s,;`\[\](){}]+", text) if part] if text else []
+
+
+def chance(target: Jigsaw) -> float:
+    """Accuracy of a guess: one order of all unsolved ones, or the best constant direction."""
+    rows, columns = target.grid
+    if target.question == "full":
+        return 1 / (math.factorial(rows * columns) - 1)
+    across, down = rows * (columns - 1), columns * (rows - 1)
+    return max(across, down) / (2 * (across + down))
+
+
+def score_by_chance(target: Jigsaw) -> float:
+    """Partial credit of a random order: each of the n pieces is right once in n; else accuracy of a guess."""
+    if target.question == "full":
+        return 1 / (target.grid[0] * target.grid[1])
+    return chance(target)
+
+
+def check_fit(grid: tuple[int, int], size: int) -> None:
+    """Refuse a grid whose pieces of an image of `size` pixels a side would be too small."""
+    largest = size // SMALLEST_PIECE
+    if max(grid) > largest:
+        raise UserError(
+            f"target.grid: {grid[0]}×{grid[1]} cuts images of {size}×{size} pixels into pieces below "
+            f"{SMALLEST_PIECE} pixels; use at most {largest} rows and columns or raise images.size."
+        )
+
+
 def _pair_prompt(target: Jigsaw, pair: tuple[int, int]) -> str:
     rows, columns = target.grid
     if target.layout == "composite":
@@ -133,7 +169,7 @@ def _pair_prompt(target: Jigsaw, pair: tuple[int, int]) -> str:
     return f"{subject} {sentence} {form(target.thinking)}"
 
 
-def _neighbours(order: list[int], columns: int, rng: random.Random) -> tuple[int, int]:
+def _random_neighbours(order: list[int], columns: int, rng: random.Random) -> tuple[int, int]:
     """Two shown pieces that were side by side, in random order."""
     pairs = [
         (first, second)
@@ -178,23 +214,6 @@ def _ordinal(number: int) -> str:
     return words[number - 1] if number <= len(words) else f"{number}th"
 
 
-def grade(completion: str, answer: str) -> Grade:
-    """The share of indices that are right; unparsed unless there are as many as asked for, all of them in range."""
-    if answer in DIRECTIONS:
-        return one_of(completion, answer, DIRECTIONS)
-    right = answer.split()
-    given = _indices(completion)
-    if len(given) != len(right) or not set(given) <= set(right):
-        return UNPARSED
-    score = sum(a == b for a, b in zip(given, right, strict=True)) / len(right)
-    return Grade(" ".join(given), score == 1.0, score)
-
-
-def _indices(completion: str) -> list[str]:
-    text = answer_text(completion)
-    return [part for part in re.split(r"[\s,;`\[\](){}]+", text) if part] if text else []
-
-
 _GRID = re.compile(r"\b([0-9]+)x([0-9]+) image")
 
 
@@ -210,23 +229,23 @@ def adjacency(completion: str, answer: str, question: str) -> float:
         return 0.0
     columns = int(grid[2])
     if "For each position" in question:
-        true, placed = _places(right), _places(given)
+        true, placed = _positions(right), _positions(given)
     else:
         # For every piece its position, so positions are what is listed.
         first = min(map(int, right))
         true, placed = ({str(i): int(p) - first for i, p in enumerate(order)} for order in (right, given))
-    pairs = _neighbouring(true, columns)
+    pairs = _neighbouring_pieces(true, columns)
     kept = [_offset(true[a], true[b], columns) == _offset(placed[a], placed[b], columns) for a, b in pairs]
     return sum(kept) / len(kept)
 
 
-def _places(order: list[str]) -> dict[str, int]:
+def _positions(order: list[str]) -> dict[str, int]:
     return {piece: position for position, piece in enumerate(order)}
 
 
-def _neighbouring(places: dict[str, int], columns: int) -> list[tuple[str, str]]:
+def _neighbouring_pieces(positions: dict[str, int], columns: int) -> list[tuple[str, str]]:
     """Every piece with the one to its right and with the one below it."""
-    at = {position: piece for piece, position in places.items()}
+    at = {position: piece for piece, position in positions.items()}
     beside = [(here, here + 1) for here in at if (here + 1) % columns]
     return [(at[here], at[there]) for here, there in [*beside, *((here, here + columns) for here in at)] if there in at]
 
@@ -234,19 +253,3 @@ def _neighbouring(places: dict[str, int], columns: int) -> list[tuple[str, str]]
 def _offset(here: int, there: int, columns: int) -> tuple[int, int]:
     """Rows and columns from one position to another."""
     return there // columns - here // columns, there % columns - here % columns
-
-
-def chance(target: Jigsaw) -> float:
-    """Accuracy of a guess: one order of all unsolved ones, or the best constant direction."""
-    rows, columns = target.grid
-    if target.question == "full":
-        return 1 / (math.factorial(rows * columns) - 1)
-    across, down = rows * (columns - 1), columns * (rows - 1)
-    return max(across, down) / (2 * (across + down))
-
-
-def score_by_chance(target: Jigsaw) -> float:
-    """Partial credit of a random order: each of the n pieces is right once in n; else accuracy of a guess."""
-    if target.question == "full":
-        return 1 / (target.grid[0] * target.grid[1])
-    return chance(target)

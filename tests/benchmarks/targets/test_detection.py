@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.benchmarks.grading.answer import overlap
+from holdfast.benchmarks.grading.box_overlap import grade_boxes, matched, overlap
 from holdfast.benchmarks.grading.boxes import boxes, written
-from holdfast.benchmarks.grading.detection import grade, matched
 from holdfast.benchmarks.question import Annotation, Draw
 from holdfast.benchmarks.targets import detection
 from holdfast.config.targets import Detection
@@ -33,27 +32,27 @@ def tagged(text: str) -> str:
 
 @given(st.lists(BOX, min_size=1, max_size=5), st.lists(REAL, min_size=1, max_size=5))
 def test_a_score_is_a_share_and_no_order_of_boxes_changes_it(given_boxes, wanted) -> None:
-    found = grade(tagged(written(given_boxes)), written(wanted))
+    found = grade_boxes(tagged(written(given_boxes)), written(wanted))
     assert 0 <= found.score <= 1
     assert found.correct <= (found.score >= 0.5)
     for one, other in itertools.islice(
         itertools.product(itertools.permutations(given_boxes), itertools.permutations(wanted)), 40
     ):
-        again = grade(tagged(written(list(one))), written(list(other)))
+        again = grade_boxes(tagged(written(list(one))), written(list(other)))
         assert again.score == pytest.approx(found.score, abs=1e-12)
         assert again.correct == found.correct
 
 
 @given(st.lists(REAL, min_size=1, max_size=6))
 def test_the_right_boxes_in_any_order_score_one(wanted) -> None:
-    found = grade(tagged(written(wanted[::-1])), written(wanted))
+    found = grade_boxes(tagged(written(wanted[::-1])), written(wanted))
     assert (found.correct, found.score) == (True, pytest.approx(1.0))
     assert found.score <= 1.0
 
 
 @given(st.lists(REAL, min_size=1, max_size=4), REAL)
 def test_one_box_too_many_costs_its_share(wanted, extra) -> None:
-    found = grade(tagged(written([*wanted, extra])), written(wanted))
+    found = grade_boxes(tagged(written([*wanted, extra])), written(wanted))
     assert found.score == pytest.approx(len(wanted) / (len(wanted) + 1))
     assert not found.correct
 
@@ -66,7 +65,7 @@ def test_matching_is_greedy_as_worked_by_hand() -> None:
     assert overlap(b, y) == pytest.approx(5 / 15)
     assert overlap(b, x) == pytest.approx(3 / 17)
     assert matched([b, a], [x, y]) == [1.0, pytest.approx(5 / 15)]
-    found = grade(tagged(written([b, a])), written([x, y]))
+    found = grade_boxes(tagged(written([b, a])), written([x, y]))
     assert found.score == pytest.approx((1 + 5 / 15) / 2)
     assert not found.correct
 
@@ -76,7 +75,7 @@ def test_greedy_takes_the_largest_overlap_first_even_where_another_pairing_sums_
     u, v = (10.0, 0.0, 20.0, 1.0), (19.0, 0.0, 29.0, 1.0)
     p, q = (14.0, 0.0, 24.0, 1.0), (4.0, 0.0, 14.0, 1.0)
     assert matched([p, q], [u, v]) == [pytest.approx(6 / 14)]
-    assert grade(tagged(written([p, q])), written([u, v])).score == pytest.approx(6 / 14 / 2)
+    assert grade_boxes(tagged(written([p, q])), written([u, v])).score == pytest.approx(6 / 14 / 2)
 
 
 def test_a_tie_is_decided_by_coordinates_whatever_the_order() -> None:
@@ -89,8 +88,8 @@ def test_a_tie_is_decided_by_coordinates_whatever_the_order() -> None:
 
 def test_no_box_is_matched_twice() -> None:
     box = (0.0, 0.0, 4.0, 4.0)
-    assert grade(tagged(written([box, box])), written([box])).score == 0.5
-    assert grade(tagged(written([box])), written([box, box])).score == 0.5
+    assert grade_boxes(tagged(written([box, box])), written([box])).score == 0.5
+    assert grade_boxes(tagged(written([box])), written([box, box])).score == 0.5
 
 
 @pytest.mark.parametrize("text", ["1 2 5 6; 7 8 9 10", "[[1, 2, 5, 6], [7, 8, 9, 10]]", "(1,2,5,6),(7,8,9,10)"])
@@ -100,11 +99,11 @@ def test_several_ways_of_writing_boxes_are_read(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "none", "1 2 3", "1 2 3 4 5", "-1 2 3 4", "nan 1 2 3", "1e9 2 3 4", "x 1 2 3 4"])
 def test_other_text_holds_no_boxes(text: str) -> None:
-    assert grade(tagged(text), "1 2 5 6").parsed is None
+    assert grade_boxes(tagged(text), "1 2 5 6").parsed is None
 
 
 def test_a_box_without_an_area_is_read_and_worth_nothing() -> None:
-    found = grade(tagged("5 6 5 6"), "1 2 5 6")
+    found = grade_boxes(tagged("5 6 5 6"), "1 2 5 6")
     assert (found.parsed, found.score) == ("5 6 5 6", 0.0)
 
 

@@ -32,8 +32,8 @@ from holdfast.influence.engine.gradients import (
     mean_gradient,
     selection,
 )
-from holdfast.models.adapt import freeze
 from holdfast.models.encode import TeacherForced
+from holdfast.models.lora import freeze
 
 
 def check(model: Any, given: TeacherForced, singles: list[Gradient]) -> Influences:

@@ -15,8 +15,8 @@ from holdfast.config.refs import ModelRef, directory_digest
 from holdfast.data.chat import messages, pictures
 from holdfast.errors import UserError
 from holdfast.journal import Journal
-from holdfast.models.adapt import freeze
 from holdfast.models.load import load_model, load_processor, placeholder_ids
+from holdfast.models.lora import freeze
 from holdfast.models.tiny import build, curriculum
 from holdfast.models.tiny.captions import captions
 from holdfast.models.tiny.optimizer import Muon, TrainingPhase, orthogonal

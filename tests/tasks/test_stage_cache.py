@@ -13,8 +13,8 @@ from holdfast.config.prior import Imported
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Compute, Study
 from holdfast.config.targets import Jigsaw
-from tasks import cache
-from tasks.cache import stage_key
+from tasks import stage_cache
+from tasks.stage_cache import stage_key
 
 
 def train(**changes) -> Train:
@@ -123,20 +123,20 @@ def test_a_key_sees_the_kind_of_job():
 def test_a_key_sees_a_changed_line_of_code(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "module.py").write_text("one = 1\n")
-    before = cache.code_digest(tmp_path)
+    before = stage_cache.code_digest(tmp_path)
     (tmp_path / "deep" / "module.py").write_text("one = 2\n")
-    cache.code_digest.cache_clear()
-    after = cache.code_digest(tmp_path)
+    stage_cache.code_digest.cache_clear()
+    after = stage_cache.code_digest(tmp_path)
     assert before != after
 
     unchanged = stage_key(train())
-    monkeypatch.setattr(cache, "source_digest", lambda verb: after)
+    monkeypatch.setattr(stage_cache, "source_digest", lambda verb: after)
     assert stage_key(train()) != unchanged
 
 
 def test_a_key_sees_the_lock_file(tmp_path):
     lock = tmp_path / "requirements.lock"
-    assert cache.lock_digest(lock) == ""
-    cache.lock_digest.cache_clear()
+    assert stage_cache.lock_digest(lock) == ""
+    stage_cache.lock_digest.cache_clear()
     lock.write_text("torch==2\n")
-    assert cache.lock_digest(lock)
+    assert stage_cache.lock_digest(lock)

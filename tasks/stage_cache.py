@@ -82,7 +82,7 @@ def lock_digest(lock: Path = SOURCES.parent / "requirements.lock") -> str:
     return file_digest(lock) if lock.is_file() else ""
 
 
-def key_content(job: AnyJob) -> Any:
+def key_content(job: Any) -> Any:
     """A job as JSON without what changes no result.
 
     The files that a data job reads are digested in its `inputs`, so none of their paths counts.

@@ -1,0 +1,207 @@
+"""The versions of data/: what data.dvc pins, and DVC's commands, which record and fetch it.
+
+data.dvc has DVC's md5 of data/ and, under `meta`, the md5 of every file, so that one that differs has a name. DVC keeps
+`meta` when it rewrites the file. The list counts only while it hashes to DVC's own md5.
+
+DVC's public Python interface (`dvc.api`) only reads, so its commands are run. Where its cache keeps files and
+how it writes down a directory is documented: https://dvc.org/doc/user-guide/project-structure/internal-files.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from holdfast.errors import UserError, brief, writing
+
+POINTER = "data.dvc"
+
+Listing = dict[str, str]
+"""md5 by path relative to data/."""
+
+LOCK_LIMIT = 300.0
+"""Seconds to wait for DVC's lock when another program holds it."""
+LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+ERROR = re.compile(r"^ERROR: (.+)", re.MULTILINE)
+
+
+class CommandFailed(UserError):
+    """A command of DVC's failed; `reason` is what it said."""
+
+    def __init__(self, root: Path, reason: str) -> None:
+        super().__init__(f"{root / POINTER}: DVC refuses ({reason}); run `dvc doctor` in {root}.")
+        self.reason = reason
+
+
+def version(root: Path) -> str:
+    """DVC's md5 of data/; empty before there is any."""
+    document = _read(root)
+    return str(document["outs"][0]["md5"]) if document else ""
+
+
+def listing(root: Path) -> Listing | None:
+    """The files that data.dvc pins; None where its list is not the one that DVC hashed."""
+    document = _read(root)
+    if not document:
+        return {}
+    files = (document.get("meta") or {}).get("files") or {}
+    return files if _directory_md5(files) == document["outs"][0]["md5"] else None
+
+
+def mended_listing(root: Path) -> Listing:
+    """The listing; taken from DVC's cache where someone, or a run that was killed, left data.dvc with an old one."""
+    files = listing(root)
+    if files is None:
+        files = _cached_listing(root)
+        _write_listing(root, files)
+    return files
+
+
+def record(root: Path, path: Path) -> None:
+    """Add a file or directory below data/ as a new version. The other data need not be here."""
+    files = mended_listing(root)
+    if files:
+        _cache_directory_object(root, files)
+    added = path if files else root / "data"
+    _dvc(root, "add", "--no-relink", os.fspath(added.relative_to(root)))
+    _write_listing(root, _cached_listing(root))
+
+
+def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:
+    """Where DVC's cache has, or would have, files of one directory whose md5 is given; fetched if there is a remote."""
+    cached = {path: cache_path(root, md5) for path, md5 in files.items()}
+    if not all(path.is_file() for path in cached.values()) and _has_remote(root):
+        _cache_directory_object(root, listing(root) or {})
+        reason = "it lacks files"
+        try:
+            _dvc(root, "fetch", os.fspath(next(iter(files)).parent.relative_to(root)))
+        except CommandFailed as error:
+            reason = error.reason
+        if not all(path.is_file() for path in cached.values()):
+            print(f"DVC's remote cannot give the data ({reason}); it is made again.", file=sys.stderr)
+    return cached
+
+
+def cache_path(root: Path, md5: str) -> Path:
+    """Where DVC's cache keeps what has this md5."""
+    return _cache_root(root) / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def _cached_listing(root: Path) -> Listing:
+    md5 = version(root)
+    path = cache_path(root, md5)
+    if not path.is_file() and _has_remote(root):
+        _dvc(root, "fetch")
+    if not path.is_file():
+        raise UserError(
+            f"{root / POINTER}: its list of files does not belong to its md5 {md5}, which is not in DVC's "
+            f"cache; restore it with `git checkout {POINTER}`."
+        )
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
+
+
+def _write_listing(root: Path, files: Listing) -> None:
+    """Set the list of files beside DVC's md5."""
+    document = _read(root)
+    document["meta"] = {**(document.get("meta") or {}), "files": files}
+    partial = root / f"{POINTER}.partial"
+    with writing(root / POINTER):
+        partial.write_text(yaml.safe_dump(document, sort_keys=False))
+        partial.replace(root / POINTER)
+
+
+def _read(root: Path) -> dict[str, Any]:
+    path = root / POINTER
+    if not path.is_file():
+        return {}
+    try:
+        document = yaml.safe_load(path.read_text())
+        document["outs"][0]["md5"]
+    except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path}: is no pointer that DVC wrote; restore it with `git checkout {POINTER}`.") from error
+    return document
+
+
+def _cache_directory_object(root: Path, files: Listing) -> None:
+    """Give DVC's cache the directory that data.dvc names; a fresh clone lacks it, and DVC adds nothing to it then."""
+    path = cache_path(root, _directory_md5(files))
+    if not path.is_file():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_directory_object(files))
+
+
+def _directory_object(files: Listing) -> bytes:
+    """A directory as DVC's cache keeps it."""
+    return json.dumps([{"md5": files[path], "relpath": path} for path in sorted(files)]).encode()
+
+
+def _directory_md5(files: Listing) -> str:
+    return hashlib.md5(_directory_object(files)).hexdigest() + ".dir"
+
+
+@functools.cache
+def _cache_root(root: Path) -> Path:
+    return root / _dvc(root, "cache", "dir")
+
+
+def _has_remote(root: Path) -> bool:
+    return bool(_dvc(root, "config", "core.remote"))
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    """What a command of DVC's prints; waits for a while when another program holds DVC's lock.
+
+    Raises:
+        CommandFailed: it fails.
+        UserError: the lock stays busy, or DVC cannot write.
+    """
+    started = time.monotonic()
+    waiting = False
+    while (done := _run(root, arguments)).returncode != 0:
+        if not LOCKED.search(done.stderr):
+            _raise_failure(root, done.stderr)
+        if time.monotonic() - started > LOCK_LIMIT:
+            raise UserError(
+                f"{root / '.dvc'}: another program has held DVC's lock for {LOCK_LIMIT:.0f} s; "
+                f"let it finish, or end it, and run the same command again."
+            )
+        if not waiting:
+            print("Waiting for DVC's lock, which another program holds.", file=sys.stderr)
+            waiting = True
+    return done.stdout.strip()
+
+
+def _run(root: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "true"}
+    with TemporaryDirectory() as settings:
+        if not (root / ".git").exists():
+            # As after `dvc init --no-scm`, with the repository's own settings as they are.
+            (Path(settings) / "config").write_text("[core]\n    no_scm = true\n")
+            environment["DVC_SYSTEM_CONFIG_DIR"] = settings
+        command = [sys.executable, "-m", "dvc", *arguments]
+        # In a session of its own: Ctrl-C ends the study, which keeps what was recorded whole.
+        return subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False, start_new_session=True
+        )
+
+
+def _raise_failure(root: Path, said: str) -> None:
+    found = ERROR.search(said)
+    sentence = found[1] if found else (said.strip().splitlines() or ["without a word"])[-1]
+    number = re.search(r"\[Errno (\d+)\]", sentence)
+    with writing(root / ".dvc"):
+        if number:
+            raise OSError(int(number[1]), os.strerror(int(number[1])))
+    raise CommandFailed(root, brief(sentence, 100).rstrip("."))
