@@ -16,8 +16,8 @@ class InfluenceTables:
 
     changes: pd.DataFrame
     """One row a traced training and benchmark: study, setting, draw, arm, replicate, stage, source, benchmark, role,
-    questions; change of its log-likelihood (nats per token, over the whole training), measured, and predicted by each of
-    `PREDICTIONS` (NaN where unknown); forgetting (accuracy lost at the end of the arm)."""
+    questions; change of its log-likelihood (nats per token, over the whole training), measured, and predicted by each
+    of `PREDICTIONS` (NaN where unknown); forgetting (accuracy lost at the end of the arm)."""
     agreement: pd.DataFrame
     """Predictions against what was measured, over all prior benchmarks, arms and replicates: prediction, against
     (measured | forgetting, of which the predicted change should be the negative); measures pearson and sign (share of

@@ -6,7 +6,6 @@ A measure NAME has three columns: NAME, and NAME_low and NAME_high, its 95 % int
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
