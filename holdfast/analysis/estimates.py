@@ -1,16 +1,18 @@
 """Intervals that cover the questions and the replicates: other ones might have been asked and trained.
 
 A measure of R replicates on the same questions is y_r = μ + a_r + b + c_r: a_r belongs to the replicate, b to the
-questions (hard ones are hard for all replicates) and c_r to both. With S² the variance of the y_r, which has a_r and c_r,
+questions (hard ones are hard for all replicates) and c_r to both. With S² the variance of the y_r,
 
-    var(ȳ) = S² / R + V,    V = Σ_g ū_g² − C / R,
+    var(ȳ) = A + V,    A = S² / R,    V = Σ_g ū_g² − C / R,
 
-where ū_g is what cluster g of questions adds to the error of ȳ (Σ_g ū_g² is the variance of ȳ over questions, replicates
-held fixed), and C = Σ_r Σ_g (u_rg − ū_g)² / (R − 1) the part of it that is c_r and stands in S² already. S² is not let
-fall below C, which it contains. The interval is Student's with Welch and Satterthwaite's degrees of freedom,
-var² / ((S²/R)² / (R − 1) + V² / (G − 1)) of G clusters. This is the analysis of many readers and many cases of
-diagnostic studies (Dorfman, Berbaum and Metz 1992; Hillis 2007) with replicates as readers. With one replicate there is
-V alone, and the interval covers questions only. bench/coverage.py measures how often such intervals hold the truth.
+where ū_g is what cluster g of questions adds to the error of ȳ (Σ_g ū_g² is the variance of ȳ over questions with these
+replicates), and C = Σ_r Σ_g (u_rg − ū_g)² / (R − 1) the part of it that is c_r, which S² has already. These are the
+components of studies of many readers and many cases (Dorfman, Berbaum and Metz 1992; Hillis 2007), replicates as
+readers. A has R − 1 degrees of freedom, V one less than there are clusters. The squared half-width of the interval is
+the mean of two: t² (A + V) with Welch and Satterthwaite's degrees of freedom, which is too narrow where three replicates
+are alike by luck, and t_A² A + t_V² V, each part with its own, which is too wide where both parts are about as large.
+bench/coverage.py measures how often such intervals hold the truth (docs/results.md). One replicate has V alone, and its
+interval covers questions only. Where all answers are alike nothing varies, and the interval has no width.
 """
 
 from __future__ import annotations
@@ -53,17 +55,22 @@ class Moments(NamedTuple):
     left_out: int = 0
 
 
+class Part(NamedTuple):
+    """A variance with its degrees of freedom."""
+
+    variance: np.ndarray
+    freedom: np.ndarray
+
+
 class Spread(NamedTuple):
     """What the variance of a mean consists of."""
 
-    between: np.ndarray
-    """S² / R (…,)."""
+    between: Part
+    """A, of replicates; 0 with 0 degrees of freedom of a single one."""
+    questions: Part
+    """V."""
     within: np.ndarray
-    """C / R, of `between` the part that more questions make smaller (…,)."""
-    questions: np.ndarray
-    """V (…,)."""
-    freedom: tuple[int, int]
-    """Of `between` and of `questions`."""
+    """C / R, of A the part that more questions make smaller."""
 
 
 def mean_of(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray) -> Moments:
@@ -140,8 +147,7 @@ def weighted(terms: Sequence[tuple[float, Moments]]) -> Moments:
 def pooled(draws: Sequence[Moments], shared: bool) -> Moments:
     """Draws of data or base as the rows of one measure, each the mean over its replicates; one draw as it is.
 
-    `shared`: all draws were asked the same questions. Otherwise their means vary by the questions too, and nothing is to
-    be added for these.
+    `shared`: all draws were asked the same questions. Otherwise their means vary by these too, and nothing is added.
     """
     if len(draws) == 1:
         return draws[0]
@@ -157,44 +163,42 @@ def spread(moments: Moments) -> Spread:
     """The parts of the variance of the mean over replicates."""
     count = moments.means.shape[-1]
     middle = moments.parts.mean(-2)
-    clusters = max(1, int((moments.parts != 0).any(tuple(range(moments.parts.ndim - 1))).sum()))
     over_questions = (middle**2).sum(-1)
+    free = np.full_like(over_questions, clusters(moments) - 1)
+    nothing = np.zeros_like(over_questions)
     if count < 2:
-        nothing = np.zeros_like(over_questions)
-        return Spread(nothing, nothing, over_questions, (0, clusters - 1))
-    within = ((moments.parts - middle[..., None, :]) ** 2).sum((-1, -2)) / (count - 1)
-    between = np.maximum(moments.means.var(-1, ddof=1), within)
-    common = np.maximum(over_questions - within / count, 0.0)
-    return Spread(between / count, within / count, common, (count - 1, clusters - 1))
+        return Spread(Part(nothing, nothing), Part(over_questions, free), nothing)
+    within = ((moments.parts - middle[..., None, :]) ** 2).sum((-1, -2)) / (count - 1) / count
+    between = moments.means.var(-1, ddof=1) / count
+    common = np.maximum(over_questions - within, 0.0)
+    return Spread(Part(between, np.full_like(between, count - 1)), Part(common, free), within)
 
 
-def error(parts: Sequence[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Standard error and degrees of freedom of a sum of variances, each with its own."""
-    variance = np.sum([part for part, _ in parts], axis=0)
+def clusters(*of: Moments) -> int:
+    """How many clusters take part, of the measure that has most; 2 at least."""
+    return max(2, *(int((m.parts != 0).any(tuple(range(m.parts.ndim - 1))).sum()) for m in of))
+
+
+def half_width(between: Part, questions: Part, level: np.ndarray | float = 1 - LEVEL) -> np.ndarray:
+    """Half of the interval that misses the truth with probability `level`."""
+    total = between.variance + questions.variance
+    one, other = (part.variance**2 / np.maximum(part.freedom, 1e-9) for part in (between, questions))
     with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = variance**2 / np.sum([part**2 / free for part, free in parts if free > 0], axis=0)
-    return np.sqrt(variance), np.where(np.isfinite(freedom), np.maximum(freedom, 1.0), 1.0)
-
-
-def bounds(value: np.ndarray, parts: Sequence[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % interval around a value."""
-    scale, freedom = error(parts)
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * scale
-    return value - half, value + half
+        freedom = np.where(total > 0, total**2 / (one + other), 1.0)
+    together = stats.t.isf(level / 2, np.maximum(freedom, 1.0)) ** 2 * total
+    apart = sum(
+        stats.t.isf(level / 2, np.maximum(part.freedom, 1.0)) ** 2 * part.variance for part in (between, questions)
+    )
+    return np.sqrt((together + apart) / 2)
 
 
 def estimate(moments: Moments) -> Estimate:
     """The mean over replicates with its interval."""
-    found = spread(moments)
-    value = moments.means.mean(-1)
-    low, high = bounds(value, [(found.between, found.freedom[0]), (found.questions, found.freedom[1])])
-    return _estimate(moments, float(value), (float(low), float(high)))
-
-
-def _estimate(moments: Moments, value: float, interval: tuple[float, float]) -> Estimate:
+    found, value = spread(moments), float(moments.means.mean(-1))
+    half = float(half_width(found.between, found.questions))
     count = moments.means.shape[-1]
     covers = SEEDS if moments.seeds else REPLICATES if count > 1 else QUESTIONS_ONLY
-    return Estimate(value, *interval, count, moments.questions, covers, moments.left_out)
+    return Estimate(value, value - half, value + half, count, moments.questions, covers, moments.left_out)
 
 
 def _padded(*parts: np.ndarray) -> list[np.ndarray]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from holdfast.analysis.estimates import (
     QUESTIONS_ONLY,
     Estimate,
     Moments,
+    Part,
     Spread,
-    bounds,
-    error,
+    clusters,
     estimate,
+    half_width,
     less,
-    pooled,
     spread,
 )
 
@@ -25,105 +23,73 @@ VerdictWord = Literal["better", "worse", "not distinguishable", "no verdict (one
 LEVEL = 0.05
 MOST = 1000
 """Replicates, or times as many questions, beyond which none is proposed."""
+LEAST_P = 1e-12
 
 
 class Difference(NamedTuple):
-    """first − second."""
+    """first − second, with its interval before any correction."""
 
     estimate: Estimate
     p: float
-    """Two-sided; not a number where nothing varies or one replicate alone was trained."""
-    parts: tuple[tuple[np.ndarray, int], ...] = ()
-    """Variances that it consists of: between the replicates of either, and over questions."""
-    within: float = 0.0
-    """Of the first parts, what more questions would make smaller."""
-
-
-class Verdict(NamedTuple):
-    """What is said of a and b."""
-
-    a: str
-    b: str
-    measure: str
-    at: str
-    difference: Estimate
-    p: float
-    p_adjusted: float
-    verdict: VerdictWord
-    needed_replicates: int | None
-    """Of each arm, with which this difference, if it stayed as it is, would be told from 0; None where none would do."""
-    needed_questions: int | None
+    """Two-sided; not a number where one of them was trained once."""
+    spread: Spread
+    """Both arms' replicates are one part of it."""
 
 
 def difference(first: Moments, second: Moments, same_questions: bool = True) -> Difference:
-    """Of two arms whose replicates are independent; paired by question where they answered the same.
-
-    Their questions' parts are subtracted before they are squared, so what is hard for both falls out. Draws of data and
-    base, which both arms share, are paired (`paired`).
-    """
-    value = first.means.mean(-1) - second.means.mean(-1)
-    within = float(spread(first).within + spread(second).within)
-    units = min(first.means.shape[-1], second.means.shape[-1])
-    return _difference(value, difference_parts(first, second, same_questions), (first, second), units, within)
+    """Of two arms whose replicates are independent; paired by question where they answered the same."""
+    value = float(first.means.mean(-1) - second.means.mean(-1))
+    smaller = min(first, second, key=lambda moments: moments.means.shape[-1])
+    whole = estimate(smaller)._replace(left_out=first.left_out + second.left_out)
+    return _difference(value, whole, difference_spread(first, second, same_questions))
 
 
-def difference_parts(
-    first: Moments, second: Moments, same_questions: bool = True
-) -> tuple[tuple[np.ndarray, int], ...]:
-    """Variances of the difference with their degrees of freedom: of either arm's replicates, and of questions."""
+def paired(first: Moments, second: Moments) -> Difference:
+    """Over draws of data or base that both arms have, row by row: their differences in each vary, and nothing else."""
+    together = less(first, second)
+    whole = estimate(together)
+    return _difference(whole.value, whole, spread(together))
+
+
+def _difference(value: float, whole: Estimate, found: Spread) -> Difference:
+    half = float(half_width(found.between, found.questions))
+    interval = whole._replace(value=value, low=value - half, high=value + half)
+    if whole.replicates < 2:
+        return Difference(interval._replace(covers=QUESTIONS_ONLY), float("nan"), found)
+    return Difference(interval, float(p_value(np.array(value), found)), found)
+
+
+def difference_spread(first: Moments, second: Moments, same_questions: bool = True) -> Spread:
+    """Of first − second: what is hard for both falls out before the questions' parts are squared."""
     one, other = spread(first), spread(second)
-    middle = _paired_questions(first, second, same_questions)
-    common = np.maximum(middle - one.within - other.within, 0.0)
-    return (one.between, one.freedom[0]), (other.between, other.freedom[0]), (common, _clusters(first, second) - 1)
-
-
-def paired(pairs: Sequence[tuple[Moments, Moments]], shared: bool) -> Difference:
-    """Over draws of data or base that both arms have: the draws' own differences vary, and nothing else."""
-    rows = [less(_mean(first), _mean(second)) for first, second in pairs]
-    together = pooled(rows, shared)
-    found = spread(together)
-    parts = ((found.between, found.freedom[0]), (found.questions, found.freedom[1]))
-    value = together.means.mean(-1)
-    return _difference(value, parts, (together, together), len(pairs), float(np.mean(found.within)))
-
-
-def _mean(moments: Moments) -> Moments:
-    """As one row."""
-    return moments._replace(
-        means=moments.means.mean(-1, keepdims=True), parts=moments.parts.mean(-2, keepdims=True)
-    )
-
-
-def _paired_questions(first: Moments, second: Moments, same: bool) -> np.ndarray:
     mine, others = first.parts.mean(-2), second.parts.mean(-2)
-    if not same or mine.shape[-1] != others.shape[-1]:
-        return (mine**2).sum(-1) + (others**2).sum(-1)
-    return ((mine - others) ** 2).sum(-1)
+    if same_questions and mine.shape[-1] == others.shape[-1]:
+        middle = ((mine - others) ** 2).sum(-1)
+    else:
+        middle = (mine**2).sum(-1) + (others**2).sum(-1)
+    within = one.within + other.within
+    free = np.full_like(within, clusters(first, second) - 1)
+    return Spread(_welch(one.between, other.between), Part(np.maximum(middle - within, 0.0), free), within)
 
 
-def _clusters(first: Moments, second: Moments) -> int:
-    return max(2, *(int((m.parts != 0).any(tuple(range(m.parts.ndim - 1))).sum()) for m in (first, second)))
-
-
-def _difference(
-    value: np.ndarray, parts: tuple[tuple[np.ndarray, int], ...], of: tuple[Moments, Moments], units: int, within: float
-) -> Difference:
-    low, high = bounds(value, parts)
-    smaller = min(of, key=lambda moments: moments.means.shape[-1])
-    given = estimate(smaller)._replace(
-        value=float(np.mean(value)), low=float(np.mean(low)), high=float(np.mean(high)), left_out=of[0].left_out + of[1].left_out
-    )
-    if units < 2:
-        return Difference(given._replace(covers=QUESTIONS_ONLY), float("nan"), parts, within)
-    return Difference(given, float(np.mean(p_value(value, parts))), parts, within)
-
-
-def p_value(value: np.ndarray, parts: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-    """Two-sided, by Student's t; 1 where neither a difference nor any variance is."""
-    scale, freedom = error(parts)
+def _welch(one: Part, other: Part) -> Part:
+    """Sum of two variances, with Welch's degrees of freedom."""
+    variance = one.variance + other.variance
+    least = np.minimum(one.freedom, other.freedom)
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.where(value == 0, 0.0, np.abs(value) / scale)
-    return 2 * stats.t.sf(t, freedom)
+        free = variance**2 / (one.variance**2 / one.freedom + other.variance**2 / other.freedom)
+    return Part(variance, np.where(np.isfinite(free), np.maximum(free, least), least))
+
+
+def p_value(value: np.ndarray, found: Spread) -> np.ndarray:
+    """The level whose interval just reaches from the value to 0; `LEAST_P` at least."""
+    low, high = np.full(np.shape(value), np.log(LEAST_P)), np.zeros(np.shape(value))
+    for _ in range(40):
+        middle = (low + high) / 2
+        excluded = half_width(found.between, found.questions, np.exp(middle)) < np.abs(value)
+        low, high = np.where(excluded, low, middle), np.where(excluded, middle, high)
+    unknown = ~np.isfinite(value) | ~np.isfinite(found.questions.variance)
+    return np.where(unknown, np.nan, np.exp(high))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -141,9 +107,9 @@ def word(found: Difference, p_adjusted: float) -> VerdictWord:
     """What may be said of the first."""
     if not np.isfinite(found.estimate.value):
         return "not comparable"
-    if not np.isfinite(found.p):
+    if found.estimate.replicates < 2:
         return "no verdict (one replicate)"
-    if p_adjusted >= LEVEL:
+    if not p_adjusted < LEVEL:
         return "not distinguishable"
     return "better" if found.estimate.value > 0 else "worse"
 
@@ -151,30 +117,20 @@ def word(found: Difference, p_adjusted: float) -> VerdictWord:
 def needed(found: Difference, pairs: int) -> tuple[int | None, int | None]:
     """Replicates of each arm, and questions, with which the difference would be told from 0 if it stayed as it is.
 
-    At Bonferroni's level for so many pairs. Chance may move it: of as many as are needed, half would show it.
+    At Bonferroni's level for so many pairs. Of studies of that size half would tell it, where it is as large in truth.
     """
-    counts = np.unique(np.round(np.geomspace(2, MOST, 200)).astype(int))
-    *between, questions = found.parts
-    now = between[0][1] + 1
-    if now < 2 or not found.estimate.value:
+    between, questions, within = found.spread
+    count, value, level = found.estimate.replicates, abs(found.estimate.value), LEVEL / max(1, pairs)
+    if count < 2 or not value or not np.isfinite(value):
         return None, None
-    value, level = np.abs(found.estimate.value), LEVEL / max(1, pairs)
-    more = [(part * now / counts, free * (counts - 1) / (now - 1)) for part, free in between] + [questions]
-    replicates = counts[_p(value, more) < level]
+    counts = np.unique(np.round(np.geomspace(2, MOST, 200)).astype(int))
+    more = Part(between.variance * count / counts, between.freedom * (counts - 1) / (count - 1))
+    replicates = counts[half_width(more, questions, level) < value]
     times = np.concatenate([[1.0], np.geomspace(1.05, MOST, 200)])
-    total = float(np.sum([part for part, _ in between]))
-    stays = max(total - found.within, 0.0) / total if total else 0.0
-    asked = [(part * (stays + (1 - stays) / times), free) for part, free in between]
-    larger = times[_p(value, [*asked, (questions[0] / times, questions[1])]) < level]
+    stays = np.maximum(between.variance - within, 0.0)
+    asked = Part(stays + (between.variance - stays) / times, between.freedom)
+    larger = times[half_width(asked, Part(questions.variance / times, questions.freedom), level) < value]
     return (
         int(replicates[0]) if len(replicates) else None,
         int(np.ceil(found.estimate.questions * larger[0])) if len(larger) else None,
     )
-
-
-def _p(value: np.ndarray, parts: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-    """As `p_value`, of many numbers of replicates or questions at once."""
-    variance = np.sum(np.broadcast_arrays(*(part for part, _ in parts)), axis=0)
-    squares = np.broadcast_arrays(*(np.asarray(part) ** 2 / np.maximum(free, 1) for part, free in parts))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 2 * stats.t.sf(value / np.sqrt(variance), np.maximum(variance**2 / np.sum(squares, axis=0), 1.0))
