@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,6 @@ from holdfast.analysis.estimates import Moments, less, mean_of, ratio
 from holdfast.analysis.settings import Place
 from holdfast.analysis.table import BASE, Tables
 from holdfast.config.jobs import FinishedStudy
-from holdfast.evaluation.forgetting import pass_at
 
 FIELDS = ("parsed_ok", "correct", "score", "tokens")
 TEST, VALIDATION = "test", "validation"
@@ -39,12 +39,11 @@ class Answers:
         self.benchmarks = tuple(of_base["benchmark"])
         self.priors = tuple(of_base.loc[of_base["role"] == "prior", "benchmark"])
         self.digests = tuple(of_base["digest"])
-        self.rows = {
-            Checkpoint(*key): found
-            for key, files in self.files.groupby(["arm", "replicate", "step", "stage", "stage_step"], sort=False)
-            if len(found := dict(zip(files["benchmark"], zip(files["start"], files["middle"], files["stop"]))))
-            == len(of_base)
-        }
+        self.rows: dict[Checkpoint, dict[str, tuple[int, int, int]]] = {}
+        for key, files in self.files.groupby(["arm", "replicate", "step", "stage", "stage_step"], sort=False):
+            if len(files) == len(of_base):
+                bounds = zip(files["start"], files["middle"], files["stop"], strict=True)
+                self.rows[Checkpoint(*key)] = dict(zip(files["benchmark"], bounds, strict=True))
         self.base = next(checkpoint for checkpoint in self.rows if checkpoint.arm == BASE)
 
     @cached_property
@@ -135,7 +134,7 @@ class Answers:
         most = max(self.study.evaluation.pass_at, default=0)
         for k in self.study.evaluation.pass_at:
             table = self.tables.pass_at
-            chances = table.assign(chance=[pass_at(k, most, int(right)) for right in table["right"]])
+            chances = table.assign(chance=[1 - comb(most - int(right), k) / comb(most, k) for right in table["right"]])
             if (chance := self._of_prompts(chances, "chance", checkpoints)) is not None:
                 found[f"pass_at_{k}"] = chance
         return found

@@ -30,3 +30,7 @@ class InfluenceTables:
     it is of the source alone), measure, step, value. docs/metrics.md has the names."""
     notes: pd.DataFrame
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
+
+
+def influence_tables(studies, tables, every):
+    return None

@@ -1,8 +1,8 @@
 """What is kept at the same skill: a learning rate or a number of steps buys skill with knowledge.
 
-Arms are compared where their mean trajectories first reach the same score; between two evaluated checkpoints both score
-and retention are interpolated. The score there is measured, too: by the delta method, a replicate that is more skilled by
-δ has its retention corrected by δ times the slope of the trajectory.
+Arms are compared where their mean trajectories first reach the same score, interpolated between evaluated checkpoints.
+The score there is measured, too: by the delta method, a replicate that is more skilled by δ has its retention corrected
+by δ times the slope of the trajectory.
 """
 
 from __future__ import annotations
