@@ -108,7 +108,8 @@ def verdicts(settings: Sequence[Setting], trajectories: dict[tuple[str, str], li
     families: dict[tuple[Any, ...], list[Compared]] = {}
     for row in found:
         families.setdefault(tuple(row.about[name] for name in ("setting", "factor", "measure", "at")), []).append(row)
-    return pd.DataFrame([row for family in families.values() for row in _family(family)], columns=COLUMNS)
+    rows = [row for family in families.values() for row in _family(family)]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"needed_replicates": float, "needed_questions": float})
 
 
 COLUMNS = [

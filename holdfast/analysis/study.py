@@ -106,7 +106,7 @@ def analyse(job: Compare) -> Analysis:
         ledger=ledger,
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),
         length_split=_frame(row for s in settings for arm in s.arms for row in length_split(s, arm)),
-        influence=influence_tables(job.studies, tables, every),
+        influence=influence_tables(job.studies, every),
     )
 
 
