@@ -1,34 +1,34 @@
 """One tidy table of everything that finished studies recorded. Texts stay on disk until they are asked for.
 
-A study's questions have one order: that of its base's records. All arms answered the same ones, so the answers of
-several trainings are rows of one array (replicates, questions).
+A study's questions have one order, that of its base's records. All its arms answered the same ones, so the answers of
+several trainings are the rows of one array (replicates, questions).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from holdfast.analysis.questions import Questions, read_questions, refuse_incomparable
 from holdfast.analysis.settings import Place, places
-from holdfast.analysis.trainings import read_alarms, read_trainings
-from holdfast.config.jobs import Evaluated, FinishedStudy
+from holdfast.analysis.trainings import read_trainings
+from holdfast.config.jobs import FinishedStudy
 from holdfast.errors import UserError
 
 BASE = "base"
 """Stands where an arm's name would."""
 TEXTS = ("prompt", "completion", "parsed", "answer", "grader")
-IDENTITY = ("split", "id", "image_id", "answer", "grader")
 MEASURED = ("parsed", "correct", "score", "logprob", "tokens")
-THREADS = 4
+THREADS = 2
 PLACE = ("study", "setting", "draw", "arm", "replicate", "stage", "stage_step", "step")
 """Columns that all tables share. `study` is a name; `setting` is "" or "factor=level, …" of the factors that are
 compared; `draw` is the same of the factors that only reseed (data, base); `arm` is "base" for the base, with replicate
@@ -44,15 +44,15 @@ class Tables:
     question (its id), image, parsed_ok, correct (bool), score (0 to 1), logprob (nats per token of the reference),
     tokens (of the completion), file (row of `files`). Strings are categorical."""
     files: pd.DataFrame
-    """One row a file of records: `PLACE`, and benchmark, role, path, start, middle, stop: its rows in `records`, test
-    questions before `middle`."""
+    """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
+    stop: its rows in `records`, test questions before `middle`."""
     drift: pd.DataFrame
     """`PLACE`, and question, kl (nats per token, of one prompt)."""
     pass_at: pd.DataFrame
     """`PLACE`, and benchmark, question, right (of the most samples that any k asks for)."""
     trainings: pd.DataFrame
     """One row a training: study, setting, draw, arm, replicate, stage, run_id, path, seconds, steps, offset (steps of
-    the stages before), method, source, tokens (NaN where the trainer did not count them), alarms (how many)."""
+    the stages before), method, source (`grpo` for its own rollouts), alarms (how many)."""
     alarms: pd.DataFrame
     """study, setting, draw, arm, replicate, stage, step (of the stage), alarm, sentence."""
     flips: pd.DataFrame
@@ -62,26 +62,160 @@ class Tables:
     """The studies in order, each with its setting and draw."""
 
 
-class QuestionSet(NamedTuple):
-    """A study's questions of a benchmark, test questions first."""
-
-    ids: pa.Array
-    splits: pa.Array
-    images: pa.Array
-    grader: str
-    digest: int
-    """Of ids, images and answers: equal for the same questions. Another seed draws others under the same ids."""
-
-
 def load(studies: Sequence[FinishedStudy]) -> Tables:
     """Read the records of finished studies.
 
     Raises:
         UserError: two studies cannot be compared, or an evaluation lacks questions that its base was asked.
     """
-    raise NotImplementedError
+    where = places(studies)
+    trainings, alarms = read_trainings(studies, where)
+    asked = [read_questions(study, place.study) for study, place in zip(studies, where, strict=True)]
+    refuse_incomparable([study.study.experiment for study in studies], where, asked)
+    own = {place.study: questions for place, questions in zip(where, asked, strict=True)}
+    listed = [_files(study, place, trainings) for study, place in zip(studies, where, strict=True)]
+    files = pd.concat(listed, ignore_index=True)
+    of_records = files[files["kind"] == "records"].reset_index(drop=True)
+    records, of_records = _records(of_records, own)
+    return Tables(
+        records=records,
+        files=of_records.drop(columns="kind"),
+        drift=_small(files, "drift", {"id": "question", "kl": "kl"}),
+        pass_at=_small(files, "pass_at", {"id": "question", "right": "right"}),
+        trainings=trainings,
+        alarms=alarms,
+        flips=_flips(of_records[of_records["arm"] == BASE]),
+        places=where,
+    )
 
 
 def texts(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tables.records` with what was said: prompt, completion, parsed (None where unreadable), answer, grader."""
-    raise NotImplementedError
+    """Rows of `tables.records` with what was said: prompt, completion, parsed (None: unreadable), answer, grader."""
+    parts = []
+    for file, own in rows.groupby("file", sort=False):
+        said = pq.ParquetFile(tables.files.loc[file, "path"]).read(["split", "id", *TEXTS]).to_pandas()
+        keys = pd.MultiIndex.from_arrays([own["split"].astype(str), own["question"].astype(str)])
+        parts.append(said.set_index(["split", "id"]).loc[keys].set_axis(own.index))
+    if not parts:
+        return rows.assign(**{name: pd.Series(dtype=object) for name in TEXTS})
+    found = rows.join(pd.concat(parts))
+    return found.assign(parsed=found["parsed"].astype(object).where(found["parsed"].notna(), None))
+
+
+def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.DataFrame:
+    """One row a file that an evaluation left, in the order of arms, replicates, steps and benchmarks."""
+    own = trainings[trainings["study"] == place.study]
+    offsets = {(row.arm, row.replicate, row.stage): row.offset for row in own.itertuples()}
+    target = study.study.target.benchmark
+    benchmarks = [target, *(prior.name for prior in study.study.prior)]
+    arms = [None, *study.study.arms]
+    known = [one for one in study.evaluated if one.arm in arms and one.benchmark in benchmarks]
+    known.sort(key=lambda o: (arms.index(o.arm), o.replicate, o.stage, o.step, benchmarks.index(o.benchmark)))
+    rows = [
+        {
+            "study": place.study,
+            "setting": place.setting,
+            "draw": place.draw,
+            "arm": one.arm or BASE,
+            "replicate": one.replicate,
+            "stage": one.stage,
+            "stage_step": one.step,
+            "step": offsets.get((one.arm, one.replicate, one.stage), 0) + one.step,
+            "benchmark": one.benchmark,
+            "role": "target" if one.benchmark == target else "prior",
+            "kind": one.kind,
+            "path": str(one.file.path),
+        }
+        for one in known
+    ]
+    return pd.DataFrame(rows, columns=[*PLACE, "benchmark", "role", "kind", "path"])
+
+
+def _records(files: pd.DataFrame, asked: dict[str, dict[str, Questions]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows, and the files with their rows' numbers."""
+    keys = [(row.study, row.benchmark) for row in files.itertuples()]
+    for (study, benchmark), arm in zip(keys, files["arm"], strict=True):
+        if benchmark not in asked[study]:
+            raise UserError(f"{study}: {arm} was asked {benchmark}, and the base was not")
+    with ThreadPoolExecutor(THREADS) as pool:
+        read = list(pool.map(lambda row: _read(row, asked[row.study][row.benchmark]), files.itertuples()))
+    lengths = np.array([len(one["score"]) for one in read], dtype=np.int64)
+    tested = np.array([asked[study][name].tested for study, name in keys], dtype=np.int64)
+    stop = np.cumsum(lengths)
+    digests = [asked[study][name].digest for study, name in keys]
+    files = files.assign(digest=digests, start=stop - lengths, middle=stop - lengths + tested, stop=stop)
+    columns: dict[str, Any] = {}
+    for name in (*PLACE, "benchmark", "role"):
+        if name in ("replicate", "stage", "stage_step", "step"):
+            columns[name] = np.repeat(files[name].to_numpy(np.int32), lengths)
+        else:
+            values = pd.Categorical(files[name], categories=list(dict.fromkeys(files[name])))
+            columns[name] = pd.Categorical.from_codes(np.repeat(values.codes, lengths), dtype=values.dtype)
+    splits = np.repeat(np.tile(np.array([0, 1], np.int8), len(files)), np.stack([tested, lengths - tested], 1).ravel())
+    columns["split"] = pd.Categorical.from_codes(splits, ["test", "validation"])
+    columns["question"] = _categorical([asked[study][name].ids for study, name in keys])
+    columns["image"] = _categorical([asked[study][name].images for study, name in keys])
+    for name in ("parsed_ok", "correct", "score", "logprob", "tokens"):
+        columns[name] = np.concatenate([one.pop(name) for one in read])
+    columns["file"] = np.repeat(np.arange(len(files), dtype=np.int32), lengths)
+    return pd.DataFrame(columns), files
+
+
+def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
+    """Many columns of strings, of which few differ, one after the other."""
+    numbers: dict[str, int] = {}
+    codes: dict[int, np.ndarray] = {}
+    for column in columns:
+        if id(column) not in codes:
+            codes[id(column)] = np.array([numbers.setdefault(one, len(numbers)) for one in column], np.int32)
+    return pd.Categorical.from_codes(np.concatenate([codes[id(column)] for column in columns]), list(numbers))
+
+
+def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
+    """The measured columns of a file, in the order of the base's questions."""
+    table = pq.ParquetFile(row.path).read(["split", "id", "grader", *MEASURED], use_threads=False)
+    if set(table["grader"].unique().to_pylist()) - {questions.grader}:
+        raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
+    order = questions.order
+    if not table.select(["split", "id"]).equals(questions.keys):
+        order = _matching(row, table, questions)
+    return {
+        "parsed_ok": table["parsed"].is_valid().to_numpy()[order],
+        "correct": table["correct"].to_numpy()[order],
+        "score": table["score"].to_numpy()[order].astype(np.float64),
+        "logprob": table["logprob"].to_numpy()[order].astype(np.float64),
+        "tokens": table["tokens"].to_numpy()[order].astype(np.int32),
+    }
+
+
+def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:
+    """Rows of a file in the order of the base's questions, which must be the same ones."""
+    own, base = (pd.MultiIndex.from_frame(keys.select(["split", "id"]).to_pandas()) for keys in (table, questions.keys))
+    if own.has_duplicates or len(own) != len(base) or len(own.difference(base)):
+        raise UserError(f"{row.study}: {row.arm} was asked other questions of {row.benchmark} than the base")
+    return own.get_indexer(base[questions.order])
+
+
+def _small(files: pd.DataFrame, kind: str, columns: dict[str, str]) -> pd.DataFrame:
+    """Drift or pass@k: one row a prompt."""
+    found = [
+        pq.ParquetFile(row["path"])
+        .read(list(columns))
+        .to_pandas()
+        .rename(columns=columns)
+        .assign(**row[[*PLACE, "benchmark"]])
+        for _, row in files[files["kind"] == kind].iterrows()
+    ]
+    named = [*PLACE, "benchmark", *columns.values()]
+    return pd.concat(found, ignore_index=True)[named] if found else pd.DataFrame(columns=named)
+
+
+def _flips(of_base: pd.DataFrame) -> pd.DataFrame:
+    """Noted by the run that evaluated the base, where it asked twice."""
+    rows = []
+    for row in of_base.drop_duplicates("study").itertuples():
+        result = Path(row.path).parents[2] / "result.json"
+        noted = json.loads(result.read_text())["notes"].get("flips") if result.is_file() else None
+        if noted:
+            rows.append({"study": row.study, "setting": row.setting, "draw": row.draw} | noted)
+    return pd.DataFrame(rows, columns=["study", "setting", "draw", "questions", "answers", "verdicts"])
