@@ -110,13 +110,8 @@ def example_section(job: Compare, settings: dict[str, FinishedStudy]) -> Row:
     groups = []
     for setting, study in list(settings.items())[:EXAMPLES]:
         answers = examples.last_answers(study)
-        groups.append(
-            {
-                "setting": setting,
-                "asked": examples.asked(study, answers, job.seed),
-                "lost": examples.lost(study, answers, job.seed),
-            }
-        )
+        own = {"asked": examples.asked(study, answers, job.seed), "lost": examples.lost(study, answers, job.seed)}
+        groups.append({"setting": setting} | own)
     targets = [study.study.target for study in settings.values()]
     return {
         "examples": groups,
@@ -168,13 +163,8 @@ def _changes(changes: pd.DataFrame) -> list[Row]:
 
 
 SOURCE_MEASURES = {
-    "perplexity_start": "perplexity",
-    "norm_per_token": "magnitude",
-    "kernel_per_token": "kernel",
-    "coherence": "coherence",
-    "cosine": "direction ↑",
-    "dot": "dot product ↑",
-    "positive": "positive ↑",
+    **{"perplexity_start": "perplexity", "norm_per_token": "magnitude", "kernel_per_token": "kernel"},
+    **{"coherence": "coherence", "cosine": "direction ↑", "dot": "dot product ↑", "positive": "positive ↑"},
 }
 
 
