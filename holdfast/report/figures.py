@@ -156,7 +156,8 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
 
     The mark is forgetting with its interval: what was lost less what was gained.
     """
-    frame = benchmarks.assign(label=_labels(benchmarks))
+    several = benchmarks.setting.nunique() > 1
+    frame = benchmarks.assign(label=benchmarks.arm + (" · " + benchmarks.setting if several else ""))
     labels = list(dict.fromkeys(frame.label))
     names = list(dict.fromkeys(frame.benchmark))
     wide = beside(len(names))
@@ -254,12 +255,6 @@ def _reference(axes: Axes, line: Line, upright: bool = False) -> None:
 
 def _settings(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame.setting))[:PANELS]
-
-
-def _labels(frame: pd.DataFrame) -> list[str]:
-    """An arm's name, with its setting where there are several."""
-    several = frame.setting.nunique() > 1
-    return [f"{row.arm} · {row.setting}" if several else row.arm for row in frame.itertuples()]
 
 
 def _by_arm(frame: pd.DataFrame, setting: str, looks: dict[str, Look]) -> Iterator[tuple[str, pd.DataFrame]]:
