@@ -71,13 +71,13 @@ def _arm_groups(found: list[Row], several: bool) -> Iterator[Row]:
     settings = list(dict.fromkeys(row["setting"] for row in found if row["factor"] == "arm"))
     for setting in settings:
         own = [row for row in found if row["setting"] == setting and row["factor"] == "arm"]
-        place, shown = next(((p, g) for p in verdicts.PLACES if (g := verdicts.grid(verdicts.at(own, p)))), ("", {}))
+        place, shown = next(((p, g) for p in verdicts.PLACES if (g := verdicts.grid(verdicts.at(own, p)))), (None, {}))
         yield {
             "title": setting if several else "",
             "sentences": verdicts.sentences(own),
             "names": list(dict.fromkeys(name for row in own for name in (row["a"], row["b"]))),
             "grid": {} if verdicts.alone(own) else shown,
-            "grid_title": verdicts.NAMES.get(place, ""),
+            "grid_title": verdicts.NAMES[place] if place else "",
             "fold": len(settings) > GRIDS,
         }
 

@@ -56,8 +56,8 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
 
 def _environment() -> Environment:
     """The pages, which escape everything and know no undefined names."""
-    loader, layout = PackageLoader("holdfast.report", "."), {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
+    environment = Environment(loader=PackageLoader("holdfast.report", "."), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
     shown = (words.number, words.signed, words.significant, words.duration)
     environment.filters |= {function.__name__: function for function in shown}
     return environment
