@@ -44,6 +44,8 @@ class Answers:
             if len(files) == len(of_base):
                 bounds = zip(files["start"], files["middle"], files["stop"], strict=True)
                 self.rows[Checkpoint(*key)] = dict(zip(files["benchmark"], bounds, strict=True))
+        self._ends: dict[str, list[Checkpoint]] = {}
+        self._at_end: dict[str, dict[str, Moments]] = {}
         self.base = next(checkpoint for checkpoint in self.rows if checkpoint.arm == BASE)
 
     @cached_property
@@ -76,6 +78,11 @@ class Answers:
 
     def ends(self, arm: str) -> list[Checkpoint]:
         """The last checkpoint of every replicate that was trained and evaluated to its end."""
+        if arm not in self._ends:
+            self._ends[arm] = self._found_ends(arm)
+        return self._ends[arm]
+
+    def _found_ends(self, arm: str) -> list[Checkpoint]:
         trained = self.tables.trainings
         trained = trained[(trained["study"] == self.place.study) & (trained["arm"] == arm)]
         last = trained[trained["stage"] == len(self.study.arms[arm]) - 1]
@@ -109,6 +116,24 @@ class Answers:
             "forgetting": less(base, prior),
         }
 
+    def at_end(self, arm: str) -> dict[str, Moments]:
+        """`measures` and `prompts` at the end of training."""
+        if arm not in self._at_end:
+            self._at_end[arm] = self.measures(self.ends(arm)) | self.prompts(self.ends(arm))
+        return self._at_end[arm]
+
+    def levels(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """score, prior, retention and forgetting of one checkpoint, without intervals."""
+        score = self.values([checkpoint], "score")[0, self.strata == 0]
+        prior, base = (self._prior(one) for one in (checkpoint, self.base))
+        kept = prior / base if base > 0 else float("nan")
+        return {"score": float(np.nanmean(score)), "prior": prior, "retention": kept, "forgetting": base - prior}
+
+    def _prior(self, checkpoint: Checkpoint) -> float:
+        right = self.values([checkpoint], "correct")[0]
+        accuracies = np.bincount(self.strata, right) / np.bincount(self.strata)
+        return float(accuracies[[self.benchmarks.index(name) for name in self.priors]].mean())
+
     def benchmark(self, checkpoints: Sequence[Checkpoint], name: str) -> dict[str, Moments]:
         """accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong and gained of one benchmark."""
         right, read = self.values(checkpoints, "correct"), self.values(checkpoints, "parsed_ok")
@@ -140,6 +165,8 @@ class Answers:
         return found
 
     def _of_prompts(self, table: pd.DataFrame, column: str, checkpoints: Sequence[Checkpoint]) -> Moments | None:
+        if not len(table):
+            return None
         own = table[table["study"] == self.place.study].groupby(["arm", "replicate", "step"])
         if any(one[:3] not in own.groups for one in checkpoints):
             return None

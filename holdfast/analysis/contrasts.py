@@ -50,7 +50,7 @@ class Setting(NamedTuple):
 
     def measures(self, arm: str) -> Named:
         """At the end of training."""
-        return self.pooled(arm, lambda draw: draw.measures(draw.ends(arm)) | draw.prompts(draw.ends(arm)))
+        return self.pooled(arm, lambda draw: draw.at_end(arm))
 
     def common(self, arm: str) -> list[Checkpoint]:
         """Checkpoints whose step all trainings have."""
@@ -99,7 +99,8 @@ class Compared(NamedTuple):
     difference: Difference | None
     reason: str = ""
     score: float = float("nan")
-    replicates: tuple[int, int] = (0, 0)
+    replicates: tuple[int, ...] = (0, 0)
+    """Of a and b."""
 
 
 def verdicts(settings: Sequence[Setting], trajectories: dict[tuple[str, str], list[Point]]) -> pd.DataFrame:

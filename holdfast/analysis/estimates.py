@@ -90,7 +90,8 @@ def mean_of(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray) -> Mom
     counts = known.astype(float) @ member
     with np.errstate(invalid="ignore", divide="ignore"):
         by_stratum = (filled @ member) / counts
-        groups = np.array([len(np.unique(clusters[codes == code])) for code in range(len(names))])
+        width = int(clusters.max(initial=0)) + 1
+        groups = np.bincount(np.unique(codes * width + clusters) // width, minlength=len(names))
         # A mean of n takes one degree of freedom, as in n / (n − 1).
         scale = np.sqrt(groups / (groups - 1.0))
         weights = (1.0 / (counts * len(names))) * scale
@@ -108,7 +109,7 @@ def mean_of(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray) -> Mom
 def _summed(errors: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Sums by cluster: (…, questions) → (…, clusters), the last of them `clusters.max()`."""
     count = int(clusters.max()) + 1 if len(clusters) else 0
-    if len(np.unique(clusters)) == len(clusters):
+    if count and np.bincount(clusters).max() == 1:
         parts = np.zeros((*errors.shape[:-1], count))
         parts[..., clusters] = errors
         return parts
@@ -137,11 +138,10 @@ def weighted(terms: Sequence[tuple[float, Moments]]) -> Moments:
     """Σ weight · measure, replicate by replicate."""
     width = max(moments.parts.shape[-1] for _, moments in terms)
     first = terms[0][1]
-    return first._replace(
-        means=sum(weight * moments.means for weight, moments in terms),
-        parts=sum(weight * _wide(moments.parts, width) for weight, moments in terms),
-        left_out=max(moments.left_out for _, moments in terms),
-    )
+    means, parts = np.zeros(1), np.zeros((1, width))
+    for weight, moments in terms:
+        means, parts = means + weight * moments.means, parts + weight * _wide(moments.parts, width)
+    return first._replace(means=means, parts=parts, left_out=max(moments.left_out for _, moments in terms))
 
 
 def pooled(draws: Sequence[Moments], shared: bool) -> Moments:

@@ -34,7 +34,7 @@ def _target(draw: Answers, arm: str, field: str) -> np.ndarray:
 
 
 def split_halves(tokens: np.ndarray, right: np.ndarray) -> dict[str, Moments]:
-    """shorter, longer, shorter_tokens, longer_tokens and difference, of lengths and verdicts (replicates, questions)."""
+    """shorter, longer, their tokens, and difference, of lengths and verdicts (replicates, questions)."""
     weights = np.stack([longer_weights(row) for row in tokens])
     count = tokens.shape[1]
     nothing = np.zeros((len(tokens), 0))

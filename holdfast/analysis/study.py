@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from holdfast.analysis.answers import VALIDATION, Answers, Checkpoint
+from holdfast.analysis.answers import Answers, Checkpoint
 from holdfast.analysis.contrasts import Setting, verdicts
 from holdfast.analysis.estimates import Estimate, Moments, estimate
 from holdfast.analysis.influence import InfluenceTables, influence_tables
@@ -213,9 +213,9 @@ def _trajectory(setting: Setting, arm: str) -> list[dict[str, Any]]:
         own = {"setting": setting.name, "draw": draw.place.draw, "study": draw.place.study, "arm": arm}
         for replicate in dict.fromkeys(one.replicate for one in draw.ends(arm)):
             for one in [draw.base, *(c for c in draw.checkpoints(arm) if c.replicate == replicate)]:
-                found = draw.measures([one]) | draw.prompts([one])
                 at = {"replicate": str(replicate)} | {name: getattr(one, name) for name in STEPS}
-                rows.append(own | at | {name: float(found[name].means[0]) for name in ALONG if name in found})
+                prompts = {name: float(moments.means[0]) for name, moments in draw.prompts([one]).items()}
+                rows.append(own | at | draw.levels(one) | {"kl": prompts.get("kl", np.nan)})
     for checkpoint in [setting.draws[0].base, *setting.common(arm)]:
         found = setting.at(arm, checkpoint.step)
         row: dict[str, Any] = {"setting": setting.name, "draw": "", "study": "", "arm": arm, "replicate": "mean"}
@@ -303,13 +303,15 @@ def _aliases(study: Answers) -> list[dict[str, Any]]:
 
 def _validated(study: Answers, one: Checkpoint) -> dict[str, float]:
     """Score and prior mean of validation questions."""
-    rows = study.tables.records.iloc[study.records(one, VALIDATION)]
-    score = rows.loc[rows["role"] == "target", "score"].mean()
-    prior = rows[rows["role"] == "prior"].groupby("benchmark", observed=True)["correct"].mean().mean()
-    return {"validation_score": float(score), "validation_prior": float(prior)}
+    means = {}
+    for name, (_, middle, stop) in study.rows[one].items():
+        field = "correct" if name in study.priors else "score"
+        values = study.tables.records[field].to_numpy()[middle:stop]
+        means[name] = float(np.nanmean(values)) if len(values) else np.nan
+    prior = float(np.mean([means[name] for name in study.priors]))
+    return {"validation_score": means[study.benchmarks[0]], "validation_prior": prior}
 
 
 def _tested(study: Answers, row: dict[str, Any]) -> dict[str, float]:
-    one = Checkpoint(*(row[name] for name in Checkpoint._fields))
-    found = study.measures([one])
-    return {name: float(found[name].means[0]) for name in ("score", "retention")}
+    found = study.levels(Checkpoint(*(row[name] for name in Checkpoint._fields)))
+    return {name: found[name] for name in ("score", "retention")}

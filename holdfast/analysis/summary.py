@@ -77,25 +77,19 @@ def _setting(analysis: Analysis, name: str) -> dict[str, Any]:
     }
 
 
+LOST = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
+
+
 def _arm(row: pd.Series, benchmarks: pd.DataFrame) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        name: row[name] for name in ("replicates", "draws", "steps", "seconds", "alarms", "left_out")
-    }
+    facts = ("replicates", "draws", "covers", "steps", "seconds", "alarms", "left_out")
+    found: dict[str, Any] = {name: row[name] for name in facts}
     for name in ("score", "retention", "forgetting"):
         interval = _interval(row, name)
-        found[name] = {
-            "mean": interval.pop("value"),
-            **interval,
-            "replicates": row["replicates"],
-            "covers": row["covers"],
-        }
+        found[name] = {"mean": interval.pop("value"), **interval} | {key: row[key] for key in ("replicates", "covers")}
     found |= _metrics(benchmarks, row)
-    counted = benchmarks[benchmarks["role"] == "prior"]
     found["benchmarks"] = {
-        one["benchmark"]: {
-            name: _interval(one, name) for name in ("forgetting", "lost_unreadable", "lost_wrong", "gained")
-        }
-        for _, one in counted.iterrows()
+        one["benchmark"]: {name: _interval(one, name) for name in LOST}
+        for _, one in benchmarks[benchmarks["role"] == "prior"].iterrows()
     }
     return found
 
@@ -116,11 +110,8 @@ def _metrics(benchmarks: pd.DataFrame, arm: pd.Series | None) -> dict[str, Any]:
         own = {"prior/mean/accuracy": "prior", "forgetting/mean": "forgetting", "retention": "retention"}
         own |= {"prior/mean/unparsed": "unparsed", "kl/target": "kl"}
         target = benchmarks.loc[benchmarks["role"] == "target", "benchmark"].iloc[0]
-        own |= {
-            f"target/{target}/{name}": name
-            for name in arm.index
-            if str(name).startswith("pass_at_") and str(name)[8:].isdigit()
-        }
+        passes = [name for name in map(str, arm.index) if name.startswith("pass_at_") and name[8:].isdigit()]
+        own |= {f"target/{target}/{name}": name for name in passes}
         named |= {name: _interval(arm, column) for name, column in own.items()}
     metrics = {name: found["value"] for name, found in sorted(named.items()) if found["value"] == found["value"]}
     return {"metrics": metrics, "intervals": {name: named[name] for name in metrics}}
