@@ -10,20 +10,23 @@ With R replicates of the same questions, in the words of an analysis of variance
     variance of the mean = S²/R + max(0, C − I/R)
 
 S² is the variance between replicates' measures. C is the variance that the clusters give the mean of the replicates,
-and I that of the interaction of clusters with replicates, which is in both S² and C and must count once. Quantiles are
-Student's t with degrees of freedom after Welch and Satterthwaite (Searle, Casella and McCulloch 1992, ch. 5).
-bench/coverage.py shows by simulation how well the intervals cover.
+and I that of the interaction of clusters with replicates, which is in both S² and C and must count once (Searle,
+Casella and McCulloch 1992, ch. 5). Quantiles are Student's t with degrees of freedom after Welch and Satterthwaite, for
+which S² counts (R + 3)/(R − 1) times: where few replicates are alike by luck, S² is small and the plain formula trusts
+that it is. The factor was chosen by simulation; bench/coverage.py shows how well the intervals cover.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+Ids = np.ndarray | None
 Covers = Literal["questions and replicates", "questions only"]
 Decision = Literal["better", "worse", "not distinguishable", "no verdict (one replicate)"]
 MOST = 1_000_000
@@ -45,11 +48,17 @@ class Estimate(NamedTuple):
 class Arm(NamedTuple):
     """What one arm gives to a variance."""
 
+    value: float
     replicates: int
     between: float
     """Variance between the measures of replicates, S²; 0 where there is one."""
     interaction: float
     """The part of it that comes from this choice of clusters, I."""
+    residuals: np.ndarray
+    """(clusters,) of the mean replicate; their squares sum to C."""
+    freedom: int
+    """Clusters − strata."""
+    questions: int
 
 
 class Components(NamedTuple):
@@ -60,42 +69,39 @@ class Components(NamedTuple):
     common: float
     """What all replicates share of the variance of clusters, max(0, C − I/R)."""
     freedom: float
-    """Degrees of freedom of `common`: clusters − strata."""
     questions: int
-
-    @property
-    def replicated(self) -> bool:
-        return min(arm.replicates for arm in self.arms) > 1
+    replicates: int
+    """Of the arm that has fewer."""
 
 
 def mean(
-    values: np.ndarray,
-    clusters: np.ndarray,
-    constant: float = 0.0,
-    level: float = 0.95,
-    strata: np.ndarray | None = None,
+    values: np.ndarray, clusters: np.ndarray, constant: float = 0.0, level: float = 0.95, strata: Ids = None
 ) -> Estimate:
     """Mean over replicates of `values` (replicates, questions) summed, plus `constant`.
 
     `clusters` and `strata` (questions,) are ids; without strata the questions are of one.
     """
-    return _estimate(_components([values], clusters, strata), constant, level)
+    return _estimate(_components(_arm(values, clusters, strata)), constant, level)
 
 
 def difference(
-    a_values: np.ndarray,
-    b_values: np.ndarray,
-    clusters: np.ndarray,
-    level: float = 0.95,
-    strata: np.ndarray | None = None,
+    a_values: np.ndarray, b_values: np.ndarray, clusters: np.ndarray, level: float = 0.95, strata: Ids = None
 ) -> tuple[Estimate, float]:
     """a − b of two arms that answered the same questions, and the two-sided p of no difference.
 
     Paired by question, replicates independent. p is not a number where an arm has one replicate: that a difference is
     more than chance cannot be said without knowing what chance does to a training.
     """
-    components = _components([a_values, b_values], clusters, strata)
-    return _estimate(components, 0.0, level), _p_value(components) if components.replicated else math.nan
+    return differences({"a": a_values, "b": b_values}, clusters, level, strata)["a", "b"]
+
+
+def differences(
+    arms: Mapping[str, np.ndarray], clusters: np.ndarray, level: float = 0.95, strata: Ids = None
+) -> dict[tuple[str, str], tuple[Estimate, float]]:
+    """`difference` of every pair of arms, first less second in their order."""
+    described = {name: _arm(values, clusters, strata) for name, values in arms.items()}
+    pairs = {(a, b): _components(described[a], described[b]) for a, b in combinations(described, 2)}
+    return {pair: (_estimate(parts, 0.0, level), _p_value(parts)) for pair, parts in pairs.items()}
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -132,76 +138,61 @@ def decide(estimate: Estimate, p_adjusted: float, level: float = 0.95) -> Decisi
 
 
 def needed_replicates(
-    a_values: np.ndarray,
-    b_values: np.ndarray,
-    clusters: np.ndarray,
-    alpha: float = 0.05,
-    strata: np.ndarray | None = None,
+    a_values: np.ndarray, b_values: np.ndarray, clusters: np.ndarray, alpha: float = 0.05, strata: Ids = None
 ) -> int | None:
     """Replicates of each arm with which a difference as large as the present one would be significant at `alpha`.
 
     `alpha` is the level after correction. At least the present number; None where no number would do, and where an arm
     has one replicate, which does not say how much they differ.
     """
-    now = _components([a_values, b_values], clusters, strata)
-    if not now.replicated:
-        return None
+    now = _components(_arm(a_values, clusters, strata), _arm(b_values, clusters, strata))
 
     def with_replicates(count: int) -> Components:
-        return now._replace(arms=tuple(arm._replace(replicates=count) for arm in now.arms))
+        return now._replace(arms=tuple(arm._replace(replicates=count) for arm in now.arms), replicates=count)
 
-    return _first(with_replicates, max(arm.replicates for arm in now.arms), alpha)
+    return _first(with_replicates, max(arm.replicates for arm in now.arms), alpha) if now.replicates > 1 else None
 
 
 def needed_questions(
-    a_values: np.ndarray,
-    b_values: np.ndarray,
-    clusters: np.ndarray,
-    alpha: float = 0.05,
-    strata: np.ndarray | None = None,
+    a_values: np.ndarray, b_values: np.ndarray, clusters: np.ndarray, alpha: float = 0.05, strata: Ids = None
 ) -> int | None:
     """Questions like these with which a difference as large as the present one would be significant at `alpha`.
 
     As `needed_replicates`; the replicates stay as many as they are.
     """
-    now = _components([a_values, b_values], clusters, strata)
-    if not now.replicated:
-        return None
+    now = _components(_arm(a_values, clusters, strata), _arm(b_values, clusters, strata))
 
     def with_questions(count: int) -> Components:
         share = now.questions / count
-        arms = tuple(
-            arm._replace(between=arm.between - min(arm.between, arm.interaction) * (1 - share)) for arm in now.arms
-        )
+        saved = [(1 - share) * min(arm.between, arm.interaction) for arm in now.arms]
+        arms = tuple(arm._replace(between=arm.between - less) for arm, less in zip(now.arms, saved, strict=True))
         return now._replace(arms=arms, common=now.common * share, freedom=now.freedom / share)
 
-    return _first(with_questions, now.questions, alpha)
+    return _first(with_questions, now.questions, alpha) if now.replicates > 1 else None
 
 
-def _components(arms: Sequence[np.ndarray], clusters: np.ndarray, strata: np.ndarray | None) -> Components:
-    """Of one arm's mean, or of the first's less the second's."""
-    strata = np.zeros(len(clusters), dtype=int) if strata is None else strata
-    if any(values.shape[1:] != clusters.shape or not np.isfinite(values).all() for values in arms):
+def _arm(values: np.ndarray, clusters: np.ndarray, strata: Ids) -> Arm:
+    if values.shape[1:] != clusters.shape or not np.isfinite(values).all():
         raise ValueError("every question must have one finite contribution a replicate, and one cluster")
-    residuals = [_cluster_residuals(values, clusters, strata) for values in arms]
-    described = tuple(_arm(values.sum(axis=1), rest) for values, rest in zip(arms, residuals, strict=True))
-    signs = (1, -1)
-    shared = sum(sign * rest.mean(axis=0) for sign, rest in zip(signs, residuals, strict=False))
-    common = float(np.sum(shared**2)) - sum(arm.interaction / arm.replicates for arm in described)
-    value = sum(sign * float(values.sum(axis=1).mean()) for sign, values in zip(signs, arms, strict=False))
-    freedom = residuals[0].shape[1] - len(np.unique(strata))
-    return Components(value, described, max(0.0, common), freedom, len(clusters))
+    strata = np.zeros(len(clusters), dtype=int) if strata is None else strata
+    residuals, freedom = _cluster_residuals(values, clusters, strata)
+    measures, count = values.sum(axis=1), len(values)
+    between, interaction = 0.0, 0.0
+    if count > 1:
+        between, interaction = float(measures.var(ddof=1)), float(residuals.var(axis=0, ddof=1).sum())
+    return Arm(float(measures.mean()), count, between, interaction, residuals.mean(axis=0), freedom, len(clusters))
 
 
-def _arm(measures: np.ndarray, residuals: np.ndarray) -> Arm:
-    count = len(measures)
-    if count == 1:
-        return Arm(1, 0.0, 0.0)
-    return Arm(count, float(measures.var(ddof=1)), float(residuals.var(axis=0, ddof=1).sum()))
+def _components(a: Arm, b: Arm | None = None) -> Components:
+    arms = (a,) if b is None else (a, b)
+    value, residuals = (a.value, a.residuals) if b is None else (a.value - b.value, a.residuals - b.residuals)
+    common = float(residuals @ residuals) - sum(arm.interaction / arm.replicates for arm in arms)
+    fewest = min(arm.replicates for arm in arms)
+    return Components(value, arms, max(0.0, common), a.freedom, a.questions, fewest)
 
 
-def _cluster_residuals(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """(replicates, clusters), whose squares sum to the variance that sampling clusters gives a sum of `values`.
+def _cluster_residuals(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, int]:
+    """(replicates, clusters), whose squares sum to the variance that sampling clusters gives a sum; clusters − strata.
 
     About the mean of their stratum, since its weight is fixed however many questions were drawn.
     """
@@ -212,7 +203,7 @@ def _cluster_residuals(values: np.ndarray, clusters: np.ndarray, strata: np.ndar
     center = _group_sums(values, kind) / np.bincount(kind)
     # n/(n − 1) for the mean that was estimated.
     scale = np.sqrt(sampled / np.maximum(sampled - 1, 1))
-    return _group_sums((values - center[:, kind]) * scale[kind], image)
+    return _group_sums((values - center[:, kind]) * scale[kind], image), len(images) - len(kinds)
 
 
 def _group_sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -224,25 +215,27 @@ def _group_sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def _spread(components: Components) -> tuple[float, float]:
     """Variance and its degrees of freedom."""
-    parts = [(arm.between / arm.replicates, arm.replicates - 1) for arm in components.arms if arm.replicates > 1]
-    parts.append((components.common, components.freedom))
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0, components.freedom
-    return variance, variance**2 / sum(part**2 / freedom for part, freedom in parts if part > 0)
+    variance, bound, squares = components.common, components.common, components.common**2 / max(components.freedom, 1)
+    for arm in components.arms:
+        if arm.replicates > 1:
+            part, freedom = arm.between / arm.replicates, arm.replicates - 1
+            cautious = part * (arm.replicates + 3) / freedom
+            variance, bound, squares = variance + part, bound + cautious, squares + cautious**2 / freedom
+    return variance, bound**2 / squares if squares else components.freedom
 
 
 def _estimate(components: Components, constant: float, level: float) -> Estimate:
     variance, freedom = _spread(components)
     value = components.value + constant
     half = math.nan if components.freedom < 1 else float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance)
-    covers: Covers = "questions and replicates" if components.replicated else "questions only"
-    fewest = min(arm.replicates for arm in components.arms)
-    return Estimate(value, value - half, value + half, fewest, components.questions, covers)
+    covers: Covers = "questions and replicates" if components.replicates > 1 else "questions only"
+    return Estimate(value, value - half, value + half, components.replicates, components.questions, covers)
 
 
 def _p_value(components: Components) -> float:
     variance, freedom = _spread(components)
+    if components.replicates < 2 or components.freedom < 1:
+        return math.nan
     if variance == 0:
         return 1.0 if components.value == 0 else 0.0
     return float(2 * stdtr(freedom, -abs(components.value) / math.sqrt(variance)))
@@ -251,7 +244,7 @@ def _p_value(components: Components) -> float:
 def _first(planned: Callable[[int], Components], start: int, alpha: float) -> int | None:
     """The smallest count from `start` on whose plan is significant, found by doubling and halving."""
     low, high = start - 1, start
-    while _p_value(planned(high)) > alpha:
+    while not _p_value(planned(high)) <= alpha:
         low, high = high, 2 * high
         if high > start * MOST:
             return None
