@@ -3,9 +3,10 @@
 Run: python -m bench.coverage [--studies 1000] [--replicates 3 5 10] [--accuracy 0.3 0.6 0.9]. A study asks 100
 questions of each of 8 benchmarks, two about each of 400 images, drawn anew for every study. A replicate's accuracy is
 normal about its arm's, cut off at 0 and 1 (`cut`: the share of replicates; the truth is the mean after the cut). How
-hard a question is has a part for all arms, one for an arm and one for a replicate. The base answers 95 % right. Prints a Markdown table: coverage for the mean accuracy, for retention (over the base on the same
-questions), for the difference of two arms with the same spread between replicates and with one that has none; and the
-share of studies in which any of five equal arms is called better than another after Holm's correction.
+hard a question is has a part for all arms, one for an arm and one for a replicate. The base answers 95 % right. Prints
+a Markdown table: coverage for the mean accuracy, for retention (over the base on the same questions), for the
+difference of two arms with the same spread between replicates and with one that has none; and the share of studies in
+which any of five equal arms is called better than another after Holm's correction.
 """
 
 from __future__ import annotations
