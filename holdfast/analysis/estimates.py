@@ -30,7 +30,7 @@ Ids = np.ndarray | None
 Covers = Literal["questions and replicates", "questions only"]
 Decision = Literal["better", "worse", "not distinguishable", "no verdict (one replicate)"]
 MOST = 1_000_000
-"""Replicates, or times as many questions, beyond which "more would decide it" means never."""
+"""Times as many replicates or questions as now, beyond which "more would decide it" means never."""
 
 
 class Estimate(NamedTuple):
@@ -142,15 +142,14 @@ def needed_replicates(
 ) -> int | None:
     """Replicates of each arm with which a difference as large as the present one would be significant at `alpha`.
 
-    `alpha` is the level after correction. At least the present number; None where no number would do, and where an arm
-    has one replicate, which does not say how much they differ.
+    `alpha` is after correction. At least the present number; None where none would do, or an arm has one replicate.
     """
     now = _components(_arm(a_values, clusters, strata), _arm(b_values, clusters, strata))
 
     def with_replicates(count: int) -> Components:
         return now._replace(arms=tuple(arm._replace(replicates=count) for arm in now.arms), replicates=count)
 
-    return _first(with_replicates, max(arm.replicates for arm in now.arms), alpha) if now.replicates > 1 else None
+    return _first(now, with_replicates, max(arm.replicates for arm in now.arms), alpha)
 
 
 def needed_questions(
@@ -168,7 +167,7 @@ def needed_questions(
         arms = tuple(arm._replace(between=arm.between - less) for arm, less in zip(now.arms, saved, strict=True))
         return now._replace(arms=arms, common=now.common * share, freedom=now.freedom / share)
 
-    return _first(with_questions, now.questions, alpha) if now.replicates > 1 else None
+    return _first(now, with_questions, now.questions, alpha)
 
 
 def _arm(values: np.ndarray, clusters: np.ndarray, strata: Ids) -> Arm:
@@ -186,9 +185,8 @@ def _arm(values: np.ndarray, clusters: np.ndarray, strata: Ids) -> Arm:
 def _components(a: Arm, b: Arm | None = None) -> Components:
     arms = (a,) if b is None else (a, b)
     value, residuals = (a.value, a.residuals) if b is None else (a.value - b.value, a.residuals - b.residuals)
-    common = float(residuals @ residuals) - sum(arm.interaction / arm.replicates for arm in arms)
-    fewest = min(arm.replicates for arm in arms)
-    return Components(value, arms, max(0.0, common), a.freedom, a.questions, fewest)
+    common = max(0.0, float(residuals @ residuals) - sum(arm.interaction / arm.replicates for arm in arms))
+    return Components(value, arms, common, a.freedom, a.questions, min(arm.replicates for arm in arms))
 
 
 def _cluster_residuals(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, int]:
@@ -241,13 +239,11 @@ def _p_value(components: Components) -> float:
     return float(2 * stdtr(freedom, -abs(components.value) / math.sqrt(variance)))
 
 
-def _first(planned: Callable[[int], Components], start: int, alpha: float) -> int | None:
-    """The smallest count from `start` on whose plan is significant, found by doubling and halving."""
-    low, high = start - 1, start
-    while not _p_value(planned(high)) <= alpha:
-        low, high = high, 2 * high
-        if high > start * MOST:
-            return None
+def _first(now: Components, planned: Callable[[int], Components], start: int, alpha: float) -> int | None:
+    """The smallest count from `start` on whose plan is significant, found by halving."""
+    if now.replicates < 2 or not _p_value(planned(start * MOST)) <= alpha:
+        return None
+    low, high = start - 1, start * MOST
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _p_value(planned(middle)) > alpha else (low, middle)

@@ -44,6 +44,17 @@ def test_without_differences_between_questions_replicates_are_a_t_interval():
     assert (found.replicates, found.covers) == (3, "questions and replicates")
 
 
+def test_both_parts_of_the_variance_and_their_degrees_of_freedom():
+    # Nothing depends on which replicate is asked which question.
+    of_replicate, of_question = np.array([0.40, 0.44, 0.45]), np.random.default_rng(1).normal(size=60)
+    found = mean((of_replicate[:, None] + of_question) / 60, EACH)
+    between, common = of_replicate.var(ddof=1) / 3, of_question.var(ddof=1) / 60
+    cautious = 3 * between
+    freedom = (cautious + common) ** 2 / (cautious**2 / 2 + common**2 / 59)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(between + common)
+    assert found.high - found.value == pytest.approx(half)
+
+
 def test_replicates_that_answer_alike_add_nothing():
     one = answers(replicates=1)
     assert mean(np.repeat(one, 3, axis=0), EACH)[:3] == pytest.approx(mean(one, EACH)[:3])
