@@ -1,145 +1,212 @@
-"""Differences between models of a sweep, in every panel, and how they differ between two panels.
+"""What is compared: all pairs of arms within a setting, and the levels of every factor for the same arm.
 
-What is compared follows from the factors alone, never from the results: both levels of every factor that has two, and
-every pair of arms.
+Draws of data and base that both sides have are paired; their differences vary, and are what the verdict is about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations, product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
-from holdfast.analysis.sweep_estimates import Estimate, Measured, mean_estimate, question_set
-from holdfast.analysis.sweep_runs import Layout, Model, level
+import numpy as np
+import pandas as pd
 
-MEASURES = ("accuracy", "prior")
-NAMED_ARMS = 3
-"""More are not named one by one."""
-Pair = tuple[Model, Model]
+from holdfast.analysis.answers import Answers, Checkpoint
+from holdfast.analysis.estimates import Moments, pooled
+from holdfast.analysis.matched import Point, at_score, common_score
+from holdfast.analysis.verdicts import Difference, difference, holm, needed, paired, word
 
-
-class ContrastRow(NamedTuple):
-    """A row: what is subtracted from what, by panel, in every setting where both sides are."""
-
-    name: str
-    within: str
-    """An arm, or levels, that both sides share."""
-    pairs: dict[str, list[Pair]]
-    factor: str = ""
-    """Whose levels are compared; empty where arms are."""
+MEASURES = ("score", "retention")
+END, MATCHED = "end", "matched"
+ARM = "arm"
+Named = dict[str, Moments]
 
 
-def contrast_rows(layout: Layout) -> list[ContrastRow]:
-    """All rows: two-level factors first, then pairs of arms."""
-    rows = [row for factor in two_level(layout) for row in _levels(layout, factor)]
-    return [row for row in [*rows, *_arms(layout)] if any(row.pairs.values())]
+class Setting(NamedTuple):
+    """The studies of one setting, which differ in nothing but what was drawn."""
 
+    draws: tuple[Answers, ...]
 
-def two_level(layout: Layout) -> list[str]:
-    """Factors with exactly two levels. Panels stand side by side as it is, and no seed is compared with another."""
-    left_out = (layout.roles.panel, *layout.roles.repeats)
-    return [factor for factor, levels in layout.factors.items() if len(levels) == 2 and factor not in left_out]
+    @property
+    def name(self) -> str:
+        return self.draws[0].place.setting
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Those that some draw has trained to the end, in the order of the file."""
+        return tuple(arm for arm in self.draws[0].study.arms if any(arm in draw.arms for draw in self.draws))
 
-def _levels(layout: Layout, factor: str) -> list[ContrastRow]:
-    """First level − second, for all arms together and for each."""
-    first, second = layout.factors[factor]
-    matches = [
-        (a, b)
-        for a, b in product(range(len(layout.settings)), repeat=2)
-        if layout.settings[a].levels == layout.settings[b].levels | {factor: first}
-        and layout.settings[b].levels[factor] == second
-    ]
-    name = f"{factor}: {first} − {second}"
-    alone = {
-        arm: [(Model(a, arm), Model(b, arm)) for a, b in matches if _have(layout, arm, a, b)] for arm in layout.arms
-    }
-    both = [arm for arm, pairs in alone.items() if pairs]
-    rows = [ContrastRow(name, arm, _by_panel(layout, alone[arm]), factor) for arm in both]
-    every = _by_panel(layout, [pair for arm in both for pair in alone[arm]])
-    within = " and ".join(both) if len(both) <= NAMED_ARMS else f"all {len(both)} arms"
-    together = ContrastRow(name, within, every, factor)
-    return [together, *rows] if len(both) > 1 else rows
+    @property
+    def shared(self) -> bool:
+        """All draws were asked the same questions."""
+        return all(draw.digests == self.draws[0].digests for draw in self.draws)
 
+    def pooled(self, arm: str, of: Callable[[Answers], Named]) -> Named:
+        """Measures over the draws that have an arm; those that all of them have."""
+        found = [of(draw) for draw in self.draws if arm in draw.arms]
+        names = [name for name in found[0] if all(name in one for one in found)]
+        return {name: pooled([one[name] for one in found], self.shared) for name in names}
 
-def _have(layout: Layout, arm: str, *settings: int) -> bool:
-    return all(arm in layout.settings[setting].arms for setting in settings)
+    def measures(self, arm: str) -> Named:
+        """At the end of training."""
+        return self.pooled(arm, lambda draw: draw.at_end(arm))
 
-
-def _arms(layout: Layout) -> list[ContrastRow]:
-    """First arm − second, within every combination of levels of the two-level factors."""
-    factors = two_level(layout)
-    rows = []
-    for levels in product(*(layout.factors[factor] for factor in factors)):
-        indices = [
-            index
-            for index, setting in enumerate(layout.settings)
-            if tuple(setting.levels[factor] for factor in factors) == levels
+    def common(self, arm: str) -> list[Checkpoint]:
+        """Checkpoints whose step all trainings have."""
+        runs = [
+            {one.step: one for one in draw.checkpoints(arm) if one.replicate == end.replicate}
+            for draw in self.draws
+            if arm in draw.arms
+            for end in draw.ends(arm)
         ]
-        within = ", ".join(f"{factor} {name}" for factor, name in zip(factors, levels, strict=True))
-        for first, second in combinations(layout.arms, 2):
-            pairs = [
-                (Model(p, first), Model(p, second))
-                for p in indices
-                if _have(layout, first, p) and _have(layout, second, p)
-            ]
-            rows.append(ContrastRow(f"{first} − {second}", within, _by_panel(layout, pairs)))
-    return rows
+        return [runs[0][step] for step in sorted(set.intersection(*(set(run) for run in runs)))]
+
+    def at(self, arm: str, step: int) -> Named:
+        """At a step of all trainings; at 0 of the base."""
+
+        def of(draw: Answers) -> Named:
+            if step == 0:
+                return draw.measures([draw.base]) | draw.prompts([draw.base])
+            replicates = {end.replicate for end in draw.ends(arm)}
+            own = [one for one in draw.checkpoints(arm) if one.step == step and one.replicate in replicates]
+            return draw.measures(own) | draw.prompts(own)
+
+        return self.pooled(arm, of)
+
+    def trajectory(self, arm: str) -> list[Point]:
+        """Mean trajectory, from the base on."""
+        steps = [0, *(one.step for one in self.common(arm))]
+        return [Point(step, found["score"], found["retention"]) for step in steps for found in [self.at(arm, step)]]
+
+    def of_base(self, benchmark: str | None) -> Named:
+        """accuracy, score and unparsed of the base on a benchmark, or on the prior ones' mean."""
+        found = []
+        for draw in self.draws:
+            names = draw.priors if benchmark is None else (benchmark,)
+            values = {
+                name: draw.values([draw.base], field) for name, field in (("accuracy", "correct"), ("score", "score"))
+            }
+            values["unparsed"] = 1 - draw.values([draw.base], "parsed_ok")
+            found.append({name: draw.mean(given, names) for name, given in values.items()})
+        return {name: pooled([one[name] for one in found], self.shared) for name in found[0]}
 
 
-def _by_panel(layout: Layout, pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    return {
-        panel: [pair for pair in pairs if level(layout.settings[pair[0].setting], layout.roles.panel) == panel]
-        for panel in layout.panels
-    }
+class Compared(NamedTuple):
+    """One row to be."""
+
+    about: dict[str, Any]
+    difference: Difference | None
+    reason: str = ""
+    score: float = float("nan")
+    replicates: tuple[int, ...] = (0, 0)
+    """Of a and b."""
 
 
-def contrasts(layout: Layout, measured: dict[Model, Measured]) -> dict[str, Any]:
-    """The rows with their intervals, and how many intervals leave out zero."""
-    rows = [_row(layout, row, measured) for row in contrast_rows(layout)]
-    shown = {name: [found for row in rows for found in known_intervals(row[name])] for name in MEASURES}
-    return {
-        "rows": rows,
-        "shown": {name: len(found) for name, found in shown.items()},
-        "apart": {name: sum(apart(one) for one in found) for name, found in shown.items()},
-    }
+def verdicts(settings: Sequence[Setting], trajectories: dict[tuple[str, str], list[Point]]) -> pd.DataFrame:
+    """`Analysis.verdicts`; p-values are adjusted within setting, factor, measure and at."""
+    found = [row for setting in settings for row in _arms(setting, trajectories)] + list(_levels(settings))
+    families: dict[tuple[Any, ...], list[Compared]] = {}
+    for row in found:
+        families.setdefault(tuple(row.about[name] for name in ("setting", "factor", "measure", "at")), []).append(row)
+    rows = [row for family in families.values() for row in _family(family)]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"needed_replicates": float, "needed_questions": float})
 
 
-def known_intervals(differences: dict[str, Any]) -> list[dict[str, float]]:
-    """All intervals of a row that are known."""
-    return [found for found in (*differences["panels"].values(), differences["between"]) if found]
+COLUMNS = [
+    *("setting", "factor", "arm", "a", "b", "measure", "at", "matched_score"),
+    *("difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict", "reason"),
+    *("needed_replicates", "needed_questions", "replicates_a", "replicates_b", "covers"),
+]
 
 
-def apart(found: dict[str, Any]) -> bool:
-    """Whether the interval leaves out zero."""
-    return bool(found["low"] > 0 or found["high"] < 0)
+def _family(rows: Sequence[Compared]) -> Iterator[dict[str, Any]]:
+    p = np.array([row.difference.p if row.difference else np.nan for row in rows])
+    tested = int(np.isfinite(p).sum())
+    for row, adjusted in zip(rows, holm(p).tolist(), strict=True):
+        given = row.about | {"reason": row.reason, "matched_score": row.score, "p_adjusted": adjusted}
+        given |= {"replicates_a": row.replicates[0], "replicates_b": row.replicates[1]}
+        if row.difference is None:
+            yield given | {"verdict": "not comparable", "covers": ""}
+            continue
+        found, verdict = row.difference.estimate, word(row.difference, adjusted)
+        replicates, questions = needed(row.difference, tested) if verdict == "not distinguishable" else (None, None)
+        given |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
+        given |= {"p": row.difference.p, "verdict": verdict, "covers": found.covers}
+        yield given | {"needed_replicates": replicates, "needed_questions": questions}
 
 
-def _row(layout: Layout, row: ContrastRow, measured: dict[Model, Measured]) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": row.name, "within": row.within, "factor": row.factor}
-    found["settings"] = {panel: len(pairs) for panel, pairs in row.pairs.items()}
-    found["paired"] = all(_same_questions(layout, pair) for pairs in row.pairs.values() for pair in pairs)
-    return found | {name: _differences(row, measured, name) for name in MEASURES}
+def _arms(setting: Setting, trajectories: dict[tuple[str, str], list[Point]]) -> Iterator[Compared]:
+    for a, b in combinations(setting.arms, 2):
+        about = {"setting": setting.name, "factor": ARM, "arm": "", "a": a, "b": b}
+        both = [draw for draw in setting.draws if a in draw.arms and b in draw.arms]
+        counts = tuple(sum(len(draw.ends(arm)) for draw in both) for arm in (a, b))
+        if not both:
+            yield from (
+                Compared(about | {"measure": measure, "at": END}, None, "they were trained on no common data")
+                for measure in MEASURES
+            )
+            continue
+        narrowed = Setting(tuple(both))
+        first, second = narrowed.measures(a), narrowed.measures(b)
+        for measure in MEASURES:
+            found = _difference(first[measure], second[measure])
+            yield Compared(about | {"measure": measure, "at": END}, found, replicates=counts)
+        whole = len(both) == len(setting.draws)
+        paths = [trajectories[setting.name, arm] if whole else narrowed.trajectory(arm) for arm in (a, b)]
+        yield _at_matched(about | {"measure": "retention", "at": MATCHED}, paths, counts)
 
 
-def _differences(row: ContrastRow, measured: dict[Model, Measured], name: str) -> dict[str, Any]:
-    """By panel; under `between`, where there are two panels, the first panel's difference − the second's."""
-    found = {
-        panel: mean_difference([(getattr(measured[a], name), getattr(measured[b], name)) for a, b in pairs])
-        for panel, pairs in row.pairs.items()
-    }
-    known = [estimate for estimate in found.values() if estimate]
-    between = known[0].minus(known[1]).interval._asdict() if len(found) == len(known) == 2 else None
-    panels = {panel: estimate.interval._asdict() if estimate else None for panel, estimate in found.items()}
-    return {"panels": panels, "between": between}
+def _at_matched(about: dict[str, Any], paths: Sequence[list[Point]], counts: tuple[int, ...]) -> Compared:
+    score = common_score(paths)
+    if score is None:
+        low = " and ".join(
+            name for name, path in zip((about["a"], about["b"]), paths, strict=True) if common_score([path]) is None
+        )
+        return Compared(about, None, f"{low or 'one of them'} does not rise above the base's score", replicates=counts)
+    reached = [at_score(path, score) for path in paths]
+    if reached[0] is None or reached[1] is None:
+        return Compared(about, None, "they never have the same score", score, counts)
+    return Compared(about, _difference(reached[0].retention, reached[1].retention), "", score, counts)
 
 
-def mean_difference(pairs: Sequence[tuple[Estimate, Estimate]]) -> Estimate | None:
-    """Mean of first − second over pairs; None without any."""
-    return mean_estimate([first.minus(second) for first, second in pairs]) if pairs else None
+def _difference(first: Moments, second: Moments, same_questions: bool = True) -> Difference:
+    if first.seeds and second.seeds and same_questions:
+        return paired(first, second)
+    return difference(first, second, same_questions)
 
 
-def _same_questions(layout: Layout, pair: Pair) -> bool:
-    first, second = (question_set(layout.settings[model.setting].target(model.arm)) for model in pair)
-    return first == second
+def _levels(settings: Sequence[Setting]) -> Iterator[Compared]:
+    """The same arm at two levels of one factor, all other factors' levels alike."""
+    for one, other in combinations(settings, 2):
+        mine, others = one.draws[0].place.levels, other.draws[0].place.levels
+        differing = [factor for factor in mine if factor in others and mine[factor] != others[factor]]
+        if len(differing) != 1 or mine.keys() != others.keys():
+            continue
+        [factor] = differing
+        rest = ", ".join(f"{name}={level}" for name, level in mine.items() if name != factor)
+        same_target = one.draws[0].benchmarks[0] == other.draws[0].benchmarks[0]
+        for arm in [arm for arm in one.arms if arm in other.arms]:
+            about = {"setting": rest, "factor": factor, "arm": arm, "a": mine[factor], "b": others[factor], "at": END}
+            yield from _two_levels(about, arm, (one, other), same_target)
+
+
+def _two_levels(
+    about: dict[str, Any], arm: str, pair: tuple[Setting, Setting], same_target: bool
+) -> Iterator[Compared]:
+    one, other = pair
+    draws = [[draw.place.draw for draw in setting.draws if arm in draw.arms] for setting in pair]
+    alike = draws[0] == draws[1]
+    first, second = one.measures(arm), other.measures(arm)
+    counts = tuple(sum(len(draw.ends(arm)) for draw in s.draws if arm in draw.arms) for s in pair)
+    for measure in MEASURES:
+        if measure == "score" and not same_target:
+            yield Compared(about | {"measure": measure}, None, "they learn different targets", replicates=counts)
+            continue
+        digests = [setting.draws[0].digests[0 if measure == "score" else 1 :] for setting in pair]
+        if measure == "score":
+            digests = [digest[:1] for digest in digests]
+        same = digests[0] == digests[1] and len(draws[0]) == len(draws[1]) == 1
+        seeds = len(draws[0]) > 1 and alike
+        found = paired(first[measure], second[measure]) if seeds else difference(first[measure], second[measure], same)
+        yield Compared(about | {"measure": measure}, found, replicates=counts)

@@ -1,96 +1,221 @@
-"""The table of arms for the terminal; the report shows the same numbers."""
+"""One tidy table of everything that finished studies recorded. Texts stay on disk until they are asked for.
+
+A study's questions have one order, that of its base's records. All its arms answered the same ones, so the answers of
+several trainings are the rows of one array (replicates, questions).
+"""
 
 from __future__ import annotations
 
-import math
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.analysis.questions import Questions, read_questions, refuse_incomparable
+from holdfast.analysis.settings import Place, places
+from holdfast.analysis.trainings import read_trainings
+from holdfast.config.jobs import FinishedStudy
+from holdfast.errors import UserError
+
+BASE = "base"
+"""Stands where an arm's name would."""
+TEXTS = ("prompt", "completion", "parsed", "answer", "grader")
+MEASURED = ("parsed", "correct", "score", "logprob", "tokens")
+THREADS = 2
+PLACE = ("study", "setting", "draw", "arm", "replicate", "stage", "stage_step", "step")
+"""Columns that all tables share. `study` is a name; `setting` is "" or "factor=level, …" of the factors that are
+compared; `draw` is the same of the factors that only reseed (data, base); `arm` is "base" for the base, with replicate
+0 and step 0; `replicate` counts from 1; `stage_step` counts in the stage, `step` over all stages of the arm."""
 
 
-def number(value: float | str | None, digits: int = 2) -> str:
-    """With a true minus sign, and no minus before zero; JSON has "NaN" and "Infinity" as text."""
-    if value is None:
-        return "–"
-    value = float(value)
-    if not math.isfinite(value):
-        return "not finite"
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+@dataclass(frozen=True)
+class Tables:
+    """What finished studies recorded."""
+
+    records: pd.DataFrame
+    """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
+    question (its id), image, parsed_ok, correct (bool), score (0 to 1), logprob (nats per token of the reference),
+    tokens (of the completion), file (row of `files`). Strings are categorical."""
+    files: pd.DataFrame
+    """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
+    stop: its rows in `records`, test questions before `middle`."""
+    drift: pd.DataFrame
+    """`PLACE`, and question, kl (nats per token, of one prompt)."""
+    pass_at: pd.DataFrame
+    """`PLACE`, and benchmark, question, right (of the most samples that any k asks for)."""
+    trainings: pd.DataFrame
+    """One row a training: study, setting, draw, arm, replicate, stage, run_id, path, seconds, steps, offset (steps of
+    the stages before), method, source (`grpo` for its own rollouts), alarms (how many)."""
+    alarms: pd.DataFrame
+    """study, setting, draw, arm, replicate, stage, step (of the stage), alarm, sentence."""
+    flips: pd.DataFrame
+    """The noise floor, one row a study whose base was evaluated twice: study, setting, draw, questions, answers and
+    verdicts (shares that differ between two batch sizes)."""
+    places: tuple[Place, ...]
+    """The studies in order, each with its setting and draw."""
 
 
-def duration(seconds: float) -> str:
-    """Two units at most, so that 34 s and 2 h 5 min read alike."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+def load(studies: Sequence[FinishedStudy]) -> Tables:
+    """Read the records of finished studies.
+
+    Raises:
+        UserError: two studies cannot be compared, or an evaluation lacks questions that its base was asked.
+    """
+    where = places(studies)
+    trainings, alarms = read_trainings(studies, where)
+    asked = [read_questions(study, place.study) for study, place in zip(studies, where, strict=True)]
+    refuse_incomparable([study.study.experiment for study in studies], where, asked)
+    own = {place.study: questions for place, questions in zip(where, asked, strict=True)}
+    listed = [_files(study, place, trainings) for study, place in zip(studies, where, strict=True)]
+    files = pd.concat(listed, ignore_index=True)
+    of_records = files[files["kind"] == "records"].reset_index(drop=True)
+    records, of_records = _records(of_records, own)
+    return Tables(
+        records=records,
+        files=of_records.drop(columns="kind"),
+        drift=_small(files, "drift", {"id": "question", "kl": "kl"}),
+        pass_at=_small(files, "pass_at", {"id": "question", "right": "right"}),
+        trainings=trainings,
+        alarms=alarms,
+        flips=_flips(of_records[of_records["arm"] == BASE]),
+        places=where,
+    )
 
 
-def unparsed(metrics: dict[str, float]) -> float | None:
-    """Mean share of prior questions whose answer could not be read."""
-    shares = [v for name, v in metrics.items() if name.startswith("prior/") and name.endswith("/unparsed")]
-    return sum(shares) / len(shares) if shares else None
+def texts(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `tables.records` with what was said: prompt, completion, parsed (None: unreadable), answer, grader."""
+    parts = []
+    for file, own in rows.groupby("file", sort=False):
+        said = pq.ParquetFile(tables.files.loc[file, "path"]).read(["split", "id", *TEXTS]).to_pandas()
+        keys = pd.MultiIndex.from_arrays([own["split"].astype(str), own["question"].astype(str)])
+        parts.append(said.set_index(["split", "id"]).loc[keys].set_axis(own.index))
+    if not parts:
+        return rows.assign(**{name: pd.Series(dtype=object) for name in TEXTS})
+    found = rows.join(pd.concat(parts))
+    return found.assign(parsed=found["parsed"].astype(object).where(found["parsed"].notna(), None))
 
 
-def arms_table(summary: dict[str, Any]) -> Table:
-    """One row an arm, the base model first; `summary` is the content of summary.json."""
-    target = summary["target"]
-    score = f"target/{target['benchmark']}/score"
-    table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
-    table.add_column("arm")
-    skill = _over("skill", f"chance {number(target['chance'])}")
-    prior = _over("prior mean", f"chance {number(summary['prior']['chance_mean'])}")
-    for name in (
-        "steps",
-        "time",
-        skill,
-        prior,
-        "retention",
-        _over("forgetting", "mean"),
-        _over("unparsed", "prior"),
-    ):
-        table.add_column(name, justify="right")
-    table.add_row("base", "", "", *_numbers(summary["base"]["metrics"], score), style="dim")
-    for name, arm in summary["arms"].items():
-        table.add_row(Text(name), str(arm["steps"]), duration(arm["seconds"]), *_numbers(arm["metrics"], score))
-    return table
+def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.DataFrame:
+    """One row a file that an evaluation left, in the order of arms, replicates, steps and benchmarks."""
+    own = trainings[trainings["study"] == place.study]
+    offsets = {(row.arm, row.replicate, row.stage): row.offset for row in own.itertuples()}
+    target = study.study.target.benchmark
+    benchmarks = [target, *(prior.name for prior in study.study.prior)]
+    arms = [None, *study.study.arms]
+    known = [one for one in study.evaluated if one.arm in arms and one.benchmark in benchmarks]
+    known.sort(key=lambda o: (arms.index(o.arm), o.replicate, o.stage, o.step, benchmarks.index(o.benchmark)))
+    rows = [
+        {
+            "study": place.study,
+            "setting": place.setting,
+            "draw": place.draw,
+            "arm": one.arm or BASE,
+            "replicate": one.replicate,
+            "stage": one.stage,
+            "stage_step": one.step,
+            "step": offsets.get((one.arm, one.replicate, one.stage), 0) + one.step,
+            "benchmark": one.benchmark,
+            "role": "target" if one.benchmark == target else "prior",
+            "kind": one.kind,
+            "path": str(one.file.path),
+        }
+        for one in known
+    ]
+    return pd.DataFrame(rows, columns=[*PLACE, "benchmark", "role", "kind", "path"])
 
 
-def _over(name: str, note: str) -> Text:
-    return Text.assemble(name, "\n", (note, "dim"))
+def _records(files: pd.DataFrame, asked: dict[str, dict[str, Questions]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows, and the files with their rows' numbers."""
+    keys = [(row.study, row.benchmark) for row in files.itertuples()]
+    for (study, benchmark), arm in zip(keys, files["arm"], strict=True):
+        if benchmark not in asked[study]:
+            raise UserError(f"{study}: {arm} was asked {benchmark}, and the base was not")
+    with ThreadPoolExecutor(THREADS) as pool:
+        read = list(pool.map(lambda row: _read(row, asked[row.study][row.benchmark]), files.itertuples()))
+    lengths = np.array([len(one["score"]) for one in read], dtype=np.int64)
+    tested = np.array([asked[study][name].tested for study, name in keys], dtype=np.int64)
+    stop = np.cumsum(lengths)
+    digests = [asked[study][name].digest for study, name in keys]
+    files = files.assign(digest=digests, start=stop - lengths, middle=stop - lengths + tested, stop=stop)
+    columns: dict[str, Any] = {}
+    for name in (*PLACE, "benchmark", "role"):
+        if name in ("replicate", "stage", "stage_step", "step"):
+            columns[name] = np.repeat(files[name].to_numpy(np.int32), lengths)
+        else:
+            values = pd.Categorical(files[name], categories=list(dict.fromkeys(files[name])))
+            columns[name] = pd.Categorical.from_codes(np.repeat(values.codes, lengths), dtype=values.dtype)
+    splits = np.repeat(np.tile(np.array([0, 1], np.int8), len(files)), np.stack([tested, lengths - tested], 1).ravel())
+    columns["split"] = pd.Categorical.from_codes(splits, ["test", "validation"])
+    columns["question"] = _categorical([asked[study][name].ids for study, name in keys])
+    columns["image"] = _categorical([asked[study][name].images for study, name in keys])
+    for name in ("parsed_ok", "correct", "score", "logprob", "tokens"):
+        columns[name] = np.concatenate([one.pop(name) for one in read])
+    columns["file"] = np.repeat(np.arange(len(files), dtype=np.int32), lengths)
+    return pd.DataFrame(columns), files
 
 
-def _numbers(metrics: dict[str, float], score: str) -> list[str]:
-    names = (score, "prior/mean/accuracy", "retention", "forgetting/mean")
-    return [number(metrics[name]) for name in names] + [number(unparsed(metrics))]
-
-
-def sweep_table(summary: dict[str, Any]) -> Table:
-    """Target accuracy ± half the width of its interval; one row a panel and series, `summary` as a sweep's."""
-    roles = summary["roles"]
-    table = Table(title=None, header_style="bold", box=None, pad_edge=False, padding=(0, 2))
-    if roles["panel"]:
-        table.add_column(Text(roles["panel"]))
-    table.add_column("arm")
-    table.add_column("base", justify="right")
-    columns = list(next(iter(summary["panels"].values()))["columns"])
+def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
+    """Many columns of strings, of which few differ, one after the other."""
+    numbers: dict[str, int] = {}
+    codes: dict[int, np.ndarray] = {}
     for column in columns:
-        name = f"{roles['samples']} {column}" if roles["samples"] else "trained"
-        table.add_column(Text(name), justify="right")
-    for panel, found in summary["panels"].items():
-        bases = {tuple(base["levels"]): base["cell"] for base in found["bases"]}
-        for row in found["rows"]:
-            cells = [bases[tuple(row["levels"])], *(row["cells"][column] for column in columns)]
-            named = [Text(panel)] if roles["panel"] else []
-            table.add_row(*named, Text(row["series"]), *(_accuracy(cell) for cell in cells))
-    return table
+        if id(column) not in codes:
+            codes[id(column)] = np.array([numbers.setdefault(one, len(numbers)) for one in column], np.int32)
+    return pd.Categorical.from_codes(np.concatenate([codes[id(column)] for column in columns]), list(numbers))
 
 
-def _accuracy(cell: dict[str, Any] | None) -> str:
-    if cell is None:
-        return "–"
-    found = cell["intervals"]["accuracy"]
-    return f"{number(found['value'])} ± {number((found['high'] - found['low']) / 2)}"
+def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
+    """The measured columns of a file, in the order of the base's questions."""
+    table = pq.ParquetFile(row.path).read(["split", "id", "grader", *MEASURED], use_threads=False)
+    if set(table["grader"].unique().to_pylist()) - {questions.grader}:
+        raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
+    order = questions.order
+    if not table.select(["split", "id"]).equals(questions.keys):
+        order = _matching(row, table, questions)
+    return {
+        "parsed_ok": table["parsed"].is_valid().to_numpy()[order],
+        "correct": table["correct"].to_numpy()[order],
+        "score": table["score"].to_numpy()[order].astype(np.float64),
+        "logprob": table["logprob"].to_numpy()[order].astype(np.float64),
+        "tokens": table["tokens"].to_numpy()[order].astype(np.int32),
+    }
+
+
+def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:
+    """Rows of a file in the order of the base's questions, which must be the same ones."""
+    own, base = (pd.MultiIndex.from_frame(keys.select(["split", "id"]).to_pandas()) for keys in (table, questions.keys))
+    if own.has_duplicates or len(own) != len(base) or len(own.difference(base)):
+        raise UserError(f"{row.study}: {row.arm} was asked other questions of {row.benchmark} than the base")
+    return own.get_indexer(base[questions.order])
+
+
+def _small(files: pd.DataFrame, kind: str, columns: dict[str, str]) -> pd.DataFrame:
+    """Drift or pass@k: one row a prompt."""
+    found = [
+        pq.ParquetFile(row["path"])
+        .read(list(columns))
+        .to_pandas()
+        .rename(columns=columns)
+        .assign(**row[[*PLACE, "benchmark"]])
+        for _, row in files[files["kind"] == kind].iterrows()
+    ]
+    named = [*PLACE, "benchmark", *columns.values()]
+    return pd.concat(found, ignore_index=True)[named] if found else pd.DataFrame(columns=named)
+
+
+def _flips(of_base: pd.DataFrame) -> pd.DataFrame:
+    """Noted by the run that evaluated the base, where it asked twice."""
+    rows = []
+    for row in of_base.drop_duplicates("study").itertuples():
+        result = Path(row.path).parents[2] / "result.json"
+        noted = json.loads(result.read_text())["notes"].get("flips") if result.is_file() else None
+        if noted:
+            rows.append({"study": row.study, "setting": row.setting, "draw": row.draw} | noted)
+    return pd.DataFrame(rows, columns=["study", "setting", "draw", "questions", "answers", "verdicts"])

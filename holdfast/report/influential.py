@@ -2,86 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 
-from holdfast.analysis.bootstrap import shares_after
-from holdfast.analysis.influence_runs import Trace
+from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question
 from holdfast.report.examples import excerpt
 from holdfast.report.pictures import Picture, question_pictures
 
-MOST = 10
+SHOWN = 6
 LONGEST = 500
 """Characters of a completion that are shown."""
 
 
-class Influential(NamedTuple):
-    """A completion of a prompt, all of its occurrences together."""
-
-    prompt: str
-    text: str
-    tokens: int
-    times: int
-    """Rollouts of just these tokens, or checkpoints at which a supervised sample was measured."""
-    weight: float
-    """Mean over occurrences."""
-    effect: float
-    """Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of training that began at its checkpoint."""
-    pictures: list[Picture]
-
-
 class Ranking(NamedTuple):
-    harmful: list[Influential]
-    helpful: list[Influential]
+    """The strongest samples of an influence run, each list from the strongest on.
+
+    A sample has prompt, text, tokens; times (rollouts that said just this, or checkpoints that looked at a supervised
+    sample), weight (mean over them), effect: Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of
+    training that began at its checkpoint; pictures.
+    """
+
+    label: str
+    arm: str
+    reinforced: bool
+    harmful: list[dict[str, Any]]
+    helpful: list[dict[str, Any]]
 
 
-def influential_samples(traces: Iterable[Trace], data: Path, target: Target) -> dict[str, Ranking]:
-    """The strongest of every trace, by its label."""
-    ranked = {trace.label: _ranked(trace) for trace in traces}
-    prompts = {item.prompt for ranking in ranked.values() for side in ranking for item in side}
-    questions = _questions(data / "target-train.parquet", prompts)
-    images = {name: question_pictures(question, target) for name, question in questions.items()}
-    return {
-        label: Ranking(*([item._replace(pictures=images.get(item.prompt, [])) for item in side] for side in ranking))
-        for label, ranking in ranked.items()
-    }
+def rankings(study: FinishedStudy) -> list[Ranking]:
+    """Of every stage's first replicate."""
+    traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1)]
+    found = [_ranking(run, study) for run in traced if run.arm in study.study.arms]
+    samples = [sample for ranking in found for sample in (*ranking.harmful, *ranking.helpful)]
+    names = {sample["prompt"] for sample in samples}
+    boards = _boards(study.data.path / "target-train.parquet", names, study.study.target)
+    for sample in samples:
+        sample["pictures"] = boards.get(sample["prompt"], [])
+    return found
 
 
-def _ranked(trace: Trace) -> Ranking:
+def _ranking(run: RunRecord, study: FinishedStudy) -> Ranking:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
-    rows = trace.rows
-    parts = shares_after(trace.steps)[np.searchsorted(trace.steps, rows.steps)]
-    effects = parts * rows.weighted_dots[:, 1:].sum(axis=1)
-    found: dict[tuple[str, str], list[int]] = {}
-    for index, (step, sample, prompt) in enumerate(zip(rows.steps.tolist(), rows.samples, rows.prompts, strict=True)):
-        found.setdefault((prompt, trace.texts.get((step, sample), "")), []).append(index)
-    summed = sorted((float(effects[indices].sum()), key, indices) for key, indices in found.items())
-    harmful = [entry for entry in summed if entry[0] < 0][:MOST]
-    helpful = [entry for entry in summed[::-1] if entry[0] > 0][:MOST]
-    return Ranking(*([_influential(trace, *entry) for entry in side] for side in (harmful, helpful)))
-
-
-def _influential(trace: Trace, effect: float, key: tuple[str, str], indices: list[int]) -> Influential:
-    return Influential(
-        prompt=key[0],
-        text=excerpt(key[1], LONGEST),
-        tokens=int(trace.rows.tokens[indices[0]]),
-        times=len(indices),
-        weight=float(np.mean(trace.rows.weights[indices])),
-        effect=effect,
-        pictures=[],
+    arm = run.arm or ""
+    stages = study.study.arms[arm]
+    rows = _effects(Path(run.path), study.study.target.benchmark).groupby(["prompt", "text"], as_index=False)
+    found = rows.agg(
+        tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
+    ).sort_values("effect", kind="stable")
+    found["text"] = [excerpt(text, LONGEST) for text in found.text]
+    return Ranking(
+        label=arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
+        arm=arm,
+        reinforced=stages[run.stage].method == "grpo",
+        harmful=found[found.effect < 0][:SHOWN].to_dict("records"),
+        helpful=found[found.effect > 0][::-1][:SHOWN].to_dict("records"),
     )
 
 
-def _questions(path: Path, names: set[str]) -> dict[str, Question]:
-    """By id; a prompt that the shard does not hold is shown without its pictures."""
+def _effects(directory: Path, target: str) -> pd.DataFrame:
+    """One row for each sample and checkpoint, blocks of layers added up: prompt, text, tokens, weight, effect."""
+    rows = pq.read_table(directory / "influence.parquet").to_pandas()
+    halves = [name for name in rows.columns if name.startswith("dot/") and name.endswith(("/a", "/b"))]
+    prior = [name for name in halves if name.removeprefix("dot/").rpartition("/")[0] != target]
+    # A benchmark's dot is the mean of those with its two halves.
+    rows["dots"] = rows[prior].sum(axis=1) / 2
+    keys = ["step", "sample", "prompt", "tokens", "weight"]
+    summed = rows.groupby(keys, sort=False, as_index=False)["dots"].sum()
+    steps = np.unique(summed.step)
+    ahead = np.diff(steps, append=steps[-1]).astype(float)
+    shares = ahead / ahead.sum() if ahead.sum() else np.ones(len(steps))
+    summed["effect"] = shares[np.searchsorted(steps, summed.step)] * summed.weight * summed.dots
+    texts = pq.read_table(directory / "sources.parquet", columns=["step", "sample", "text"]).to_pandas()
+    return summed.merge(texts, on=["step", "sample"], how="left").fillna({"text": ""})
+
+
+def _boards(path: Path, names: set[str], target: Target) -> dict[str, list[Picture]]:
+    """By question id; a prompt that the shard does not hold is shown without its pictures."""
     if not names or not path.exists():
         return {}
     rows = pq.read_table(path, filters=[("id", "in", sorted(names))]).to_pylist()
-    return {row["id"]: Question(**{**row, "images": tuple(row["images"])}) for row in rows}
+    questions = [Question(**{**row, "images": tuple(row["images"])}) for row in rows]
+    return {question.id: question_pictures(question, target) for question in questions}

@@ -72,6 +72,8 @@ def answer_picture(question: Question, target: Target, answer: str | None) -> Pi
         return _boxed(question, target, answer)
     if not isinstance(target, Jigsaw) or target.question == "pair" or answer is None:
         return None
+    if not all(part.isdecimal() for part in answer.split()):
+        return None
     pieces = _pieces(question, target)
     given, right = (placed(text, question.answer, target) for text in (answer, question.answer))
     blank = Image.new("RGB", pieces[0].size, NOTHING)

@@ -1,0 +1,84 @@
+"""What the benchmarks of a study ask, and which studies therefore cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.analysis.settings import Place
+from holdfast.config.jobs import FinishedStudy
+from holdfast.config.refs import FileRef, content_key
+from holdfast.errors import UserError
+
+
+class Questions(NamedTuple):
+    """A benchmark's questions as the base was asked them."""
+
+    keys: pa.Table
+    """split and id, in the order of the base's file."""
+    order: np.ndarray
+    """Rows of the file, test questions first."""
+    ids: np.ndarray
+    """In that order, as are `images`."""
+    images: np.ndarray
+    tested: int
+    """How many test questions."""
+    grader: str
+    digest: str
+    """Of test questions' ids, images and answers: another seed draws others under the same ids."""
+
+
+def read_questions(study: FinishedStudy, name: str) -> dict[str, Questions]:
+    """By benchmark, what the base of a study was asked.
+
+    Raises:
+        UserError: it was asked nothing.
+    """
+    of_base = [one for one in study.evaluated if one.kind == "records" and one.arm is None]
+    if not of_base:
+        raise UserError(f"{name}: its base has not been evaluated, so there is nothing to compare")
+    return {one.benchmark: _read(one.file) for one in of_base}
+
+
+def _read(file: FileRef) -> Questions:
+    table = pq.ParquetFile(file.path).read(["split", "id", "image_id", "answer", "grader"])
+    split, ids, images = (table[name].to_numpy() for name in ("split", "id", "image_id"))
+    order = np.argsort(split == "validation", kind="stable")
+    tested = int((split == "test").sum())
+    answers = table["answer"].to_numpy()
+    asked = [[str(column[row]) for column in (ids, images, answers)] for row in order[:tested]]
+    return Questions(
+        keys=table.select(["split", "id"]),
+        order=order,
+        ids=ids[order],
+        images=images[order],
+        tested=tested,
+        grader=str(table["grader"][0].as_py()) if len(table) else "",
+        digest=content_key(sorted(asked)),
+    )
+
+
+def refuse_incomparable(
+    experiments: Sequence[str], where: Sequence[Place], asked: Sequence[dict[str, Questions]]
+) -> None:
+    """Two studies' benchmark of one name must have the same grader and questions.
+
+    Other questions are let pass where a sweep draws them anew, which is then part of the variance, or varies them.
+
+    Raises:
+        UserError: they do not.
+    """
+    everything = list(zip(experiments, where, asked, strict=True))
+    for (one, a, first), (other, b, second) in combinations(everything, 2):
+        for name in [name for name in first if name in second and one != other]:
+            mine, others = first[name], second[name]
+            names = f"{a.study} and {b.study} cannot be compared"
+            if mine.grader != others.grader:
+                raise UserError(f"{name}: {names}: answers are graded by {mine.grader!r} and by {others.grader!r}")
+            if mine.digest != others.digest and not (a.draw or b.draw):
+                raise UserError(f"{name}: {names}: they were asked different questions")

@@ -1,0 +1,138 @@
+"""summary.json: the numbers of an analysis that the terminal, the model registry and other programs read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from holdfast.analysis.study import MEAN, Analysis
+from holdfast.config.refs import content_key
+
+
+def summary(analysis: Analysis) -> dict[str, Any]:
+    """JSON's dictionaries and lists; what is unknown is None.
+
+    `arms.NAME.{score,retention,forgetting}` = mean, low, high, replicates, covers. Of several settings, `settings` has
+    for each what stands on top in a study.
+    """
+    job, tables = analysis.job, analysis.tables
+    settings = {name: _setting(analysis, name) for name in dict.fromkeys(place.setting for place in tables.places)}
+    evidence = [
+        *sorted([run.kind, run.arm or "", run.replicate, run.stage, run.digest] for s in job.studies for run in s.runs),
+        *sorted(one.file.digest for study in job.studies for one in study.evaluated),
+    ]
+    content: dict[str, Any] = {
+        "study": job.name,
+        "seed": job.studies[0].study.seed,
+        "data_version": job.data_version,
+        "code": job.code,
+        "evidence": content_key(evidence),
+        "factors": job.factors,
+    }
+    content |= next(iter(settings.values())) if len(settings) == 1 else {"settings": settings}
+    content |= {
+        "verdicts": _rows(analysis.verdicts),
+        "alarms": _rows(tables.alarms),
+        "flips": _rows(tables.flips),
+        "failed": job.failed,
+    }
+    if analysis.influence is not None:
+        content["influence"] = {
+            name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures")
+        }
+    return _rounded(content)
+
+
+def _setting(analysis: Analysis, name: str) -> dict[str, Any]:
+    """Target, prior, base, arms, matched, frontier, differences and aliases of one setting."""
+    arms, base, benchmarks, matched, frontier, verdicts, aliases = (
+        frame[frame["setting"] == name] if len(frame) else frame
+        for frame in (
+            *(analysis.arms, analysis.base, analysis.benchmarks, analysis.matched),
+            *(analysis.frontier, analysis.verdicts, analysis.aliases),
+        )
+    )
+    target = base[base["role"] == "target"].iloc[0]
+    prior = base[(base["role"] == "prior") & (base["benchmark"] != MEAN)]
+    mean = base[base["benchmark"] == MEAN].iloc[0]
+    return {
+        "target": {"benchmark": target["benchmark"], "chance": target["chance"], "questions": target["questions"]},
+        "prior": {
+            "benchmarks": list(prior["benchmark"]),
+            "chance": dict(zip(prior["benchmark"], prior["chance"], strict=True)),
+            "chance_mean": mean["chance"],
+            "questions": mean["questions"],
+        },
+        "base": _metrics(base, None),
+        "arms": {row["arm"]: _arm(row, benchmarks[benchmarks["arm"] == row["arm"]]) for _, row in arms.iterrows()},
+        "matched": {
+            "score": matched["matched_score"].iloc[0] if len(matched) else None,
+            "arms": {row["arm"]: _interval(row, "retention") | {"step": row["step"]} for _, row in matched.iterrows()},
+        },
+        "frontier": _rows(frontier[frontier["on_front"]] if len(frontier) else frontier),
+        "differences": _rows(verdicts[(verdicts["factor"] == "arm") & (verdicts["at"] == "end")]),
+        "aliases": {row["alias"]: row.drop(["alias", "setting"]).to_dict() for _, row in aliases.iterrows()},
+    }
+
+
+LOST = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
+
+
+def _arm(row: pd.Series, benchmarks: pd.DataFrame) -> dict[str, Any]:
+    facts = ("replicates", "draws", "covers", "steps", "seconds", "alarms", "left_out")
+    found: dict[str, Any] = {name: row[name] for name in facts}
+    for name in ("score", "retention", "forgetting"):
+        interval = _interval(row, name)
+        found[name] = {"mean": interval.pop("value"), **interval} | {key: row[key] for key in ("replicates", "covers")}
+    found |= _metrics(benchmarks, row)
+    found["benchmarks"] = {
+        one["benchmark"]: {name: _interval(one, name) for name in LOST}
+        for _, one in benchmarks[benchmarks["role"] == "prior"].iterrows()
+    }
+    return found
+
+
+def _metrics(benchmarks: pd.DataFrame, arm: pd.Series | None) -> dict[str, Any]:
+    """`metrics` and `intervals` under their names in MLflow."""
+    named: dict[str, dict[str, float]] = {}
+    for _, row in benchmarks.iterrows():
+        place = f"{row['role']}/{row['benchmark']}"
+        for name in ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "unparsed"):
+            named[f"{place}/{name}"] = _interval(row, name)
+        if "forgetting" in row and row["role"] == "prior":
+            named[f"forgetting/{row['benchmark']}"] = _interval(row, "forgetting")
+    if arm is None:
+        named |= {"retention": dict.fromkeys(("value", "low", "high"), 1.0)}
+        named |= {"forgetting/mean": dict.fromkeys(("value", "low", "high"), 0.0)}
+    else:
+        own = {"prior/mean/accuracy": "prior", "forgetting/mean": "forgetting", "retention": "retention"}
+        own |= {"prior/mean/unparsed": "unparsed", "kl/target": "kl"}
+        target = benchmarks.loc[benchmarks["role"] == "target", "benchmark"].iloc[0]
+        passes = [name for name in map(str, arm.index) if name.startswith("pass_at_") and name[8:].isdigit()]
+        own |= {f"target/{target}/{name}": name for name in passes}
+        named |= {name: _interval(arm, column) for name, column in own.items()}
+    metrics = {name: found["value"] for name, found in sorted(named.items()) if found["value"] == found["value"]}
+    return {"metrics": metrics, "intervals": {name: named[name] for name in metrics}}
+
+
+def _interval(row: pd.Series, name: str) -> dict[str, float]:
+    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.to_dict("records")
+
+
+def _rounded(value: Any) -> Any:
+    """Plain JSON: floats to six significant digits, None for what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,39 @@
+"""The table of arms for the terminal; the report shows the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+COLUMNS = ("arm", "replicates", "skill", "prior mean", "retention", "forgetting", "unparsed")
+
+
+def arms_table(summary: dict[str, Any]) -> Table:
+    """One row an arm with its 95 % intervals, each setting's base first; `summary` is the content of summary.json."""
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2))
+    settings = summary.get("settings") or {"": summary}
+    for name in COLUMNS if "" in settings else ("setting", *COLUMNS):
+        table.add_column(name, justify="left" if name in ("setting", "arm") else "right")
+    for setting, found in settings.items():
+        label = [Text(setting)] if setting else []
+        score = f"target/{found['target']['benchmark']}/score"
+        names = (score, "prior/mean/accuracy", "retention", "forgetting/mean", "prior/mean/unparsed")
+        table.add_row(*label, "base", "", *(_number(found["base"]["metrics"].get(name)) for name in names), style="dim")
+        for arm, row in found["arms"].items():
+            cells = [_ranged(row["intervals"].get(name)) for name in names]
+            table.add_row(*label, Text(arm), str(row["replicates"]), *cells)
+    return table
+
+
+def _ranged(found: dict[str, float | None] | None) -> str:
+    """A number with half the width of its interval."""
+    if found is None or found["low"] is None or found["high"] is None:
+        return _number(found["value"] if found else None)
+    return f"{_number(found['value'])} ± {_number((found['high'] - found['low']) / 2)}"
+
+
+def _number(value: float | None) -> str:
+    """With a true minus sign, and no minus before zero."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")

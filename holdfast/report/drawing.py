@@ -1,0 +1,113 @@
+"""Which figures a report has: each is drawn from tables of the analysis and saved with what it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from holdfast.analysis.study import Analysis
+from holdfast.journal import read_lines
+from holdfast.report import figures, influence_figures, theme, verdicts
+from holdfast.report.figures import Line
+from holdfast.report.theme import Folder, Look
+
+PAIRS = 45
+"""A figure of differences has no more rows."""
+LOGGED = {"train/reward": "reward", "train/completions/mean_length": "length of completions, tokens"}
+"""What is drawn of reinforced trainings."""
+
+
+def looks(analysis: Analysis) -> dict[str, Look]:
+    """An arm looks the same in every figure."""
+    return {name: theme.look(index) for index, name in enumerate(dict.fromkeys(analysis.arms.arm))}
+
+
+def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
+    """Save all figures for which there is something to draw; returns them by name."""
+    folder = Folder(path)
+    if len(analysis.arms):
+        with theme.style():
+            _measures(analysis, folder)
+            _differences(analysis.verdicts, folder)
+            _training(analysis, folder)
+            _influence(analysis, folder)
+    return folder.drawn
+
+
+def _measures(analysis: Analysis, folder: Folder) -> None:
+    own, arms, base = looks(analysis), analysis.arms, analysis.base
+    path = _shares(analysis.trajectory, ["setting", "arm"])
+    settings = list(dict.fromkeys(arms.setting))[: figures.PANELS]
+    prior = base[base.benchmark == "mean"]
+    chance = Line(one(base[base.role == "target"].chance), "chance")
+    folder.save("frontier", "Skill against retention", path, figures.frontier(path, arms, own, chance))
+    levels = {"score": [chance], "prior": [Line(one(prior.chance), "chance"), Line(one(prior.accuracy), "base")]}
+    folder.save("curves", "Skill and prior along training", path, figures.curves(path, own, levels, settings))
+    lost = analysis.benchmarks[analysis.benchmarks.role == "prior"]
+    if len(lost):
+        folder.save("forgetting", "What was forgotten, by benchmark", lost, figures.forgetting(lost, own))
+    if len(settings) > 1:
+        shown = arms[arms.setting.isin(settings)]
+        folder.save("settings", "Retention by setting", arms, figures.settings(shown, "retention", own))
+    moved = path[(path.replicate != "mean") & (path.kl > 0) & (path.kl < float("inf"))]
+    if len(moved):
+        folder.save("drift", "Drift against forgetting", moved, figures.drift(moved, own))
+
+
+def _shares(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """With `share`, of the arm's own training."""
+    ends = frame.groupby(keys, observed=True)["step"].transform("max")
+    return frame.assign(share=frame.step / ends.clip(lower=1))
+
+
+def one(values: pd.Series) -> float | None:
+    """The value that all settings have; None where they differ or nobody knows."""
+    known = values.dropna().round(6).unique()
+    return float(known[0]) if len(known) == 1 else None
+
+
+def _differences(found: pd.DataFrame, folder: Folder) -> None:
+    panels = {verdicts.NAMES[place]: place for place in verdicts.PLACES}
+    for name, what in (("verdicts", "arms"), ("levels", "settings")):
+        own = found[(found.factor == "arm") == (name == "verdicts")].dropna(subset="difference")
+        where = own.setting if own.setting.nunique() > 1 else [""] * len(own)
+        parts = zip(own.a + " − " + own.b, own.arm, where, strict=True)
+        pairs = own.assign(name=[" · ".join(filter(None, part)) for part in parts])
+        if 0 < pairs.name.nunique() <= PAIRS:
+            folder.save(name, f"Differences between {what}", pairs, figures.differences(pairs, panels))
+
+
+def _training(analysis: Analysis, folder: Folder) -> None:
+    """Reward and length of reinforced trainings, as their trainer logged them."""
+    trainings = analysis.tables.trainings
+    found = [
+        (row.arm, number, line["step"] / max(1, row.steps), metric, line["metrics"][metric])
+        for number, row in enumerate(trainings[trainings.method == "grpo"].itertuples(), 1)
+        for line in read_lines(Path(row.path) / "metrics.jsonl")
+        for metric in LOGGED.keys() & line.get("metrics", {}).keys()
+    ]
+    if found:
+        frame = pd.DataFrame(found, columns=["arm", "training", "share", "metric", "value"])
+        frame = frame.sort_values(["training", "metric", "share"], kind="stable")
+        known = {metric: name for metric, name in LOGGED.items() if metric in set(frame.metric)}
+        drawn = figures.logged(frame, known, looks(analysis))
+        folder.save("training", "Reward and length along training", frame, drawn)
+
+
+def _influence(analysis: Analysis, folder: Folder) -> None:
+    """Along the training the first setting's alone: others' stand in summary.json."""
+    found = analysis.influence
+    if found is None or not len(found.changes):
+        return
+    changes = found.changes.assign(predicted=found.changes.trapezoid, target=found.changes.role == "target")
+    drawn = influence_figures.predicted(changes, looks(analysis))
+    folder.save("influence", "Predicted and measured forgetting", changes, drawn)
+    measures = found.measures[(found.measures.benchmark != "") & (found.measures.stage == 0)]
+    for measure, label in (("dot", "dot product"), ("cosine", "cosine")):
+        own = measures[measures.measure == measure]
+        own = _shares(own[own.setting == own.setting.iloc[0]] if len(own) else own, ["arm"])
+        if len(own):
+            drawn = influence_figures.along(own, looks(analysis), label)
+            folder.save(measure, f"{label} along training".capitalize(), own, drawn)
