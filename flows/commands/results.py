@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.analysis.table import arms_table, sweep_table
+from holdfast.analysis.terminal import arms_table
 from holdfast.errors import UserError
 from tasks.tracking import open_store
 
@@ -27,7 +27,7 @@ if not console.is_terminal:
 def print_outcome(report: Path, summary: Path) -> None:
     """The table of arms, or of a sweep, and where the report is."""
     content = json.loads(summary.read_text())
-    console.print(sweep_table(content) if "sweep" in content else arms_table(content))
+    console.print(arms_table(content))
     console.print(f"\nReport: {report}", soft_wrap=True)
 
 

@@ -30,7 +30,7 @@ SKILL = 0.25
 
 
 class Truth(NamedTuple):
-    """What an arm is expected to do at the end. Replicates differ from it by a normal deviation, kept within 0 and 1."""
+    """What an arm is expected to do at the end. Replicates differ from it by a normal deviation, kept in 0 to 1."""
 
     score: float = 0.6
     retention: float = 0.8
