@@ -26,8 +26,8 @@ STUDY = {
             {"method": "sft", "source": "answers", "trainer": TRAINER},
         ],
     },
-    "evaluation": {"every": 1, "max_new_tokens": 16, "drift_prompts": 2},
-    "influence": {"samples": 2, "questions": 2},
+    "evaluation": {"keep": 1, "every": 1, "max_new_tokens": 16, "drift_prompts": 2},
+    "influence": {"every": 1, "samples": 2, "questions": 2},
     "compute": {"device": "cpu"},
 }
 PASSWORD = "correct-horse"

@@ -2,8 +2,9 @@
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from repositories import CommandResult, holdfast, new_repository
@@ -33,8 +34,8 @@ STUDY = {
             {"method": "sft", "source": "answers", "trainer": SFT},
         ],
     },
-    "evaluation": {"every": 1, "max_new_tokens": 16, "drift_prompts": 2},
-    "influence": {"samples": 4, "questions": 2},
+    "evaluation": {"keep": 1, "every": 1, "max_new_tokens": 16, "drift_prompts": 2},
+    "influence": {"every": 1, "samples": 4, "questions": 2},
     "compute": {"device": "cpu"},
 }
 
@@ -43,6 +44,8 @@ class Repository(NamedTuple):
     root: Path
     first: CommandResult
     second: CommandResult
+    third: CommandResult
+    """With a further prior benchmark."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> R
     with tempfile.TemporaryDirectory(prefix="hf") as places:
         first = holdfast(root, places, "study", "tiny.yaml")
         second = holdfast(root, places, "study", "tiny.yaml", "--set", "arms.self=[{method: sft, source: self}]")
-    return Repository(root, first, second)
+        more = "prior=[{benchmark: color, questions: 4}, {benchmark: count, questions: 3, validation: 2}]"
+        third = holdfast(root, places, "study", "tiny.yaml", "--set", more)
+    return Repository(root, first, second, third)
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_a_study_ends_with_its_table_and_report(studied: Repository):
     for name in ("base", "rft", "rollouts", "twice"):
         assert name in stdout
     assert studied.first.report.is_file()
-    assert "To do: 11 of 11 stages" in stderr
+    assert "To do: 15 of 15 stages" in stderr
 
 
 def test_the_same_study_again_finds_every_stage(studied: Repository):
@@ -87,12 +92,42 @@ def test_an_arm_that_fails_leaves_the_others_a_report_and_ends_with_code_1(studi
     assert "<li>self: source self: none of 8 samples" in studied.second.report.read_text()
 
 
-def test_every_stage_is_a_finished_child_of_its_study(store: Store):
+def test_a_further_prior_benchmark_trains_nothing_and_is_all_that_is_asked(studied: Repository, store: Store):
+    code, _, stderr = studied.third
+    assert code == 0, stderr
+    lines = stderr.splitlines()
+    trainings = ("rft", "rollouts sample", "rollouts", "twice", "twice 1")
+    assert all(f"{name}: found" in lines for name in trainings)
+    assert not any(f"{name}: started" in lines for name in trainings)
+    files = [file for run in children(store, 0) for file in store.artifacts(run).glob("records/*/*.parquet")]
+    # The base and four trainings of two checkpoints: three test questions each, and two for validation.
+    assert len(files) == 1 + 4 * 2
+    assert {file.stem for file in files} == {"count"}
+    assert sum(pq.read_metadata(file).num_rows for file in files) == (3 + 2) * len(files)
+
+
+def test_what_was_forgotten_of_it_stands_on_the_trainings(store: Store):
+    trained = store.search("tags.`holdfast.kind` = 'train'")
+    assert len(trained) == 4
+    for run in trained:
+        assert run.data.tags["holdfast.replicate"] == "1"
+        history = store.client.get_metric_history(run.info.run_id, "forgetting/count")
+        later = run.data.tags["holdfast.stage"] == "1"
+        assert sorted(point.step for point in history) == [1, 2] if later else [0, 1, 2]
+
+
+def children(store: Store, number: int) -> list[Any]:
+    """The finished stages below a study's run, counted from the latest."""
+    study = store.search("tags.`holdfast.kind` = 'study'")[number]
     runs = store.search("attributes.status = 'FINISHED'")
-    study = next(run for run in runs if run.data.tags["holdfast.kind"] == "study")
-    stages = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
-    kinds = sorted(run.data.tags["holdfast.kind"] for run in stages)
-    several = ["data"] * 2 + ["evaluate"] + ["influence"] * 4 + ["train"] * 4
+    return [run for run in runs if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+
+
+def test_every_stage_is_a_finished_child_of_its_study(store: Store):
+    study = store.search("tags.`holdfast.kind` = 'study'")[-1]
+    assert study.info.status == "FINISHED"
+    kinds = sorted(run.data.tags["holdfast.kind"] for run in children(store, -1))
+    several = ["data"] * 2 + ["evaluate"] * 5 + ["influence"] * 4 + ["train"] * 4
     assert kinds == ["check", "compare", *several]
     assert {"report.html", "summary.json", "stages.json"} <= {p.name for p in store.artifacts(study).iterdir()}
     assert "report.html" in study.data.tags["mlflow.note.content"]

@@ -30,7 +30,9 @@ def test_every_experiment_is_valid(file: Path):
 
 
 def test_the_smoke_study_has_the_arms_of_the_default_study():
-    assert load_study(Path("experiments/smoke.yaml")).arms.keys() == load_study(BUNDLED).arms.keys()
+    # And one that chooses its samples.
+    arms = {*load_study(BUNDLED).arms, "aligned"}
+    assert load_study(Path("experiments/smoke.yaml")).arms.keys() == arms
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.e-4", "0.0001", "+1e-4"])
@@ -122,7 +124,7 @@ def test_set_reaches_what_the_file_leaves_to_defaults():
     [
         ("target.gird=[3,3]", "bundled.yaml: target.gird: unknown field (did you mean 'grid'?)"),
         ("arms.rft.0.trianer.x=1", "arms.rft.0.trianer: unknown field (did you mean 'trainer'?)"),
-        ("evaluation.pause=1", "evaluation.pause: unknown field (known here: every, "),
+        ("evaluation.pause=1", "evaluation.pause: unknown field (known here: keep, every, "),
         ("prior=[colour]", "prior.0: unknown benchmark 'colour' (did you mean 'color'?)"),
         ("arms.self.0.source=selfie", "arms.self.0.source: unknown kind 'selfie' (did you mean 'self'?)"),
         (

@@ -2,10 +2,31 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.estimate import StageId
 from flows.commands.experiment import load_study
 from flows.commands.plan import PlannedStage, plan_lines, remaining, rough_time, stage_ids
+from tasks.stage import Position
 
-BUNDLED = load_study(Path("experiments/bundled.yaml"), ["compute.parallel=2", "compute.device=cpu"])
+BUNDLED = load_study(Path("experiments/bundled.yaml"), ["replicates=2", "compute.parallel=2", "compute.device=cpu"])
+OF_ARMS = [
+    ("train", "rft"),
+    ("evaluate", "rft"),
+    ("influence", "rft"),
+    ("sample", "self"),
+    ("train", "self"),
+    ("evaluate", "self"),
+    ("influence", "self"),
+    ("train", "teacher"),
+    ("evaluate", "teacher"),
+    ("influence", "teacher"),
+    ("train", "answers"),
+    ("evaluate", "answers"),
+    ("influence", "answers"),
+    ("sample", "rollouts"),
+    ("train", "rollouts"),
+    ("evaluate", "rollouts"),
+    ("influence", "rollouts"),
+]
 
 
 def stages(found: bool, seconds: float | None) -> list[PlannedStage]:
@@ -13,40 +34,37 @@ def stages(found: bool, seconds: float | None) -> list[PlannedStage]:
 
 
 def test_a_plan_names_every_stage_of_the_default_study():
-    assert [stage_id[:2] for stage_id in stage_ids(BUNDLED)] == [
-        ("data", None),
-        ("base", None),
-        ("evaluate", None),
-        ("train", "rft"),
-        ("influence", "rft"),
-        ("sample", "self"),
-        ("train", "self"),
-        ("influence", "self"),
-        ("train", "teacher"),
-        ("influence", "teacher"),
-        ("train", "answers"),
-        ("influence", "answers"),
-        ("select", "aligned"),
-        ("train", "aligned"),
-        ("influence", "aligned"),
-        ("sample", "rollouts"),
-        ("train", "rollouts"),
-        ("influence", "rollouts"),
-    ]
+    found = [(verb, position.arm, position.replicate) for verb, position in stage_ids(BUNDLED)]
+    of_arms = [(verb, arm, replicate) for replicate in (1, 2) for verb, arm in OF_ARMS]
+    assert found == [("data", None, 0), ("evaluate", None, 0), *of_arms]
+
+
+def test_a_base_that_is_built_is_a_stage():
+    built = load_study(Path("experiments/bundled.yaml"), ["model.recipe.steps=10"])
+    assert [verb for verb, position in stage_ids(built) if position.arm is None] == ["data", "base", "evaluate"]
+
+
+def test_replicates_of_a_stage_are_one_line():
+    first = StageId("train", Position("teacher", 1))
+    partly = [stage._replace(found=stage.stage_id == first) for stage in stages(False, 100.0)]
+    lines = plan_lines(BUNDLED, [partly])
+    assert len(lines) == 1 + 2 + len(OF_ARMS) + 1
+    [line] = [line for line in lines if line.split()[:1] == ["teacher"]]
+    assert line.split(maxsplit=1)[1] == "about 2 min"
+    [line] = [line for line in lines if line.startswith("  answers:") and "evaluation" in line]
+    assert line.endswith("2 × about 2 min")
 
 
 def test_arms_share_the_time_and_common_stages_do_not():
-    # Three common stages, then fifteen of the arms, two at a time.
-    assert remaining(BUNDLED, stages(False, 10.0)) == 3 * 10 + 15 * 10 / 2
+    # Two common stages, then those of the arms' replicates, two at a time.
+    assert remaining(BUNDLED, stages(False, 10.0)) == 2 * 10 + 2 * len(OF_ARMS) * 10 / 2
 
 
 def test_no_study_is_faster_than_its_longest_chain():
-    long = [
-        PlannedStage(stage.stage_id, False, 100.0 if stage.stage_id == ("train", "rft", 0) else 1.0)
-        for stage in stages(False, 1.0)
-    ]
-    # rft and its influence, then samples of it, the training on them, and its influence.
-    assert remaining(BUNDLED, long) == 3 + 104
+    slow = StageId("train", Position("rft", 2))
+    long = [PlannedStage(stage.stage_id, False, 100.0 if stage.stage_id == slow else 1.0) for stage in stages(False, 1)]
+    # rft, its evaluation and influence, then samples of it, the training on them, its evaluation and influence.
+    assert remaining(BUNDLED, long) == 2 + 106
 
 
 def test_a_stage_nobody_knows_leaves_the_time_unknown():

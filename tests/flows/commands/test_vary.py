@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 
 from flows.commands.experiment import load_experiment, load_study
+from flows.commands.estimate import StageId
 from flows.commands.plan import PlannedStage, plan_lines
 from flows.commands.vary import merged
 from holdfast.config.sweep import Sweep
 from holdfast.errors import UserError
+from tasks.stage import Position
 
 BUNDLED = Path("experiments/bundled.yaml")
 ARMS = "arms: {sft: [{method: sft, source: teacher}]}\n"
@@ -116,11 +118,9 @@ def test_merging_replaces_what_is_no_mapping_and_leaves_its_arguments_alone():
 
 def test_the_plan_of_a_sweep_counts_a_base_that_its_studies_share_once():
     found = load_experiment(BUNDLED, ["vary={target.thinking: [true, false]}", "compute.parallel=1"])
-    plans = [
-        [PlannedStage(("base", None, 0), False, 600.0), PlannedStage(("train", "rft", 0), False, 60.0)],
-        [PlannedStage(("base", None, 0), False, 600.0), PlannedStage(("train", "rft", 0), False, 60.0)],
-    ]
-    lines = plan_lines(found, plans)
+    base, training = StageId("base"), StageId("train", Position("rft", 1))
+    stages = [PlannedStage(base, False, 600.0), PlannedStage(training, False, 60.0)]
+    lines = plan_lines(found, [stages, stages])
     assert lines[0] == "bundled: 2 studies, varying thinking (True, False)"
     assert lines[1].startswith("  bundled-True: 2,000 puzzles of 2×2")
     assert lines[-1] == "To do: about 12 min."
