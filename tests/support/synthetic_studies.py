@@ -58,8 +58,11 @@ class Shape(NamedTuple):
     traced: bool = False
 
 
+WHOLE = Shape()
+
+
 def study_of(truths: Mapping[str, Truth], **changes: Any) -> Study:
-    """A study whose arms are these; `rft` is reinforced, one named like a source learns from it, others from answers."""
+    """A study with these arms; `rft` is reinforced, one named like a source learns from it, others from answers."""
     kinds = ("answers", "teacher", "self")
     sft = {"method": "sft", "trainer": {"max_steps": 32, "learning_rate": 1e-4}}
     arms = {arm: [sft | {"source": arm if arm in kinds else "answers"}] for arm in truths}
@@ -72,7 +75,7 @@ def study_of(truths: Mapping[str, Truth], **changes: Any) -> Study:
 def finished_study(
     root: Path,
     truths: Mapping[str, Truth],
-    shape: Shape = Shape(),
+    shape: Shape = WHOLE,
     levels: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> FinishedStudy:
@@ -297,7 +300,7 @@ def write_influence(out: Path, source: str, steps: Sequence[int], changes: Mappi
     journal, rng = Journal(out), np.random.default_rng([len(steps), *source.encode()])
     rows, texts, path = [], [], []
     for step in steps:
-        own, lengths = _samples(source, step, changes, rng)
+        own, _ = _samples(source, step, changes, rng)
         rows += own
         texts += [
             {"sample": row["sample"], "prompt": row["prompt"], "step": step, "text": f"<think> {HOSTILE} </think>"}
