@@ -8,9 +8,9 @@ questions (hard ones are hard for all replicates) and c_r to both. With S² the 
 where ū_g is what cluster g of questions adds to the error of ȳ (Σ_g ū_g² is the variance of ȳ over questions with these
 replicates), and C = Σ_r Σ_g (u_rg − ū_g)² / (R − 1) the part of it that is c_r, which S² has already. These are the
 components of studies of many readers and many cases (Dorfman, Berbaum and Metz 1992; Hillis 2007), replicates as
-readers. A has R − 1 degrees of freedom, V one less than there are clusters. The squared half-width of the interval is
-a mean of two: a quarter of t² (A + V) with Welch and Satterthwaite's degrees of freedom, too narrow where three
-replicates are alike by luck, and three quarters of t_A² A + t_V² V, each with its own, too wide where both are as large.
+readers. A has R − 1 degrees of freedom, V one less than there are clusters. The squared half-width of the interval is a
+mean of two: a quarter of t² (A + V) with Welch and Satterthwaite's degrees of freedom, too narrow where few replicates
+are alike by luck, and three quarters of t_A² A + t_V² V, each part with its own, too wide where both are as large.
 bench/coverage.py measures how often such intervals hold the truth (docs/results.md). One replicate has V alone, and its
 interval covers questions only. Where all answers are alike nothing varies, and the interval has no width.
 """

@@ -36,16 +36,14 @@ class InfluenceTables:
     changes with the predicted sign), whose intervals are a jackknife over trainings; points, trainings; contradicted
     (pearson is not positive)."""
     measures: pd.DataFrame
-    """Along the training: setting, arm, stage, source, benchmark, role, step (of the stage), measure (dot, adam_dot,
-    mean_cosine, norm; docs/metrics.md); value, value_low, value_high, which cover prompts and replicates; replicates,
-    prompts. The norm is of the source alone, with benchmark ""."""
-    logged: pd.DataFrame
-    """All that the traces logged, by training: study, setting, draw, arm, replicate, stage, source, benchmark ("" where
-    it is of the source alone), measure, step, value. docs/metrics.md has the names."""
+    """One row a source, benchmark, measure and step: `OF_MEASURE` and step (of the stage); value, value_low and
+    value_high, which cover replicates (the same prompts; none of one replicate), and replicates. docs/metrics.md has
+    the measures' names; benchmark and role are "" where a measure is of the source alone."""
     notes: pd.DataFrame
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
 
 
+OF_MEASURE = ("setting", "arm", "stage", "source", "benchmark", "role", "measure")
 PATH = ("measured", "first_order", "trapezoid")
 
 
@@ -84,24 +82,24 @@ def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers])
     if not runs:
         return None
     changes = pd.DataFrame([row for one in runs for row in _changes(one)])
-    logged = [
-        one.logged.assign(**one.about, source=one.source)[[*one.about, "source", *one.logged.columns]] for one in runs
-    ]
+    logged = pd.concat([_about(one) for one in runs], ignore_index=True)
     notes = [
         {name: one.about[name] for name in ("study", "arm", "replicate", "stage")} | {"note": note, "text": str(text)}
         for one in runs
         for note, text in one.notes.items()
     ]
-    groups: dict[tuple[Any, ...], list[Traced]] = {}
-    for one in runs:
-        groups.setdefault((one.answers.place.setting, one.run.arm, one.run.stage, one.source), []).append(one)
     return InfluenceTables(
         changes=changes,
         agreement=pd.DataFrame(list(_agreements(changes))),
-        measures=pd.DataFrame([row for group in groups.values() for row in _measures(group)]),
-        logged=pd.concat(logged, ignore_index=True),
+        measures=pd.DataFrame(list(_measures(logged))),
         notes=pd.DataFrame(notes, columns=["study", "arm", "replicate", "stage", "note", "text"]),
     )
+
+
+def _about(one: Traced) -> pd.DataFrame:
+    """What a run logged, with whose it is."""
+    roles = [one.role(name) for name in one.logged["benchmark"]]
+    return one.logged.assign(**one.about, source=one.source, role=roles)
 
 
 def _read(run: RunRecord, answers: Answers) -> Traced:
@@ -188,81 +186,12 @@ def _jackknife(whole: float, without: Sequence[float]) -> tuple[float, float]:
     return whole - half, whole + half
 
 
-def _measures(group: Sequence[Traced]) -> Iterator[dict[str, Any]]:
-    """Of one source's runs, replicate by replicate; what a prompt adds to each is common to them."""
-    samples = [_samples(one) for one in group]
-    about = {"setting": group[0].answers.place.setting, "arm": group[0].run.arm, "stage": group[0].run.stage}
-    about |= {"source": group[0].source}
-    for step in sorted(set.intersection(*(set(frame["step"]) for frame in samples))):
-        at_step = [frame[frame["step"] == step] for frame in samples]
-        names = [column.removeprefix("dot/") for column in samples[0].columns if column.startswith("dot/")]
-        for benchmark, measure, terms in _terms(at_step, group, names, step):
-            found = ratio_of_sums(terms)
-            if not np.isfinite(found.means).any():
-                continue
-            whole = estimate(found)
-            row = about | {"benchmark": benchmark, "role": group[0].role(benchmark), "step": step, "measure": measure}
-            row |= {"value": whole.value, "value_low": whole.low, "value_high": whole.high}
-            yield row | {"replicates": len(group), "prompts": found.questions}
-
-
-def _samples(one: Traced) -> pd.DataFrame:
-    """A row a sample and checkpoint, blocks of layers added up; `dot/NAME` and `adam/NAME` of both halves together."""
-    table = pq.read_table(Path(one.run.path) / "influence.parquet").to_pandas()
-    keys = ["step", "sample", "prompt", "tokens", "weight"]
-    summed = [name for name in table.columns if name == "norm2" or name.startswith("dot/")]
-    found = table.groupby(keys, sort=False)[summed].sum(min_count=1).reset_index()
-    names = [name.removeprefix("dot/").removesuffix("/a") for name in summed if name.endswith("/a")]
-    columns = {f"dot/{name}": (found[f"dot/{name}/a"] + found[f"dot/{name}/b"]) / 2 for name in names}
-    columns |= {f"adam/{name}": found[f"dot/adam/{name}"] for name in names if f"dot/adam/{name}" in found}
-    draw = one.answers.place.draw
-    return found[[*keys, "norm2"]].assign(prompt=found["prompt"].astype(str) + draw, **columns)
-
-
-Terms = list[tuple[pd.Series, pd.Series, pd.Series]]
-
-
-def _terms(
-    frames: Sequence[pd.DataFrame], group: Sequence[Traced], names: Sequence[str], step: int
-) -> Iterator[tuple[str, str, Terms]]:
-    """For every benchmark and measure, each run's numerators, denominators and prompts."""
-    lengths = [np.sqrt(frame["norm2"]) for frame in frames]
-    yield "", "norm", [(n, n * 0 + 1, frame["prompt"]) for n, frame in zip(lengths, frames, strict=True)]
-    for name in names:
-        for measure, prefix in (("dot", "dot"), ("adam_dot", "adam")):
-            if all(f"{prefix}/{name}" in frame for frame in frames):
-                dots = [frame["weight"] * frame[f"{prefix}/{name}"] for frame in frames]
-                # Where no sample has a weight nothing is learned, and there is no dot.
-                tokens = [frame["tokens"] * (1.0 if (frame["weight"] != 0).any() else np.nan) for frame in frames]
-                both = zip(dots, tokens, frames, strict=True)
-                yield name, measure, [(dot, n, frame["prompt"]) for dot, n, frame in both]
-        cosines = []
-        for frame, n, one in zip(frames, lengths, group, strict=True):
-            at = (one.logged["benchmark"] == name) & (one.logged["measure"] == "benchmark_norm")
-            size = one.logged.loc[at & (one.logged["step"] == step), "value"]
-            scale = n * (float(size.iloc[-1]) if len(size) else np.nan)
-            moving = (frame["weight"] != 0) & (scale > 0)
-            cosine = np.sign(frame["weight"]) * frame[f"dot/{name}"] / scale.where(moving)
-            cosines.append((cosine.fillna(0.0), moving.astype(float), frame["prompt"]))
-        yield name, "mean_cosine", cosines
-
-
-def ratio_of_sums(terms: Terms) -> Moments:
-    """Σ numerators / Σ denominators of every run, with prompts as clusters, by the delta method."""
-    prompts = list(dict.fromkeys(prompt for *_, own in terms for prompt in own))
-    means, parts = [], []
-    for numerators, denominators, own in terms:
-        sums = (
-            pd.DataFrame({"n": numerators, "d": denominators, "prompt": own})
-            .groupby("prompt")[["n", "d"]]
-            .sum(min_count=1)
-        )
-        sums = sums.reindex(prompts)
-        total = float(sums["d"].sum(skipna=True)) if sums["d"].notna().any() else 0.0
-        value = float(sums["n"].sum()) / total if total > 0 else np.nan
-        count = len(sums.dropna())
-        errors = (sums["n"] - value * sums["d"]) / total if total > 0 else sums["n"] * np.nan
-        scale = np.sqrt(count / (count - 1)) if count > 1 else np.nan
-        means.append(value)
-        parts.append((errors * scale).fillna(0.0).to_numpy() if count > 1 else np.full(len(prompts), np.nan))
-    return Moments(np.array(means), np.stack(parts), len(prompts))
+def _measures(logged: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Means over trainings of what each logged at the same step; sums over the whole training stand at its end."""
+    for key, rows in logged.groupby([*OF_MEASURE, "step"], sort=False, observed=True):
+        values = rows.drop_duplicates(["study", "replicate"], keep="last")["value"].to_numpy(float)
+        known = values[np.isfinite(values)]
+        if len(known):
+            whole = estimate(Moments(known, np.zeros((len(known), 1)) if len(known) > 1 else np.full((1, 1), np.nan)))
+            found = {"value": whole.value, "value_low": whole.low, "value_high": whole.high, "replicates": len(known)}
+            yield dict(zip([*OF_MEASURE, "step"], key, strict=True)) | found

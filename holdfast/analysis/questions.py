@@ -33,15 +33,14 @@ class Questions(NamedTuple):
     """Of test questions' ids, images and answers: another seed draws others under the same ids."""
 
 
-def read_questions(study: FinishedStudy, name: str) -> dict[str, Questions]:
-    """By benchmark, what the base of a study was asked.
+def was_evaluated(study: FinishedStudy) -> bool:
+    """Whether its base was asked anything, without which no arm can be measured."""
+    return any(one.kind == "records" and one.arm is None for one in study.evaluated)
 
-    Raises:
-        UserError: it was asked nothing.
-    """
+
+def read_questions(study: FinishedStudy) -> dict[str, Questions]:
+    """By benchmark, what the base of a study was asked."""
     of_base = [one for one in study.evaluated if one.kind == "records" and one.arm is None]
-    if not of_base:
-        raise UserError(f"{name}: its base has not been evaluated, so there is nothing to compare")
     return {one.benchmark: _read(one.file) for one in of_base}
 
 

@@ -18,6 +18,7 @@ from holdfast.analysis.estimates import Estimate, Moments, estimate
 from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import Point, at_score, common_score, on_front
+from holdfast.analysis.questions import was_evaluated
 from holdfast.analysis.table import Tables, load
 from holdfast.benchmarks import catalog
 from holdfast.config.jobs import Compare
@@ -34,6 +35,7 @@ class Analysis:
     """What was found. `setting` is "" in a study; rows are in the order of the experiment file."""
 
     job: Compare
+    """With the studies alone whose base was evaluated."""
     tables: Tables
     arms: pd.DataFrame
     """One row a setting and arm, at the end of training. setting, arm; measures score, accuracy (of the target), prior
@@ -85,6 +87,10 @@ def analyse(job: Compare) -> Analysis:
     Raises:
         UserError: no arm has been trained and evaluated to its end, or two studies cannot be compared.
     """
+    # Of a study that failed early there is nothing to read; the job says which did.
+    job = job.model_copy(update={"studies": tuple(filter(was_evaluated, job.studies))})
+    if not job.studies:
+        raise UserError(f"{job.name}: no base has been evaluated, so there is nothing to compare")
     tables = load(job.studies)
     every = [Answers(study, place, tables) for study, place in zip(job.studies, tables.places, strict=True)]
     settings = _settings(every)

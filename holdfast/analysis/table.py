@@ -70,7 +70,7 @@ def load(studies: Sequence[FinishedStudy]) -> Tables:
     """
     where = places(studies)
     trainings, alarms = read_trainings(studies, where)
-    asked = [read_questions(study, place.study) for study, place in zip(studies, where, strict=True)]
+    asked = [read_questions(study) for study in studies]
     refuse_incomparable([study.study.experiment for study in studies], where, asked)
     own = {place.study: questions for place, questions in zip(where, asked, strict=True)}
     listed = [_files(study, place, trainings) for study, place in zip(studies, where, strict=True)]

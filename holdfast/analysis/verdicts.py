@@ -75,9 +75,11 @@ def difference_spread(first: Moments, second: Moments, same_questions: bool = Tr
 def _welch(one: Part, other: Part) -> Part:
     """Sum of two variances, with Welch's degrees of freedom."""
     variance = one.variance + other.variance
-    least = np.minimum(one.freedom, other.freedom)
+    # Of a single replicate nothing is known, and its part has neither variance nor degrees of freedom.
+    both = (one.freedom > 0) & (other.freedom > 0)
+    least = np.where(both, np.minimum(one.freedom, other.freedom), one.freedom + other.freedom)
     with np.errstate(invalid="ignore", divide="ignore"):
-        free = variance**2 / (one.variance**2 / one.freedom + other.variance**2 / other.freedom)
+        free = variance**2 / sum(part.variance**2 / np.maximum(part.freedom, 1) for part in (one, other))
     return Part(variance, np.where(np.isfinite(free), np.maximum(free, least), least))
 
 

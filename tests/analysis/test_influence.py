@@ -1,12 +1,11 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from scipy import stats
 from synthetic_studies import Shape, Truth, compare_job, finished_study
 
-from holdfast.analysis.estimates import spread
-from holdfast.analysis.influence import agreement, ratio_of_sums
+from holdfast.analysis.influence import agreement
 from holdfast.analysis.study import analyse
 
 ARMS = {"rft": Truth(retention=0.9), "self": Truth(retention=0.7), "answers": Truth(retention=0.3)}
@@ -25,15 +24,15 @@ def test_sums_that_have_the_wrong_sign_are_contradicted(tmp_path: Path) -> None:
     assert own.trapezoid["color"] == pytest.approx(1.05 * own.measured["color"])
 
 
-def test_measures_along_the_training(tmp_path: Path) -> None:
+def test_measures_are_means_over_replicates(tmp_path: Path) -> None:
     found = analyse(compare_job(finished_study(tmp_path / "a", ARMS, Shape(traced=True)))).influence
     assert found is not None
-    rows = found.measures
-    assert set(rows.measure) == {"dot", "mean_cosine", "norm"}
-    assert rows[rows.measure == "norm"].benchmark.unique().tolist() == [""]
-    one = found.logged[(found.logged.arm == "self") & (found.logged.measure == "dot") & (found.logged.step == 8)]
-    own = rows[(rows.arm == "self") & (rows.measure == "dot") & (rows.step == 8)].set_index("benchmark")
-    assert own.value["color"] == pytest.approx(one[one.benchmark == "color"].value.mean())
+    rows = found.measures.set_index(["arm", "benchmark", "measure", "step"])
+    one = rows.loc["rft", "color", "tracin", 32]
+    lost = found.changes.set_index(["arm", "benchmark"]).tracin["rft", "color"]
+    assert one.value == pytest.approx(lost.mean())
+    assert one.value_high - one.value == pytest.approx(stats.t.ppf(0.975, 2) * lost.std(ddof=1) / np.sqrt(3))
+    assert (one.role, one.replicates) == ("prior", 3)
 
 
 def test_a_study_that_traced_nothing_has_no_influence(tmp_path: Path) -> None:
@@ -48,14 +47,3 @@ def test_agreement_by_hand() -> None:
     assert (found["points"], found["trainings"]) == (4, 3)
     assert agreement(-pairs * [[1], [-1]], np.arange(4))["contradicted"]
     assert np.isnan(agreement(pairs[:, :2], np.arange(2))["pearson"])
-
-
-def test_a_ratio_of_sums_has_the_error_of_its_prompts() -> None:
-    numerators, denominators = pd.Series([2.0, 1.0, 3.0]), pd.Series([1.0, 1.0, 2.0])
-    found = ratio_of_sums([(numerators, denominators, pd.Series(["a", "a", "b"]))])
-    assert found.means.tolist() == [1.5]
-    # Prompt a has 3 − 1.5 · 2 = 0 and b 3 − 1.5 · 2 = 0.
-    assert float(spread(found).questions.variance) == pytest.approx(0)
-    other = ratio_of_sums([(numerators, denominators, pd.Series(["a", "b", "c"]))])
-    # 0.5, −0.5 and 0 over 4, times 3/2.
-    assert float(spread(other).questions.variance) == pytest.approx((0.25 + 0.25) / 16 * 1.5)

@@ -197,3 +197,12 @@ def test_the_longer_half_has_half_of_all_weight() -> None:
     found = split_halves(np.array([[1, 2, 3, 4]]), np.array([[1.0, 1, 0, 1]]))
     assert found["difference"].means.tolist() == [-0.5]
     assert found["longer_tokens"].means.tolist() == [3.5]
+
+
+def test_a_study_that_failed_early_is_left_out(tmp_path: Path) -> None:
+    study = finished_study(tmp_path / "a", ARMS, Shape())
+    nothing = study.model_copy(update={"runs": (), "evaluated": ()})
+    found = analyse(compare_job(study, nothing))
+    assert len(found.job.studies) == len(found.tables.places) == 1
+    with pytest.raises(UserError, match="no base has been evaluated"):
+        analyse(compare_job(nothing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ SKILL = 0.25
 
 
 class Truth(NamedTuple):
-    """What an arm is expected to do at the end. Replicates differ from it by a normal deviation, kept in 0 to 1."""
+    """What an arm is expected to do at the end. Replicates differ from it by a normal deviation, within 0 and 1."""
 
     score: float = 0.6
     retention: float = 0.8
@@ -62,7 +63,7 @@ WHOLE = Shape()
 
 
 def study_of(truths: Mapping[str, Truth], **changes: Any) -> Study:
-    """A study with these arms; `rft` is reinforced, one named like a source learns from it, others from answers."""
+    """A study of these arms; `rft` is reinforced, one named like a source learns from it, others from answers."""
     kinds = ("answers", "teacher", "self")
     sft = {"method": "sft", "trainer": {"max_steps": 32, "learning_rate": 1e-4}}
     arms = {arm: [sft | {"source": arm if arm in kinds else "answers"}] for arm in truths}
@@ -300,7 +301,7 @@ def write_influence(out: Path, source: str, steps: Sequence[int], changes: Mappi
     journal, rng = Journal(out), np.random.default_rng([len(steps), *source.encode()])
     rows, texts, path = [], [], []
     for step in steps:
-        own, _ = _samples(source, step, changes, rng)
+        own = _samples(source, step, changes, rng)
         rows += own
         texts += [
             {"sample": row["sample"], "prompt": row["prompt"], "step": step, "text": f"<think> {HOSTILE} </think>"}
@@ -312,7 +313,7 @@ def write_influence(out: Path, source: str, steps: Sequence[int], changes: Mappi
             dots = [row["weight"] * (row[f"dot/{name}/a"] + row[f"dot/{name}/b"]) / 2 for row in own]
             logged |= {f"{name}/dot": sum(dots) / tokens, f"{name}/benchmark_norm": 2.0, f"{name}/cosine": 0.1}
         journal.log(step, {f"influence/{source}/{name}": value for name, value in logged.items()})
-    for start, step in zip(steps, steps[1:], strict=False):
+    for start, step in pairwise(steps):
         for name, change in changes.items():
             part = change * (step - start) / (steps[-1] - steps[0])
             for number in range(6):
@@ -330,13 +331,11 @@ def write_influence(out: Path, source: str, steps: Sequence[int], changes: Mappi
     (out / "result.json").write_text(json.dumps({"notes": notes, "metrics": {}, "seconds": 3.0}))
 
 
-def _samples(
-    source: str, step: int, changes: Mapping[str, float], rng: np.random.Generator
-) -> tuple[list[dict[str, Any]], np.ndarray]:
+def _samples(source: str, step: int, changes: Mapping[str, float], rng: np.random.Generator) -> list[dict[str, Any]]:
     """Eight prompts' samples; one block of layers."""
     lengths = rng.integers(8, 30, 8)
     weights = rng.normal(size=8) if source == "grpo" else np.ones(8)
-    rows = [
+    return [
         {"sample": f"train-{i}/0", "prompt": f"train-{i}", "source": source, "step": step, "block": "layers.0"}
         | {"tokens": int(n), "loglik": -float(n), "weight": float(w), "norm2": float(n) ** 2}
         | {
@@ -346,4 +345,3 @@ def _samples(
         }
         for i, (n, w) in enumerate(zip(lengths, weights, strict=True))
     ]
-    return rows, lengths
