@@ -56,7 +56,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> R
     with tempfile.TemporaryDirectory(prefix="hf") as places:
         first = holdfast(root, places, "study", "tiny.yaml")
         second = holdfast(root, places, "study", "tiny.yaml", "--set", "arms.self=[{method: sft, source: self}]")
-        more = "prior=[{benchmark: color, questions: 4}, {benchmark: count, questions: 3, validation: 2}]"
+        more = "prior=[{benchmark: color, questions: 4}, {benchmark: presence, questions: 3, validation: 2}]"
         third = holdfast(root, places, "study", "tiny.yaml", "--set", more)
     return Repository(root, first, second, third)
 
@@ -102,7 +102,7 @@ def test_a_further_prior_benchmark_trains_nothing_and_is_all_that_is_asked(studi
     files = [file for run in children(store, 0) for file in store.artifacts(run).glob("records/*/*.parquet")]
     # The base and four trainings of two checkpoints: three test questions each, and two for validation.
     assert len(files) == 1 + 4 * 2
-    assert {file.stem for file in files} == {"count"}
+    assert {file.stem for file in files} == {"presence"}
     assert sum(pq.read_metadata(file).num_rows for file in files) == (3 + 2) * len(files)
 
 
@@ -111,7 +111,7 @@ def test_what_was_forgotten_of_it_stands_on_the_trainings(store: Store):
     assert len(trained) == 4
     for run in trained:
         assert run.data.tags["holdfast.replicate"] == "1"
-        history = store.client.get_metric_history(run.info.run_id, "forgetting/count")
+        history = store.client.get_metric_history(run.info.run_id, "forgetting/presence")
         later = run.data.tags["holdfast.stage"] == "1"
         assert sorted(point.step for point in history) == [1, 2] if later else [0, 1, 2]
 

@@ -25,10 +25,10 @@ METRICS = {"target/jigsaw/score": 0.5, "prior/mean/accuracy": 0.9, "retention": 
 
 
 def test_a_report_path_and_an_arm_keep_their_brackets(shown: io.StringIO, tmp_path: Path):
-    arm = {"steps": 3, "seconds": 4.0, "metrics": METRICS}
+    retention = {"value": 0.9, "low": 0.85, "high": 0.95}
+    arm = {"replicates": 3, "metrics": METRICS, "intervals": {"retention": retention}}
     summary = {
-        "target": {"benchmark": "jigsaw", "chance": 0.25},
-        "prior": {"chance_mean": 0.1},
+        "target": {"benchmark": "jigsaw"},
         "base": {"metrics": METRICS},
         "arms": {"[bold]": arm},
     }
@@ -38,7 +38,7 @@ def test_a_report_path_and_an_arm_keep_their_brackets(shown: io.StringIO, tmp_pa
     results.print_outcome(place / "report.html", place / "summary.json")
     assert f"Report: {place}/report.html\n" in shown.getvalue()
     assert "[bold]" in shown.getvalue()
-    assert "chance 0.25" in shown.getvalue()
+    assert "0.90 ± 0.05" in shown.getvalue()
     assert "[dim]" not in shown.getvalue()
 
 
