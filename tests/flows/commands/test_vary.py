@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.experiment import load_experiment, load_study
 from flows.commands.estimate import StageId
+from flows.commands.experiment import load_experiment, load_study
 from flows.commands.plan import PlannedStage, plan_lines
 from flows.commands.vary import merged
 from holdfast.config.sweep import Sweep
