@@ -123,7 +123,7 @@ def prefect_server():
 def test_prefect_retries_a_killed_stage(prefect_server, context, monkeypatch):
     @flow
     def one_stage() -> StageRun:
-        return run_stage.submit(job(context.root), context, "answers").result()
+        return run_stage.submit(job(context.root), context, Position("answers", 1)).result()
 
     use(monkeypatch, "killed_once")
     done = one_stage()
@@ -134,7 +134,7 @@ def test_prefect_retries_a_killed_stage(prefect_server, context, monkeypatch):
 def test_prefect_does_not_retry_a_fault_of_the_user(prefect_server, context, monkeypatch):
     @flow
     def one_stage() -> StageRun:
-        return run_stage.submit(job(context.root), context, "answers").result()
+        return run_stage.submit(job(context.root), context, Position("answers", 1)).result()
 
     use(monkeypatch, "user_error")
     with pytest.raises(UserError):
