@@ -278,4 +278,4 @@ def _influence(study: FinishedStudy, setting: str) -> InfluenceTables:
         for prediction, strength in zip(PREDICTIONS, (0.79, 0.6, -0.3, -0.5), strict=True)
     ]
     notes = [{"study": "", "arm": "rft", "replicate": 1, "stage": 0, "note": "rewards only, without", "text": HOSTILE}]
-    return InfluenceTables(frame(changes), frame(agreement), frame(measures), frame(), frame(notes))
+    return InfluenceTables(frame(changes), frame(agreement), frame(measures), frame(notes))
