@@ -118,7 +118,9 @@ def test_draws_of_other_questions_vary_by_their_means_alone() -> None:
     assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 2) * 0.2 / np.sqrt(3))
 
 
-@pytest.mark.parametrize("deviation", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize(
+    "deviation", [pytest.param(0.0, marks=pytest.mark.slow), 0.05, pytest.param(0.2, marks=pytest.mark.slow)]
+)
 def test_intervals_hold_the_truth_and_verdicts_are_seldom_wrong(deviation: float) -> None:
     found = simulate(Design(studies=1000), 3, deviation)
     # A share of 1,000 studies has a standard error of 0.8 %.

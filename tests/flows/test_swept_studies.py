@@ -11,6 +11,8 @@ from repositories import CommandResult, holdfast, new_repository
 from holdfast.config.refs import ModelRef
 from tasks.tracking import Store
 
+pytestmark = pytest.mark.slow
+
 SFT = {"method": "sft", "source": "answers", "trainer": {"max_steps": 2, "per_device_train_batch_size": 4}}
 SWEEP = {
     "name": "tiny",

@@ -29,6 +29,7 @@ def test_a_study_becomes_a_page_a_summary_and_figures(report):
     assert {"frontier.svg", "frontier.pdf", "frontier.csv"} <= {path.name for path in (root / "figures").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_same_page(tmp_path: Path):
     shape = Shape(replicates=1, target=10, prior=8, pictures=True)
     studies = [

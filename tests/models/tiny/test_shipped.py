@@ -41,6 +41,7 @@ def test_it_knows_the_prior_benchmarks_as_well_as_recorded():
         assert abs(found - said[name]) <= 3.5 * error, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.benchmark)
 def test_it_has_no_skill_at_any_target_and_answers_in_its_form(target):
     base = reference(Model())
