@@ -26,7 +26,7 @@ def compare(names: tuple[str, ...], command: str = "", root: Path = Path()) -> O
         UserError: one of them has no report, its files are gone, or they asked different questions.
     """
     root, flow_id = root.resolve(), flow_run.id or ""
-    studies = tuple(study for name in names for study in finished(name, open_store(root)))
+    studies = merged([study for name in names for study in finished(name, open_store(root))])
     label = "-vs-".join(dict.fromkeys(study.study.name for study in studies))
     config = studies[0].study.model_copy(update={"name": label, "sweep": ""})
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
@@ -52,6 +52,25 @@ def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:
         if studies:
             return _whole(name, studies)
     raise UserError(f"{name}: no report of {tags['holdfast.study']} has this run; run the study again")
+
+
+def merged(studies: Sequence[FinishedStudy]) -> tuple[FinishedStudy, ...]:
+    """Trainings of one study are its arms again, so that they are compared with each other."""
+    found: dict[str, FinishedStudy] = {}
+    for one in studies:
+        key = f"{one.study.name} {one.data.digest} {one.levels}"
+        if key in found:
+            known = found[key]
+            arms = {**known.study.arms, **one.study.arms}
+            one = known.model_copy(
+                update={
+                    "study": known.study.model_copy(update={"arms": arms}),
+                    "runs": tuple(dict.fromkeys((*known.runs, *one.runs))),
+                    "evaluated": tuple(dict.fromkeys((*known.evaluated, *one.evaluated))),
+                }
+            )
+        found[key] = one
+    return tuple(found.values())
 
 
 def _compared(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
