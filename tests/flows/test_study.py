@@ -147,6 +147,7 @@ def test_influence_is_in_mlflow_and_in_the_report(studied: Repository, store: St
     assert 'id="influence"' in studied.first.report.read_text()
 
 
+@pytest.mark.slow
 def test_a_past_training_is_traced_by_its_run(studied: Repository, store: Store):
     trained = store.search("tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = 'twice'")[0].info.run_id
     with tempfile.TemporaryDirectory(prefix="hf") as places:

@@ -66,7 +66,7 @@ def test_the_vocabulary_is_the_same_every_time_and_tags_are_single_tokens(proces
 def test_a_lesson_is_the_conversation_that_the_processor_makes(short, processor):
     """The builder joins tokens and images itself, so it must agree with the processor's own path."""
     model = build.build_model(processor, hidden=64, layers=1)
-    lesson = curriculum.prepare(model, processor, 0, Recipe(threads=1))[0]
+    lesson = curriculum.prepare(model, processor, 0, Recipe(lessons=0.01, forms=(), threads=1))[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
     inputs = processor(text=text, images=pictures(question), return_tensors="pt")
@@ -79,7 +79,7 @@ def test_the_loss_of_lessons_is_the_models_own(short, processor):
     """Precomputed images and positions must give what the whole model gives."""
     torch.manual_seed(0)
     model = build.build_model(processor, hidden=64, layers=1).eval()
-    lesson = curriculum.prepare(model, processor, 0, Recipe(threads=1))[0]
+    lesson = curriculum.prepare(model, processor, 0, Recipe(lessons=0.01, forms=(), threads=1))[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
     features = processor.image_processor(images=pictures(question), return_tensors="pt")
     ids = lesson.ids[None]
@@ -90,7 +90,7 @@ def test_the_loss_of_lessons_is_the_models_own(short, processor):
 
 def test_padding_changes_no_lesson(short, processor):
     model = build.build_model(processor, hidden=64, layers=1).eval()
-    three = curriculum.prepare(model, processor, 0, Recipe(threads=1))[:3]
+    three = curriculum.prepare(model, processor, 0, Recipe(lessons=0.01, forms=(), threads=1))[:3]
     together = build._token_losses(model, three)
     apart = torch.cat([build._token_losses(model, [lesson]) for lesson in three])
     assert torch.allclose(together, apart, atol=1e-5)
