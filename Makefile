@@ -35,7 +35,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# The base model that comes with holdfast, built again: half an hour on two cores.
+# The base model that comes with holdfast, built again: more than half an hour on two cores.
 base: $(READY)
 	$(BIN)/python -m holdfast.stages.ship_base
 

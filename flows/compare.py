@@ -7,15 +7,12 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.study import Compared, Outcome, StageRunner, compare_studies
+from flows.study import COMPARED, Compared, Outcome, StageRunner, compare_studies
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
 from tasks.stage import Context
 from tasks.tracking import Store, open_store
-
-COMPARED = "compare.json"
-"""The job of a report, beside it on the run of its study: what it compared."""
 
 
 @flow(name="compare", flow_run_name="compare {names}", persist_result=False)
@@ -28,16 +25,17 @@ def compare(names: tuple[str, ...], command: str = "", root: Path = Path()) -> O
     root, flow_id = root.resolve(), flow_run.id or ""
     studies = merged([study for name in names for study in finished(name, open_store(root))])
     label = "-vs-".join(dict.fromkeys(study.study.name for study in studies))
-    config = studies[0].study.model_copy(update={"name": label, "sweep": ""})
-    with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
+    first = studies[0].study
+    config = first.model_copy(update={"name": f"compare-{label}", "sweep": first.experiment})
+    with parent_runs.comparison_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         runner = StageRunner(context, studies[0].data)
-        return compare_studies(Compared(label, studies, {}), runner, command)
+        return compare_studies(Compared(label, studies), runner, command)
 
 
 def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:
     """What the latest report of a study or sweep compared; of a training, given by its run id, that arm's replicate."""
-    for run in store.search(f"attributes.run_name = '{name}'"):
+    for run in store.named(name):
         if run.data.tags.get("holdfast.kind") in ("study", "sweep"):
             studies = _compared(run, store)
             if studies:
@@ -46,7 +44,7 @@ def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:
     tags = run.data.tags
     if tags.get("holdfast.kind") != "train" or run.info.status != "FINISHED":
         raise UserError(f"{name}: neither a study with a report nor a finished train run; name one of these")
-    for parent in store.search(f"attributes.run_name = '{tags['holdfast.study']}'"):
+    for parent in store.named(tags["holdfast.study"]):
         own = [_only(study, run.info.run_id) for study in _compared(parent, store)]
         studies = tuple(study for study in own if study.evaluated)
         if studies:

@@ -9,15 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow.parquet as pq
 
+from holdfast.analysis.forgetting import forgetting
+from holdfast.analysis.forgetting import pass_at as chance
 from holdfast.config.jobs import Drift, Evaluate, Evaluated, PassAt, Shards
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard
-from holdfast.evaluation.forgetting import forgetting
-from holdfast.evaluation.forgetting import pass_at as chance
-from holdfast.evaluation.records import Record, measured, read_records
+from holdfast.evaluation.records import measured, read_records
 from holdfast.stages.sources import source_digest
-from tasks.evaluations import Unit
 from tasks.stage import Position, StageRun
 from tasks.stage_cache import key_content, lock_digest
 
@@ -31,7 +30,7 @@ class Evaluating(Protocol):
 
     def run(self, job: Evaluate, position: Position = ...) -> StageRun: ...
 
-    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]: ...
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, FileRef]: ...
 
 
 class Questions(NamedTuple):
@@ -120,7 +119,7 @@ def units_of(
     questions: Questions, models: Sequence[ModelRef], position: Position, executor: Evaluating
 ) -> dict[tuple[int, str], FileRef]:
     """Every unit of some models of one training, by step and part; those that are missing are made first."""
-    known = {key: unit.file for key, unit in executor.known_units(models).items()}
+    known = executor.known_units(models)
     missing: dict[tuple[str, ...], list[ModelRef]] = {}
     for model in models:
         parts = tuple(part for part in questions.parts() if questions.key(model, part) not in known)
@@ -146,12 +145,12 @@ def evaluated(questions: Questions, units: dict[tuple[int, str], FileRef], posit
 
 def metrics_by_step(base: Sequence[Evaluated], units: Sequence[Evaluated], pass_at: Sequence[int]) -> Metrics:
     """What checkpoints scored, in the names of the contract, and what they forgot of what the base knew."""
-    before = measured(_records(base))
+    before = _measured(tuple(base))
     # A training that starts from the base has the base as its step 0, so that its curves begin there.
     found: Metrics = {0: before | forgetting(before, before)} if all(unit.stage == 0 for unit in units) else {}
     for step in sorted({unit.step for unit in units}):
-        at_step = [unit for unit in units if unit.step == step]
-        now = measured(_records(at_step))
+        at_step = tuple(unit for unit in units if unit.step == step)
+        now = _measured(at_step)
         found[step] = now | forgetting(before, now)
         for unit in at_step:
             if unit.kind == "drift":
@@ -164,5 +163,7 @@ def metrics_by_step(base: Sequence[Evaluated], units: Sequence[Evaluated], pass_
     return found
 
 
-def _records(units: Sequence[Evaluated]) -> list[Record]:
-    return [record for unit in units if unit.kind == "records" for record in read_records(unit.file.path)]
+@functools.cache
+def _measured(units: tuple[Evaluated, ...]) -> dict[str, float]:
+    """Read once: every arm is held against the same base."""
+    return measured([record for unit in units if unit.kind == "records" for record in read_records(unit.file.path)])

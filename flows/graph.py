@@ -17,7 +17,6 @@ from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.models.base_ref import reference
-from tasks.evaluations import Unit
 from tasks.stage import COMMON, Position, StageRun, trained_model
 
 Runs = tuple[StageRun, ...]
@@ -38,7 +37,7 @@ class Executor(Protocol):
     def keep(self, samples: StageRun) -> FileRef:
         """Make samples a part of the data before anyone trains on them."""
 
-    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, FileRef]:
         """What earlier evaluations left about these models."""
 
 

@@ -16,7 +16,9 @@ def write_run_note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping
     store = open_store(context.root)
     experiment = store.experiment(context.study.experiment)
     stages = [
-        run.model_dump(mode="json", include={"kind", "arm", "stage", "run_id", "digest", "found", "seconds"})
+        run.model_dump(
+            mode="json", include={"kind", "arm", "replicate", "stage", "run_id", "digest", "found", "seconds"}
+        )
         for run in runs
     ]
     store.text(context.study_run, json.dumps(stages, indent=1), "stages.json")
@@ -34,4 +36,7 @@ def _note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str
 
 
 def _name(run: StageRun) -> str:
-    return run.kind if run.arm is None else f"{run.kind} {run.arm}" + (f" {run.stage}" if run.stage else "")
+    if run.arm is None:
+        return run.kind
+    replicate = f" r{run.replicate}" if run.replicate > 1 else ""
+    return f"{run.kind} {run.arm}{replicate}" + (f" {run.stage}" if run.stage else "")

@@ -34,7 +34,7 @@ from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from tasks import data, parent_runs, progress, worker
-from tasks.evaluations import Unit, known_units, log_evaluation
+from tasks.evaluations import known_units, log_evaluation
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
 from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
@@ -50,11 +50,21 @@ HEAD_START = 1.0
 class Outcome(NamedTuple):
     """The report of a study, and what is missing in it."""
 
-    run_id: str
-    report: Path
-    summary: Path
+    compared: StageRun
     failed: dict[str, Exception]
     """Arms that did not finish, and why."""
+
+    @property
+    def report(self) -> Path:
+        return self.compared.path / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        return self.compared.path / "summary.json"
+
+
+COMPARED = "compare.json"
+"""On the run of a study, beside its report: the job of the report, which names all that it compared."""
 
 
 class ArmsFailed(Exception):
@@ -101,7 +111,7 @@ class StageRunner:
         version = data.version(self.context.root)
         return run_stage(job, self.context.model_copy(update={"data_version": version}), position)
 
-    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, FileRef]:
         return known_units(open_store(self.context.root), models)
 
     def keep(self, samples: StageRun) -> FileRef:
@@ -243,7 +253,7 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     except worker.StageFailed as error:
         return StudyEnd(finished, runs, failed | {"report": error}, None)
     refused = set_aliases(outcome.summary, context)
-    write_run_note(runs, failed, refused, context)
+    write_run_note((*runs, outcome.compared), failed, refused, context)
     log_arms(outcome.summary, context)
     link = open_store(context.root).link(context.study_run)
     progress.announce(f"{context.study.name}: report {outcome.report}, MLflow {link}")
@@ -255,7 +265,7 @@ class Compared(NamedTuple):
 
     name: str
     studies: tuple[FinishedStudy, ...]
-    failed: dict[str, Exception]
+    failed: Mapping[str, Exception] = MappingProxyType({})
     factors: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
@@ -265,11 +275,10 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     version = data.version(context.root)
     provenance = Provenance(command=command, data_version=version, code=code_digest(), failed=failure_reasons(failed))
     run = runner.run(compare_job(compared.name, compared.studies, provenance, dict(compared.factors)))
-    outcome = Outcome(context.study_run, run.path / "report.html", run.path / "summary.json", failed)
+    outcome = Outcome(run, dict(failed))
     parent_runs.set_data_version(context.root, context.study_run, version)
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
-    # What was compared, for `holdfast compare`.
-    open_store(context.root).text(context.study_run, (run.path / "job.json").read_text(), "compare.json")
+    open_store(context.root).text(context.study_run, (run.path / "job.json").read_text(), COMPARED)
     return outcome
 
 
@@ -288,9 +297,11 @@ def log_arms(summary: Path, context: Context) -> None:
 def set_aliases(summary: Path, context: Context) -> dict[str, str]:
     """Point the registry's aliases at the best checkpoints; returns those that the registry refused, and why."""
     refused: dict[str, str] = {}
+    store = open_store(context.root)
+    # A run knows its own stage's steps, not those of the stages before.
     for alias, winner in json.loads(summary.read_text())["aliases"].items():
         try:
-            open_store(context.root).register(context.study.name, alias, winner["run_id"], winner["step"])
+            store.register(context.study.name, alias, winner["run_id"], winner["stage_step"])
         except RegistryFailed as error:
             refused[alias] = str(error)
             progress.warn(f"{context.study.name}: the model registry did not take the alias {alias}: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from holdfast.config.jobs import Evaluate, Result
 from holdfast.config.refs import FileRef, ModelRef, content_key, file_digest
@@ -21,21 +21,14 @@ EVALUATED = "holdfast.evaluated"
 LENGTH = 12
 
 
-class Unit(NamedTuple):
-    """A file of an evaluation, and the run that has it."""
-
-    file: FileRef
-    run_id: str
-
-
 def model_tag(models: Iterable[ModelRef]) -> str:
     """The tag by which evaluations of a model are searched."""
     return " ".join(model.digest[:LENGTH] for model in models)
 
 
-def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, Unit]:
-    """Every unit of these models that a finished evaluation left and that is as it left it."""
-    found: dict[str, Unit] = {}
+def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, FileRef]:
+    """By key, the file of every unit of these models that a finished evaluation left and that is as it left it."""
+    found: dict[str, FileRef] = {}
     looked_at: set[str] = set()
     for model in models:
         for run in store.search(f"attributes.status = 'FINISHED' and tags.`{MODELS}` LIKE '%{model.digest[:LENGTH]}%'"):
@@ -45,7 +38,7 @@ def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, Unit]:
     return found
 
 
-def _units(store: Store, run: Any) -> dict[str, Unit]:
+def _units(store: Store, run: Any) -> dict[str, FileRef]:
     place = store.artifacts(run)
     try:
         result = Result.model_validate_json((place / "result.json").read_text())
@@ -53,7 +46,7 @@ def _units(store: Store, run: Any) -> dict[str, Unit]:
     except (FileNotFoundError, ValueError):
         return {}
     return {
-        key: Unit(FileRef(path=place / name, digest=result.files[name]), run.info.run_id)
+        key: FileRef(path=place / name, digest=result.files[name])
         for key, name in job.units.items()
         if name in result.files and _intact(place / name, result.files[name])
     }

@@ -31,6 +31,14 @@ def sweep_run(root: Path, sweep: Sweep, flow_run: str = "") -> Iterator[str]:
 
 
 @contextmanager
+def comparison_run(root: Path, study: Study, flow_run: str = "") -> Iterator[str]:
+    """The run above a comparison of what ran apart; no report of the study whose experiment it stands in."""
+    tags = {"holdfast.kind": "compare", "prefect.flow_run_id": flow_run}
+    with _parent(root, study, study.experiment, tags) as run_id:
+        yield run_id
+
+
+@contextmanager
 def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, str]) -> Iterator[str]:
     """A run for as long as the block lasts; ends FINISHED, FAILED on an error, KILLED on an interrupt.
 

@@ -163,6 +163,11 @@ class Store:
         latest = ["attributes.start_time DESC"]
         return list(_pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page)))
 
+    def named(self, name: str) -> list[Run]:
+        """Runs of a name, latest first."""
+        # MLflow's filters know no escape; names of runs here have no quotes.
+        return [] if "'" in name else self.search(f"attributes.run_name = '{name}'")
+
     def run(self, prefix: str) -> Run:
         """The one run whose id begins so. UserError unless there is exactly one."""
         if len(prefix) == WHOLE_ID:

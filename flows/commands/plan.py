@@ -24,7 +24,7 @@ from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
 from holdfast.config.targets import Jigsaw, Target
 from tasks import data, slots
-from tasks.evaluations import Unit, known_units
+from tasks.evaluations import known_units
 from tasks.stage import COMMON, Context, Position, StageRun, file_of, find_stage
 from tasks.tracking import open_store
 
@@ -58,7 +58,7 @@ class StageFinder:
         self.found.add(StageId(job.verb, position))
         return run
 
-    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, FileRef]:
         return known_units(open_store(self.context.root), models)
 
     def keep(self, samples: StageRun) -> FileRef:

@@ -34,7 +34,7 @@ def print_outcome(report: Path, summary: Path) -> None:
 def show_report(name: str, root: Path) -> None:
     """The latest report of a study or a sweep. UserError where there is none."""
     store = open_store(root)
-    for run in store.search(f"attributes.run_name = '{name}'"):
+    for run in store.named(name):
         if run.data.tags.get("holdfast.kind") not in ("study", "sweep"):
             continue
         place = store.artifacts(run)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from holdfast.analysis.estimates import Moments, less, mean_of, ratio
+from holdfast.analysis.forgetting import pass_at
 from holdfast.analysis.settings import Place
 from holdfast.analysis.table import BASE, Tables
 from holdfast.config.jobs import FinishedStudy
@@ -159,7 +159,7 @@ class Answers:
         most = max(self.study.evaluation.pass_at, default=0)
         for k in self.study.evaluation.pass_at:
             table = self.tables.pass_at
-            chances = table.assign(chance=[1 - comb(most - int(right), k) / comb(most, k) for right in table["right"]])
+            chances = table.assign(chance=[pass_at(k, most, int(right)) for right in table["right"]])
             if (chance := self._of_prompts(chances, "chance", checkpoints)) is not None:
                 found[f"pass_at_{k}"] = chance
         return found

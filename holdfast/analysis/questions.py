@@ -26,9 +26,10 @@ class Questions(NamedTuple):
     ids: np.ndarray
     """In that order, as are `images`."""
     images: np.ndarray
+    graders: np.ndarray
+    """A file of one's own may have another one for every question."""
     tested: int
     """How many test questions."""
-    grader: str
     digest: str
     """Of test questions' ids, images and answers: another seed draws others under the same ids."""
 
@@ -46,7 +47,7 @@ def read_questions(study: FinishedStudy) -> dict[str, Questions]:
 
 def _read(file: FileRef) -> Questions:
     table = pq.ParquetFile(file.path).read(["split", "id", "image_id", "answer", "grader"])
-    split, ids, images = (table[name].to_numpy() for name in ("split", "id", "image_id"))
+    split, ids, images, graders = (table[name].to_numpy() for name in ("split", "id", "image_id", "grader"))
     order = np.argsort(split == "validation", kind="stable")
     tested = int((split == "test").sum())
     answers = table["answer"].to_numpy()
@@ -56,8 +57,8 @@ def _read(file: FileRef) -> Questions:
         order=order,
         ids=ids[order],
         images=images[order],
+        graders=graders[order],
         tested=tested,
-        grader=str(table["grader"][0].as_py()) if len(table) else "",
         digest=content_key(sorted(asked)),
     )
 
@@ -77,7 +78,14 @@ def refuse_incomparable(
         for name in [name for name in first if name in second and one != other]:
             mine, others = first[name], second[name]
             names = f"{a.study} and {b.study} cannot be compared"
-            if mine.grader != others.grader:
-                raise UserError(f"{name}: {names}: answers are graded by {mine.grader!r} and by {others.grader!r}")
+            graded, otherwise = (", ".join(sorted(set(one.graders))) for one in (mine, others))
+            same = mine.digest == others.digest
+            if graded != otherwise or (same and _by_question(mine) != _by_question(others)):
+                raise UserError(f"{name}: {names}: answers are graded by {graded!r} and by {otherwise!r}")
             if mine.digest != others.digest and not (a.draw or b.draw):
                 raise UserError(f"{name}: {names}: they were asked different questions")
+
+
+def _by_question(asked: Questions) -> dict[str, str]:
+    """The grader of each test question."""
+    return dict(zip(asked.ids[: asked.tested], asked.graders[: asked.tested], strict=True))

@@ -174,11 +174,11 @@ def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
 def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
     """The measured columns of a file, in the order of the base's questions."""
     table = pq.ParquetFile(row.path).read(["split", "id", "grader", *MEASURED], use_threads=False)
-    if set(table["grader"].unique().to_pylist()) - {questions.grader}:
-        raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
     order = questions.order
     if not table.select(["split", "id"]).equals(questions.keys):
         order = _matching(row, table, questions)
+    if (table["grader"].to_numpy()[order] != questions.graders).any():
+        raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
     return {
         "parsed_ok": table["parsed"].is_valid().to_numpy()[order],
         "correct": table["correct"].to_numpy()[order],

@@ -47,8 +47,8 @@ class Model(Config):
     """What models compute in when they are measured, sampled, and on a GPU trained; `auto` is what the base was saved
     in. Weights that learn are always kept in float32."""
     seed: int | None = None
-    """Build a bundled base from this seed, which takes half an hour, instead of using the one that comes with
-    holdfast."""
+    """Build a bundled base from this seed, which takes more than half an hour, instead of using the one that comes
+    with holdfast."""
     recipe: Recipe = Recipe()
     """Of a bundled base that is built; one other than the default is built, too."""
 

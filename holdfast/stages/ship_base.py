@@ -1,6 +1,6 @@
 """`make base`: build the bundled base model that comes with holdfast anew, and record what it scores.
 
-Run: python -m holdfast.stages.ship_base [SEED]. Takes half an hour on two cores.
+Run: python -m holdfast.stages.ship_base [SEED]. Takes more than half an hour on two cores.
 """
 
 from __future__ import annotations

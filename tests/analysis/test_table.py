@@ -83,6 +83,23 @@ def test_studies_that_grade_otherwise_are_refused(tmp_path: Path) -> None:
         load(studies)
 
 
+def test_a_benchmark_may_have_a_grader_for_every_question(tmp_path: Path) -> None:
+    studies = [finished_study(tmp_path / name, ARMS, SMALL, name=name) for name in "ab"]
+    files = [one.file.path for study in studies for one in study.evaluated if one.benchmark == "count"]
+    files = [path for path in files if "records" in path.parts]
+    for path in files:
+        table = pq.read_table(path)
+        graders = pa.array([("exact", "number")[ord(question[-1]) % 2] for question in table["id"].to_pylist()])
+        assert len(graders.unique()) == 2
+        pq.write_table(table.set_column(table.column_names.index("grader"), "grader", graders), path)
+    assert len(load(studies).records)
+    table = pq.read_table(files[-1])
+    turned = pa.array(["number" if one == "exact" else "exact" for one in table["grader"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("grader"), "grader", turned), files[-1])
+    with pytest.raises(UserError, match="count is graded otherwise for"):
+        load(studies)
+
+
 def test_a_sweep_of_seeds_is_one_setting(tmp_path: Path) -> None:
     sweep = [
         finished_study(tmp_path / str(seed), ARMS, SMALL, {"seed": str(seed)}, name=f"s-{seed}", seed=seed, sweep="s")

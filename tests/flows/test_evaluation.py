@@ -14,11 +14,11 @@ from tiny_jobs import benchmarks
 
 from flows.evaluation import REFERENCES, Questions, evaluated, metrics_by_step, units_of
 from holdfast.config.jobs import Evaluate
-from holdfast.config.refs import DataRef, ModelRef
+from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.evaluation.records import read_records
 from tasks import slots
-from tasks.evaluations import Unit, known_units
+from tasks.evaluations import known_units
 from tasks.parent_runs import study_run
 from tasks.stage import COMMON, Attempt, Context, Position, StageRun
 from tasks.tracking import open_store
@@ -45,7 +45,7 @@ class Executor:
             self.ran.append((job, run))
         return run
 
-    def known_units(self, models: Sequence[ModelRef]) -> dict[str, Unit]:
+    def known_units(self, models: Sequence[ModelRef]) -> dict[str, FileRef]:
         return known_units(open_store(self.context.root), models)
 
 

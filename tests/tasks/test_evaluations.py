@@ -68,7 +68,7 @@ def test_units_are_found_by_model_and_only_while_they_are_as_they_were_left(cont
         Attempt(evaluation(asked, name), context).run()
     found = known_units(store, [model])
     assert found.keys() == {f"{name} of {model.digest}" for name in ("color", "count")}
-    assert all(unit.file.path.is_file() for unit in found.values())
-    found[f"color of {model.digest}"].file.path.write_bytes(b"changed")
+    assert all(unit.path.is_file() for unit in found.values())
+    found[f"color of {model.digest}"].path.write_bytes(b"changed")
     assert known_units(store, [model]).keys() == {f"count of {model.digest}"}
     assert known_units(store, [model, other]).keys() == {f"count of {model.digest}", f"color of {other.digest}"}

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from stage_runs import history, job, run, statuses, use, wait_for
 
+from flows.study import set_aliases
 from holdfast.config.images import Folder, World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Prior
@@ -277,6 +279,16 @@ def test_an_alias_follows_the_best_checkpoint(context):
     assert version.tags["holdfast.step"] == "6"
     assert version.run_id == done.run_id
     assert len(store.client.search_model_versions("name = 'study'")) == 2
+
+
+def test_an_alias_means_the_step_of_its_own_stage(context):
+    done = run(context)
+    winner = {"run_id": done.run_id, "step": 106, "stage_step": 6}
+    summary = context.root / "summary.json"
+    summary.write_text(json.dumps({"aliases": {"best-skill": winner}}))
+    assert set_aliases(summary, context) == {}
+    version = open_store(context.root).client.get_model_version_by_alias("study", "best-skill")
+    assert version.tags["holdfast.step"] == "6"
 
 
 def test_a_continued_stage_keeps_its_parameters(context, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.evaluation.forgetting import forgetting, pass_at
+from holdfast.analysis.forgetting import forgetting, pass_at
 from holdfast.evaluation.records import Record, measured, metrics
 
 BASE = {
