@@ -23,11 +23,14 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
+# Files side by side, one process a core; what a file makes for its tests is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .
