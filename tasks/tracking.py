@@ -38,6 +38,7 @@ from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, writing
 from tasks import server_probe
 from tasks.artifact_cache import ArtifactCache
+from tasks.redaction import redacted, without_password
 from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
@@ -90,7 +91,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The store's address for a person."""
-        return server_probe.without_password(self.uri)
+        return without_password(self.uri)
 
     def link(self, run_id: str) -> str:
         """Where MLflow's page shows a run; without a server, the run's id and the store."""
@@ -100,7 +101,7 @@ class Store:
         experiment = self.client.get_run(run_id).info.experiment_id
         # Otherwise a browser that sees the page for the first time shows it among evaluations of agents.
         kind = "workflowType=machine_learning"
-        return f"{server_probe.without_password(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
+        return f"{without_password(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
@@ -141,7 +142,7 @@ class Store:
         """Set a run FINISHED, FAILED or KILLED."""
         self.heartbeat.end(run_id)
         if error:
-            self.tag(run_id, {"holdfast.error": error})
+            self.tag(run_id, {"holdfast.error": redacted(error)})
         self.client.set_terminated(run_id, status)
 
     def reap(self) -> list[str]:
@@ -286,7 +287,7 @@ class Store:
         try:
             self._register(name, alias, run_id, step)
         except (MlflowException, OSError) as error:
-            raise RegistryFailed(str(error).strip().splitlines()[0]) from error
+            raise RegistryFailed(redacted(str(error).strip().splitlines()[0])) from error
 
     def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
         run = self.client.get_run(run_id)
