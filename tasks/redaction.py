@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from holdfast.errors import UserError
+from holdfast.errors import UserError, brief
 
 HIDDEN = "***"
 SHORTEST = 8
@@ -38,7 +38,7 @@ ADDRESSES = (
     ),
 )
 SECRET_FIELD = re.compile(
-    r"(\w+_)?(password|passwd|secret|api_key|secret_key|private_key)|((hub|hf|access|auth|api)_)?token"
+    r"(\w+_)?(password|passwd|secret|api_key|secret_key|private_key)|((hub|push_to_hub|hf|access|auth|api)_)?token"
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -59,7 +59,7 @@ def redacted(text: str) -> str:
 
 
 def secrets() -> list[str]:
-    """Values of the environment that are named secret, in every form in which a text may have them, the longest first."""
+    """Values of the environment that are named secret, in the forms that a text may have, the longest first."""
     named = {
         value.strip()
         for name, value in os.environ.items()
@@ -86,12 +86,12 @@ def redact_file(path: Path) -> None:
 
 
 def refuse_secrets(content: dict[str, Any]) -> None:
-    """A study's settings stand in MLflow and in its report, so none may be a secret. UserError that does not repeat it."""
+    """Settings are kept in MLflow and in reports, so none may be a secret. UserError that does not repeat it."""
     for place, name, value in _texts(content, ""):
         if SECRET_FIELD.fullmatch(name) or redacted(value) != value:
             raise UserError(
-                f"{place}: holds a secret, and what an experiment says is kept in MLflow and in reports; remove it and "
-                f"set the library's environment variable instead, for example HF_TOKEN."
+                f"{brief(place)}: holds a secret, and what an experiment says is kept in MLflow and in reports; remove "
+                f"it and set the library's environment variable instead, for example HF_TOKEN."
             )
 
 

@@ -37,6 +37,7 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
     content = _read(file)
     for override in overrides:
         content = _overridden(content, override)
+    refuse_secrets(content)
     if "vary" not in content:
         return _study(file, content)
     name = content.get("name", "")
@@ -60,7 +61,6 @@ def load_study(file: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _study(file: Path, content: dict[str, Any]) -> Study:
-    refuse_secrets(content)
     try:
         study = Study.model_validate(content)
     except ValidationError as error:

@@ -52,9 +52,8 @@ def _value(loader: _Loader) -> Any:
         if node is None:
             return None
         if _size(node, {}) > MOST:
-            raise yaml.MarkedYAMLError(
-                problem=f"aliases make more than {MOST:,} values of it", problem_mark=node.start_mark
-            )
+            problem = f"it has more than {MOST:,} values, an alias's counted wherever it stands"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return loader.construct_document(node)
     finally:
         loader.dispose()
