@@ -1,4 +1,6 @@
-"""What a store of 10,000 stage runs, 8 studies at once and 1,000 metric points a second cost. `python -m bench.load WHAT`
+"""What a store of 10,000 stage runs, 8 studies at once and 1,000 metric points a second cost.
+
+`python -m bench.load WHAT`:
 
     found       the smoke study, found again among its own copies, and the commands that read the store
     studies     8 studies at once on one PostgreSQL database

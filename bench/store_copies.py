@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 def multiply(uri: str, runs: int, same: int) -> dict[str, int]:
     """Copy everything until there are so many runs; `same` copies of the first study's runs stay in its experiment, the
-    others get experiments of their own by tens. Returns how many runs and checkpoints there are then."""
+    others each get one of their own. Returns how many runs and checkpoints there are then."""
     engine = sa.create_engine(uri)
     meta = sa.MetaData()
     meta.reflect(engine)
@@ -45,7 +45,7 @@ def multiply(uri: str, runs: int, same: int) -> dict[str, int]:
         experiments = [dict(row._mapping) for row in db.execute(sa.select(meta.tables["experiments"]))]
         groups = {0}
         for number in range(1, 1 + runs // len(rows["runs"])):
-            group = number // 10 if number > same else 0
+            group = number if number > same else 0
             if group not in groups:
                 groups.add(group)
                 db.execute(meta.tables["experiments"].insert(), [_moved(one, group) for one in experiments])

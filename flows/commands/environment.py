@@ -66,7 +66,7 @@ def _be_quiet() -> None:
 
 
 def _hide_passwords() -> None:
-    """Libraries' messages and links have servers' addresses, so a password in one goes where the clients look for it."""
+    """Libraries' messages have servers' addresses, so a password in one goes where the clients look for it."""
     for name, put in (("MLFLOW_TRACKING_URI", _put_mlflow), ("PREFECT_API_URL", _put_prefect)):
         with suppress(ValueError):
             parts = urlsplit(os.environ.get(name, ""))
