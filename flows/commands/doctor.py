@@ -87,7 +87,7 @@ def store(root: Path) -> Finding:
 
     try:
         opened = open_store(root)
-        return Finding("mlflow", f"{opened.shown}: {len(opened.search(''))} runs")
+        return Finding("mlflow", f"{opened.shown}: {len(opened.experiments())} experiments")
     except UserError as error:
         return _refusal("mlflow", error)
 

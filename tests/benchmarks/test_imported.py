@@ -21,6 +21,7 @@ from holdfast.benchmarks.catalog import GRADERS
 from holdfast.benchmarks.dataset import inputs_digest
 from holdfast.config.images import World
 from holdfast.config.prior import Imported
+from holdfast.data import tables
 from holdfast.data.shards import read_questions, write_questions
 from holdfast.errors import UserError
 
