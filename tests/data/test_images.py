@@ -489,8 +489,10 @@ def test_a_bomb_among_photographs_is_skipped_and_named(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(10_000, 10_000))
     for options in ({}, {"tile": 32}):
         source = folder_source(tmp_path, **options)
-        source.split({"train": 2, "test": 1})
+        splits = source.split({"train": 30, "test": 30})
+        shown = {image_id: source.load(image_id) for images in splits.values() for image_id in images}
         assert source.skipped == ["bomb.png"]
+        assert {name for name, image in shown.items() if image is None} <= {"bomb.png"}
 
 
 def test_programs_and_unknown_formats_are_no_images(tmp_path: Path) -> None:
