@@ -74,19 +74,20 @@ def times(root: Path, file: str) -> dict[str, float]:
         "show beginning of an id": ("show", trained[0][:10]),
         "report STUDY": ("report", "smoke"),
         "compare STUDY": ("compare", "smoke"),
-        "compare RUN RUN": ("compare", *trained[:2]),
+        "compare RUN RUN": ("compare", *trained),
         "doctor": ("doctor",),
     }
     return {name: min(command(root, *words)[0] for _ in range(2)) for name, words in asked.items()}
 
 
 def ids(root: Path) -> list[str]:
-    """Train runs of the study itself, the latest first."""
+    """The study's latest trainings of two arms that need no other arm."""
     from tasks.tracking import Store
 
     store = Store(root)
-    runs = store.search("tags.`holdfast.kind` = 'train'", store.experiment("smoke"))
-    return [run.info.run_id for run in runs]
+    arms = ("self", "answers")
+    found = [store.search(f"tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = '{arm}'", most=1) for arm in arms]
+    return [run.info.run_id for (run,) in found]
 
 
 # --- several studies
