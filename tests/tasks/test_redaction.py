@@ -4,7 +4,7 @@ import pytest
 from stage_runs import job, use
 
 from holdfast.errors import UserError
-from tasks import worker
+from tasks import tracking, worker
 from tasks.redaction import redact_file, redacted, refuse_secrets, shown
 from tasks.stage import Attempt, Context, Position
 from tasks.tracking import open_store
@@ -86,6 +86,14 @@ def test_a_stage_that_prints_a_secret_and_fails_leaves_it_nowhere(root: Path, st
     assert any(path.name == "log.txt" for path in files)
     for path in files:
         assert b"planted-in-a-stage" not in path.read_bytes(), path
+
+
+def test_the_error_of_a_run_has_no_password(root: Path):
+    store = open_store(root)
+    run_id = store.begin("study", "study", {})
+    with pytest.raises(OSError, match="no answer"), tracking.ending(store, run_id):
+        raise OSError("no answer of http://me:word@host")
+    assert store.run(run_id).data.tags["holdfast.error"] == "no answer of http://me:***@host"
 
 
 def test_a_file_without_secrets_is_not_written_again(planted: None, tmp_path: Path):
