@@ -70,7 +70,7 @@ def make(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_that_is_locked_has_a_known_vulnerability():
     asked = make("audit")
     if asked.returncode and "known vulnerabilit" not in asked.stderr:
-        last = (asked.stderr.strip().splitlines() or ["without a word"])[-1]
+        last = [line for line in asked.stderr.splitlines() if not line.startswith("make")][-1:]
         pytest.skip(f"NOT AUDITED, nobody could be asked about vulnerabilities: {last}")
     assert asked.returncode == 0, asked.stdout
 
@@ -78,8 +78,8 @@ def test_nothing_that_is_locked_has_a_known_vulnerability():
 @pytest.mark.slow
 def test_the_bill_of_materials_has_everything_that_is_locked():
     made = make("sbom")
-    if made.returncode and "cyclonedx" in made.stderr and "No solution" in made.stderr:
-        pytest.skip("the tool cannot be installed here")
+    if made.returncode and ("Failed to fetch" in made.stderr or "No solution found" in made.stderr):
+        pytest.skip("cyclonedx-bom cannot be fetched here")
     assert made.returncode == 0, made.stderr
     bill = json.loads(Path("sbom.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
