@@ -6,7 +6,10 @@ BIN := .venv/bin
 READY := .venv/ready
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
-.PHONY: study setup test test-all lint ui lock base
+AUDIT := pip-audit==2.10.1
+SBOM := cyclonedx-bom==7.5.0
+
+.PHONY: study setup test test-all lint ui lock base audit sbom
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -45,6 +48,16 @@ base: $(READY)
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 		pyproject.toml -o requirements.lock
+
+# Known vulnerabilities of what the lock pins, from osv.dev; test-all asks, too, and says so where nobody answers.
+audit: $(READY)
+	$(BIN)/uv tool run -q --from $(AUDIT) pip-audit --requirement requirements.lock --no-deps --disable-pip \
+		--vulnerability-service osv --progress-spinner off
+
+# What the lock pins as a software bill of materials: CycloneDX, in JSON.
+sbom: $(READY)
+	$(BIN)/uv tool run -q --from $(SBOM) cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file sbom.cdx.json requirements.lock
 
 ui: $(READY)
 	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"

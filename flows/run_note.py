@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from flows.graph import Runs
-from holdfast.errors import LONGEST, reason
+from flows.jobs import failure_reasons
 from tasks.stage import Context, StageRun
 from tasks.tracking import open_store
+
+MARKUP = re.compile(r"([\\`*_{}\[\]()<>#!|~&])")
 
 
 def write_run_note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str], context: Context) -> None:
@@ -30,9 +33,14 @@ def _note(runs: Runs, failed: Mapping[str, Exception], refused: Mapping[str, str
     for run in runs:
         link = f"[{_name(run)}](#/experiments/{experiment}/runs/{run.run_id})"
         lines.append(f"| {link} | {run.seconds:.0f} | {'found' if run.found else 'ran'} |")
-    lines += [f"| {arm} | | failed: {reason(error, LONGEST)} |" for arm, error in failed.items()]
-    lines += [f"\nThe model registry did not take the alias `{alias}`: {why}" for alias, why in refused.items()]
+    lines += [f"| {arm} | | failed: {_plain(why)} |" for arm, why in failure_reasons(failed).items()]
+    lines += [f"\nThe model registry did not take the alias `{alias}`: {_plain(why)}" for alias, why in refused.items()]
     return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is: a reason may quote a data set or a completion."""
+    return MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
 def _name(run: StageRun) -> str:

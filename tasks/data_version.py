@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from holdfast.errors import UserError, brief, writing
+from tasks.redaction import redacted
 
 POINTER = "data.dvc"
 
@@ -204,4 +205,5 @@ def _raise_failure(root: Path, said: str) -> None:
     with writing(root / ".dvc"):
         if number:
             raise OSError(int(number[1]), os.strerror(int(number[1])))
-    raise CommandFailed(root, brief(sentence, 100).rstrip("."))
+    # A remote's address may have its password.
+    raise CommandFailed(root, brief(redacted(sentence), 100).rstrip("."))

@@ -12,6 +12,7 @@ from typing import Any
 
 from holdfast.config.jobs import Evaluate, Result
 from holdfast.config.refs import FileRef, ModelRef, content_key, file_digest
+from tasks.artifact_cache import inside
 from tasks.tracking import Point, Store
 
 MODELS = "holdfast.models"
@@ -48,7 +49,7 @@ def _units(store: Store, run: Any) -> dict[str, FileRef]:
     return {
         key: FileRef(path=place / name, digest=result.files[name])
         for key, name in job.units.items()
-        if name in result.files and _intact(place / name, result.files[name])
+        if name in result.files and inside(name) and _intact(place / name, result.files[name])
     }
 
 

@@ -15,6 +15,7 @@ from holdfast.config.model import Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
 from holdfast.stages.sources import source_digest
+from tasks.artifact_cache import inside
 from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
@@ -64,6 +65,8 @@ def intact_result(path: Path, with_files: bool = True) -> Result | None:
     try:
         result = Result.model_validate_json((path / "result.json").read_text())
     except (FileNotFoundError, ValidationError):
+        return None
+    if not all(inside(name) for name in (*result.files, *(kept.path for kept in result.checkpoints))):
         return None
     whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in result.files.items())
     return result if whole or not with_files else None

@@ -242,7 +242,7 @@ def _failures(command: str) -> Iterator[None]:
     except typer.Exit:
         raise
     except UserError as error:
-        typer.echo(f"holdfast: {error}", err=True)
+        _echo(f"holdfast: {error}")
         raise typer.Exit(2) from None
     except (KeyboardInterrupt, Terminated) as error:
         typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
@@ -257,5 +257,11 @@ def _print_failure(error: Exception, prefix: str = "") -> None:
     from tasks.worker import StageFailed
 
     if not isinstance(error, UserError | StageFailed):
-        traceback.print_exception(error)
-    typer.echo(f"holdfast: {prefix}{error}", err=True)
+        _echo("".join(traceback.format_exception(error)).rstrip())
+    _echo(f"holdfast: {prefix}{error}")
+
+
+def _echo(text: str) -> None:
+    from tasks.redaction import shown
+
+    typer.echo(shown(text), err=True)
