@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -43,7 +44,7 @@ def recorded_studies(name: str, store: Store) -> list[RecordedStudy]:
     """
     runs = store.named(name)
     if not runs and RUN_ID.fullmatch(name):
-        runs = [_active(store.run(name), store)]
+        runs = [active(store.run(name), store)]
     for run in runs:
         kind = run.data.tags.get("holdfast.kind")
         of = [run] if kind == "study" else list(_members(run, store)) if kind == "sweep" else []
@@ -63,9 +64,7 @@ def study_of_run(run: Any, store: Store) -> RecordedStudy:
             found = _recorded(parent, store)
             if found is not None and _has(found, run):
                 return found
-    raise UserError(
-        f"{run.info.run_id}: no study with a report has this run; run `holdfast study` on its file again, which finds it."
-    )
+    raise UserError(f"{run.info.run_id}: no study with a report has this run; run its study again, which finds it.")
 
 
 def stage_run(record: RunRecord, store: Store) -> Any | None:
@@ -82,6 +81,11 @@ def result_of(run: Any, store: Store) -> Result | None:
         return None if text is None else Result.model_validate_json(text)
     except ValidationError:
         return None
+
+
+def read_result(place: Path) -> Result:
+    """What a stage left in a directory of this machine."""
+    return Result.model_validate_json((place / "result.json").read_text())
 
 
 def summary_of(study: RecordedStudy, store: Store) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def _read(model: type[Model], text: str, name: str, run: Any) -> Model:
         ) from None
 
 
-def _active(run: Any, store: Store) -> Any:
+def active(run: Any, store: Store) -> Any:
     if run.info.lifecycle_stage != "active":
         raise UserError(
             f"{run.info.run_id}: this run is deleted in {store.shown}; `mlflow runs restore --run-id` brings it back."

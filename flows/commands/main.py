@@ -129,6 +129,47 @@ def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name i
 
 
 @app.command()
+def verify(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Its name, the id of its run, or its file.")],
+) -> None:
+    """Compute all digests of a study anew: its files, its data, its base, its certificate."""
+    with _failures(f"holdfast verify {name}"):
+        from flows.commands.verify import verify_studies
+
+        if not verify_studies(name, Path.cwd()):
+            raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="A study's name, or the id of a run.")],
+    worktree: Annotated[bool, typer.Option(help="Run the recorded commit, in a fresh environment.")] = False,
+) -> None:
+    """Run a study, or one training of it, again from what was recorded, and print how it differs."""
+    with _failures(f"holdfast reproduce {name}"):
+        from flows.commands.reproduce import reproduce_recorded
+
+        code = reproduce_recorded(name, worktree, Path.cwd())
+        if code:
+            raise typer.Exit(code)
+
+
+@app.command(hidden=True)
+def rerun(place: Path) -> None:
+    """What `holdfast reproduce` runs in a process of its own, which may be of another commit."""
+    with _failures("holdfast reproduce"):
+        from flows.commands.server import prefect_server
+        from tasks.worker import preload
+
+        preload()
+        with prefect_server() as ready:
+            from flows.commands.reproduce import rerun_job
+
+            ready()
+            rerun_job(place.resolve())
+
+
+@app.command()
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="STUDY|RUN...", help="Names of studies, ids of train runs.")],
 ) -> None:
