@@ -99,9 +99,7 @@ def _located(finished: FinishedStudy, target: Target, store: Store) -> FinishedS
         run = recorded.stage_run(record, store)
         result = None if run is None else recorded.result_of(run, store)
         if run is None or result is None:
-            raise UserError(
-                f"{record.run_id}: this run or its result.json is gone; `holdfast verify` says what else is."
-            )
+            raise UserError(f"{record.run_id}: this run or its result.json is gone; see `holdfast verify`.")
         models += [checkpoint.digest for checkpoint in result.checkpoints]
         runs.append(record.model_copy(update={"path": str(store.artifacts(run))}))
     places: dict[str, Path] = {}
@@ -110,9 +108,7 @@ def _located(finished: FinishedStudy, target: Target, store: Store) -> FinishedS
         places |= {digest: store.artifacts(run) / name for name, digest in (found.files if found else {}).items()}
     gone = [one.file.path for one in finished.evaluated if not places.get(one.file.digest, Path()).is_file()]
     if gone:
-        raise UserError(
-            f"{gone[0]}: is gone, and {len(gone) - 1} more; `holdfast verify {target.study.name}` lists them."
-        )
+        raise UserError(f"{gone[0]}: is gone, and {len(gone) - 1} more; see `holdfast verify {target.study.name}`.")
     evaluated = [
         one.model_copy(update={"file": FileRef(path=places[one.file.digest], digest=one.file.digest)})
         for one in finished.evaluated

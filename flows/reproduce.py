@@ -43,7 +43,7 @@ def target_of(name: str, store: Store) -> Target:
     study, part = _named(name, store)
     if study.certificate is None:
         raise UserError(
-            f"{name}: has no certificate, which says what to run; run the study again, which finds its stages and writes one."
+            f"{name}: has no certificate, which says what to run; run the study again, which finds all and writes one."
         )
     arm = f"-{part.arm}-r{part.replicate}" if part.arm else "-base" if part.scope == "base" else ""
     return Target(study, part, f"{study.name}{arm}-{study.run.info.run_id[:8]}")
@@ -68,7 +68,7 @@ def _part_of(run: Any) -> Part:
         return Part(scope="base")
     if not arm or kind not in ABOUT_TRAINING:
         raise UserError(
-            f"{run.info.run_id}: a {kind or 'foreign'} run cannot be run alone; name its study, or a train or evaluate run."
+            f"{run.info.run_id}: a {kind or 'foreign'} run cannot be run alone; name its study, or a train run of it."
         )
     numbers = {name: int(tags.get(f"holdfast.{name}") or 0) for name in ("replicate", "stage")}
     return Part(scope="training", arm=arm, influence=kind == "influence", **numbers)
@@ -88,15 +88,19 @@ def refuse_other_code(target: Target, again: str) -> None:
     raise UserError(f"{what}, at commit {issued.commit[:12]}; `{again}` runs it there.")
 
 
-def worktree(target: Target, root: Path) -> Path:
-    """A worktree at the recorded commit. UserError where none can have the code that ran."""
-    issued = target.certificate
-    reason = _no_commit(issued)
+def refuse_lost_code(target: Target) -> None:
+    """UserError where no worktree can have the code that ran."""
+    reason = _no_commit(target.certificate)
     if reason:
         raise UserError(f"{target.study.name}: {reason}, so no worktree has its code; check out the code that ran.")
-    place = root / "mlruns" / "worktrees" / issued.commit[:12]
+
+
+def worktree(target: Target, root: Path) -> Path:
+    """A worktree at the recorded commit."""
+    commit = target.certificate.commit
+    place = root / "mlruns" / "worktrees" / commit[:12]
     if not place.is_dir():
-        code_version.add_worktree(place, issued.commit)
+        code_version.add_worktree(place, commit)
     return place
 
 

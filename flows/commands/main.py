@@ -20,6 +20,7 @@ from holdfast.errors import UserError
 from holdfast.stages.ranks import require_one_rank
 
 if TYPE_CHECKING:
+    from flows.study import ArmsFailed
     from holdfast.config.study import Study
     from holdfast.config.sweep import Sweep
 
@@ -78,8 +79,7 @@ def _run(experiment: Study | Sweep, command: str) -> None:
     except ArmsFailed as error:
         if error.outcome is not None:
             print_outcome(error.outcome.report, error.outcome.summary)
-        for arm, reason in error.failed.items():
-            _print_failure(reason, f"{arm} failed: ")
+        _print_failures(error)
         typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
         raise typer.Exit(1) from None
     print_outcome(outcome.report, outcome.summary)
@@ -164,9 +164,14 @@ def rerun(place: Path) -> None:
         preload()
         with prefect_server() as ready:
             from flows.commands.reproduce import rerun_job
+            from flows.study import ArmsFailed
 
             ready()
-            rerun_job(place.resolve())
+            try:
+                rerun_job(place.resolve())
+            except ArmsFailed as error:
+                _print_failures(error)
+                raise typer.Exit(1) from None
 
 
 @app.command()
@@ -291,6 +296,11 @@ def _failures(command: str) -> Iterator[None]:
     except Exception as error:
         _print_failure(error)
         raise typer.Exit(1) from None
+
+
+def _print_failures(error: ArmsFailed) -> None:
+    for arm, reason in error.failed.items():
+        _print_failure(reason, f"{arm} failed: ")
 
 
 def _print_failure(error: Exception, prefix: str = "") -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flows.commands.results import console
 from flows.difference import Bytes, Comparison, compared
-from flows.reproduce import Target, prepare, refuse_other_code, target_of, worktree
+from flows.reproduce import Target, prepare, refuse_lost_code, refuse_other_code, target_of, worktree
 from flows.rerun import ANSWER, JOB, Reproduced, Rerun
 from flows.rerun import rerun as run_again
 from tasks import certificate, code_version
@@ -31,7 +31,9 @@ def reproduce_recorded(name: str, use_worktree: bool, root: Path) -> int:
     store = open_store(root)
     target = target_of(name, store)
     command = f"holdfast reproduce {name}"
-    if not use_worktree:
+    if use_worktree:
+        refuse_lost_code(target)
+    else:
         refuse_other_code(target, f"{command} --worktree")
     code, python = code_version.CODE, Path(sys.executable)
     place = prepare(target, store, root, command)
