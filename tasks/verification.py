@@ -75,7 +75,9 @@ class Verifier:
         wrong, size = [], 0
         for name, md5 in pinned.items():
             self.show(f"data/{name}")
-            places = [self.root / "data" / name, data_version.cache_path(self.root, md5)]
+            places = [self.root / "data" / name]
+            if (self.root / ".dvc").is_dir():
+                places.append(data_version.cache_path(self.root, md5))
             here = [path for path in places if path.is_file()]
             size += sum(path.stat().st_size for path in here)
             wrong += [f"{self._short(path)} differs" for path in here if file_digest(path, "md5") != md5]
