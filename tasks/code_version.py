@@ -42,11 +42,6 @@ def add_worktree(place: Path, wanted: str, code: Path = CODE) -> None:
         raise UserError(f"{place}: git makes no worktree there; see `git worktree list` in {code}, then `prune`.")
 
 
-def remove_worktree(place: Path, code: Path = CODE) -> None:
-    """Remove a worktree and what was made in it."""
-    _git(code, "worktree", "remove", "--force", os.fspath(place))
-
-
 def make_environment(place: Path) -> Path:
     """A fresh environment with the worktree's locked versions, as its `make setup` makes it; returns its Python.
 
