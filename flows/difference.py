@@ -63,7 +63,10 @@ def _summaries(target: Target, again: Reproduced, store: Store) -> tuple[dict[st
         return recorded.summary_of(target.study, store), json.loads(again.summary.read_text())
     if target.part.scope == "base":
         records = [row for one in _of_base(again.finished) for row in read_records(one.file.path)]
-        return {"base": recorded.summary_of(target.study, store)["base"]}, {"base": {"metrics": measured(records)}}
+        before, now = recorded.summary_of(target.study, store)["base"], measured(records)
+        common = [name for name in before["metrics"] if name in now]
+        before = before | {"metrics": {name: before["metrics"][name] for name in common}}
+        return {"base": before}, {"base": {"metrics": {name: now[name] for name in common}}}
     before = _located(_only(target.study.finished, target.part), target, store)
     return _summary(before), _summary(_only(again.finished, target.part))
 
@@ -134,7 +137,7 @@ def _stages(target: Target, again: Reproduced, store: Store) -> list[Bytes]:
         run = recorded.stage_run(record, store)
         before = recorded.result_of(run, store) if run is not None else None
         now = recorded.read_result(Path(other.path))
-        files = {} if before is None else before.files
+        files = {"result.json": ""} if before is None else before.files
         what = {"train": "checkpoints", "sample": "samples", "select": "samples"}.get(record.kind, record.kind)
         wanted = {name: digest for name, digest in files.items() if what != "checkpoints" or "checkpoints/" in name}
         label = " ".join(filter(None, [record.arm, f"r{record.replicate}" if record.replicate > 1 else ""]))

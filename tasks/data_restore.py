@@ -45,8 +45,8 @@ def _fetch(root: Path, lacking: Mapping[str, str]) -> None:
     still = [name for name, md5 in lacking.items() if _source(root, name, md5) is None]
     if still:
         raise UserError(
-            f"data/{still[0]}: neither DVC's cache nor a remote has this version ({reason}), md5 {lacking[still[0]]}; "
-            f"add the remote or the cache that has it, or run the study again as a new one."
+            f"data/{still[0]}: neither DVC's cache nor a remote has this version ({reason}); "
+            f"add the remote that has it, or run the study anew."
         )
 
 

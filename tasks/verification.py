@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from holdfast.config.jobs import Result, RunRecord
+from holdfast.config.model import Model
 from holdfast.config.refs import file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -144,7 +145,7 @@ class Verifier:
 
     def _evaluations(self) -> Iterator[Checked]:
         """The records that the report read, wherever an evaluation left them; one line for each arm's."""
-        base = [self.issued.parts.base] if self.issued is not None else []
+        base = [self.issued.parts.base] if self.issued is not None else _present_base(self.finished.study.model)
         places: dict[str, tuple[Any, str]] = {}
         for run in evaluations.runs_about(self.store, dict.fromkeys([*base, *self.models])):
             result = result_of(run, self.store) or Result()
@@ -170,6 +171,14 @@ class Verifier:
 
     def _short(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def _present_base(model: Model) -> list[str]:
+    """The digest of the base as it lies here, of a study without a certificate."""
+    try:
+        return [] if model.is_built else [reference(model).digest]
+    except UserError:
+        return []
 
 
 def _config_digest(text: str) -> str:
