@@ -139,7 +139,11 @@ def _stages(target: Target, again: Reproduced, store: Store) -> list[Bytes]:
         now = recorded.read_result(Path(other.path))
         files = {"result.json": ""} if before is None else before.files
         what = {"train": "checkpoints", "sample": "samples", "select": "samples"}.get(record.kind, record.kind)
-        wanted = {name: digest for name, digest in files.items() if what != "checkpoints" or "checkpoints/" in name}
+        wanted = {
+            name: digest
+            for name, digest in files.items()
+            if what != "checkpoints" or not digest or name.startswith("checkpoints/")
+        }
         label = " ".join(filter(None, [record.arm, f"r{record.replicate}" if record.replicate > 1 else ""]))
         wrong = [f"{label}: {name}" for name, digest in wanted.items() if now.files.get(name) != digest]
         known = found.get(what, Bytes(what, 0, ()))

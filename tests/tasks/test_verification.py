@@ -97,8 +97,10 @@ def test_one_flipped_bit_is_found_and_named(recorded: Recorded, place: str):
     path, what, name = DAMAGED[place]
     with changed(path(recorded), flipped(path(recorded))):
         found = wrong(recorded)
-    assert [one for one, _ in found] == [what]
+    assert found[0][0] == what
     assert found[0][1].startswith(name)
+    # What result.json says of checkpoints leads to their evaluations.
+    assert len(found) == 1 or place == "result"
     assert wrong(recorded) == []
 
 
