@@ -123,7 +123,11 @@ def prepare(target: Target, store: Store, root: Path, command: str) -> Path:
     place = _place(root / PLACES, target.label)
     issued = target.certificate
     data = restore_data(target.study.finished.data, issued.parts.data, root, place)
-    job: dict[str, Any] = {"study": config, "data": data.model_dump(mode="json"), "part": target.part.model_dump(mode="json")}
+    job: dict[str, Any] = {
+        "study": config,
+        "data": data.model_dump(mode="json"),
+        "part": target.part.model_dump(mode="json"),
+    }
     job |= {"code": issued.parts.code, "lock": issued.parts.lock, "command": command}
     with writing(place):
         (place / JOB).write_text(json.dumps(job, indent=1))

@@ -44,8 +44,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).write_text(f"{name} as it was")
     data_version.record(root, place)
     (root / "past.dvc").write_text((root / "data.dvc").read_text())
-    # Relative to .dvc, as users write it.
-    dvc(root, "remote", "add", "-q", "-d", "store", "../../remote")
+    # DVC keeps it relative to .dvc.
+    dvc(root, "remote", "add", "-q", "-d", "store", "../remote")
     dvc(root, "push", "-q", "data.dvc")
     shutil.rmtree(root / "data")
     (root / "data" / "study-2").mkdir(parents=True)
