@@ -35,6 +35,8 @@ class Comparison(NamedTuple):
     bytes: list[Bytes]
     varying: tuple[str, ...]
     """What stages said of operations that have no deterministic kernel."""
+    certificate: str
+    """Of the new run; empty where only a part of a study ran."""
 
     @property
     def within(self) -> bool:
@@ -50,6 +52,7 @@ def compared(target: Target, store: Store, place: Path) -> Comparison:
         differences(recorded_numbers, new_numbers),
         [_data(target, place), *_stages(target, again, store), _records(target, again)],
         _varying(again),
+        again.finished.certificate,
     )
     rows = [{**one._asdict(), "within": one.within} for one in found.metrics]
     content = {"within": found.within, "metrics": rows, "bytes": [one._asdict() for one in found.bytes]}

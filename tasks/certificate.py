@@ -92,18 +92,6 @@ def config_digest(study: Study) -> str:
     return content_key(key_content(study, DATA_PATHS))
 
 
-def differing(recorded: Parts, now: Parts) -> list[str]:
-    """The names of the parts that differ; of data and code, which entries."""
-    named = []
-    for part in ("config", "lock", "seeds", "base"):
-        if getattr(recorded, part) != getattr(now, part):
-            named.append(part)
-    for part in ("data", "code"):
-        one, other = getattr(recorded, part), getattr(now, part)
-        named += [f"{part} {name}" for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
-    return named
-
-
 def environment() -> dict[str, str]:
     """What may change last digits: the processor, the system and the versions of what computes."""
     found = {"python": platform.python_version(), "system": platform.system(), "processor": _processor()}

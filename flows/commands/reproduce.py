@@ -99,6 +99,9 @@ def _print(found: Comparison, target: Target, place: Path) -> None:
     outside = [one for one in found.metrics if not one.within]
     equal = sum(one.difference == 0 for one in found.metrics)
     verdict = f"{len(outside)} outside their intervals" if outside else "all within their intervals"
+    if found.certificate:
+        same = found.certificate == target.certificate.digest
+        console.print(f"Certificate {found.certificate[:12]}, {'as' if same else 'not as'} recorded.")
     console.print(
         f"\n{target.study.name}: {len(found.metrics)} metrics, {equal} equal, {verdict}. It ran in {place}.",
         soft_wrap=True,

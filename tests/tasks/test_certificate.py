@@ -9,7 +9,7 @@ from holdfast.config.methods import SFT, Answers, Teacher
 from holdfast.config.model import Model
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Compute, Study
-from tasks.certificate import Parts, config_digest, differing, digest, issue, parts_of
+from tasks.certificate import Parts, config_digest, digest, issue, parts_of
 
 STUDY = Study(
     name="study",
@@ -76,8 +76,3 @@ def test_a_certificate_survives_being_written_down():
     assert again == issued
     assert digest(again.parts) == issued.digest
     assert issued.parts.seeds == (STUDY.seed, STUDY.seed, STUDY.training_seed(2))
-
-
-def test_parts_that_differ_are_named():
-    other = PARTS.model_copy(update={"seeds": (9,), "code": {"train": "u"}})
-    assert differing(PARTS, other) == ["seeds", "code evaluate", "code train"]
