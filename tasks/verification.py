@@ -113,7 +113,7 @@ class Verifier:
     def _stage(self, record: RunRecord) -> Checked:
         """Every file that a stage's result.json names, and result.json by the certificate."""
         what = " ".join(filter(None, [record.kind, record.arm, f"r{record.replicate}" if record.replicate > 1 else ""]))
-        what += f" {record.stage}" if record.stage else ""
+        what += f" {record.stage}" if record.stage else " run" if record.kind == "data" else ""
         run = stage_run(record, self.store)
         if run is None:
             return Checked(what, 0, 0, (f"its run {record.run_id} is deleted",))

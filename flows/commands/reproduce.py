@@ -61,6 +61,9 @@ def rerun_job(place: Path) -> None:
 def _run(place: Path, python: Path, code: Path, root: Path) -> int:
     """Run again in a process of its own; its exit code. Where the command is run, so that paths mean the same."""
     environment = {name: value for name, value in os.environ.items() if name not in OWN}
+    if environment.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
+        # What this process set for itself; the new one does as much and more.
+        del environment["PREFECT_LOGGING_LEVEL"]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.fspath(code), os.environ.get("PYTHONPATH")]))
     # Without -P, flows/ of the directory where the command is run would go before that of the code.
     process = subprocess.Popen([python, "-P", "-m", "flows", "rerun", os.fspath(place)], cwd=root, env=environment)

@@ -36,7 +36,9 @@ def _verify(study: RecordedStudy, store: Store, root: Path) -> bool:
         verifier = Verifier(study, store, root, lambda what: bar.update(task, description=f"{study.name}: {what}"))
         for checked in verifier.check():
             found.append(checked)
-    console.print(_table(study, found))
+    certificate = f", certificate {study.certificate.digest}" if study.certificate else ""
+    console.print(f"{study.name}: run {study.run.info.run_id}{certificate}", soft_wrap=True)
+    console.print(_table(found))
     wrong = [(one.what, name) for one in found for name in one.wrong]
     for what, name in wrong:
         console.print(f"  {what}: {name}", soft_wrap=True)
@@ -46,10 +48,8 @@ def _verify(study: RecordedStudy, store: Store, root: Path) -> bool:
     return not wrong
 
 
-def _table(study: RecordedStudy, found: list[Checked]) -> Table:
-    issued = study.certificate
-    title = f"{study.name}, run {study.run.info.run_id}" + (f", certificate {issued.digest[:12]}" if issued else "")
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 2))
+def _table(found: list[Checked]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
     for name in ("checked", "files", "MiB", ""):
         table.add_column(name, justify="right" if name in ("files", "MiB") else "left")
     for one in found:
