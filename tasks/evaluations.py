@@ -30,13 +30,18 @@ def model_tag(models: Iterable[ModelRef]) -> str:
 def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, FileRef]:
     """By key, the file of every unit of these models that a finished evaluation left and that is as it left it."""
     found: dict[str, FileRef] = {}
-    looked_at: set[str] = set()
-    for model in models:
-        for run in store.search(f"attributes.status = 'FINISHED' and tags.`{MODELS}` LIKE '%{model.digest[:LENGTH]}%'"):
-            if run.info.run_id not in looked_at:
-                looked_at.add(run.info.run_id)
-                found = _units(store, run) | found
+    for run in runs_about(store, [model.digest for model in models]):
+        found = _units(store, run) | found
     return found
+
+
+def runs_about(store: Store, digests: Iterable[str]) -> list[Any]:
+    """The finished evaluations of models with these digests, each once."""
+    found: dict[str, Any] = {}
+    for digest in digests:
+        for run in store.search(f"attributes.status = 'FINISHED' and tags.`{MODELS}` LIKE '%{digest[:LENGTH]}%'"):
+            found.setdefault(run.info.run_id, run)
+    return list(found.values())
 
 
 def _units(store: Store, run: Any) -> dict[str, FileRef]:

@@ -85,12 +85,12 @@ def lock_digest(lock: Path = SOURCES.parent / "requirements.lock") -> str:
     return file_digest(lock) if lock.is_file() else ""
 
 
-def key_content(job: Any) -> Any:
-    """A job as JSON without what changes no result.
+def key_content(job: Any, digested: frozenset[str] = frozenset()) -> Any:
+    """A job as JSON without what changes no result, and without fields whose files are digested elsewhere.
 
     The files that a data job reads are digested in its `inputs`, so none of their paths counts.
     """
-    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else frozenset())
+    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else digested)
 
 
 def _without_ignored(content: Any, digested: frozenset[str]) -> Any:

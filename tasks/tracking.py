@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
@@ -190,6 +191,13 @@ class Store:
             raise UserError(f"{brief(prefix)}: {len(runs)} runs in {self.shown} begin so; give more of the run's id.")
         return runs[0]
 
+    def find(self, run_id: str) -> Run | None:
+        """The run of a whole id; None where there is none, or where it is deleted."""
+        with suppress(MlflowException):
+            run = self.client.get_run(run_id)
+            return run if run.info.lifecycle_stage == "active" else None
+        return None
+
     def with_key(self, key: str) -> list[Run]:
         """Runs of a stage, whatever became of them, latest first."""
         return self.search(f"tags.`holdfast.stage_key` = '{key}'")
@@ -268,6 +276,27 @@ class Store:
         """
         finished = run.info.status == "FINISHED"
         return _local(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+
+    @contextmanager
+    def file(self, run: Run, name: str) -> Iterator[Path | None]:
+        """One artifact; None where there is none. From a server it is fetched anew, for as long as the block lasts."""
+        local = _local(run)
+        if local is not None:
+            yield local / name if (local / name).is_file() else None
+            return
+        folder = PurePosixPath(name).parent.as_posix()
+        with TemporaryDirectory() as place:
+            path = None
+            with server_probe.explained(self.uri):
+                artifacts = self.client.list_artifacts(run.info.run_id, None if folder == "." else folder)
+                if any(artifact.path == name for artifact in artifacts):
+                    path = Path(self.client.download_artifacts(run.info.run_id, name, place))
+            yield path
+
+    def read(self, run: Run, name: str) -> str | None:
+        """The text of an artifact; None where there is none."""
+        with self.file(run, name) as path:
+            return None if path is None else path.read_text("utf-8")
 
     def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> None:
         """Copy files below a directory to the run's artifacts."""
