@@ -6,7 +6,13 @@ BIN := .venv/bin
 READY := .venv/ready
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
-.PHONY: study setup test test-all lint ui lock base
+IMAGE := holdfast/study:0.1.0
+# What building the image needs here, such as --network=host, and what runs it.
+BUILD_OPTIONS ?=
+COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE_FILES ?= -f docker-compose.yml
+
+.PHONY: study setup test test-all lint ui lock base image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -27,7 +33,7 @@ test: lint
 	$(BIN)/pytest
 
 test-all: lint
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -m "not stack"
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .
@@ -42,6 +48,27 @@ base: $(READY)
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 		pyproject.toml -o requirements.lock
+	@# What the team stack needs beyond that. Apart, since requirements.lock is a part of every stage's key.
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra team --no-header --no-annotate \
+		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-team.lock
+
+image:
+	docker build $(BUILD_OPTIONS) -t $(IMAGE) .
+
+stack: image
+	stack/secrets.sh stack.env
+	$(COMPOSE) $(COMPOSE_FILES) --env-file stack.env up -d --remove-orphans
+	@echo "Prefect  http://127.0.0.1:$(PREFECT_PORT)"
+	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"
+	@echo "Names and passwords are in stack.env; docs/team.md says how to work with them."
+
+# Volumes stay.
+stack-down:
+	$(COMPOSE) $(COMPOSE_FILES) --env-file stack.env down
+
+# The stack of docker-compose.yml on ports of its own, a study in it, a worker that dies; needs Docker and its images.
+stack-test: image
+	COMPOSE="$(COMPOSE) $(COMPOSE_FILES)" $(BIN)/pytest -m stack tests/test_stack.py
 
 ui: $(READY)
 	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"

@@ -41,11 +41,14 @@ def heartbeat_tag() -> dict[str, str]:
     return {HEARTBEAT_TAG: str(round(time.time()))}
 
 
-def owner_alive(tags: Mapping[str, str]) -> bool:
-    """Whether the owner of a run lives, as far as one can know; who says nothing about itself is left alone."""
+def owner_alive(tags: Mapping[str, str], silence: float = HEARTBEAT_TIMEOUT) -> bool:
+    """Whether the owner of a run lives, as far as one can know; who says nothing about itself is left alone.
+
+    One on another machine is dead after `silence` seconds without a heartbeat.
+    """
     if tags.get("holdfast.machine", tags["holdfast.host"]) in (machine(), socket.gethostname()):
         return _runs(int(tags["holdfast.pid"]), int(tags["holdfast.started"]))
-    return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < HEARTBEAT_TIMEOUT
+    return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < silence
 
 
 @functools.cache
