@@ -67,7 +67,8 @@ def _said(answer: requests.Response) -> str:
         text = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
         text = answer.text
-    return _short(next((line.strip() for line in text.splitlines() if line.strip()), "error 500"))
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return "error 500" if not first or first.startswith("<") else _short(first)
 
 
 @contextmanager
