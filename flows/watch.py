@@ -6,6 +6,7 @@ stands on its MLflow runs.
 Annotations are evaluated here: a Prefect runner cannot resolve a flow's postponed ones.
 """
 
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -15,8 +16,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from tasks import progress
-from tasks.run_owner import HEARTBEAT_TIMEOUT
-from tasks.tracking import open_store
+from tasks.run_owner import HEARTBEAT, HEARTBEAT_TAG, HEARTBEAT_TIMEOUT, owner_alive, owner_here
+from tasks.tracking import Store, open_store
 
 MOST_RUNS = 3
 """How often a run is begun, the first time included, before it is left for a person."""
@@ -46,13 +47,31 @@ def _look_after(run: FlowRun, client: SyncPrefectClient, silence: float, root: P
     if state.is_final():
         reaped = store.reap(silence)
         return f"{name}: {state.name}: {state.message or 'without a word'}; {len(reaped)} of its runs were left open."
-    alive = store.owners_alive(f"tags.`prefect.flow_run_id` = '{run.id}'", silence)
+    alive = _owner_alive(store, f"tags.`prefect.flow_run_id` = '{run.id}'", silence)
     if alive is None:
         return f"{name}: no run in MLflow tells which process it is, so it is left alone; cancel it if it is dead."
     if alive:
         return f"{name}: sends no heartbeats to Prefect, but its process lives."
     store.reap(silence)
     return f"{name}: {_mark(run, client)}"
+
+
+def _owner_alive(store: Store, query: str, silence: float) -> bool | None:
+    """Whether the process that began these runs lives; None where none tells its process.
+
+    One on another machine has beaten a while ago, so its next heartbeat is waited for.
+    """
+    first = None
+    while True:
+        owners = store.owners(query)
+        if not owners:
+            return None
+        living = [tags for tags in owners if owner_alive(tags, silence)]
+        beat = max((tags.get(HEARTBEAT_TAG, "") for tags in living), default="")
+        first = first or beat
+        if not living or beat != first or any(map(owner_here, living)):
+            return bool(living)
+        time.sleep(HEARTBEAT / 3)
 
 
 def _mark(run: FlowRun, client: SyncPrefectClient) -> str:

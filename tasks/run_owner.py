@@ -46,9 +46,14 @@ def owner_alive(tags: Mapping[str, str], silence: float = HEARTBEAT_TIMEOUT) -> 
 
     One on another machine is dead after `silence` seconds without a heartbeat.
     """
-    if tags.get("holdfast.machine", tags["holdfast.host"]) in (machine(), socket.gethostname()):
+    if owner_here(tags):
         return _runs(int(tags["holdfast.pid"]), int(tags["holdfast.started"]))
     return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < silence
+
+
+def owner_here(tags: Mapping[str, str]) -> bool:
+    """Whether the owner of a run is, or was, on this machine, where its process can be looked at."""
+    return tags.get("holdfast.machine", tags["holdfast.host"]) in (machine(), socket.gethostname())
 
 
 @functools.cache

@@ -147,10 +147,9 @@ class Store:
             self.tag(run_id, {"holdfast.error": error})
         self.client.set_terminated(run_id, status)
 
-    def owners_alive(self, query: str, silence: float = HEARTBEAT_TIMEOUT) -> bool | None:
-        """Whether a process lives that has begun one of these runs; None where no run tells its process."""
-        found = [run for run in self.search(query) if "holdfast.pid" in run.data.tags]
-        return any(owner_alive(run.data.tags, silence) for run in found) if found else None
+    def owners(self, query: str) -> list[dict[str, str]]:
+        """Tags of the runs that a query finds and that tell which process began them."""
+        return [run.data.tags for run in self.search(query) if "holdfast.pid" in run.data.tags]
 
     def reap(self, silence: float = HEARTBEAT_TIMEOUT) -> list[str]:
         """Set KILLED what dead processes left RUNNING, on whatever host they were; returns the run ids."""
