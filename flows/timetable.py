@@ -61,3 +61,9 @@ class Timetable(Config):
         assert found is not None
         length = timedelta(**{UNITS[found[2]]: int(found[1])})
         return Schedule(interval=length, timezone=self.timezone, anchor_date=ANCHOR)
+
+
+class Scheduled(Config):
+    """The field of an experiment file."""
+
+    schedule: Timetable

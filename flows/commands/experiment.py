@@ -63,9 +63,7 @@ def _content(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
 def _timetable(file: Path, content: Any) -> Timetable | None:
     if content is None:
         return None
-
-    class Scheduled(Config):
-        schedule: Timetable
+    from flows.timetable import Scheduled
 
     try:
         return Scheduled.model_validate({"schedule": content}).schedule

@@ -66,7 +66,7 @@ def _watch(root: Path, silence: float) -> RunnerDeployment:
 
 
 def _require_servers(store: bool = True) -> None:
-    if get_current_settings().api.url is None:
+    if not get_current_settings().api.url:
         raise UserError(
             "PREFECT_API_URL: is not set; start a server with `make ui` and set its address, ending in /api."
         )

@@ -12,15 +12,14 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running
+from repositories import holdfast
 from servers import prefect_server
 
 from flows.automations import automations, set_automations
-from flows.commands.server import check_server
-from flows.deployments import Experiment, deployments, register, watch_deployment
+from flows.deployments import Experiment, deployments, watch_deployment
 from flows.watch import watch
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.study import Study
-from holdfast.errors import UserError
 from tasks.tracking import Store, open_store
 
 PASSWORD = "team:correct-horse"
@@ -104,14 +103,21 @@ def test_automations_are_made_once_and_call_the_watch(root: Path):
     assert {action.deployment_id for one in found for action in one.actions} == {watching}
 
 
-def test_a_pool_that_is_missing_is_named_with_its_remedy(root: Path):
-    with pytest.raises(UserError, match=r"no such work pool .* `prefect work-pool create gpu --type process`"):
-        register((), "gpu")
-
-
-def test_a_wrong_password_ends_in_one_sentence(root: Path):
-    with (
-        temporary_settings({PREFECT_API_AUTH_STRING: "team:wrong"}),
-        pytest.raises(UserError, match=r"refuses the user or the key .* PREFECT_API_AUTH_STRING=USER:PASSWORD"),
-    ):
-        check_server()
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "has no such work pool (it has none); create it with `prefect work-pool create gpu --type process`"),
+        ({"PREFECT_API_AUTH_STRING": "team:wrong"}, "refuses the user or the key (401); set PREFECT_API_AUTH_STRING="),
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "no Prefect server answers there"),
+        ({"PREFECT_API_URL": ""}, "PREFECT_API_URL: is not set; start a server"),
+    ],
+)
+def test_what_keeps_a_deployment_from_its_pool_is_told_in_one_sentence(
+    server: str, tmp_path: Path, settings: dict[str, str], told: str
+):
+    (tmp_path / "x.yaml").write_text("name: x\narms: {a: [{method: sft, source: answers}]}\n")
+    given = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": PASSWORD, **settings}
+    done = holdfast(tmp_path, str(tmp_path), "deploy", "x.yaml", "--pool", "gpu", **given)
+    assert done.code == 2, done.stderr
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
