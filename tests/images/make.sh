@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 overlay=${1:-}
 python=python:3.11.13-slim-bookworm
 if ! docker image inspect "$python" > /dev/null 2>&1; then
-	set -- --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv,wget \
+	set -- --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv \
 		--customize-hook='ln -s python3 "$1/usr/bin/python"; rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'
 	[ -z "$overlay" ] || set -- "$@" --customize-hook="cp -a '$overlay/.' \"\$1/\""
 	mmdebstrap "$@" bookworm - | docker import - "$python"
