@@ -54,10 +54,12 @@ def probe_artifacts(uri: str, request: Callable[[], requests.Response]) -> None:
     """
     with explained(uri):
         answer = with_timeout(LIMIT, request)
-        if answer.status_code == 500:
+        said = _said(answer)
+        # A server without artifacts of its own, or one that shows this user only some, answers otherwise.
+        if answer.status_code == 500 or (answer.status_code != 200 and said.startswith("Failed to list artifacts")):
             raise UserError(
-                f"{without_password(uri)}: the MLflow server cannot read its artifacts ({_said(answer)}); look whether "
-                f"its bucket or directory is there, and its keys are right."
+                f"{without_password(uri)}: the MLflow server cannot read its artifacts ({said}); look whether its "
+                f"bucket or directory is there, and its keys are right."
             )
 
 
