@@ -16,7 +16,7 @@ ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashe
 HEARTBEAT = "prefect.flow-run.heartbeat"
 BEGINS = "prefect.flow-run.Running"
 PENDING = "prefect.flow-run.Pending"
-RUN = "{{ labels.prefect.resource.id }}"
+RUN = "{{ labels['prefect.resource.id'] }}"
 
 
 def automations(deployment_id: UUID, silence: timedelta, patience: timedelta) -> list[Automation]:
