@@ -36,7 +36,7 @@ from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from tasks import data, parent_runs, progress, worker
+from tasks import data, flow_artifacts, parent_runs, progress, worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.recorded import COMPARED
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
@@ -123,13 +123,18 @@ class StageRunner:
         return data.add_samples(self.data, samples.path / "samples.parquet", samples.digest)
 
 
-@flow(name="study", flow_run_name="{config.name}", task_runner=STAGE_THREADS, persist_result=False)
+@flow(
+    name="study",
+    flow_run_name="{config.name}: {config.target.benchmark}, seed {config.seed}",
+    task_runner=STAGE_THREADS,
+    persist_result=False,
+)
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
-        progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
+        flow_artifacts.link_run(config.name, root, run_id)
         runner = StageRunner(context, study_data(context))
         runner.run(check_job(config, runner.data))
         base = measure_base(runner)
@@ -139,7 +144,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
         return end.outcome
 
 
-@flow(name="data", flow_run_name="{config.name} data", persist_result=False)
+@flow(name="data", flow_run_name="{config.name}: data", persist_result=False)
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
@@ -296,6 +301,7 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     parent_runs.set_data_version(context.root, context.study_run, version)
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
     open_store(context.root).text(context.study_run, outcome.job, COMPARED)
+    flow_artifacts.publish_report(compared.name, context.root, context.study_run, outcome.summary, provenance.failed)
     return outcome
 
 

@@ -60,6 +60,7 @@ def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = Fa
     if not _intact(place, names, _whole(root, data_version.listing)):
         with _data_lock(root):
             _provide(place, names, lambda into: generate(job, into), accept)
+    data_version.push(root)
     return DataRef(path=place, digest=_digest(place, names))
 
 
@@ -96,6 +97,7 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
             _copy(file, target)
             if data_version.mended_listing(root).get(_name(target)) != md5:
                 data_version.record(root, target)
+        data_version.push(root)
     return FileRef(path=target, digest=file_digest(target))
 
 

@@ -27,6 +27,8 @@ from holdfast.errors import UserError, brief, writing
 from tasks.redaction import redacted
 
 POINTER = "data.dvc"
+PUSH = "HOLDFAST_DVC_PUSH"
+"""Environment variable: `true` sends new versions of the data to DVC's remote."""
 
 Listing = dict[str, str]
 """md5 by path relative to data/."""
@@ -77,6 +79,25 @@ def record(root: Path, path: Path) -> None:
     added = path if files else root / "data"
     _dvc(root, "add", "--no-relink", os.fspath(added.relative_to(root)))
     _write_listing(root, _cached_listing(root))
+
+
+def push(root: Path) -> None:
+    """Give DVC's remote every version that is here, where the environment asks for that.
+
+    Raises:
+        UserError: there is no remote, or it does not take them.
+    """
+    if os.environ.get(PUSH, "").lower() not in ("1", "true", "yes"):
+        return
+    if not _has_remote(root):
+        raise UserError(f"{PUSH}: is set, and DVC has no remote in {root}; add one with `dvc remote add -d`.")
+    try:
+        _dvc(root, "push", "--quiet")
+    except CommandFailed as error:
+        raise UserError(
+            f"{root / POINTER}: DVC's remote does not take the data ({error.reason}); look whether its bucket and keys "
+            f"are there (`dvc remote list`), or unset {PUSH}."
+        ) from None
 
 
 def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:

@@ -42,6 +42,33 @@ def probe(uri: str, request: Callable[[], requests.Response]) -> None:
             with_timeout(LIMIT, lambda: _connect(uri))
 
 
+def probe_artifacts(uri: str, request: Callable[[], requests.Response]) -> None:
+    """Ask a server for its artifacts: it may answer for runs while the place of their files is gone.
+
+    Raises:
+        UserError: it cannot read them.
+    """
+    with explained(uri):
+        answer = with_timeout(LIMIT, request)
+        said = _said(answer)
+        # A server without artifacts of its own, or one that shows this user only some, answers otherwise.
+        if answer.status_code == 500 or (answer.status_code != 200 and said.startswith("Failed to list artifacts")):
+            raise UserError(
+                f"{without_password(uri)}: the MLflow server cannot read its artifacts ({said}); look whether its "
+                f"bucket or directory is there, and its keys are right."
+            )
+
+
+def _said(answer: requests.Response) -> str:
+    """What a server says of an error, in a few words."""
+    try:
+        text = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        text = answer.text
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return "error 500" if not first or first.startswith("<") else _short(first)
+
+
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Whatever keeps a store from opening ends in one sentence: it is the address's or the server's fault."""

@@ -42,7 +42,7 @@ from holdfast.errors import UserError, brief, writing
 from tasks import server_probe
 from tasks.artifact_cache import ArtifactCache
 from tasks.redaction import redacted, without_password
-from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
+from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
@@ -84,6 +84,8 @@ class Store:
             self.directory.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
         server_probe.probe(self.uri, lambda: _experiments_answer(self.uri))
+        if urlparse(self.uri).scheme in ("http", "https"):
+            server_probe.probe_artifacts(self.uri, lambda: _artifacts_answer(self.uri))
         with server_probe.explained(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
@@ -97,15 +99,16 @@ class Store:
         """The store's address for a person."""
         return without_password(self.uri)
 
-    def link(self, run_id: str) -> str:
-        """Where MLflow's page shows a run; without a server, the run's id and the store."""
+    def link(self, run_id: str, artifact: str = "") -> str:
+        """Where MLflow's page shows a run, or one of its artifacts; without a server, the run's id and the store."""
         page = os.environ.get(PAGE_ADDRESS) or self.uri
         if not urlparse(page).scheme.startswith("http"):
             return f"run {run_id} in {self.shown}"
         experiment = self.client.get_run(run_id).info.experiment_id
         # Otherwise a browser that sees the page for the first time shows it among evaluations of agents.
         kind = "workflowType=machine_learning"
-        return f"{without_password(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
+        place = f"#/experiments/{experiment}/runs/{run_id}{f'/artifacts/{artifact}' if artifact else ''}?{kind}"
+        return f"{without_password(page).rstrip('/')}/{place}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
@@ -149,10 +152,14 @@ class Store:
             self.tag(run_id, {"holdfast.error": redacted(error)})
         self.client.set_terminated(run_id, status)
 
-    def reap(self) -> list[str]:
+    def owners(self, query: str) -> list[dict[str, str]]:
+        """Tags of the runs that a query finds and that tell which process began them."""
+        return [run.data.tags for run in self.search(query) if "holdfast.pid" in run.data.tags]
+
+    def reap(self, silence: float = HEARTBEAT_TIMEOUT) -> list[str]:
         """Set KILLED what dead processes left RUNNING, on whatever host they were; returns the run ids."""
         running = self.search("attributes.status = 'RUNNING' and tags.`holdfast.pid` != ''")
-        dead = [run.info.run_id for run in running if not owner_alive(run.data.tags)]
+        dead = [run.info.run_id for run in running if not owner_alive(run.data.tags, silence)]
         for run_id in dead:
             self.end(run_id, "KILLED", "its process died")
         return dead
@@ -351,6 +358,12 @@ def _experiments_answer(uri: str) -> Any:
     question = {"max_results": 1}
     given = get_default_host_creds(uri)
     return http_request(given, place, "POST", max_retries=0, timeout=limit, raise_on_status=False, json=question)
+
+
+def _artifacts_answer(uri: str) -> Any:
+    """A server's answer to what artifacts it hands out, without retries."""
+    place, limit = "/api/2.0/mlflow-artifacts/artifacts", server_probe.ANSWER_LIMIT
+    return http_request(get_default_host_creds(uri), place, "GET", max_retries=0, timeout=limit, raise_on_status=False)
 
 
 def _pages(search: Callable[..., Any], size: int = PAGE) -> Iterator[Any]:

@@ -8,14 +8,20 @@ import time
 import tomllib
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 from servers import free_port
 
+TARGETS = [
+    *("study", "setup", "test", "test-all", "lint", "ui", "lock", "audit", "sbom"),
+    *("image", "stack", "stack-down", "stack-test"),
+]
 
-@pytest.mark.parametrize("target", ["study", "setup", "test", "test-all", "lint", "ui", "lock", "audit", "sbom"])
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_target_of_the_makefile_is_sound(target: str):
     dry = subprocess.run(["make", "--dry-run", target], capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr
@@ -36,22 +42,55 @@ def test_the_lock_file_pins_every_dependency_and_names_no_place():
     assert all(re.match(r"[\w.-]+(\[[\w,-]+\])?==", line) for line in lines)
     assert not any("://" in line or "/" in line.split(";")[0] for line in lines)
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"]]
     assert {re.split(r"[<>=\[]", name)[0].lower() for name in wanted} <= pinned
+    more = {re.split(r"[=\[]", line)[0] for line in Path("requirements-team.lock").read_text().splitlines()}
+    assert {re.split(r"[<>=\[]", name)[0].lower() for name in extras["team"]} <= pinned | more
 
 
-def test_compose_publishes_ports_on_this_machine_only():
-    services = yaml.safe_load(Path("docker-compose.yml").read_text())["services"]
-    ports = [port for service in services.values() for port in service.get("ports", [])]
+def services() -> dict[str, Any]:
+    return yaml.safe_load(Path("docker-compose.yml").read_text())["services"]
+
+
+def test_compose_publishes_ports_on_this_machine_unless_told_otherwise():
+    ports = [port for service in services().values() for port in service.get("ports", [])]
     assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert all(port.startswith("${STACK_ADDRESS:-127.0.0.1}:") for port in ports)
 
 
-def test_the_worker_waits_for_servers_that_say_they_are_well():
-    services = yaml.safe_load(Path("docker-compose.yml").read_text())["services"]
-    for name, state in services["worker"]["depends_on"].items():
-        assert state == {"condition": "service_healthy"}
-        assert services[name]["healthcheck"]["test"][0] == "CMD"
+def test_every_service_has_its_limits_and_an_image_with_an_exact_tag():
+    for name, service in services().items():
+        assert re.fullmatch(r"[\w/]+:\d[\w.-]+", service["image"]), name
+        assert service["mem_limit"], name
+        for variable, value in service["environment"].items():
+            if re.search("PASSWORD|SECRET|AUTH_STRING", variable):
+                assert value.startswith("${"), (name, variable)
+
+
+def test_services_wait_for_those_that_say_they_are_well():
+    for name, service in services().items():
+        for other, state in service.get("depends_on", {}).items():
+            if other == "setup":
+                assert state == {"condition": "service_completed_successfully"}
+            else:
+                assert state == {"condition": "service_healthy"}, name
+                assert services()[other]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_stacks_secrets_are_random_for_their_owner_and_written_once(tmp_path: Path):
+    files = [tmp_path / "one.env", tmp_path / "two.env"]
+    for file in (*files, files[0]):
+        before = file.read_text() if file.exists() else None
+        subprocess.run(["stack/secrets.sh", str(file)], check=True, capture_output=True)
+        assert before in (None, file.read_text())
+        assert file.stat().st_mode & 0o777 == 0o600
+    one, two = (dict(line.split("=") for line in file.read_text().splitlines()[1:]) for file in files)
+    secret = {name for name in one if re.search("PASSWORD|SECRET|AUTH_STRING", name)}
+    assert len(secret) == 7
+    assert all(one[name] != two[name] and len(one[name]) >= 48 for name in secret)
+    ignored = subprocess.run(["git", "check-ignore", "-q", "stack.env"], check=False)
+    assert ignored.returncode == 0
 
 
 def test_experiments_named_in_the_readme_are_there():

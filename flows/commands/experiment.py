@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -25,6 +25,9 @@ from holdfast.errors import UserError, brief
 from tasks.redaction import refuse_secrets
 
 NAME = r"[A-Za-z0-9_-]+"
+if TYPE_CHECKING:
+    from flows.timetable import Timetable
+
 Location = tuple[int | str, ...]
 
 
@@ -34,10 +37,8 @@ class _Settings(Config):
 
 def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
     """What a YAML file describes, with overrides such as `target.grid=[3,3]` applied. UserError on anything wrong."""
-    content = _read(file)
-    for override in overrides:
-        content = _overridden(content, override)
-    refuse_secrets(content)
+    content = _content(file, overrides)
+    _timetable(file, content.pop("schedule", None))
     if "vary" not in content:
         return _study(file, content)
     name = content.get("name", "")
@@ -45,6 +46,32 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
     factors = {factor: tuple(levels) for factor, levels in given.factors.items()}
     members = [Member(levels=levels, study=_study(file, member)) for levels, member in given.members]
     return Sweep(name=name, factors=factors, members=tuple(members))
+
+
+def load_timetable(file: Path, overrides: Sequence[str] = (), cron: str | None = None) -> Timetable | None:
+    """When the experiment of a file runs by itself: its field `schedule`, which is no part of the study, or `cron`."""
+    if cron is not None:
+        return _timetable(Path("--cron"), {"cron": cron})
+    return _timetable(file, _content(file, overrides).get("schedule"))
+
+
+def _content(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    content = _read(file)
+    for override in overrides:
+        content = _overridden(content, override)
+    refuse_secrets(content)
+    return content
+
+
+def _timetable(file: Path, content: Any) -> Timetable | None:
+    if content is None:
+        return None
+    from flows.timetable import Scheduled
+
+    try:
+        return Scheduled.model_validate({"schedule": content}).schedule
+    except ValidationError as error:
+        raise UserError(_sentence(file, {"schedule": content}, error)) from None
 
 
 def studies_of(experiment: Study | Sweep) -> list[Study]:
@@ -201,6 +228,10 @@ def _suggestion(word: str, known: Sequence[str]) -> str:
 
 def _known_fields(location: Location) -> list[str]:
     """The fields that a mapping at this place may have, read off the schema of the study."""
+    if location[:1] == ("schedule",):
+        from flows.timetable import Timetable
+
+        return list(Timetable.model_fields)
     schema = Study.model_json_schema()
     node: dict[str, Any] = schema
     for part in location:

@@ -245,20 +245,53 @@ def doctor() -> None:
             raise typer.Exit(1)
 
 
+Files = Annotated[Optional[list[Path]], typer.Argument(metavar="FILE...", help="Experiments.")]  # noqa: UP045
+
+
 @app.command()
 def serve(
-    file: File,
+    files: Files = None,
     overrides: Set = None,
     cron: Annotated[Optional[str], typer.Option(help="When to run, for example '0 3 * * 1'.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Runs at a time.")] = None,  # noqa: UP045
 ) -> None:
-    """Offer a study or a sweep to a Prefect server, which then runs it on request or by schedule."""
+    """Offer experiments, and every other flow, to a Prefect server, and run them here on request or by schedule."""
     # Whoever serves wants to see what runs.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    with _failures(f"holdfast serve {file}"):
-        from flows.commands.experiment import load_experiment
-        from flows.commands.serve import serve_experiment
+    with _failures(shlex.join(["holdfast", "serve", *map(str, files or ())])):
+        from flows.commands.serve import read_experiments, serve_experiments
 
-        serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
+        commands = {file: _command(file, overrides) for file in files or ()}
+        serve_experiments(read_experiments(commands, overrides or (), cron), limit)
+
+
+@app.command()
+def deploy(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments.")],
+    pool: Annotated[str, typer.Option(help="The work pool whose workers run them.")],
+    overrides: Set = None,
+) -> None:
+    """Give experiments to a Prefect work pool; each has its name there, and its schedule."""
+    with _failures(shlex.join(["holdfast", "deploy", *map(str, files), "--pool", pool])):
+        from flows.commands.serve import deploy_experiments, read_experiments
+
+        commands = {file: _command(file, overrides) for file in files}
+        for name in deploy_experiments(read_experiments(commands, overrides or ()), pool):
+            typer.echo(name)
+
+
+@app.command()
+def watch(
+    silence: Annotated[
+        float, typer.Option(min=60, help="Seconds without a heartbeat after which a run is looked at.")
+    ] = 300.0,
+) -> None:
+    """Look after runs that failed, died or do not begin: those whose processes are gone are begun again."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    with _failures("holdfast watch"):
+        from flows.commands.serve import serve_watch
+
+        serve_watch(silence)
 
 
 def _probe_store() -> None:
