@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from recorded_studies import CHECKPOINT, STUDY, Recorded, record_study
+from servers import mlflow_server
 from typer.testing import CliRunner
 
 from flows.commands.main import app
@@ -154,3 +155,18 @@ def test_a_study_that_is_not_there_is_refused(recorded: Recorded, monkeypatch: p
         assert done.exit_code == 2
         assert told in done.output
         assert done.output.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_what_a_server_keeps_is_fetched_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "server").mkdir()
+    (tmp_path / "clone").mkdir()
+    with mlflow_server(tmp_path / "server") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        served = record_study(tmp_path / "clone", Store(tmp_path / "clone"))
+        assert wrong(served) == []
+        kept = next((tmp_path / "server" / "artifacts").rglob("*.safetensors"))
+        with changed(kept, flipped(kept)):
+            assert wrong(served) == [("train answers", f"{CHECKPOINT}/model.safetensors differs")]
+        with changed(kept, None):
+            assert wrong(served) == [("train answers", f"{CHECKPOINT}/model.safetensors is missing")]
