@@ -1,16 +1,18 @@
 """A recorded study, damaged in one place at a time: verification names the place, and nothing else."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from recorded_studies import CHECKPOINT, STUDY, Recorded, record_study
 from servers import mlflow_server
 from typer.testing import CliRunner
 
 from flows.commands.main import app
-from tasks import certificate
+from tasks import certificate, verification
 from tasks.recorded import recorded_studies
 from tasks.tracking import Store
 from tasks.verification import Checked, Verifier
@@ -170,3 +172,18 @@ def test_what_a_server_keeps_is_fetched_and_compared(tmp_path: Path, monkeypatch
             assert wrong(served) == [("train answers", f"{CHECKPOINT}/model.safetensors differs")]
         with changed(kept, None):
             assert wrong(served) == [("train answers", f"{CHECKPOINT}/model.safetensors is missing")]
+
+
+def test_a_base_from_the_hub_is_checked_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, content = "a" * 40, b"weights"
+    blob = tmp_path / "models--some--base" / "blobs" / hashlib.sha256(content).hexdigest()
+    link = tmp_path / "models--some--base" / "snapshots" / commit / "model.safetensors"
+    for path in (blob, link):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(content)
+    link.symlink_to(blob)
+    assert verification.hub_base("some/base", commit) == Checked("base", 1, len(content))
+    blob.write_bytes(flipped(blob))
+    assert verification.hub_base("some/base", commit).wrong == (f"{blob} differs",)
+    assert "not in the local cache" in verification.hub_base("some/other", commit).wrong[0]
