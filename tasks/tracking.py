@@ -200,10 +200,13 @@ class Store:
 
     def find(self, run_id: str) -> Run | None:
         """The run of a whole id; None where there is none, or where it is deleted."""
-        with suppress(MlflowException):
+        try:
             run = self.client.get_run(run_id)
-            return run if run.info.lifecycle_stage == "active" else None
-        return None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def with_key(self, key: str) -> list[Run]:
         """Runs of a stage, whatever became of them, latest first."""
