@@ -6,13 +6,15 @@ BIN := .venv/bin
 READY := .venv/ready
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
+AUDIT := pip-audit==2.10.1
+SBOM := cyclonedx-bom==7.5.0
 IMAGE := holdfast/study:0.1.0
 # What building the image needs here, such as --network=host, and what runs it.
 BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all lint ui lock base image stack stack-down stack-test
+.PHONY: study setup test test-all lint ui lock base audit sbom image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -29,11 +31,14 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
+# Files side by side, one process a core; what a file makes for its tests is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/pytest -m "not stack"
+	$(PYTEST) -m "not stack"
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .
@@ -69,6 +74,16 @@ stack-down:
 # The stack of docker-compose.yml on ports of its own, a study in it, a worker that dies; needs Docker and its images.
 stack-test: image
 	COMPOSE="$(COMPOSE) $(COMPOSE_FILES)" $(BIN)/pytest -m stack tests/test_stack.py
+
+# Known vulnerabilities of what the lock pins, from osv.dev; test-all asks, too, and says so where nobody answers.
+audit: $(READY)
+	$(BIN)/uv tool run -q --from $(AUDIT) pip-audit --requirement requirements.lock --no-deps --disable-pip \
+		--vulnerability-service osv --progress-spinner off
+
+# What the lock pins as a software bill of materials: CycloneDX, in JSON.
+sbom: $(READY)
+	$(BIN)/uv tool run -q --from $(SBOM) cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file sbom.cdx.json requirements.lock
 
 ui: $(READY)
 	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"

@@ -60,19 +60,22 @@ def of_experiment(experiment: Experiment, place: dict[str, Any]) -> RunnerDeploy
 def watch_deployment(root: Path, silence: float) -> RunnerDeployment:
     """What the automations run; `silence` is in seconds."""
     given = {"root": os.fspath(root), "silence": silence}
-    return watch.to_deployment(name="runs", parameters=given, entrypoint_type=EntrypointType.MODULE_PATH)
+    # Prefect's types know the answer of a call from a coroutine only.
+    made: Any = watch.to_deployment(name="runs", parameters=given, entrypoint_type=EntrypointType.MODULE_PATH)
+    return made
 
 
 def _deployment(
     flow: Flow[Any, Any], name: str, parameters: dict[str, Any], schedule: Schedule | None = None
 ) -> RunnerDeployment:
-    return flow.to_deployment(
+    made: Any = flow.to_deployment(
         name=name,
         parameters=parameters,
         schedule=schedule,
         tags=[TAG],
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    return made
 
 
 def register(offered: Iterable[RunnerDeployment], pool: str) -> None:

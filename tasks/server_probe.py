@@ -17,6 +17,7 @@ import requests
 import sqlalchemy
 
 from holdfast.errors import UserError, writing
+from tasks.redaction import redacted, without_password
 
 LIMIT = 8.0
 """Seconds for everything that is asked."""
@@ -25,11 +26,6 @@ ANSWER_LIMIT = 5.0
 ELSE = "correct MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db."
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 T = TypeVar("T")
-
-
-def without_password(uri: str) -> str:
-    """An address without its password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def probe(uri: str, request: Callable[[], requests.Response]) -> None:
@@ -85,7 +81,7 @@ def explained(uri: str) -> Iterator[None]:
         remedy = _of_address(uri) or _of_server(uri, causes) or _of_database(uri, causes)
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         sentence = remedy or f"cannot be opened ({_short(first)}); {ELSE}"
-        raise UserError(f"{without_password(uri)}: {sentence}") from error
+        raise UserError(redacted(f"{uri}: {sentence}")) from error
 
 
 def with_timeout(seconds: float, call: Callable[[], T]) -> T:

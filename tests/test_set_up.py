@@ -1,13 +1,24 @@
+import json
+import os
 import re
+import signal
 import subprocess
+import sys
+import time
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
+from servers import free_port
 
-TARGETS = ["study", "setup", "test", "test-all", "lint", "ui", "lock", "image", "stack", "stack-down", "stack-test"]
+TARGETS = [
+    *("study", "setup", "test", "test-all", "lint", "ui", "lock", "audit", "sbom"),
+    *("image", "stack", "stack-down", "stack-test"),
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -86,3 +97,82 @@ def test_experiments_named_in_the_readme_are_there():
     named = re.findall(r"experiments/[\w.-]+\.yaml", Path("README.md").read_text())
     assert named
     assert all(Path(name).is_file() for name in named)
+
+
+def make(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
+    """A target of the Makefile with this environment's programs."""
+    command = ["make", "-s", "-o", ".venv/ready", target, f"BIN={Path(sys.executable).parent}", *variables]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_nothing_that_is_locked_has_a_known_vulnerability():
+    asked = make("audit")
+    if asked.returncode and "known vulnerabilit" not in asked.stderr:
+        last = [line for line in asked.stderr.splitlines() if not line.startswith("make")][-1:]
+        pytest.skip(f"NOT AUDITED, nobody could be asked about vulnerabilities: {last}")
+    assert asked.returncode == 0, asked.stdout
+
+
+@pytest.mark.slow
+def test_the_bill_of_materials_has_everything_that_is_locked():
+    made = make("sbom")
+    if made.returncode and ("Failed to fetch" in made.stderr or "No solution found" in made.stderr):
+        pytest.skip("cyclonedx-bom cannot be fetched here")
+    assert made.returncode == 0, made.stderr
+    bill = json.loads(Path("sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "holdfast"
+    named = {f"{part['name']}=={part['version']}" for part in bill["components"]}
+    locked = {
+        re.sub(r"\[.*\]", "", line.split(";")[0]).strip() for line in Path("requirements.lock").read_text().splitlines()
+    }
+    assert named == locked
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """The addresses on which a process or one of its children listens."""
+    found = set()
+    for one in (process, *process.children(recursive=True)):
+        found |= {c.laddr.ip for c in one.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+@pytest.mark.slow
+def test_servers_that_make_ui_starts_listen_on_this_machine_only(tmp_path: Path):
+    ports = [free_port(), free_port()]
+    command = ["make", "-s", "-f", str(Path("Makefile").resolve()), "-o", ".venv/ready", "ui"]
+    command += [f"BIN={Path(sys.executable).parent}", f"MLFLOW_PORT={ports[0]}", f"PREFECT_PORT={ports[1]}"]
+    (tmp_path / "mlruns").mkdir()
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    settings = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=settings, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        for path in (f"{ports[0]}/health", f"{ports[1]}/api/health"):
+            while not answers(f"http://127.0.0.1:{path}"):
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        assert listening(psutil.Process(process.pid)) <= {"127.0.0.1", "::1"}
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_server_that_a_study_starts_listens_on_this_machine_only(monkeypatch: pytest.MonkeyPatch):
+    from flows.commands.server import prefect_server
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with prefect_server() as ready:
+        ready()
+        assert listening(psutil.Process()) == {"127.0.0.1"}

@@ -22,7 +22,9 @@ from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.config.sweep import Member, Sweep
 from holdfast.errors import UserError, brief
+from tasks.redaction import refuse_secrets
 
+NAME = r"[A-Za-z0-9_-]+"
 if TYPE_CHECKING:
     from flows.timetable import Timetable
 
@@ -57,6 +59,7 @@ def _content(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
     content = _read(file)
     for override in overrides:
         content = _overridden(content, override)
+    refuse_secrets(content)
     return content
 
 
@@ -89,6 +92,8 @@ def _study(file: Path, content: dict[str, Any]) -> Study:
         study = Study.model_validate(content)
     except ValidationError as error:
         raise UserError(_sentence(file, content, error)) from None
+    if study.sweep and not re.fullmatch(NAME, study.sweep):
+        raise UserError(f"{_named(file)}: sweep: {brief(study.sweep)} is no name; `vary` sets it, so remove it.")
     check(MakeData(images=study.images, target=study.target, prior=study.prior))
     return study
 
@@ -112,7 +117,8 @@ def _read(file: Path) -> dict[str, Any]:
         there = f"; there are {', '.join(others)}" if others else ""
         raise UserError(f"{file}: no such file{there}.")
     try:
-        content = notation.read(file.read_text("utf-8"))
+        with file.open(encoding="utf-8") as opened:
+            content = notation.read(opened.read(notation.LONGEST + 1))
     except UnicodeDecodeError:
         raise UserError(f"{_named(file)}: is no UTF-8; save the file in that encoding.") from None
     except notation.Unreadable as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
@@ -61,7 +62,8 @@ def deploy_experiments(experiments: Sequence[Experiment], pool: str) -> list[str
 
 def _watch(root: Path, silence: float) -> RunnerDeployment:
     deployment = watch_deployment(root, silence)
-    set_automations(automations(deployment.apply(), timedelta(seconds=silence), PATIENCE))
+    applied: Any = deployment.apply()
+    set_automations(automations(applied, timedelta(seconds=silence), PATIENCE))
     return deployment
 
 
