@@ -43,6 +43,8 @@ from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
 METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
+ERROR = "holdfast.error"
+"""Tag with why a run did not finish."""
 PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
 """Environment variable: the server's address for a person's browser, where that differs from the program's."""
 
@@ -134,14 +136,14 @@ class Store:
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
         """Continue an interrupted run in this process."""
         self.client.update_run(run_id, status="RUNNING")
-        self.tag(run_id, {**owner_tags(), **tags, "holdfast.error": ""})
+        self.tag(run_id, {**owner_tags(), **tags, ERROR: ""})
         self.heartbeat.begin(run_id)
 
     def end(self, run_id: str, status: str, error: str = "") -> None:
         """Set a run FINISHED, FAILED or KILLED."""
         self.heartbeat.end(run_id)
         if error:
-            self.tag(run_id, {"holdfast.error": error})
+            self.tag(run_id, {ERROR: error})
         self.client.set_terminated(run_id, status)
 
     def reap(self) -> list[str]:
@@ -155,6 +157,11 @@ class Store:
     def _renew(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             self.tag(run_id, heartbeat_tag())
+            ended = self.client.get_run(run_id).info.status != "RUNNING"
+            # Another machine whose clock jumped took this process for dead.
+            if ended and self.heartbeat.is_open(run_id):
+                self.client.update_run(run_id, status="RUNNING")
+                self.tag(run_id, {ERROR: ""})
         self.reap()
 
     def search(self, query: str, experiment: str | None = None) -> list[Run]:

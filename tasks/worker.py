@@ -104,8 +104,9 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
     Raises UserError, StageFailed, StageKilled or Stopped, and then keeps `out`.partial for the next attempt.
     """
     partial = out.with_name(f"{out.name}.partial")
-    tail = _Tail((out if out.exists() else partial) / METRICS)
+    tail = _Tail(out / METRICS)
     if not out.exists():
+        tail = _Tail.behind(partial / METRICS)
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "job.json").write_text(job.model_dump_json(indent=1))
         (partial / "error.json").unlink(missing_ok=True)
@@ -199,6 +200,14 @@ class _Tail:
     def __init__(self, path: Path, inode: int = 0, offset: int = 0) -> None:
         self.path, self.inode, self.offset = path, inode, offset
 
+    @classmethod
+    def behind(cls, path: Path) -> _Tail:
+        """Of the journal that will replace what an interrupted process left there, which may be broken."""
+        if not path.is_file():
+            return cls(path)
+        left = path.stat()
+        return cls(path, left.st_ino, left.st_size)
+
     def moved(self, path: Path) -> _Tail:
         return _Tail(path, self.inode, self.offset)
 
@@ -207,7 +216,7 @@ class _Tail:
             return []
         with self.path.open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino
-            if inode != self.inode:
+            if inode != self.inode or os.fstat(file.fileno()).st_size < self.offset:
                 self.inode, self.offset = inode, 0
             file.seek(self.offset)
             data = file.read()

@@ -97,6 +97,19 @@ def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(contex
     assert store.client.get_run(context.study_run).info.status == ("KILLED" if reaped else "RUNNING")
 
 
+def test_a_living_process_keeps_its_runs_when_the_clock_is_set(context, monkeypatch):
+    # The kernel counts the time of boot back from the clock.
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1000.0)
+    assert open_store(context.root).reap() == []
+
+
+def test_a_run_that_another_machine_took_for_dead_lives_again(context):
+    store = open_store(context.root)
+    store.client.set_terminated(context.study_run, "KILLED")
+    store._renew([context.study_run])
+    assert store.client.get_run(context.study_run).info.status == "RUNNING"
+
+
 def test_a_run_that_goes_on_says_that_it_lives(root, study, monkeypatch):
     monkeypatch.setattr("tasks.run_owner.HEARTBEAT", 0.1)
     with study_run(root, study) as run_id:
