@@ -4,9 +4,11 @@ MLFLOW_PORT ?= 5000
 PREFECT_PORT ?= 4200
 BIN := .venv/bin
 READY := .venv/ready
+N ?= 1000
+SEED ?= 0
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
-.PHONY: study setup test test-all lint ui lock base
+.PHONY: study setup test test-all faults lint ui lock base
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -28,6 +30,11 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -m "slow or not slow"
+
+# The first N faults that SEED draws, each followed by the same command; again, it goes on with those that are missing.
+faults: $(READY)
+	PYTHONPATH=tests/support $(BIN)/python -m faults.campaign --faults $(N) --seed $(SEED) \
+		--results faults-$(SEED).jsonl --table faults-$(SEED).md
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .

@@ -140,8 +140,8 @@ def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterat
 def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
     """Wait until all who came before have had their turn or are dead.
 
-    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked. At the desk is one at a time, so that nobody
-    takes a ticket that is not locked yet for a dead one's.
+    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked. At the desk is
+    one at a time, so that nobody takes a ticket that is not locked yet for a dead one's.
     """
     queue.mkdir(parents=True, exist_ok=True)
     desk = queue.with_suffix(".lock")

@@ -22,7 +22,9 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModel,
     LoggedModelOutput,
+    LoggedModelStatus,
     Metric,
     Param,
     Run,
@@ -118,7 +120,14 @@ class Store:
         place = (self.directory / "artifacts" / name).as_uri() if local else None
         # MLflow's page then opens on training runs and their charts, not on traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return self.client.create_experiment(name, artifact_location=place, tags=kind)
+        try:
+            return self.client.create_experiment(name, artifact_location=place, tags=kind)
+        except MlflowException:
+            # Two studies that begin at the same moment both find none.
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
 
     def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
         """Open a run that belongs to this process; returns its id."""
@@ -228,11 +237,19 @@ class Store:
             self.client.log_inputs(run_id, datasets=given)
 
     def model(self, run_id: str, checkpoint: Checkpoint) -> str:
-        """Id of the logged model of a checkpoint: found if it is there, otherwise made."""
+        """Id of the logged model of a checkpoint, found or made; it is READY once all is said of it."""
         run = self.client.get_run(run_id)
-        for model in self._models(run):
-            if model.tags.get("holdfast.step") == str(checkpoint.step):
-                return model.model_id
+        found = (model for model in self._models(run) if model.tags.get("holdfast.step") == str(checkpoint.step))
+        model = next(found, None) or self._create_model(run, checkpoint)
+        if model.status != LoggedModelStatus.READY:
+            # A process that died may have said the one and not the other.
+            if model.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return model.model_id
+
+    def _create_model(self, run: Run, checkpoint: Checkpoint) -> LoggedModel:
+        run_id = run.info.run_id
         tags = {
             "holdfast.step": str(checkpoint.step),
             "holdfast.digest": checkpoint.digest,
@@ -243,10 +260,7 @@ class Store:
         }
         name = f"{run.info.run_name.replace('/', '-')}-step-{checkpoint.step}"
         params = {"digest": checkpoint.digest, "step": str(checkpoint.step)}
-        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
-        self.client.finalize_logged_model(model.model_id, "READY")
-        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
-        return model.model_id
+        return self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
 
     def model_ids(self, run: Run) -> dict[int, str]:
         """Ids of the logged models of a run's checkpoints, by step."""

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 
-@pytest.mark.parametrize("target", ["study", "setup", "test", "test-all", "lint", "ui", "lock"])
+@pytest.mark.parametrize("target", ["study", "setup", "test", "test-all", "faults", "lint", "ui", "lock"])
 def test_every_target_of_the_makefile_is_sound(target: str):
     dry = subprocess.run(["make", "--dry-run", target], capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr
