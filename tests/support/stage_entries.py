@@ -89,6 +89,7 @@ def _work(out: Path, pause: float, kill_at: int | None = None) -> None:
 
 
 def _finish(out: Path, notes: dict, checkpoints: list[Checkpoint], files: list[str]) -> None:
-    digests = {name: file_digest(out / name) for name in files}
+    recorded = [name for name in ("job.json", "metrics.jsonl") if (out / name).is_file()]
+    digests = {name: file_digest(out / name) for name in [*files, *recorded]}
     result = Result(checkpoints=tuple(checkpoints), files=digests, seconds=1.5, peak_memory_mb=10.0, notes=notes)
     (out / "result.json").write_text(result.model_dump_json())
