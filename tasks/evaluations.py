@@ -12,6 +12,7 @@ from typing import Any
 
 from holdfast.config.jobs import Evaluate, Result
 from holdfast.config.refs import FileRef, ModelRef, content_key, file_digest
+from tasks import slots, worker
 from tasks.tracking import Point, Store
 
 MODELS = "holdfast.models"
@@ -58,6 +59,12 @@ def _intact(path: Path, digest: str) -> bool:
 
 def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:
     """Log what a training's checkpoints scored on its run, by step, unless the run says so already."""
+    # Two studies that share a training log it once.
+    with slots.file_lock(worker.work_directory(store.root) / "locks" / run_id, worker.stopping):
+        _log_evaluation(store, run_id, metrics)
+
+
+def _log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:
     said = content_key({str(step): dict(found) for step, found in metrics.items()})
     run = store.run(run_id)
     if run.data.tags.get(EVALUATED) == said:

@@ -78,7 +78,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         """Raises UserError within seconds where the store cannot be used."""
-        self.directory = root.resolve() / "mlruns"
+        self.root = root.resolve()
+        self.directory = self.root / "mlruns"
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"

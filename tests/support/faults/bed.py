@@ -34,7 +34,7 @@ prior: [{benchmark: color, questions: 2, validation: 2}]
 arms:
   answers:
     - {method: sft, source: answers, trainer: {max_steps: 6, per_device_train_batch_size: 4}}
-evaluation: {keep: 2, every: 2, max_new_tokens: 8, drift_prompts: 2}
+evaluation: {keep: 2, every: 2, max_new_tokens: 16, drift_prompts: 2}
 influence: {every: 6, samples: 2, questions: 2}
 compute: {device: cpu}
 """
