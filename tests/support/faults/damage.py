@@ -14,6 +14,10 @@ connection = sqlite3.connect(sys.argv[1])
 # So little room that the transaction goes to the file, and the old pages to the journal, before it ends.
 connection.execute("PRAGMA cache_size = 1")
 connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted'")
+connection.execute("CREATE TABLE begun (line TEXT)")
+numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n"
+connection.execute(f"INSERT INTO begun SELECT printf('%0500d', i) FROM ({numbers})")
 connection.execute("UPDATE tags SET value = value || 'x'")
 connection.execute("UPDATE metrics SET value = value + 1")
 connection.execute("UPDATE runs SET status = 'FAILED'")
