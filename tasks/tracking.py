@@ -380,6 +380,8 @@ def ending(store: Store, run_id: str, killed: tuple[type[BaseException], ...] = 
     except BaseException as error:
         # An interrupt is no Exception.
         status = "KILLED" if isinstance(error, killed) or not isinstance(error, Exception) else "FAILED"
-        store.end(run_id, status, str(error) or type(error).__name__)
+        # Where the store itself fails, the first error is what to tell; the next command ends the run.
+        with suppress(Exception):
+            store.end(run_id, status, str(error) or type(error).__name__)
         raise
     store.end(run_id, "FINISHED")

@@ -13,6 +13,8 @@ import json
 import multiprocessing
 import os
 import pkgutil
+import re
+import shutil
 import signal
 import threading
 import time
@@ -43,6 +45,10 @@ PRELOAD = [
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0
 LOG_LINES = 15
+REFUSED = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|File too large")
+"""What a disk says that refuses; libraries hand it on as errors of many kinds."""
+LEAST_SPACE = 64 * 1024
+"""Bytes; with fewer, a process could not even say so."""
 
 Line = dict[str, Any]
 Process = ForkServerProcess | SpawnProcess
@@ -156,6 +162,10 @@ def _raise_failure(code: int, partial: Path) -> None:
         raise UserError(json.loads(error.read_text())["message"])
     log = (partial / "log.txt").read_text(errors="replace") if (partial / "log.txt").is_file() else ""
     last = "\n".join(log.splitlines()[-LOG_LINES:])
+    refused = REFUSED.search(last)
+    if refused or shutil.disk_usage(partial).free < LEAST_SPACE:
+        said = refused[0].lower() if refused else "no space left on device"
+        raise UserError(f"{partial}: cannot be written ({said}); free some space or make it writable.")
     # A forkserver that was killed reports 255 for its children.
     if code < 0 or code == 255:
         raise StageKilled(f"the stage's process was killed ({code}); its last lines:\n{last}")

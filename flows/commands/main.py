@@ -253,9 +253,11 @@ def _failures(command: str) -> Iterator[None]:
 
 
 def _print_failure(error: Exception, prefix: str = "") -> None:
-    """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
+    """A failed stage has its own last lines in its message, the disk and servers a sentence; the rest a traceback."""
+    from flows.commands.failures import outside
     from tasks.worker import StageFailed
 
-    if not isinstance(error, UserError | StageFailed):
+    told = str(error) if isinstance(error, UserError | StageFailed) else outside(error)
+    if not told:
         traceback.print_exception(error)
-    typer.echo(f"holdfast: {prefix}{error}", err=True)
+    typer.echo(f"holdfast: {prefix}{told or error}", err=True)

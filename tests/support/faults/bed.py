@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -137,13 +138,13 @@ class Bed:
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
         self.numbers = itertools.count()
+        # On another disk than the one that will be full.
+        self.logs = Path(tempfile.mkdtemp(prefix="faults"))
 
     def start(self, until: str = STAGES[-1], **more: Any) -> Running:
         """The study, up to a stage."""
-        logs = self.place / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
         number = next(self.numbers)
-        log, code = logs / f"{number}.log", logs / f"{number}.exit"
+        log, code = self.logs / f"{number}.log", self.logs / f"{number}.exit"
         order = {"root": str(self.root), "log": str(log), "exit": str(code), "until": until}
         pid = self.mother.fork({**order, "slots": str(self.place / "slots"), **more})
         return Running(pid, log, lambda: code.read_text() if code.is_file() else "killed")
@@ -213,12 +214,14 @@ def beds(place: Path, model: Path, count: int = 1) -> Iterator[list[Bed]]:
         yield made
     finally:
         mother.end()
+        for bed in made:
+            shutil.rmtree(bed.logs)
 
 
 @contextmanager
 def workplace() -> Iterator[Path]:
     """A directory of its own: a small file system in memory where this process may mount one."""
-    place = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    place = Path(tempfile.mkdtemp(prefix="faults"))
     mounted = may_mount() and not subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "none", place]).returncode
     try:
         yield place

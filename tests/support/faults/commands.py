@@ -66,7 +66,7 @@ class Service:
 def command(bed: Bed, root: Path | None = None, **settings: str) -> Running:
     """`holdfast study` at work."""
     root = root or bed.root
-    log = bed.place / "logs" / f"{next(bed.numbers)}.log"
+    log = bed.logs / f"{next(bed.numbers)}.log"
     path = os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])
     own = {"PREFECT_HOME": str(bed.place / "prefect"), "COLUMNS": "160", "TMPDIR": str(bed.place / "temporary")}
     (bed.place / "temporary").mkdir(exist_ok=True)

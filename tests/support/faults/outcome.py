@@ -45,7 +45,7 @@ def _again(bed: Bed, struck: Struck, until: str) -> tuple[str, list[str]]:
     """The outcome of the same command, and what is wrong."""
     store = Store(bed.root / "mlruns" / "mlflow.db")
     trained = set() if struck.corrupted or struck.hot else _finished(store)
-    wrong = ["a traceback where a sentence belongs"] if "Traceback" in struck.said else []
+    wrong = [f"a traceback where a sentence belongs: {struck.said[-2000:]}"] if "Traceback" in struck.said else []
     outcome, running = SAME, _started(bed, until)
     code = running.wait()
     if code == "2" and (remedy := _remedy(running)) is not None:
