@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.bed import beds, workplace
+from faults.bed import beds
 from faults.campaign import table
 from faults.draw import KINDS, draw
 from faults.outcome import UNABLE, outcome
@@ -19,10 +20,10 @@ FAULTS = [draw(SEED, number, layers=("stages",)) for number in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tiny_model: ModelRef) -> dict[int, dict[str, Any]]:
+def outcomes(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """What came of every fault, by its number; two at a time, each in a repository of its own."""
     own = threading.local()
-    with workplace() as place, beds(place, tiny_model.path, count=2) as made:
+    with beds(tmp_path_factory.mktemp("faults"), Path(tiny_model.path), count=2) as made:
         free = list(made)
 
         def take() -> None:

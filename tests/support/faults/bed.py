@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from repositories import new_repository
 from faults.draw import STAGES
 
 SUPPORT = Path(__file__).parents[1]
+SIZE = 2**30
+"""Bytes of a bed's disk."""
 LIMIT = 180.0
 """Seconds after which a study hangs."""
 STUDY = """
@@ -205,32 +208,42 @@ class Bed:
 
 @contextmanager
 def beds(place: Path, model: Path, count: int = 1) -> Iterator[list[Bed]]:
-    """Repositories that are built at the same time."""
+    """Repositories that are built at the same time, each on a disk of its own, in memory, where that can be."""
     mother = Mother(place)
-    made = [Bed(place / f"bed-{number}", model, mother) for number in range(count)]
-    try:
+    with ExitStack() as stack:
+        stack.callback(mother.end)
+        places = [stack.enter_context(_disk(place / f"bed-{number}")) for number in range(count)]
+        made = [Bed(own, model, mother) for own in places]
+        for bed in made:
+            stack.callback(shutil.rmtree, bed.logs)
         with ThreadPoolExecutor(count) as pool:
             list(pool.map(Bed.build, made))
         yield made
-    finally:
-        mother.end()
-        for bed in made:
-            shutil.rmtree(bed.logs)
 
 
 @contextmanager
-def workplace() -> Iterator[Path]:
-    """A directory of its own: a small file system in memory where this process may mount one."""
-    place = Path(tempfile.mkdtemp(prefix="faults"))
-    mounted = may_mount() and not subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "none", place]).returncode
+def _disk(place: Path) -> Iterator[Path]:
+    place.mkdir(parents=True)
+    if not may_mount():
+        yield place
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", place], check=True)
     try:
         yield place
     finally:
-        if mounted:
-            subprocess.run(["umount", "-l", place], check=True)
-        shutil.rmtree(place, ignore_errors=True)
+        subprocess.run(["umount", "-l", place], check=True)
 
 
+def resize(place: Path, size: int) -> None:
+    """Make a bed's disk smaller or larger."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+
+
+@functools.cache
 def may_mount() -> bool:
     """Whether this process may mount file systems, without which a disk is not full and no directory read-only."""
-    return os.getuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+    if os.getuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as place:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True, check=False)
+        return not tried.returncode and not subprocess.run(["umount", place], check=False).returncode

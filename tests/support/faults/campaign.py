@@ -12,10 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from faults import commands
-from faults.bed import Bed, beds, workplace
+from faults.bed import Bed, beds
 from faults.draw import Fault, draw
 from faults.outcome import SAME, UNABLE, outcome
 
@@ -56,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(faults: list[Fault], file: Any, deadline: float) -> list[dict[str, Any]]:
-    with workplace() as place:
-        model = place / "model"
+    with TemporaryDirectory(prefix="faults") as name:
+        place, model = Path(name), Path(name) / "model"
         subprocess.run([sys.executable, "-c", MODEL, model], check=True)
         with beds(place, model) as [bed]:
             if any(fault.layer == "study" for fault in faults):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-from faults.bed import Bed, Running, may_mount
+from faults.bed import SIZE, Bed, Running, may_mount, resize
 from faults.damage import damaged, hot_journal
 from faults.draw import Fault
 
@@ -63,15 +63,13 @@ def _signal_at_call(bed: Bed, fault: Fault, until: str) -> Struck:
 def _disk_full(bed: Bed, fault: Fault, until: str) -> Struck:
     _needs_mount()
     running = _in_stage(bed, fault, until)
-    left = int(fault.way.split()[0]) * 1024
-    ballast = bed.place / "ballast"
+    disk = os.statvfs(bed.place)
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
     try:
-        with ballast.open("wb") as file:
-            free = os.statvfs(bed.place).f_bavail * os.statvfs(bed.place).f_frsize
-            os.posix_fallocate(file.fileno(), 0, max(1, free - left))
+        resize(bed.place, used + int(fault.way.split()[0]) * 1024)
         ended = running.wait()
     finally:
-        ballast.unlink()
+        resize(bed.place, SIZE)
     return Struck(ended, running.said)
 
 
@@ -118,7 +116,7 @@ def _damage(bed: Bed, fault: Fault, until: str) -> Struck:
     bed.restore("interrupted")
     patterns = {"left checkpoint": "*.partial/**/checkpoint*/**/*", "left journal": "*.partial/metrics.jsonl"}
     work = bed.root / "mlruns" / "work"
-    left = [path for path in sorted(work.glob(patterns.get(fault.way, "*.partial/**/*"))) if path.is_file()]
+    left = [path for path in sorted(work.glob(patterns.get(fault.way, "*.partial/**/*"))) if path.is_file() and path.stat().st_size]
     damaged(random.choice(left), fault.kind, random)
     return Struck("")
 
