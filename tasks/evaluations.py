@@ -5,6 +5,7 @@ A unit is one checkpoint and one benchmark. Another benchmark, or more questions
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -64,6 +65,11 @@ def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str,
         _log_evaluation(store, run_id, metrics)
 
 
+def _same(known: float | None, value: float) -> bool:
+    """Whether a number is there already; asked beside other questions, a model says it with other last digits."""
+    return known is not None and math.isclose(known, value, rel_tol=1e-5)
+
+
 def _log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:
     said = content_key({str(step): dict(found) for step, found in metrics.items()})
     run = store.run(run_id)
@@ -75,7 +81,7 @@ def _log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str
         Point(name, value, step, time.time(), models.get(step, ""))
         for step, found in metrics.items()
         for name, value in found.items()
-        if known.get((name, step)) != value
+        if not _same(known.get((name, step)), value)
     ]
     if points:
         store.log(run_id, points)

@@ -116,7 +116,11 @@ def _damage(bed: Bed, fault: Fault, until: str) -> Struck:
     bed.restore("interrupted")
     patterns = {"left checkpoint": "*.partial/**/checkpoint*/**/*", "left journal": "*.partial/metrics.jsonl"}
     work = bed.root / "mlruns" / "work"
-    left = [path for path in sorted(work.glob(patterns.get(fault.way, "*.partial/**/*"))) if path.is_file() and path.stat().st_size]
+    left = [
+        path
+        for path in sorted(work.glob(patterns.get(fault.way, "*.partial/**/*")))
+        if path.is_file() and path.stat().st_size
+    ]
     damaged(random.choice(left), fault.kind, random)
     return Struck("")
 

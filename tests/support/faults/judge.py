@@ -75,7 +75,7 @@ def results(store: Store) -> dict[str, Any]:
             "files": {name: digest for name, digest in files.items() if name not in RECORDS},
             "journal": _journal(stage.path / "metrics.jsonl"),
             "logged": sorted(
-                (name, step, str(value))
+                (name, step, f"{value:.4g}")
                 for name, step, value in store.rows(
                     "SELECT key, step, value FROM metrics WHERE run_uuid = ?", stage.run_id
                 )
@@ -85,8 +85,8 @@ def results(store: Store) -> dict[str, Any]:
     return found
 
 
-def problems(root: Path, store: Store) -> Iterator[str]:
-    """What no study may leave, whatever happened to it."""
+def problems(root: Path, store: Store, corrupted: bool) -> Iterator[str]:
+    """What no study may leave, whatever happened to it. Of a corrupted evaluation the other files count on."""
     for run_id, name in store.rows("SELECT run_uuid, name FROM runs WHERE status = 'RUNNING'"):
         yield f"{name} ({run_id[:6]}) is RUNNING"
     twice = """SELECT key, step, COUNT(*) FROM metrics JOIN runs USING (run_uuid) WHERE status = 'FINISHED'
@@ -100,7 +100,8 @@ def problems(root: Path, store: Store) -> Iterator[str]:
             yield f"the model of step {step} is there {count} times, with status {status}"
     latest = {stage.key: stage for stage in finished(store)}
     for stage in latest.values():
-        yield from _broken(stage)
+        if not (corrupted and stage.kind == "evaluate"):
+            yield from _broken(stage)
     yield from _left(root)
     yield from _unversioned(root)
 

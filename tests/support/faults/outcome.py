@@ -19,6 +19,8 @@ from faults.judge import Store
 
 SAME, REMEDIED, UNABLE = "same results", "refused in one sentence; same results after its remedy", "not done here"
 REFUSED = "refused in one sentence, nothing changed"
+BEYOND = "not survived: the database lost what takes a broken transaction back"
+FAILED = "failed"
 
 
 def outcome(bed: Bed, fault: Fault, short: bool = False) -> dict[str, Any]:
@@ -34,10 +36,12 @@ def outcome(bed: Bed, fault: Fault, short: bool = False) -> dict[str, Any]:
         struck = strike_command(bed, fault) if until == "command" else strike(bed, fault, until)
         said["ended"] = struck.ended
         said["outcome"], said["problems"] = _again(bed, struck, until)
+        if struck.hot and "," in fault.way and said["outcome"] == FAILED:
+            said["outcome"] = BEYOND
     except Unable as error:
         said["outcome"], said["problems"] = UNABLE, [str(error)]
     except (Hangs, AssertionError, FileNotFoundError) as error:
-        said["outcome"], said["problems"] = "failed", [f"{type(error).__name__}: {error}"]
+        said["outcome"], said["problems"] = FAILED, [f"{type(error).__name__}: {error}"]
     return {**said, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -55,11 +59,11 @@ def _again(bed: Bed, struck: Struck, until: str) -> tuple[str, list[str]]:
     if code == "2" and "Traceback" not in running.said and "is damaged" in running.said:
         return REFUSED, wrong
     if code != "0":
-        return "failed", [*wrong, f"it ended with {code}", running.said[-3000:]]
-    wrong += [*judge.problems(bed.root, store), *judge.run_twice(store, struck.corrupted)]
+        return FAILED, [*wrong, f"it ended with {code}", running.said[-3000:]]
+    wrong += [*judge.problems(bed.root, store, struck.corrupted), *judge.run_twice(store, struck.corrupted)]
     wrong += [f"{run_id[:6]} was lost" for run_id in trained if run_id not in _finished(store)]
-    wrong += _differences(_undisturbed(bed, until), judge.results(store))
-    return ("failed" if wrong else outcome), wrong
+    wrong += _differences(_undisturbed(bed, until), judge.results(store), struck.corrupted)
+    return (FAILED if wrong else outcome), wrong
 
 
 def _started(bed: Bed, until: str) -> Running:
@@ -83,8 +87,13 @@ def _undisturbed(bed: Bed, until: str) -> dict[str, Any]:
     return judge.results(Store(bed_root / "mlruns" / "mlflow.db", moved=(bed.root, bed_root)))
 
 
-def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    wrong = [f"the stage {key[:6]} is {'missing' if key in wanted else 'new'}" for key in wanted.keys() ^ found.keys()]
+def _differences(wanted: dict[str, Any], found: dict[str, Any], corrupted: bool) -> list[str]:
+    # Of a corrupted evaluation only what is missing is asked again, which is another stage.
+    new = {key for key in found.keys() - wanted.keys() if not (corrupted and found[key]["kind"] == "evaluate")}
+    wrong = [
+        f"the stage {key[:6]} is {'missing' if key in wanted else 'new'}"
+        for key in (wanted.keys() - found.keys()) | new
+    ]
     for key in wanted.keys() & found.keys():
         names = [name for name, value in wanted[key].items() if found[key][name] != value]
         wrong += [f"{wanted[key]['kind']}: another {name}" for name in names]
