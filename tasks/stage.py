@@ -14,14 +14,14 @@ from prefect.states import State
 
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluate, MakeData, Result, RunRecord, Train
-from holdfast.config.refs import FileRef, ModelRef, directory_digest
+from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import progress, slots, tracking, worker
 from tasks.atomic_move import move
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
-from tasks.stage_cache import CachedStage, code_digest, find_cached, stage_key
+from tasks.stage_cache import RESULT, CachedStage, code_digest, find_cached, intact_result, stage_key
 from tasks.tracking import Store, open_store
 
 RETRIES = 2
@@ -89,6 +89,8 @@ class Attempt(NamedTuple):
         with slots.file_lock(out.parent / "locks" / key, worker.stopping):
             found = find_cached(store, key) if into is None else None
             if found is None:
+                if out.exists() and not left_whole(out, into):
+                    shutil.rmtree(out)
                 done = self._in_turn(store, out, into)
             shutil.rmtree(out, ignore_errors=True)
         if found is not None:
@@ -141,6 +143,7 @@ class Attempt(NamedTuple):
                 path = upload_artifacts(store, run_id, out, result, data)
             else:
                 path = _move_shards(store, run_id, out, into)
+            store.tag(run_id, {RESULT: file_digest(out / "result.json")})
         return CachedStage(run_id, path, result)
 
     def _open(self, store: Store, out: Path) -> str:
@@ -263,9 +266,21 @@ def run_record(run: StageRun) -> RunRecord:
     )
 
 
+def left_whole(out: Path, into: Path | None) -> bool:
+    """Whether an attempt that completed a stage and was killed before it was recorded left all of it, unchanged.
+
+    Of a data stage's shards some may have been moved already.
+    """
+    return intact_result(out, *([into, _partial(into)] if into is not None else [])) is not None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
 def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
     """Shards to data/, whole or not at all; what says how they were made stays with the run."""
-    partial = into.with_name(f"{into.name}.partial")
+    partial = _partial(into)
     # An attempt that was killed here has moved some of them, or all.
     if not into.exists():
         partial.mkdir(parents=True, exist_ok=True)

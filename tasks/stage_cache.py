@@ -30,6 +30,8 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only
 asked along the way. By class: what a user has named, a reward or an argument, may have any name."""
 DATA_PATHS = frozenset({"path", "validation_path"})
+RESULT = "holdfast.result"
+"""Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -54,22 +56,30 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
             continue
         for again in (False, True):
             path = store.artifacts(run, again)
-            result = intact_result(path, with_files)
-            if result is not None:
+            result = intact_result(path) if with_files else recorded_result(path)
+            if result is not None and run.data.tags.get(RESULT) in (None, file_digest(path / "result.json")):
                 return CachedStage(run.info.run_id, path, result)
     return None
 
 
-def intact_result(path: Path, with_files: bool = True) -> Result | None:
-    """result.json of a stage's directory, if every file that it names is there with the digest it names."""
+def intact_result(path: Path, *elsewhere: Path) -> Result | None:
+    """result.json of a stage's directory, if every file that it names is there, or elsewhere, with that digest."""
+    result = recorded_result(path)
+    if result is None:
+        return None
+    files = (([place / name for place in (path, *elsewhere)], digest) for name, digest in result.files.items())
+    whole = all(any(file.is_file() and file_digest(file) == digest for file in places) for places, digest in files)
+    return result if whole else None
+
+
+def recorded_result(path: Path) -> Result | None:
+    """result.json of a stage's directory, if it can be read and names nothing outside."""
     try:
-        result = Result.model_validate_json((path / "result.json").read_text())
+        result = Result.model_validate_json((path / "result.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    if not all(inside(name) for name in (*result.files, *(kept.path for kept in result.checkpoints))):
-        return None
-    whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in result.files.items())
-    return result if whole or not with_files else None
+    named = (*result.files, *(kept.path for kept in result.checkpoints))
+    return result if all(inside(name) for name in named) else None
 
 
 @functools.cache

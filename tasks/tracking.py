@@ -25,7 +25,9 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModel,
     LoggedModelOutput,
+    LoggedModelStatus,
     Metric,
     Param,
     Run,
@@ -48,6 +50,8 @@ TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
 ID = re.compile("[0-9a-f]*")
 METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
+ERROR = "holdfast.error"
+"""Tag with why a run did not finish."""
 PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
 """Environment variable: the server's address for a person's browser, where that differs from the program's."""
 
@@ -79,7 +83,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         """Raises UserError within seconds where the store cannot be used."""
-        self.directory = root.resolve() / "mlruns"
+        self.root = root.resolve()
+        self.directory = self.root / "mlruns"
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
@@ -124,7 +129,14 @@ class Store:
         place = (self.directory / "artifacts" / name).as_uri() if local else None
         # MLflow's page then opens on training runs and their charts, not on traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return self.client.create_experiment(name, artifact_location=place, tags=kind)
+        try:
+            return self.client.create_experiment(name, artifact_location=place, tags=kind)
+        except MlflowException:
+            # Two studies that begin at the same moment both find none.
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
 
     def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
         """Open a run that belongs to this process; returns its id."""
@@ -142,14 +154,14 @@ class Store:
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
         """Continue an interrupted run in this process."""
         self.client.update_run(run_id, status="RUNNING")
-        self.tag(run_id, {**owner_tags(), **tags, "holdfast.error": ""})
+        self.tag(run_id, {**owner_tags(), **tags, ERROR: ""})
         self.heartbeat.begin(run_id)
 
     def end(self, run_id: str, status: str, error: str = "") -> None:
         """Set a run FINISHED, FAILED or KILLED."""
         self.heartbeat.end(run_id)
         if error:
-            self.tag(run_id, {"holdfast.error": redacted(error)})
+            self.tag(run_id, {ERROR: redacted(error)})
         self.client.set_terminated(run_id, status)
 
     def owners(self, query: str) -> list[dict[str, str]]:
@@ -167,6 +179,11 @@ class Store:
     def _renew(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             self.tag(run_id, heartbeat_tag())
+            ended = self.client.get_run(run_id).info.status != "RUNNING"
+            # Another machine whose clock jumped took this process for dead.
+            if ended and self.heartbeat.is_open(run_id):
+                self.client.update_run(run_id, status="RUNNING")
+                self.tag(run_id, {ERROR: ""})
         self.reap()
 
     def search(self, query: str, experiment: str | None = None, most: int | None = None) -> list[Run]:
@@ -251,11 +268,20 @@ class Store:
             self.client.log_inputs(run_id, datasets=given)
 
     def model(self, run_id: str, checkpoint: Checkpoint) -> str:
-        """Id of the logged model of a checkpoint: found if it is there, otherwise made."""
+        """Id of the logged model of a checkpoint, found or made; it is READY once all is said of it."""
         run = self.client.get_run(run_id)
-        for model in self._models(run):
-            if model.tags.get("holdfast.step") == str(checkpoint.step):
-                return model.model_id
+        found = (model for model in self._models(run) if model.tags.get("holdfast.step") == str(checkpoint.step))
+        model = next(found, None) or self._create_model(run, checkpoint)
+        if model.status != LoggedModelStatus.READY:
+            # A process that died may have said the one and not the other.
+            outputs = run.outputs.model_outputs if run.outputs else []
+            if model.model_id not in {output.model_id for output in outputs}:
+                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return model.model_id
+
+    def _create_model(self, run: Run, checkpoint: Checkpoint) -> LoggedModel:
+        run_id = run.info.run_id
         tags = {
             "holdfast.step": str(checkpoint.step),
             "holdfast.digest": checkpoint.digest,
@@ -266,10 +292,7 @@ class Store:
         }
         name = f"{run.info.run_name.replace('/', '-')}-step-{checkpoint.step}"
         params = {"digest": checkpoint.digest, "step": str(checkpoint.step)}
-        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
-        self.client.finalize_logged_model(model.model_id, "READY")
-        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
-        return model.model_id
+        return self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
 
     def model_ids(self, run: Run) -> dict[int, str]:
         """Ids of the logged models of a run's checkpoints, by step."""
@@ -415,6 +438,8 @@ def ending(store: Store, run_id: str, killed: tuple[type[BaseException], ...] = 
     except BaseException as error:
         # An interrupt is no Exception.
         status = "KILLED" if isinstance(error, killed) or not isinstance(error, Exception) else "FAILED"
-        store.end(run_id, status, str(error) or type(error).__name__)
+        # Where the store itself fails, the first error is what to tell; the next command ends the run.
+        with suppress(Exception):
+            store.end(run_id, status, str(error) or type(error).__name__)
         raise
     store.end(run_id, "FINISHED")

@@ -337,12 +337,14 @@ def _print_failures(error: ArmsFailed) -> None:
 
 
 def _print_failure(error: Exception, prefix: str = "") -> None:
-    """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
+    """A failed stage has its own last lines in its message, the disk and servers a sentence; the rest a traceback."""
+    from flows.commands.failures import outside
     from tasks.worker import StageFailed
 
-    if not isinstance(error, UserError | StageFailed):
+    told = str(error) if isinstance(error, UserError | StageFailed) else outside(error)
+    if not told:
         _echo("".join(traceback.format_exception(error)).rstrip())
-    _echo(f"holdfast: {prefix}{error}")
+    _echo(f"holdfast: {prefix}{told or error}")
 
 
 def _echo(text: str) -> None:

@@ -36,7 +36,7 @@ from holdfast.errors import UserError
 from holdfast.journal import METRICS, Journal, read_lines
 from holdfast.stages.ranks import require_one_rank
 
-UNKEPT = ("job.json", "log.txt", "lock", "error.json", "result.json", METRICS)
+UNKEPT = ("log.txt", "lock", "error.json", "result.json")
 Notes = dict[str, Any]
 
 
@@ -148,11 +148,16 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
     return Result(
         metrics=metrics,
         checkpoints=tuple(checkpoints),
-        files={name: file_digest(path) for name, path in files.items() if name not in UNKEPT},
+        files={name: file_digest(path) for name, path in files.items() if _is_kept(name)},
         seconds=round(seconds, 3),
         peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         notes=notes,
     )
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a file is a part of the result; what a process that died was about to write is none."""
+    return name not in UNKEPT and not name.endswith(".partial")
 
 
 def _write(path: Path, content: Result) -> None:

@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 from stage_runs import history, job, statuses, use, wait_for
 
+from holdfast.config.jobs import Checkpoint
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import worker
@@ -20,7 +21,7 @@ from tasks.parent_runs import study_run
 from tasks.run_owner import HEARTBEAT_TAG, HEARTBEAT_TIMEOUT
 from tasks.stage import Attempt, Context, Position, StageRun, run_stage
 from tasks.stage_cache import stage_key
-from tasks.tracking import open_store
+from tasks.tracking import Store, open_store
 
 HERE = Path(__file__).parent
 STUDY_IN_ITS_OWN_PROCESS = """
@@ -95,6 +96,44 @@ def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(contex
     store.tag(context.study_run, elsewhere)
     assert store.reap() == [context.study_run] * reaped
     assert store.client.get_run(context.study_run).info.status == ("KILLED" if reaped else "RUNNING")
+
+
+def test_a_living_process_keeps_its_runs_when_the_clock_is_set(context, monkeypatch):
+    # The kernel counts the time of boot back from the clock.
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1000.0)
+    assert open_store(context.root).reap() == []
+
+
+@pytest.mark.parametrize("before", ["log_outputs", "finalize_logged_model"])
+def test_a_model_that_a_dead_process_began_is_finished_by_the_next_one(context, monkeypatch, before):
+    store, kept = open_store(context.root), Checkpoint(step=3, path="checkpoints/step-000003", digest="d")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, before, killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.model(context.study_run, kept)
+    ids = {store.model(context.study_run, kept) for _ in range(2)}
+    run = store.client.get_run(context.study_run)
+    assert [output.model_id for output in run.outputs.model_outputs] == list(ids)
+    assert store.client.get_logged_model(*ids).status == "READY"
+
+
+def test_two_processes_that_begin_an_experiment_at_once_share_it(root, monkeypatch):
+    first, second = Store(root), Store(root)
+    find = second.client.get_experiment_by_name
+    answers = iter([lambda name: None, find])
+    monkeypatch.setattr(second.client, "get_experiment_by_name", lambda name: next(answers)(name))
+    assert first.experiment("shared") == second.experiment("shared")
+
+
+def test_a_run_that_another_machine_took_for_dead_lives_again(context):
+    store = open_store(context.root)
+    store.client.set_terminated(context.study_run, "KILLED")
+    store._renew([context.study_run])
+    assert store.client.get_run(context.study_run).info.status == "RUNNING"
 
 
 def test_a_run_that_goes_on_says_that_it_lives(root, study, monkeypatch):
