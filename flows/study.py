@@ -33,8 +33,11 @@ from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
+from holdfast.errors import reason
 from tasks import data, parent_runs, progress, worker
 from tasks.evaluations import known_units, log_evaluation
+from tasks.parent_runs import COMPARED
+from tasks.run_links import DIRECTORY, link_runs
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
 from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
@@ -61,10 +64,6 @@ class Outcome(NamedTuple):
     @property
     def summary(self) -> Path:
         return self.compared.path / "summary.json"
-
-
-COMPARED = "compare.json"
-"""On the run of a study, beside its report: the job of the report, which names all that it compared."""
 
 
 class ArmsFailed(Exception):
@@ -253,6 +252,7 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     except worker.StageFailed as error:
         return StudyEnd(finished, runs, failed | {"report": error}, None)
     refused = set_aliases(outcome.summary, context)
+    link_trainings(finished, context)
     write_run_note((*runs, outcome.compared), failed, refused, context)
     log_arms(outcome.summary, context)
     link = open_store(context.root).link(context.study_run)
@@ -280,6 +280,14 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
     open_store(context.root).text(context.study_run, (run.path / "job.json").read_text(), COMPARED)
     return outcome
+
+
+def link_trainings(finished: FinishedStudy, context: Context) -> None:
+    """Its trainings can be read below runs/ without MLflow."""
+    try:
+        link_runs(context.root, finished)
+    except OSError as error:
+        progress.warn(f"{context.study.name}: no links below {DIRECTORY}/ ({reason(error)})")
 
 
 def log_arms(summary: Path, context: Context) -> None:

@@ -13,6 +13,9 @@ from tasks.recording import flat_params
 from tasks.stage_cache import code_digest
 from tasks.tracking import open_store
 
+COMPARED = "compare.json"
+"""On the run of a study, beside its report: the job of the report, which names all that it compared."""
+
 
 @contextmanager
 def study_run(root: Path, study: Study, flow_run: str = "", sweep_run: str = "") -> Iterator[str]:

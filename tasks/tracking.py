@@ -27,6 +27,7 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
+    ViewType,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -42,7 +43,7 @@ from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
-METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
+METRICS_A_BATCH, PARAMS_A_BATCH, PAGE, IDS_A_QUERY = 1000, 100, 1000, 100
 PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
 """Environment variable: the server's address for a person's browser, where that differs from the program's."""
 
@@ -118,8 +119,8 @@ class Store:
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return self.client.create_experiment(name, artifact_location=place, tags=kind)
 
-    def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
-        """Open a run that belongs to this process; returns its id."""
+    def begin(self, experiment: str, name: str, tags: dict[str, str], started: int | None = None) -> str:
+        """Open a run that belongs to this process; returns its id. It `started` now, or then, in milliseconds."""
         everything = {
             "mlflow.user": _user(),
             "mlflow.source.name": "holdfast",
@@ -127,7 +128,8 @@ class Store:
             **owner_tags(),
             **tags,
         }
-        run_id = self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
+        run = self.client.create_run(self.experiment(experiment), started, everything, name)
+        run_id = run.info.run_id
         self.heartbeat.begin(run_id)
         return run_id
 
@@ -137,12 +139,23 @@ class Store:
         self.tag(run_id, {**owner_tags(), **tags, "holdfast.error": ""})
         self.heartbeat.begin(run_id)
 
-    def end(self, run_id: str, status: str, error: str = "") -> None:
-        """Set a run FINISHED, FAILED or KILLED."""
+    def end(self, run_id: str, status: str, error: str = "", ended: int | None = None) -> None:
+        """Set a run FINISHED, FAILED or KILLED; it `ended` now, or then, in milliseconds."""
         self.heartbeat.end(run_id)
         if error:
             self.tag(run_id, {"holdfast.error": error})
-        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status, ended)
+
+    def delete(self, run: Run) -> None:
+        """Delete a run and its logged models, as MLflow does: both can be restored until `mlflow gc`."""
+        self.heartbeat.end(run.info.run_id)
+        self.delete_models(run)
+        self.client.delete_run(run.info.run_id)
+
+    def delete_models(self, run: Run) -> None:
+        """Delete the logged models of a run whose checkpoints are not there any more."""
+        for model in self.models(run):
+            self.client.delete_logged_model(model.model_id)
 
     def reap(self) -> list[str]:
         """Set KILLED what dead processes left RUNNING, on whatever host they were; returns the run ids."""
@@ -157,11 +170,28 @@ class Store:
             self.tag(run_id, heartbeat_tag())
         self.reap()
 
-    def search(self, query: str, experiment: str | None = None) -> list[Run]:
-        """Runs of one experiment (its id), or of all; latest first."""
-        within = [experiment] if experiment else [e.experiment_id for e in _pages(self.client.search_experiments)]
+    def search(self, query: str, experiment: str | None = None, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        """Runs of one experiment (its id), or of all; latest first. Deleted ones only where `view` says so."""
+        within = [experiment] if experiment else [e.experiment_id for e in pages(self.client.search_experiments)]
         latest = ["attributes.start_time DESC"]
-        return list(_pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page)))
+        runs = pages(lambda **page: self.client.search_runs(within, query, view, order_by=latest, **page))
+        # A run that begins between two pages moves the others, and one comes twice.
+        return list({run.info.run_id: run for run in runs}.values())
+
+    def deleted(self) -> list[Run]:
+        """Runs that were deleted and are still in the store."""
+        return self.search("", view=ViewType.DELETED_ONLY)
+
+    def with_ids(self, run_ids: Iterable[str]) -> list[Run]:
+        """Those of these runs that are there."""
+        ids = sorted(run_ids)
+        parts = [ids[start : start + IDS_A_QUERY] for start in range(0, len(ids), IDS_A_QUERY)]
+        queries = ["attributes.run_id IN (" + ", ".join(f"'{one}'" for one in part) + ")" for part in parts]
+        return [run for query in queries for run in self.search(query)]
+
+    def children(self, run_id: str) -> list[Run]:
+        """The runs below another one, latest first."""
+        return self.search(f"tags.`mlflow.parentRunId` = '{run_id}'")
 
     def named(self, name: str) -> list[Run]:
         """Runs of a name, latest first."""
@@ -223,7 +253,7 @@ class Store:
     def model(self, run_id: str, checkpoint: Checkpoint) -> str:
         """Id of the logged model of a checkpoint: found if it is there, otherwise made."""
         run = self.client.get_run(run_id)
-        for model in self._models(run):
+        for model in self.models(run):
             if model.tags.get("holdfast.step") == str(checkpoint.step):
                 return model.model_id
         tags = {
@@ -243,11 +273,12 @@ class Store:
 
     def model_ids(self, run: Run) -> dict[int, str]:
         """Ids of the logged models of a run's checkpoints, by step."""
-        return {int(model.tags["holdfast.step"]): model.model_id for model in self._models(run)}
+        return {int(model.tags["holdfast.step"]): model.model_id for model in self.models(run)}
 
-    def _models(self, run: Run) -> list[Any]:
+    def models(self, run: Run) -> list[Any]:
+        """The logged models of a run."""
         query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]
-        return list(_pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
+        return list(pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
 
     def artifacts(self, run: Run, again: bool = False) -> Path:
         """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
@@ -255,7 +286,11 @@ class Store:
         Read only.
         """
         finished = run.info.status == "FINISHED"
-        return _local(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+        return local_artifacts(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+
+    def place(self, run: Run) -> Path:
+        """Where a run's artifacts lie, or their copy will once somebody asked for it."""
+        return local_artifacts(run) or self.artifact_cache.directory / run.info.run_id
 
     def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> None:
         """Copy files below a directory to the run's artifacts."""
@@ -266,7 +301,7 @@ class Store:
     def upload_last(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
         """Upload the last files that a run gains; returns where all of them can be read from now on."""
         self.upload(run_id, directory, names)
-        return _local(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
+        return local_artifacts(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
 
     def text(self, run_id: str, text: str, name: str) -> None:
         """Make a text an artifact."""
@@ -290,10 +325,11 @@ class Store:
 
     def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
         run = self.client.get_run(run_id)
-        model = next(m for m in self._models(run) if m.tags.get("holdfast.step") == str(step))
+        model = next(m for m in self.models(run) if m.tags.get("holdfast.step") == str(step))
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
-        versions = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        query = f"name = '{name}' and run_id = '{run_id}'"
+        versions = pages(lambda **page: self.client.search_model_versions(query, **page))
         version = next((v for v in versions if v.tags.get("holdfast.step") == str(step)), None)
         if version is None:
             tags = {name: model.tags[name] for name in ("holdfast.step", "holdfast.digest", "holdfast.arm")}
@@ -312,18 +348,18 @@ def _experiments_answer(uri: str) -> Any:
     return http_request(given, place, "POST", max_retries=0, timeout=limit, raise_on_status=False, json=question)
 
 
-def _pages(search: Callable[..., Any], most: int = PAGE) -> Iterator[Any]:
+def pages(search: Callable[..., Any], most: int | None = None) -> Iterator[Any]:
     """Everything that a search finds, page after page."""
     token = None
     while True:
-        page = search(max_results=most, page_token=token)
+        page = search(max_results=min(most or PAGE, PAGE), page_token=token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def _local(run: Run) -> Path | None:
+def local_artifacts(run: Run) -> Path | None:
     """Where a run's artifacts lie on this machine, if they do."""
     uri = urlparse(run.info.artifact_uri)
     return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None

@@ -1,0 +1,69 @@
+"""Moving studies between stores, and cleaning up: what the commands say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flows.compare import finished
+from tasks.data_garbage import checked_clones, old_objects, shared_cache
+from tasks.garbage import Garbage, interrupted_work, old_stages
+from tasks.needed_runs import Needed, needed_runs
+from tasks.run_links import link_runs
+from tasks.study_export import export_study
+from tasks.study_import import import_study
+from tasks.tracking import Store, open_store
+
+MIB = 2**20
+
+
+def export_lines(name: str, file: Path, root: Path) -> list[str]:
+    """Export a study, and say what is in the archive."""
+    done = export_study(name, file, root)
+    return [
+        f"{file}: {name} with {done.runs} runs and {done.files} files, {done.bytes / MIB:,.1f} MiB.",
+        f"There, in a clone of this commit: holdfast import {file.name}",
+    ]
+
+
+def import_lines(file: Path, root: Path) -> list[str]:
+    """Import an archive, and say what came of it."""
+    done = import_study(file, root)
+    if not done.runs:
+        return [f"{done.study} is there already; nothing was imported."]
+    links = [link for study in finished(done.study, open_store(root)) for link in link_runs(root.resolve(), study)]
+    where = [f"Its trainings can be read in {links[0].parent.relative_to(root.resolve())}/."] if links else []
+    return [f"{done.study} is imported, {done.runs} runs; `holdfast study FILE` finds it.", *done.told, *where]
+
+
+def gc_lines(root: Path, clones: Sequence[Path], delete: bool) -> Iterator[str]:
+    """Say what can go, why, and how much that is, and with `delete` remove it."""
+    root, store = root.resolve(), open_store(root.resolve())
+    needed, total = needed_runs(store), 0
+    for garbage in _garbage(root, store, needed, checked_clones(clones)):
+        total += garbage.size
+        yield f"{garbage.size / MIB:10,.1f} MiB  {garbage.what}: {garbage.why}"
+        if delete:
+            garbage.remove()
+    yield from _left_alone(root, needed, clones)
+    if not total:
+        yield "There is nothing to remove."
+    else:
+        yield f"{total / MIB:,.1f} MiB removed." if delete else f"{total / MIB:,.1f} MiB; --delete removes it."
+
+
+def _garbage(root: Path, store: Store, needed: Needed, clones: Sequence[Path]) -> Iterator[Garbage]:
+    yield from interrupted_work(root, store)
+    if not needed.at_work:
+        yield from old_stages(root, store, needed)
+    if not needed.at_work and (root / ".dvc").is_dir() and (clones or not shared_cache(root)):
+        versions = {run.data.tags.get("holdfast.data", "") for run in needed.runs if not needed.why_not(run)}
+        yield from old_objects(root, versions, clones)
+
+
+def _left_alone(root: Path, needed: Needed, clones: Sequence[Path]) -> Iterator[str]:
+    if needed.at_work:
+        names = ", ".join(sorted({run.data.tags.get("holdfast.study") or run.info.run_name for run in needed.at_work}))
+        yield f"Stages and data are left alone while {names} runs, which may build on any of them."
+    elif (root / ".dvc").is_dir() and not clones and shared_cache(root):
+        yield "DVC's cache lies outside this repository and is left alone; name the others with --clone DIRECTORY."
