@@ -12,7 +12,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, NamedTuple
 
@@ -80,11 +80,10 @@ def write(path: Path, study: str, files: Mapping[str, Path]) -> Manifest:
     manifest = Manifest(study=study, members=members)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with writing(path), _compressed(partial, compression(path)) as stream:
-            with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                _add(tar, MANIFEST, io.BytesIO(_encoded(manifest)), len(_encoded(manifest)))
-                for name, file in files.items():
-                    _copy_in(tar, name, file, members[name])
+        with writing(path), _compressed(partial, compression(path)) as tar:
+            _add(tar, MANIFEST, io.BytesIO(_encoded(manifest)), len(_encoded(manifest)))
+            for name, file in files.items():
+                _copy_in(tar, name, file, members[name])
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -221,13 +220,12 @@ def _encoded(manifest: Manifest) -> bytes:
 
 
 @contextmanager
-def _compressed(path: Path, kind: str | None) -> Iterator[Any]:
-    with path.open("wb") as file:
-        if kind is None:
-            yield file
-            return
-        with pa.CompressedOutputStream(pa.PythonFile(file, "w"), kind) as stream:
-            yield stream
+def _compressed(path: Path, kind: str | None) -> Iterator[tarfile.TarFile]:
+    with ExitStack() as stack:
+        stream: Any = stack.enter_context(path.open("wb"))
+        if kind is not None:
+            stream = stack.enter_context(pa.CompressedOutputStream(pa.PythonFile(stream, "w"), kind))
+        yield stack.enter_context(tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT))
 
 
 def _copy_in(tar: tarfile.TarFile, name: str, file: Path, member: Member) -> None:

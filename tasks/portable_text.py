@@ -64,7 +64,7 @@ class Neutral:
 
 
 class Local:
-    """Puts the places and ids of this machine into text. `ids` has the new id of each run, `artifacts` its directory."""
+    """Puts this machine's places and ids into text. `ids` has the new id of each run, `artifacts` its directory."""
 
     def __init__(self, root: Path, ids: Mapping[str, str], artifacts: Mapping[str, Path], experiment: str) -> None:
         self.ids, self.experiment = ids, experiment

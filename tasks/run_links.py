@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.config.jobs import Compare, FinishedStudy, RunRecord
+from tasks.parent_runs import COMPARED
+from tasks.study_export import reported
+from tasks.tracking import Store
 
 DIRECTORY = "runs"
 
@@ -17,9 +20,8 @@ def link_runs(root: Path, finished: FinishedStudy) -> list[Path]:
     server has no folder here, and gets no link.
     """
     study = finished.study
-    top = (
-        root / DIRECTORY / study.experiment / study.name.removeprefix(f"{study.sweep}-" if study.sweep else study.name)
-    )
+    setting = study.name.removeprefix(f"{study.sweep}-") if study.sweep else ""
+    top = root / DIRECTORY / study.experiment / setting
     links = {top / _name(run, finished): Path(run.path) for run in finished.runs if run.kind == "train"}
     cache = root / "mlruns" / "cache"
     links = {link: place for link, place in links.items() if place.is_dir() and not place.is_relative_to(cache)}
@@ -27,6 +29,13 @@ def link_runs(root: Path, finished: FinishedStudy) -> list[Path]:
     for link, place in links.items():
         _link(link, place)
     return list(links)
+
+
+def link_reported(root: Path, store: Store, name: str) -> list[Path]:
+    """Link what the latest report of a study, or of every study of a sweep, compares."""
+    file = store.artifacts(reported(store, name)) / COMPARED
+    studies = Compare.model_validate_json(file.read_text()).studies
+    return [link for study in studies for link in link_runs(root, study)]
 
 
 def _name(run: RunRecord, finished: FinishedStudy) -> Path:

@@ -61,9 +61,9 @@ def export_study(name: str, file: Path, root: Path) -> Exported:
 def reported(store: Store, name: str) -> Any:
     """The run of the latest report of a study or a sweep. UserError where there is none."""
     for run in store.named(name):
-        if run.data.tags.get("holdfast.kind") in ABOVE and run.info.status != "RUNNING":
-            if (store.artifacts(run) / COMPARED).is_file():
-                return run
+        over = run.data.tags.get("holdfast.kind") in ABOVE and run.info.status != "RUNNING"
+        if over and (store.artifacts(run) / COMPARED).is_file():
+            return run
     raise UserError(
         f"{name}: no study or sweep of this name has a report in {store.shown}; make one with `holdfast study FILE`."
     )
@@ -122,7 +122,7 @@ def _whole(store: Store, run: Any) -> Path:
         if intact_result(store.artifacts(run, again), with_files) is not None:
             return place
     raise UserError(
-        f"{place}: files of the run {run.info.run_name} are gone or changed; run its study again, which makes them anew."
+        f"{place}: files of the run {run.info.run_name} are gone or changed; run its study again to make them anew."
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows.compare import finished
 from tasks.data_garbage import checked_clones, old_objects, shared_cache
 from tasks.garbage import Garbage, interrupted_work, old_stages
 from tasks.needed_runs import Needed, needed_runs
-from tasks.run_links import link_runs
+from tasks.run_links import DIRECTORY, link_reported
 from tasks.study_export import export_study
 from tasks.study_import import import_study
 from tasks.tracking import Store, open_store
@@ -31,8 +30,8 @@ def import_lines(file: Path, root: Path) -> list[str]:
     done = import_study(file, root)
     if not done.runs:
         return [f"{done.study} is there already; nothing was imported."]
-    links = [link for study in finished(done.study, open_store(root)) for link in link_runs(root.resolve(), study)]
-    where = [f"Its trainings can be read in {links[0].parent.relative_to(root.resolve())}/."] if links else []
+    links = link_reported(root.resolve(), open_store(root), done.study)
+    where = [f"Its {len(links)} trainings can be read below {DIRECTORY}/."] if links else []
     return [f"{done.study} is imported, {done.runs} runs; `holdfast study FILE` finds it.", *done.told, *where]
 
 
