@@ -126,7 +126,11 @@ class _Bounded:
         self.file, self.left = file, HEADER_LIMIT
 
     def read(self, size: int) -> bytes:
-        data = self.file.read(size)
+        try:
+            data = self.file.read(size)
+        except OSError as error:
+            # As pyarrow says that what is compressed is cut off.
+            raise EOFError(reason(error)) from error
         self.left -= len(data)
         if self.left < 0:
             raise UserError("a member is larger than the archive's manifest says")
