@@ -39,11 +39,14 @@ def old_objects(root: Path, versions: Iterable[str], clones: Sequence[Path]) -> 
         with data_lock(root), _kept(root, versions, clones) as projects:
             return data_version.collect_garbage(root, *_scope(root), *projects, *options)
 
+    def remove() -> None:
+        collect()
+
     paths = [Path(path) for path in REMOVING.findall(collect("--dry"))]
     if paths:
         size = sum(path.stat().st_size for path in paths if path.is_file())
         why = "no branch, tag, run or named clone has a version of the data with them"
-        yield Garbage(f"{len(paths)} objects of DVC's cache", why, size, lambda: str(collect()) and None)
+        yield Garbage(f"{len(paths)} objects of DVC's cache", why, size, remove)
 
 
 def _scope(root: Path) -> list[str]:

@@ -113,7 +113,7 @@ def _metrics(store: Store, run: Any, steps: Mapping[str, int]) -> Iterator[Logge
     for name in run.data.metrics:
         for one in store.client.get_metric_history(run.info.run_id, name):
             data = f"{one.dataset_name} {one.dataset_digest}" if one.dataset_name else ""
-            yield Logged(name, one.value, one.step, one.timestamp, steps.get(one.model_id), data)
+            yield Logged(name, one.value, one.step, one.timestamp, steps.get(one.model_id or ""), data)
 
 
 def log_described(store: Store, run_id: str, run: ExportedRun) -> None:

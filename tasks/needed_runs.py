@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tasks.parent_runs import COMPARED
-from tasks.registry import registered_runs
+from tasks.registry import registered_checkpoints
 from tasks.run_owner import owner_alive
 from tasks.study_export import referred
 from tasks.tracking import Store
@@ -20,6 +20,8 @@ class Needed(NamedTuple):
     """By name, the latest run of every study, sweep and comparison that has a report."""
     referred: set[str]
     """Runs that these reports, or the model registry, refer to."""
+    registered: dict[str, set[int]]
+    """By run, the steps of its checkpoints that the model registry has."""
     at_work: list[Any]
     """Runs whose process lives."""
 
@@ -44,7 +46,8 @@ def needed_runs(store: Store) -> Needed:
             reported[run.info.run_name] = run
     found = {run.info.run_id for run in reported.values()} | set(referred(store, reported.values()))
     at_work = [run for run in runs if run.info.status == "RUNNING" and _alive(run)]
-    return Needed(runs, reported, found | registered_runs(store), at_work)
+    registered = registered_checkpoints(store)
+    return Needed(runs, reported, found | set(registered), registered, at_work)
 
 
 def _has_report(store: Store, run: Any) -> bool:

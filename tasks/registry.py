@@ -20,9 +20,14 @@ def aliases(store: Store, name: str) -> dict[str, tuple[str, int]]:
     return {}
 
 
-def registered_runs(store: Store) -> set[str]:
-    """Runs of which the registry has a version, with or without an alias."""
-    return {version.run_id for version in _versions(store, "")}
+def registered_checkpoints(store: Store) -> dict[str, set[int]]:
+    """By run, the steps of the checkpoints of which the registry has a version, with or without an alias."""
+    found: dict[str, set[int]] = {}
+    for version in _versions(store, ""):
+        steps = found.setdefault(version.run_id, set())
+        if "holdfast.step" in version.tags:
+            steps.add(int(version.tags["holdfast.step"]))
+    return found
 
 
 def _versions(store: Store, query: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +23,15 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Train: frozenset({"data", "evaluation"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
-    Study: frozenset({"compute"}),
+    Study: frozenset({"compute", "checkpoints"}),
     Recipe: frozenset({"threads"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only
 asked along the way. By class: what a user has named, a reward or an argument, may have any name."""
 DATA_PATHS = frozenset({"path", "validation_path"})
+RETIRED = "retired.json"
+"""Beside a training's result.json: its files that `holdfast gc` removed because the study's `checkpoints` said so."""
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -60,13 +63,20 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
 
 
 def intact_result(path: Path, with_files: bool = True) -> Result | None:
-    """result.json of a stage's directory, if every file that it names is there with the digest it names."""
+    """result.json of a stage's directory, if every file that it names, and keeps, is there with the digest it names."""
     try:
         result = Result.model_validate_json((path / "result.json").read_text())
     except (FileNotFoundError, ValidationError):
         return None
-    whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in result.files.items())
+    kept = {name: sha for name, sha in result.files.items() if name not in retired_files(path)}
+    whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in kept.items())
     return result if whole or not with_files else None
+
+
+def retired_files(path: Path) -> frozenset[str]:
+    """Files of checkpoints that a finished training did not have to keep; it is found without them."""
+    file = path / RETIRED
+    return frozenset(json.loads(file.read_text())) if file.is_file() else frozenset()
 
 
 @functools.cache

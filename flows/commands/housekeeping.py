@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.data_garbage import checked_clones, old_objects, shared_cache
-from tasks.garbage import Garbage, interrupted_work, old_stages
+from tasks.garbage import Garbage, deleted_runs, interrupted_work, old_stages, retired_checkpoints
 from tasks.needed_runs import Needed, needed_runs
 from tasks.run_links import DIRECTORY, link_reported
 from tasks.study_export import export_study
@@ -55,6 +55,8 @@ def _garbage(root: Path, store: Store, needed: Needed, clones: Sequence[Path]) -
     yield from interrupted_work(root, store)
     if not needed.at_work:
         yield from old_stages(root, store, needed)
+        yield from retired_checkpoints(store, needed)
+        yield from deleted_runs(store, needed)
     if not needed.at_work and (root / ".dvc").is_dir() and (clones or not shared_cache(root)):
         versions = {run.data.tags.get("holdfast.data", "") for run in needed.runs if not needed.why_not(run)}
         yield from old_objects(root, versions, clones)
