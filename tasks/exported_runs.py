@@ -82,7 +82,7 @@ class ExportedStudy(Config):
 
 def described(store: Store, run: Any, aliases: Mapping[str, Mapping[str, tuple[str, int]]]) -> ExportedRun:
     """A run of the store; `aliases` has the registry's, by model and name."""
-    run_id, models = run.info.run_id, {model.model_id: _checkpoint(model) for model in store.models(run)}
+    run_id, models = run.info.run_id, store.models(run)
     return ExportedRun(
         run_id=run_id,
         experiment=store.client.get_experiment(run.info.experiment_id).name,
@@ -92,8 +92,8 @@ def described(store: Store, run: Any, aliases: Mapping[str, Mapping[str, tuple[s
         ended=run.info.end_time,
         tags={name: value for name, value in run.data.tags.items() if name not in LEFT_OUT},
         params=run.data.params,
-        metrics=tuple(_metrics(store, run, {one: model.step for one, model in models.items()})),
-        models=tuple(models.values()),
+        metrics=tuple(_metrics(store, run, models)),
+        models=tuple(map(_checkpoint, models)),
         data=tuple((one.dataset.name, one.dataset.digest) for one in run.inputs.dataset_inputs),
         aliases=tuple(
             Alias(model=model, alias=alias, step=step)
@@ -109,11 +109,15 @@ def _checkpoint(model: Any) -> Checkpoint:
     return Checkpoint(step=int(model.tags["holdfast.step"]), path=path, digest=model.tags["holdfast.digest"])
 
 
-def _metrics(store: Store, run: Any, steps: Mapping[str, int]) -> Iterator[Logged]:
+def _metrics(store: Store, run: Any, models: Iterable[Any]) -> Iterator[Logged]:
+    """A metric's history does not say which model it was measured on; the models do."""
+    measured = {(one.key, one.step, one.timestamp): (model, one) for model in models for one in model.metrics or ()}
     for name in run.data.metrics:
         for one in store.client.get_metric_history(run.info.run_id, name):
-            data = f"{one.dataset_name} {one.dataset_digest}" if one.dataset_name else ""
-            yield Logged(name, one.value, one.step, one.timestamp, steps.get(one.model_id or ""), data)
+            model, on_model = measured.get((name, one.step, one.timestamp), (None, None))
+            data = f"{on_model.dataset_name} {on_model.dataset_digest}" if on_model and on_model.dataset_name else ""
+            checkpoint = _checkpoint(model).step if model else None
+            yield Logged(name, one.value, one.step, one.timestamp, checkpoint, data)
 
 
 def log_described(store: Store, run_id: str, run: ExportedRun) -> None:

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from holdfast.config.jobs import AnyJob, Compare
 from holdfast.errors import writing
 from tasks import worker
+from tasks.disk_use import size_of
 from tasks.needed_runs import Needed
 from tasks.parent_runs import COMPARED
 from tasks.portable_text import WEIGHTS
@@ -190,12 +191,6 @@ def _name(run: Any) -> str:
     what = "samples" if tags.get("holdfast.kind") == "data" else "checkpoints"
     study = tags.get("holdfast.study", "")
     return f"{what} of {study} {run.info.run_name} ({run.info.run_id[:8]})"
-
-
-def size_of(place: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
-    files = place.rglob("*") if place.is_dir() else [place]
-    return sum(path.lstat().st_size for path in files if path.is_file() and not path.is_symlink())
 
 
 def _drop(place: Path) -> None:

@@ -148,15 +148,15 @@ def test_hostile_archives_are_refused_in_a_sentence(what: str, tmp_path: Path):
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".tar.gz", "gzip"), (".tar.zst", "zstd")])
 def test_what_unpacks_to_more_than_it_says_stops_there(suffix: str, kind: str, tmp_path: Path):
-    """A gigabyte of zeros takes less than a megabyte of an archive."""
+    """Zeros take next to nothing of an archive."""
     bomb = tmp_path / f"bomb{suffix}"
     with pa.CompressedOutputStream(pa.OSFile(str(bomb), "wb"), kind) as stream:
         info, content = manifest(WEIGHTS)
         stream.write(info.tobuf() + content + bytes(-len(content) % 512))
         info, _ = entry("pax", kind=tarfile.XHDTYPE)
-        info.size = 2**30
+        info.size = 2**26
         stream.write(info.tobuf())
-        for _ in range(1024):
+        for _ in range(64):
             stream.write(bytes(2**20))
     with pytest.raises(UserError, match="larger than the archive's manifest says"):
         archive.extract(bomb, tmp_path / "out")
