@@ -68,8 +68,7 @@ def _kept(root: Path, versions: Sequence[str], clones: Sequence[Path]) -> Iterat
         used = {*versions, *_of_versions(root, versions), *(md5 for file in pointers for md5 in _of_pointer(file))}
         outs = [{"md5": md5, "hash": "md5", "path": f"kept-{n}"} for n, md5 in enumerate(sorted(used))]
         (project / "kept.dvc").write_text(yaml.safe_dump({"outs": outs}))
-        named = [place, *map(os.fspath, clones)]
-        yield [option for path in named for option in ("--projects", path)]
+        yield ["--projects", place, *map(os.fspath, clones)]
 
 
 def _of_versions(root: Path, versions: Sequence[str]) -> Iterator[str]:
