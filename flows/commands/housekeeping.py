@@ -37,9 +37,10 @@ def import_lines(file: Path, root: Path) -> list[str]:
 
 def gc_lines(root: Path, clones: Sequence[Path], delete: bool) -> Iterator[str]:
     """Say what can go, why, and how much that is, and with `delete` remove it."""
-    root, store = root.resolve(), open_store(root.resolve())
+    root, clones = root.resolve(), checked_clones(clones)
+    store = open_store(root)
     needed, total = needed_runs(store), 0
-    for garbage in _garbage(root, store, needed, checked_clones(clones)):
+    for garbage in _garbage(root, store, needed, clones):
         total += garbage.size
         yield f"{garbage.size / MIB:10,.1f} MiB  {garbage.what}: {garbage.why}"
         if delete:
