@@ -17,9 +17,10 @@ from flows.commands.housekeeping import gc_lines
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import DataRef
 from holdfast.config.study import Study
+from holdfast.errors import UserError
 from tasks import data_version, slots, stage_cache, worker
 from tasks.parent_runs import study_run
-from tasks.stage import Attempt, Context, Position, StageRun, find_stage
+from tasks.stage import Attempt, Context, Position, StageRun, find_stage, trained_model
 from tasks.tracking import open_store
 
 STUDY = Study(name="study", arms={"answers": (SFT(method="sft", source=Answers()),)})
@@ -141,12 +142,17 @@ def test_a_study_keeps_the_checkpoints_that_it_says_and_is_found_without_the_oth
     said = clone.collect(delete=True)
     assert ("`checkpoints` of study keeps step" in said) == (kept != "all")
     assert clone.weights(trained) == steps
-    again = find_stage(job(clone.root, 1), Context(root=clone.root, study=study, study_run=""), Position("answers", 1))
+    context = Context(root=clone.root, study=study, study_run="")
+    again = find_stage(job(clone.root, 1), context, Position("answers", 1))
     assert again == trained.model_copy(update={"found": True})
     assert "There is nothing to remove." in clone.collect()
-    clone.weights(trained)
+    if kept == "last":
+        gone = trained_model(trained, 3)
+        assert not Path(gone.path).exists()
+        with pytest.raises(UserError, match=f"mlflow runs delete --run-id {trained.run_id}"):
+            Attempt(job(clone.root, 9).model_copy(update={"start": gone}), context).run()
     next(trained.path.rglob("model.safetensors")).write_bytes(b"other")
-    assert find_stage(job(clone.root, 1), Context(root=clone.root, study=study, study_run="")) is None
+    assert find_stage(job(clone.root, 1), context) is None
 
 
 @contextmanager
