@@ -172,12 +172,13 @@ def _manifest(path: Path, tar: tarfile.TarFile, stream: _Bounded) -> Opened:
         what = ".".join(map(str, first["loc"])) or "it"
         raise UserError(f"{path}: its manifest cannot be used ({what}: {first['msg']}); export it again.") from None
     for name in manifest.members:
-        if not _allowed(name):
+        if not allowed(name):
             raise UserError(f"{path}: {name!r} is no name of a member; nothing was imported.")
     return Opened(manifest, hashlib.sha256(text).hexdigest())
 
 
-def _allowed(name: str) -> bool:
+def allowed(name: str) -> bool:
+    """Whether a member may be called so: it lies below the directory into which it is unpacked."""
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
     return plain and len(name) <= NAME_LIMIT and name.isprintable() and "\\" not in name and bool(NAME.fullmatch(name))

@@ -122,7 +122,7 @@ def _metrics(store: Store, run: Any, models: Iterable[Any]) -> Iterator[Logged]:
 
 def log_described(store: Store, run_id: str, run: ExportedRun) -> None:
     """Log what a run of another store had on a run of this one, all but its files and what reveals it."""
-    store.tag(run_id, {name: value for name, value in run.tags.items() if name not in REVEALING})
+    store.tag(run_id, {name: value for name, value in run.tags.items() if name not in REVEALING | LEFT_OUT})
     store.params(run_id, run.params)
     models = {checkpoint.step: store.model(run_id, checkpoint) for checkpoint in run.models}
     for data, metrics in groupby(sorted(run.metrics, key=lambda one: one.data), key=lambda one: one.data):

@@ -1,7 +1,6 @@
 """What takes room and nobody needs: files of stages that no report is made from, and interrupted work of old keys.
 
-Everything is looked at again right before it is removed, and removing it twice does no harm, so that an interrupted
-cleaning is continued by the next one.
+Removing something twice does no harm, so that an interrupted cleaning is continued by the next one.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def deleted_runs(store: Store, needed: Needed) -> Iterator[Garbage]:
     """
     for run in store.deleted():
         place = local_artifacts(run)
-        if place is not None and place.is_dir() and run.info.run_id not in needed.registered:
+        if place is not None and place.is_dir() and run.info.run_id not in needed.referred:
             name = f"files of {run.info.run_name} ({run.info.run_id[:8]})"
             yield Garbage(name, "the run was deleted in MLflow", size_of(place), partial(_drop, place))
 
@@ -115,7 +114,7 @@ def retired_checkpoints(store: Store, needed: Needed) -> Iterator[Garbage]:
     wanted = _kept_steps(store, needed)
     for run in store.with_ids(wanted):
         place = local_artifacts(run)
-        result = intact_result(place) if place is not None else None
+        result = intact_result(place, with_files=False) if place is not None else None
         if place is None or result is None:
             continue
         steps = {one.step for one in result.checkpoints} - wanted[run.info.run_id]
@@ -132,9 +131,9 @@ def _kept_steps(store: Store, needed: Needed) -> dict[str, set[int]]:
     for parent in needed.reported.values():
         compared = Compare.model_validate_json((store.artifacts(parent) / COMPARED).read_text())
         for study in compared.studies:
-            for run in study.runs:
+            for run in (run for run in study.runs if run.kind == "train"):
                 result = intact_result(Path(run.path), with_files=False)
-                if run.kind == "train" and result is not None:
+                if result is not None:
                     steps = sorted(one.step for one in result.checkpoints)
                     kept = _chosen(study.study.checkpoints, steps) | needed.registered.get(run.run_id, set())
                     wanted[run.run_id] = wanted.get(run.run_id, set()) | kept

@@ -22,8 +22,8 @@ class Needed(NamedTuple):
     """Runs that these reports, or the model registry, refer to."""
     registered: dict[str, set[int]]
     """By run, the steps of its checkpoints that the model registry has."""
-    at_work: list[Any]
-    """Runs whose process lives."""
+    at_work: list[str]
+    """Studies and other runs whose process lives, by name."""
 
     def why_not(self, run: Any) -> str:
         """Why nobody needs a run any more; empty where somebody does, or might."""
@@ -45,8 +45,9 @@ def needed_runs(store: Store) -> Needed:
         if run.info.run_name not in reported and _has_report(store, run):
             reported[run.info.run_name] = run
     found = {run.info.run_id for run in reported.values()} | set(referred(store, reported.values()))
-    at_work = [run for run in runs if run.info.status == "RUNNING" and _alive(run)]
     registered = registered_checkpoints(store)
+    alive = [run for run in runs if run.info.status == "RUNNING" and _alive(run)]
+    at_work = sorted({run.data.tags.get("holdfast.study") or run.info.run_name for run in alive})
     return Needed(runs, reported, found | set(registered), registered, at_work)
 
 

@@ -22,7 +22,12 @@ def link_runs(root: Path, finished: FinishedStudy) -> list[Path]:
     study = finished.study
     setting = study.name.removeprefix(f"{study.sweep}-") if study.sweep else ""
     top = root / DIRECTORY / study.experiment / setting
-    links = {top / _name(run, finished): Path(run.path) for run in finished.runs if run.kind == "train"}
+    if not top.resolve().is_relative_to((root / DIRECTORY).resolve()):
+        # A report that was imported may name anything.
+        return []
+    arms = finished.study.arms
+    trained = [run for run in finished.runs if run.kind == "train" and run.arm in arms]
+    links = {top / _name(run, finished): Path(run.path) for run in trained}
     cache = root / "mlruns" / "cache"
     links = {link: place for link, place in links.items() if place.is_dir() and not place.is_relative_to(cache)}
     _remove_others(top, set(links))

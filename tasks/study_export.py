@@ -16,7 +16,7 @@ from tasks.parent_runs import COMPARED
 from tasks.portable_text import Neutral, is_text, renew_digests, run_ids
 from tasks.registry import aliases
 from tasks.stage_cache import code_digest, intact_result
-from tasks.tracking import Store, open_store
+from tasks.tracking import Store, ViewType, open_store
 
 STUDY = "study.json"
 NAMING = ("job.json", COMPARED, "stages.json")
@@ -70,14 +70,14 @@ def reported(store: Store, name: str) -> Any:
 
 
 def referred(store: Store, roots: Iterable[Any]) -> dict[str, Any]:
-    """Runs that these name, directly or through others: the stages that a report, and what it compared, came from."""
+    """Runs that these name, directly or through others, deleted ones too: what a report, and all of that, came from."""
     found: dict[str, Any] = {}
     waiting = {run.info.run_id: run for run in roots}
     looked_at: set[str] = set(waiting)
     while waiting:
         named = run_ids(text for run in waiting.values() for text in _naming(store, run)) - looked_at
         looked_at |= named
-        waiting = {run.info.run_id: run for run in store.with_ids(named)}
+        waiting = {run.info.run_id: run for run in store.with_ids(named, ViewType.ALL)}
         found |= waiting
     return found
 
@@ -107,7 +107,8 @@ def _stages(store: Store, study: Any) -> list[Any]:
 
 
 def _is_stage(run: Any) -> bool:
-    return run.info.status == "FINISHED" and "holdfast.stage_key" in run.data.tags
+    there = run.info.status == "FINISHED" and run.info.lifecycle_stage == "active"
+    return there and "holdfast.stage_key" in run.data.tags
 
 
 def _whole(store: Store, run: Any) -> Path:

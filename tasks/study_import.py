@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from holdfast.config.jobs import Result
 from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, reason, writing
-from tasks import archive
+from tasks import archive, store_lock
 from tasks.data_transfer import add_files, check_listing, refuse_different
 from tasks.exported_runs import IMPORT, REVEALING, ExportedRun, ExportedStudy, log_described
 from tasks.portable_text import Local, is_text, renew_digests
@@ -77,7 +78,7 @@ def import_study(file: Path, root: Path) -> Imported:
                 return Imported(name, 0, ())
             _check(given)
             _discard(store, opened.digest)
-            with _refusals(file):
+            with _refusals(file), store_lock.in_use(root):
                 return _import(given)
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -128,9 +129,25 @@ def _check(given: Importing) -> None:
     for version, listing in _below(given.place / "versions"):
         check_listing(version, listing)
     refuse_different(given.root, dict(_below(given.place / "data")))
+    for run in given.study.runs:
+        _check_results(given.place / "runs" / run.run_id)
     ids = [run.run_id for run in given.study.runs]
     if len(set(ids)) < len(ids):
         raise UserError(f"{given.study.name}: two runs of the archive have one id; nothing was imported.")
+
+
+def _check_results(place: Path) -> None:
+    """Refuse a result.json that names files elsewhere."""
+    file = place / "result.json"
+    if not file.is_file():
+        return
+    try:
+        result = Result.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise UserError(f"runs/{place.name}/result.json: is none; nothing was imported.") from error
+    for name in (*result.files, *(one.path for one in result.checkpoints)):
+        if not archive.allowed(f"runs/{place.name}/{name}"):
+            raise UserError(f"runs/{place.name}/result.json: {name!r} lies elsewhere; nothing was imported.")
 
 
 def _below(directory: Path) -> Iterator[tuple[str, Path]]:

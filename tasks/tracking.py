@@ -182,12 +182,12 @@ class Store:
         """Runs that were deleted and are still in the store."""
         return self.search("", view=ViewType.DELETED_ONLY)
 
-    def with_ids(self, run_ids: Iterable[str]) -> list[Run]:
+    def with_ids(self, run_ids: Iterable[str], view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
         """Those of these runs that are there."""
         ids = sorted(run_ids)
         parts = [ids[start : start + IDS_A_QUERY] for start in range(0, len(ids), IDS_A_QUERY)]
         queries = ["attributes.run_id IN (" + ", ".join(f"'{one}'" for one in part) + ")" for part in parts]
-        return [run for query in queries for run in self.search(query)]
+        return [run for query in queries for run in self.search(query, view=view)]
 
     def children(self, run_id: str) -> list[Run]:
         """The runs below another one, latest first."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from tasks import store_lock
 from tasks.data_garbage import checked_clones, old_objects, shared_cache
 from tasks.garbage import Garbage, deleted_runs, interrupted_work, old_stages, retired_checkpoints
 from tasks.needed_runs import Needed, needed_runs
@@ -39,33 +41,33 @@ def gc_lines(root: Path, clones: Sequence[Path], delete: bool) -> Iterator[str]:
     """Say what can go, why, and how much that is, and with `delete` remove it."""
     root, clones = root.resolve(), checked_clones(clones)
     store = open_store(root)
-    needed, total = needed_runs(store), 0
-    for garbage in _garbage(root, store, needed, clones):
-        total += garbage.size
-        yield f"{garbage.size / MIB:10,.1f} MiB  {garbage.what}: {garbage.why}"
-        if delete:
-            garbage.remove()
-    yield from _left_alone(root, needed, clones)
+    total = 0
+    with store_lock.alone(root) as free:
+        needed = needed_runs(store)
+        busy = needed.at_work or ([] if free else ["a study"])
+        for garbage in chain(interrupted_work(root, store), [] if busy else _old(root, store, needed, clones)):
+            total += garbage.size
+            yield f"{garbage.size / MIB:10,.1f} MiB  {garbage.what}: {garbage.why}"
+            if delete:
+                garbage.remove()
+    if busy:
+        yield f"Stages and data are left alone while {', '.join(busy)} runs, which may build on any of them."
+    elif not _touches_cache(root, clones) and (root / ".dvc").is_dir():
+        yield "DVC's cache lies outside this repository and is left alone; name the others with --clone DIRECTORY."
     if not total:
         yield "There is nothing to remove."
     else:
         yield f"{total / MIB:,.1f} MiB removed." if delete else f"{total / MIB:,.1f} MiB; --delete removes it."
 
 
-def _garbage(root: Path, store: Store, needed: Needed, clones: Sequence[Path]) -> Iterator[Garbage]:
-    yield from interrupted_work(root, store)
-    if not needed.at_work:
-        yield from old_stages(root, store, needed)
-        yield from retired_checkpoints(store, needed)
-        yield from deleted_runs(store, needed)
-    if not needed.at_work and (root / ".dvc").is_dir() and (clones or not shared_cache(root)):
+def _old(root: Path, store: Store, needed: Needed, clones: Sequence[Path]) -> Iterator[Garbage]:
+    yield from old_stages(root, store, needed)
+    yield from retired_checkpoints(store, needed)
+    yield from deleted_runs(store, needed)
+    if _touches_cache(root, clones):
         versions = {run.data.tags.get("holdfast.data", "") for run in needed.runs if not needed.why_not(run)}
         yield from old_objects(root, versions, clones)
 
 
-def _left_alone(root: Path, needed: Needed, clones: Sequence[Path]) -> Iterator[str]:
-    if needed.at_work:
-        names = ", ".join(sorted({run.data.tags.get("holdfast.study") or run.info.run_name for run in needed.at_work}))
-        yield f"Stages and data are left alone while {names} runs, which may build on any of them."
-    elif (root / ".dvc").is_dir() and not clones and shared_cache(root):
-        yield "DVC's cache lies outside this repository and is left alone; name the others with --clone DIRECTORY."
+def _touches_cache(root: Path, clones: Sequence[Path]) -> bool:
+    return (root / ".dvc").is_dir() and (bool(clones) or not shared_cache(root))

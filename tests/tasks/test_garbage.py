@@ -18,7 +18,7 @@ from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import DataRef
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from tasks import data_version, slots, stage_cache, worker
+from tasks import data_version, slots, stage_cache, store_lock, worker
 from tasks.parent_runs import study_run
 from tasks.stage import Attempt, Context, Position, StageRun, find_stage, trained_model
 from tasks.tracking import open_store
@@ -189,6 +189,14 @@ def test_interrupted_work_goes_only_when_no_study_can_continue_it(clone: Clone, 
         assert [path.exists() for path in (finished, unreadable, other_code)] == [False, False, False]
         assert open_one.is_dir()
         assert held.with_name(f"{'2' * 64}.partial").is_dir()
+
+
+def test_nothing_goes_while_a_study_of_this_clone_is_about_to_begin(clone: Clone):
+    old, new = clone.train(1), clone.train(2)
+    report(clone.root, STUDY, [new], clone.data)
+    with store_lock.in_use(clone.root):
+        assert "left alone while a study runs" in clone.collect(delete=True)
+    assert clone.weights(old) == [0, 3, 6]
 
 
 def test_runs_that_were_deleted_in_mlflow_leave_no_files(clone: Clone):

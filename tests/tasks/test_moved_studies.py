@@ -213,6 +213,20 @@ def test_descriptions_that_nobody_exported_change_nothing(
     untouched(there)
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "checkpoints/step-000003/../../../../x"])
+def test_results_that_name_files_elsewhere_change_nothing(name: str, source: Source, there: Path, tmp_path: Path):
+    out = tmp_path / "unpacked"
+    archive.extract(source.file, out)
+    file = next(out.glob("runs/*/result.json"))
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps(result | {"files": {**result["files"], name: "0" * 64}}))
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    archive.write(tmp_path / "other.tar", "study", files)
+    with pytest.raises(UserError, match="lies elsewhere"):
+        import_study(tmp_path / "other.tar", there)
+    untouched(there)
+
+
 def test_a_clone_with_other_data_of_this_name_changes_nothing(source: Source, there: Path):
     other = there / "data" / "study-0123abcd" / "target-train.parquet"
     other.parent.mkdir(parents=True)
