@@ -111,6 +111,7 @@ def test_checkpoints_that_no_report_is_made_from_go_and_those_of_reports_aliases
     assert "There is nothing to remove." in clone.collect()
 
 
+@pytest.mark.slow
 def test_a_removal_that_was_cut_short_goes_on(clone: Clone):
     old, new = clone.train(1), clone.train(2)
     report(clone.root, STUDY, [new], clone.data)
@@ -120,6 +121,7 @@ def test_a_removal_that_was_cut_short_goes_on(clone: Clone):
     assert clone.weights(new) == [0, 3, 6]
 
 
+@pytest.mark.slow
 def test_nothing_of_stages_or_data_goes_while_a_study_runs(clone: Clone):
     old, new = clone.train(1), clone.train(2)
     report(clone.root, STUDY, [new], clone.data)
@@ -130,6 +132,7 @@ def test_nothing_of_stages_or_data_goes_while_a_study_runs(clone: Clone):
     assert old.run_id[:8] in clone.collect(), "and is there to go afterwards"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kept", "steps"), [("last", [6]), (2, [3, 6]), ("best", [3]), ("all", [0, 3, 6])])
 def test_a_study_keeps_the_checkpoints_that_it_says_and_is_found_without_the_others(
     kept: str | int, steps: list[int], clone: Clone
@@ -166,6 +169,7 @@ def interrupted(clone: Clone, seed: int) -> Iterator[Path]:
     yield place
 
 
+@pytest.mark.slow
 def test_interrupted_work_goes_only_when_no_study_can_continue_it(clone: Clone, monkeypatch: pytest.MonkeyPatch):
     clone.train(1)
     with interrupted(clone, 1) as finished, interrupted(clone, 2) as open_one, interrupted(clone, 3) as held:
@@ -191,6 +195,7 @@ def test_interrupted_work_goes_only_when_no_study_can_continue_it(clone: Clone, 
         assert held.with_name(f"{'2' * 64}.partial").is_dir()
 
 
+@pytest.mark.slow
 def test_nothing_goes_while_a_study_of_this_clone_is_about_to_begin(clone: Clone):
     old, new = clone.train(1), clone.train(2)
     report(clone.root, STUDY, [new], clone.data)
@@ -199,6 +204,7 @@ def test_nothing_goes_while_a_study_of_this_clone_is_about_to_begin(clone: Clone
     assert clone.weights(old) == [0, 3, 6]
 
 
+@pytest.mark.slow
 def test_runs_that_were_deleted_in_mlflow_leave_no_files(clone: Clone):
     trained = clone.train(1)
     open_store(clone.root).client.delete_run(trained.run_id)
