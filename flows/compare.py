@@ -11,7 +11,7 @@ from flows.study import Compared, Outcome, StageRunner, compare_studies
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
-from tasks.parent_runs import COMPARED
+from tasks.recorded import COMPARED
 from tasks.stage import Context
 from tasks.tracking import Store, open_store
 

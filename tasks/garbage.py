@@ -23,8 +23,8 @@ from holdfast.errors import writing
 from tasks import worker
 from tasks.disk_use import size_of
 from tasks.needed_runs import Needed
-from tasks.parent_runs import COMPARED
 from tasks.portable_text import WEIGHTS
+from tasks.recorded import COMPARED
 from tasks.stage_cache import RETIRED, find_cached, intact_result, retired_files, stage_key
 from tasks.tracking import Store, local_artifacts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tasks.parent_runs import COMPARED
+from tasks.recorded import COMPARED
 from tasks.registry import registered_checkpoints
 from tasks.run_owner import owner_alive
 from tasks.study_export import referred

@@ -10,11 +10,9 @@ from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
 from tasks import store_lock, tracking
 from tasks.recording import flat_params
+from tasks.redaction import refuse_secrets
 from tasks.stage_cache import code_digest
 from tasks.tracking import Store, open_store
-
-COMPARED = "compare.json"
-"""On the run of a study, beside its report: the job of the report, which names all that it compared."""
 
 
 @contextmanager
@@ -47,10 +45,11 @@ def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, 
 
     Before it begins, runs that dead processes of this machine left RUNNING become KILLED.
     """
+    described = config.model_dump(mode="json", exclude={"members"})
+    refuse_secrets(described)
     store = open_store(root)
     store.reap()
     with store_lock.in_use(root), _running(store, experiment, config.name, tags) as run_id:
-        described = config.model_dump(mode="json", exclude={"members"})
         store.params(run_id, flat_params(described))
         store.text(run_id, config.model_dump_json(indent=1), "config.json")
         yield run_id

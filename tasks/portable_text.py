@@ -7,7 +7,6 @@ of runs. In an archive these are words; where it is imported they become the pla
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -15,13 +14,11 @@ from pathlib import Path, PurePosixPath
 import holdfast
 from holdfast.config.jobs import Result
 from holdfast.config.refs import file_digest
+from tasks.redaction import redacted
 
 RUN, ROOT, LIBRARY = "holdfast-run:", "holdfast-root:", "holdfast-library:"
 RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 EXPERIMENT = re.compile(r"#/experiments/\d+/runs/")
-URI_PASSWORD = re.compile(r"(://[^\s/@:\"'<>]*):[^\s/@\"'<>]+@")
-SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|CREDENTIAL)", re.IGNORECASE)
-SHORTEST_SECRET = 6
 SUFFIXES = frozenset({".json", ".jsonl", ".txt", ".html", ".md", ".yaml", ".csv", ".svg"})
 WEIGHTS = frozenset({"checkpoints", "model", "moments"})
 """Directories whose digest names a model: not a byte of them changes."""
@@ -38,12 +35,6 @@ def run_ids(texts: Iterable[str]) -> set[str]:
     return {found for text in texts for found in RUN_ID.findall(text)}
 
 
-def secrets() -> list[str]:
-    """Values of this process's environment that have a secret's name."""
-    named = (value for name, value in os.environ.items() if SECRET_NAME.search(name))
-    return [value for value in named if len(value) >= SHORTEST_SECRET]
-
-
 class Neutral:
     """Takes what belongs to this machine out of text. `artifacts` has the directories of runs by their ids."""
 
@@ -55,19 +46,17 @@ class Neutral:
         # A directory of a run lies below the repository, which may hold the library: the longer path first.
         longest = sorted(self.words, key=len, reverse=True)
         self.places = re.compile(rf"({'|'.join(map(re.escape, longest))})(?![\w.-])")
-        hidden = sorted({form for secret in secrets() for form in (secret, _in_json(secret))}, key=len, reverse=True)
-        self.secrets = re.compile("|".join(map(re.escape, hidden)) or r"(?!)")
 
     def __call__(self, text: str) -> str:
         text = self.places.sub(lambda found: self.words[found[0]], text)
-        return URI_PASSWORD.sub(r"\1:***@", self.secrets.sub("***", text))
+        return redacted(text)
 
 
 class Local:
     """Puts this machine's places and ids into text. `ids` has the new id of each run, `artifacts` its directory."""
 
     def __init__(self, root: Path, ids: Mapping[str, str], artifacts: Mapping[str, Path], experiment: str) -> None:
-        self.ids, self.experiment = ids, experiment
+        self.ids, self.artifacts, self.experiment = ids, artifacts, experiment
         self.words = {f"{RUN}{old}": str(artifacts[new]) for old, new in ids.items()}
         self.words |= {ROOT: str(root), LIBRARY: str(Path(holdfast.__file__).parent)}
 

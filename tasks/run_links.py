@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from holdfast.config.jobs import Compare, FinishedStudy, RunRecord
-from tasks.parent_runs import COMPARED
+from tasks.recorded import COMPARED
 from tasks.study_export import reported
 from tasks.tracking import Store
 

@@ -16,6 +16,7 @@ from holdfast.config.model import Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
 from holdfast.stages.sources import source_digest
+from tasks.artifact_cache import inside
 from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
@@ -68,6 +69,8 @@ def intact_result(path: Path, with_files: bool = True) -> Result | None:
         result = Result.model_validate_json((path / "result.json").read_text())
     except (FileNotFoundError, ValidationError):
         return None
+    if not all(inside(name) for name in (*result.files, *(kept.path for kept in result.checkpoints))):
+        return None
     kept = {name: sha for name, sha in result.files.items() if name not in retired_files(path)}
     whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in kept.items())
     return result if whole or not with_files else None
@@ -92,12 +95,12 @@ def lock_digest(lock: Path = SOURCES.parent / "requirements.lock") -> str:
     return file_digest(lock) if lock.is_file() else ""
 
 
-def key_content(job: Any) -> Any:
-    """A job as JSON without what changes no result.
+def key_content(job: Any, digested: frozenset[str] = frozenset()) -> Any:
+    """A job as JSON without what changes no result, and without fields whose files are digested elsewhere.
 
     The files that a data job reads are digested in its `inputs`, so none of their paths counts.
     """
-    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else frozenset())
+    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else digested)
 
 
 def _without_ignored(content: Any, digested: frozenset[str]) -> Any:

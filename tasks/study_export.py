@@ -12,8 +12,8 @@ from holdfast.errors import UserError
 from tasks import archive
 from tasks.data_transfer import listing_file, pinned_files
 from tasks.exported_runs import ExportedStudy, described
-from tasks.parent_runs import COMPARED
 from tasks.portable_text import Neutral, is_text, renew_digests, run_ids
+from tasks.recorded import COMPARED
 from tasks.registry import aliases
 from tasks.stage_cache import code_digest, intact_result
 from tasks.tracking import Store, ViewType, open_store

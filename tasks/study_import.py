@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from holdfast.config.jobs import Result
-from holdfast.config.refs import DataRef
+from holdfast.config.refs import DataRef, file_digest
 from holdfast.errors import UserError, reason, writing
-from tasks import archive, store_lock
+from tasks import archive, certificate, store_lock
+from tasks.certificate import Certificate
 from tasks.data_transfer import add_files, check_listing, refuse_different
 from tasks.exported_runs import IMPORT, REVEALING, ExportedRun, ExportedStudy, log_described
 from tasks.portable_text import Local, is_text, renew_digests
@@ -239,6 +240,7 @@ def _fill(given: Importing, run_id: str, run: ExportedRun, local: Local) -> None
     for name, digest in run.data:
         store.dataset(run_id, DataRef(path=given.root / "data" / name, digest=""), digest)
     _localise(place, local)
+    _renew_certificate(given, place, local)
     store.upload(run_id, place, [name for name, _ in _below(place)])
 
 
@@ -248,6 +250,24 @@ def _localise(place: Path, local: Local) -> None:
         in_json = Path(name).suffix in (".json", ".jsonl")
         (place / name).write_text(local((place / name).read_text(errors="replace"), in_json))
     renew_digests(place, names)
+
+
+def _renew_certificate(given: Importing, place: Path, local: Local) -> None:
+    """Give a study's certificate the digests of what was rewritten. Its own digest is of none of that."""
+    file = place / certificate.ARTIFACT
+    if not file.is_file():
+        return
+    issued = Certificate.model_validate_json(file.read_text())
+    results = dict(issued.results)
+    for old, new in local.ids.items():
+        # Of a stage that was here already, its own; of the others, which came before, what was unpacked.
+        kept = [top / "result.json" for top in (local.artifacts[new], given.place / "runs" / old)]
+        found = next((path for path in kept if path.is_file()), None)
+        if new in results and found is not None:
+            results[new] = file_digest(found)
+    files = {name: file_digest(place / name) for name in issued.files if (place / name).is_file()}
+    renewed = issued.model_copy(update={"results": results, "files": files})
+    file.write_text(renewed.model_dump_json(indent=1))
 
 
 def _show(store: Store, run_id: str, run: ExportedRun) -> None:

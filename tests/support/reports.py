@@ -6,6 +6,7 @@ from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.config.refs import DataRef
 from holdfast.config.study import Study
 from tasks import data_version, parent_runs
+from tasks.recorded import COMPARED
 from tasks.stage import Context, StageRun, run_record
 from tasks.tracking import open_store
 
@@ -25,7 +26,7 @@ def report(root: Path, study: Study, runs: list[StageRun], data: DataRef) -> str
         finished = FinishedStudy(study=study, data=data, runs=tuple(map(run_record, runs)))
         job = Compare(name=study.name, studies=(finished,), command="", data_version="")
         store = open_store(root)
-        store.text(run_id, job.model_dump_json(indent=1), parent_runs.COMPARED)
+        store.text(run_id, job.model_dump_json(indent=1), COMPARED)
         page = f"<a href='#/experiments/1/runs/{runs[0].run_id}'>{root}</a>" if runs else ""
         store.text(run_id, page, "report.html")
         parent_runs.set_data_version(root, run_id, data_version.version(root))

@@ -16,7 +16,8 @@ from holdfast.config.methods import SFT, Answers
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import archive, data_version, slots, study_import, worker
-from tasks.parent_runs import COMPARED, study_run
+from tasks.parent_runs import study_run
+from tasks.recorded import COMPARED
 from tasks.registry import aliases
 from tasks.run_links import link_reported
 from tasks.stage import Attempt, Context, Position, StageRun, find_stage
