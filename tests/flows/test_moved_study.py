@@ -39,6 +39,7 @@ class Moved(NamedTuple):
     first: CommandResult
     exported: CommandResult
     imported: CommandResult
+    verified: CommandResult
     again: CommandResult
     """The study in the clone to which it was moved."""
     here: Path
@@ -65,8 +66,9 @@ def moved(
         if request.param == "to a server":
             server["MLFLOW_TRACKING_URI"] = stack.enter_context(mlflow_server(tmp_path_factory.mktemp("server")))
         imported = holdfast(there, places, "import", str(file), **server)
+        verified = holdfast(there, places, "verify", "tiny", **server)
         again = holdfast(there, places, "study", "tiny.yaml", **server)
-        yield Moved(first, exported, imported, again, away, there, server.get("MLFLOW_TRACKING_URI", ""))
+        yield Moved(first, exported, imported, verified, again, away, there, server.get("MLFLOW_TRACKING_URI", ""))
 
 
 def test_the_commands_say_what_they_did(moved: Moved):
@@ -74,6 +76,10 @@ def test_the_commands_say_what_they_did(moved: Moved):
     assert moved.exported.code == 0, moved.exported.stderr
     assert moved.imported.code == 0, moved.imported.stderr
     assert "`holdfast study FILE` finds it" in moved.imported.stdout
+
+
+def test_all_that_it_recorded_holds_there(moved: Moved):
+    assert moved.verified.code == 0, moved.verified.stdout + moved.verified.stderr
 
 
 def test_the_same_command_trains_and_asks_nothing(moved: Moved):
