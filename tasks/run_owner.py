@@ -24,6 +24,10 @@ HEARTBEAT_TIMEOUT = 300.0
 """Seconds without one after which the owner is dead: clocks may differ by minutes, a server may be away for some."""
 
 
+OWNER_TAGS = ("holdfast.host", "holdfast.machine", "holdfast.pid", "holdfast.started", HEARTBEAT_TAG)
+"""Tags that `owner_tags` gives."""
+
+
 def owner_tags() -> dict[str, str]:
     """Tags that name this process."""
     me = psutil.Process()

@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 from prefect.states import State
+from pydantic import BaseModel
 
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluate, MakeData, Result, RunRecord, Train
@@ -22,7 +23,7 @@ from tasks.atomic_move import move
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
 from tasks.stage_cache import RESULT, CachedStage, code_digest, find_cached, intact_result, stage_key
-from tasks.tracking import Store, open_store
+from tasks.tracking import WHOLE_ID, Store, open_store
 
 RETRIES = 2
 # Samples of a model are a new version of the data.
@@ -116,6 +117,7 @@ class Attempt(NamedTuple):
 
     def _in_turn(self, store: Store, out: Path, into: Path | None) -> CachedStage:
         """Run it as soon as there is room."""
+        _require_checkpoints(self.job)
         with ExitStack() as room:
             with progress.waiting(self.label):
                 parallel = self.context.study.compute.parallel
@@ -186,6 +188,22 @@ class Attempt(NamedTuple):
             seconds=done.result.seconds,
             result=done.result,
         )
+
+
+def _require_checkpoints(content: Any) -> None:
+    """Refuse a job about a checkpoint that is not there any more."""
+    if isinstance(content, ModelRef) and Path(content.path).is_absolute() and not Path(content.path).exists():
+        place = Path(content.path)
+        run_id = next((part for part in place.parts if len(part) == WHOLE_ID), "")
+        if run_id:
+            remedy = f"`mlflow runs delete --run-id {run_id}` lets its stage train again"
+            raise UserError(f"{place}: this checkpoint was removed by `holdfast gc`; {remedy}.")
+    if isinstance(content, BaseModel):
+        for name in type(content).model_fields:
+            _require_checkpoints(getattr(content, name))
+    elif isinstance(content, tuple):
+        for part in content:
+            _require_checkpoints(part)
 
 
 def _was_killed(_task: Any, _run: Any, state: State) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Train: frozenset({"data", "evaluation"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
-    Study: frozenset({"compute"}),
+    Study: frozenset({"compute", "checkpoints"}),
     Recipe: frozenset({"threads"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
@@ -32,6 +33,8 @@ asked along the way. By class: what a user has named, a reward or an argument, m
 DATA_PATHS = frozenset({"path", "validation_path"})
 RESULT = "holdfast.result"
 """Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
+RETIRED = "retired.json"
+"""Beside a training's result.json: its files that `holdfast gc` removed because the study's `checkpoints` said so."""
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -63,11 +66,16 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
 
 
 def intact_result(path: Path, *elsewhere: Path) -> Result | None:
-    """result.json of a stage's directory, if every file that it names is there, or elsewhere, with that digest."""
+    """result.json of a stage's directory, if every file that it names is there, or elsewhere, with that digest.
+
+    Files that a finished training did not have to keep are not looked for.
+    """
     result = recorded_result(path)
     if result is None:
         return None
-    files = (([place / name for place in (path, *elsewhere)], digest) for name, digest in result.files.items())
+    retired = retired_files(path)
+    kept = {name: digest for name, digest in result.files.items() if name not in retired}
+    files = (([place / name for place in (path, *elsewhere)], digest) for name, digest in kept.items())
     whole = all(any(file.is_file() and file_digest(file) == digest for file in places) for places, digest in files)
     return result if whole else None
 
@@ -80,6 +88,12 @@ def recorded_result(path: Path) -> Result | None:
         return None
     named = (*result.files, *(kept.path for kept in result.checkpoints))
     return result if all(inside(name) for name in named) else None
+
+
+def retired_files(path: Path) -> frozenset[str]:
+    """Files of checkpoints that a finished training did not have to keep; it is found without them."""
+    file = path / RETIRED
+    return frozenset(json.loads(file.read_text())) if file.is_file() else frozenset()
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
+    ViewType,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -48,8 +49,8 @@ from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_a
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
+METRICS_A_BATCH, PARAMS_A_BATCH, PAGE, IDS_A_QUERY = 1000, 100, 1000, 100
 ID = re.compile("[0-9a-f]*")
-METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
 ERROR = "holdfast.error"
 """Tag with why a run did not finish."""
 PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
@@ -138,8 +139,8 @@ class Store:
                 raise
             return found.experiment_id
 
-    def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
-        """Open a run that belongs to this process; returns its id."""
+    def begin(self, experiment: str, name: str, tags: dict[str, str], started: int | None = None) -> str:
+        """Open a run that belongs to this process; returns its id. It `started` now, or then, in milliseconds."""
         everything = {
             "mlflow.user": _user(),
             "mlflow.source.name": "holdfast",
@@ -147,7 +148,8 @@ class Store:
             **owner_tags(),
             **tags,
         }
-        run_id = self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
+        run = self.client.create_run(self.experiment(experiment), started, everything, name)
+        run_id = run.info.run_id
         self.heartbeat.begin(run_id)
         return run_id
 
@@ -157,12 +159,23 @@ class Store:
         self.tag(run_id, {**owner_tags(), **tags, ERROR: ""})
         self.heartbeat.begin(run_id)
 
-    def end(self, run_id: str, status: str, error: str = "") -> None:
-        """Set a run FINISHED, FAILED or KILLED."""
+    def end(self, run_id: str, status: str, error: str = "", ended: int | None = None) -> None:
+        """Set a run FINISHED, FAILED or KILLED; it `ended` now, or then, in milliseconds."""
         self.heartbeat.end(run_id)
         if error:
             self.tag(run_id, {ERROR: redacted(error)})
-        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status, ended)
+
+    def delete(self, run: Run) -> None:
+        """Delete a run and its logged models, as MLflow does: both can be restored until `mlflow gc`."""
+        self.heartbeat.end(run.info.run_id)
+        self.delete_models(run)
+        self.client.delete_run(run.info.run_id)
+
+    def delete_models(self, run: Run) -> None:
+        """Delete the logged models of a run whose checkpoints are not there any more."""
+        for model in self.models(run):
+            self.client.delete_logged_model(model.model_id)
 
     def owners(self, query: str) -> list[dict[str, str]]:
         """Tags of the runs that a query finds and that tell which process began them."""
@@ -186,16 +199,34 @@ class Store:
                 self.tag(run_id, {ERROR: ""})
         self.reap()
 
-    def search(self, query: str, experiment: str | None = None, most: int | None = None) -> list[Run]:
-        """Runs of one experiment (its id), or of all; latest first, and at most so many."""
+    def search(
+        self, query: str, experiment: str | None = None, most: int | None = None, view: int = ViewType.ACTIVE_ONLY
+    ) -> list[Run]:
+        """Runs of one experiment (its id), or of all; latest first, at most so many. Deleted ones as `view` says."""
         within = [experiment] if experiment else self.experiments()
         latest = ["attributes.start_time DESC"]
-        found = _pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page), most or PAGE)
-        return list(islice(found, most))
+        found = pages(lambda **page: self.client.search_runs(within, query, view, order_by=latest, **page), most)
+        # A run that begins between two pages moves the others, and one comes twice.
+        return list({run.info.run_id: run for run in islice(found, most)}.values())
 
     def experiments(self) -> list[str]:
         """Ids of all experiments."""
-        return [one.experiment_id for one in _pages(self.client.search_experiments)]
+        return [one.experiment_id for one in pages(self.client.search_experiments)]
+
+    def deleted(self) -> list[Run]:
+        """Runs that were deleted and are still in the store."""
+        return self.search("", view=ViewType.DELETED_ONLY)
+
+    def with_ids(self, run_ids: Iterable[str], view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        """Those of these runs that are there."""
+        ids = sorted(run_ids)
+        parts = [ids[start : start + IDS_A_QUERY] for start in range(0, len(ids), IDS_A_QUERY)]
+        queries = ["attributes.run_id IN (" + ", ".join(f"'{one}'" for one in part) + ")" for part in parts]
+        return [run for query in queries for run in self.search(query, view=view)]
+
+    def children(self, run_id: str) -> list[Run]:
+        """The runs below another one, latest first."""
+        return self.search(f"tags.`mlflow.parentRunId` = '{run_id}'")
 
     def named(self, name: str) -> list[Run]:
         """Runs of a name, latest first."""
@@ -270,7 +301,7 @@ class Store:
     def model(self, run_id: str, checkpoint: Checkpoint) -> str:
         """Id of the logged model of a checkpoint, found or made; it is READY once all is said of it."""
         run = self.client.get_run(run_id)
-        found = (model for model in self._models(run) if model.tags.get("holdfast.step") == str(checkpoint.step))
+        found = (model for model in self.models(run) if model.tags.get("holdfast.step") == str(checkpoint.step))
         model = next(found, None) or self._create_model(run, checkpoint)
         if model.status != LoggedModelStatus.READY:
             # A process that died may have said the one and not the other.
@@ -296,11 +327,12 @@ class Store:
 
     def model_ids(self, run: Run) -> dict[int, str]:
         """Ids of the logged models of a run's checkpoints, by step."""
-        return {int(model.tags["holdfast.step"]): model.model_id for model in self._models(run)}
+        return {int(model.tags["holdfast.step"]): model.model_id for model in self.models(run)}
 
-    def _models(self, run: Run) -> list[Any]:
+    def models(self, run: Run) -> list[Any]:
+        """The logged models of a run."""
         query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]
-        return list(_pages(lambda **page: self.client.search_logged_models(experiments, query, **page), 100))
+        return list(pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
 
     def artifacts(self, run: Run, again: bool = False) -> Path:
         """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
@@ -308,12 +340,16 @@ class Store:
         Read only.
         """
         finished = run.info.status == "FINISHED"
-        return _local(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+        return local_artifacts(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+
+    def place(self, run: Run) -> Path:
+        """Where a run's artifacts lie, or their copy will once somebody asked for it."""
+        return local_artifacts(run) or self.artifact_cache.directory / run.info.run_id
 
     @contextmanager
     def file(self, run: Run, name: str) -> Iterator[Path | None]:
         """One artifact; None where there is none. From a server it is fetched anew, for as long as the block lasts."""
-        local = _local(run)
+        local = local_artifacts(run)
         if local is not None:
             yield local / name if (local / name).is_file() else None
             return
@@ -340,7 +376,7 @@ class Store:
     def upload_last(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
         """Upload the last files that a run gains; returns where all of them can be read from now on."""
         self.upload(run_id, directory, names)
-        return _local(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
+        return local_artifacts(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
 
     def text(self, run_id: str, text: str, name: str) -> None:
         """Make a text an artifact."""
@@ -364,10 +400,11 @@ class Store:
 
     def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
         run = self.client.get_run(run_id)
-        model = next(m for m in self._models(run) if m.tags.get("holdfast.step") == str(step))
+        model = next(m for m in self.models(run) if m.tags.get("holdfast.step") == str(step))
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
-        versions = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        query = f"name = '{name}' and run_id = '{run_id}'"
+        versions = pages(lambda **page: self.client.search_model_versions(query, **page))
         version = next((v for v in versions if v.tags.get("holdfast.step") == str(step)), None)
         if version is None:
             tags = {name: model.tags[name] for name in ("holdfast.step", "holdfast.digest", "holdfast.arm")}
@@ -392,18 +429,18 @@ def _artifacts_answer(uri: str) -> Any:
     return http_request(get_default_host_creds(uri), place, "GET", max_retries=0, timeout=limit, raise_on_status=False)
 
 
-def _pages(search: Callable[..., Any], size: int = PAGE) -> Iterator[Any]:
+def pages(search: Callable[..., Any], most: int | None = None) -> Iterator[Any]:
     """Everything that a search finds, page after page."""
     token = None
     while True:
-        page = search(max_results=size, page_token=token)
+        page = search(max_results=min(most or PAGE, PAGE), page_token=token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def _local(run: Run) -> Path | None:
+def local_artifacts(run: Run) -> Path | None:
     """Where a run's artifacts lie on this machine, if they do."""
     uri = urlparse(run.info.artifact_uri)
     return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None

@@ -249,6 +249,42 @@ Files = Annotated[Optional[list[Path]], typer.Argument(metavar="FILE...", help="
 
 
 @app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="The name in the experiment's file.")],
+    file: Annotated[Path, typer.Argument(help="The archive: NAME.tar, NAME.tar.gz or NAME.tar.zst.")],
+) -> None:
+    """Write a study's runs, checkpoints and data into one file, for another machine or store."""
+    with _failures(f"holdfast export {name} {file}"):
+        from flows.commands.housekeeping import export_lines
+
+        for line in export_lines(name, file, Path.cwd()):
+            typer.echo(line)
+
+
+@app.command(name="import")
+def import_(file: Annotated[Path, typer.Argument(help="An archive of `holdfast export`.")]) -> None:
+    """Bring a study from an archive; all of it is checked before anything is changed."""
+    with _failures(f"holdfast import {file}"):
+        from flows.commands.housekeeping import import_lines
+
+        for line in import_lines(file, Path.cwd()):
+            typer.echo(line)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without, it is only listed.")] = False,
+    clone: Annotated[Optional[list[Path]], typer.Option(help="Another clone that shares DVC's cache.")] = None,  # noqa: UP045
+) -> None:
+    """List what takes room and nothing refers to: old checkpoints, samples, data versions and interrupted work."""
+    with _failures("holdfast gc" + (" --delete" if delete else "")):
+        from flows.commands.housekeeping import gc_lines
+
+        for line in gc_lines(Path.cwd(), clone or (), delete):
+            typer.echo(line)
+
+
+@app.command()
 def serve(
     files: Files = None,
     overrides: Set = None,
