@@ -25,7 +25,7 @@ from tasks.exported_runs import IMPORT, REVEALING, ExportedRun, ExportedStudy, l
 from tasks.portable_text import Local, is_text, renew_digests
 from tasks.registry import aliases
 from tasks.run_owner import owner_alive
-from tasks.stage_cache import code_digest, find_cached
+from tasks.stage_cache import RESULT, code_digest, find_cached
 from tasks.study_export import ABOVE, STUDY
 from tasks.tracking import MlflowException, RegistryFailed, Store, local_artifacts, open_store
 
@@ -240,6 +240,8 @@ def _fill(given: Importing, run_id: str, run: ExportedRun, local: Local) -> None
     for name, digest in run.data:
         store.dataset(run_id, DataRef(path=given.root / "data" / name, digest=""), digest)
     _localise(place, local)
+    if RESULT in tags:
+        store.tag(run_id, {RESULT: file_digest(place / "result.json")})
     _renew_certificate(given, place, local)
     store.upload(run_id, place, [name for name, _ in _below(place)])
 
