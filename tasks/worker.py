@@ -136,7 +136,10 @@ def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
         if stopping.is_set():
             raise Stopped
         process = context.Process(target=_child, args=(ENTRY, str(partial), gpu))
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            raise StageKilled("the server that starts stages was killed") from error
         _running.add(process)
     return process
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
-from stage_runs import history, job, statuses, use, wait_for
+from stage_runs import history, job, run, statuses, use, wait_for
 
 from holdfast.config.jobs import Checkpoint
 from holdfast.config.study import Study
@@ -168,6 +171,22 @@ def test_prefect_retries_a_killed_stage(prefect_server, context, monkeypatch):
     done = one_stage()
     assert history(context, done.run_id)["train/loss"] == [0, 1, 2, 3, 4, 5, 6]
     assert statuses(context) == ["FINISHED"]
+
+
+def test_a_forkserver_that_is_killed_as_it_starts_a_stage_is_worth_another_try(context, monkeypatch):
+    monkeypatch.setattr(worker, "PRELOAD", ["stage_entries"])
+    worker.preload()
+    pid = forkserver._forkserver._forkserver_pid
+    # It has heard of the stage, and is gone before it has started it.
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(run, context)
+        wait_for(lambda: statuses(context) == ["RUNNING"])
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(first.exception(), worker.StageKilled)
+    assert statuses(context) == ["KILLED"]
+    assert run(context).result.seconds == 1.5
 
 
 def test_prefect_does_not_retry_a_fault_of_the_user(prefect_server, context, monkeypatch):
