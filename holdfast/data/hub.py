@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from holdfast.data.table_images import is_file
 from holdfast.errors import UserError, brief, reason
 
 JPEG = b"\xff\xd8\xff"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubSource(Pictures):
@@ -95,15 +97,45 @@ def _paths(value: Any) -> Iterator[str]:
             yield str(image["path"])
 
 
-def load_split(name: str, revision: str | None, split: str):  # type: ignore[no-untyped-def]  # datasets.Dataset
+def load_split(name: str, revision: str | None, split: str, config: str | None = None):  # type: ignore[no-untyped-def]  # datasets.Dataset
     """The rows of a data set's split. ValueError, with the reason, where they cannot be loaded."""
     import datasets
+    import httpx
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, revision=revision, split=split, cache_dir=_cache(name))
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({reason(error)})") from error
+        require_revision(name, revision, config)
+        return datasets.load_dataset(name, config, revision=revision, split=split, cache_dir=_cache(name))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
+        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({_why(error)})") from error
+
+
+def require_revision(name: str, revision: str | None, config: str | None = None) -> None:
+    """Look a data set up before anything of it is downloaded.
+
+    Raises:
+        ValueError: without a network, `datasets` would take whatever revision it has, and this is another one.
+        OSError: it cannot be reached, is gated, or has no such revision.
+    """
+    import datasets
+
+    if revision is None or Path(name).exists():
+        return
+    found = datasets.load_dataset_builder(name, config, revision=revision).hash
+    if _COMMIT.fullmatch(revision) and found != revision:
+        raise ValueError(f"the Hub cannot be reached, and the cache has revision {found} instead of {revision}")
+
+
+def _why(error: Exception) -> str:
+    """What the Hub's client says, as the user can mend it."""
+    said = reason(error, 160)
+    if "gated" in said:
+        return "is gated: ask for access on its page, and set HF_TOKEN to a token of yours"
+    if "reach" in said and "Hub" in said:
+        return "the Hub cannot be reached; name a local copy, or come back with a network"
+    if "doesn't exist on the Hub" in said:
+        return "the Hub has no such data set, or it is private: set HF_TOKEN"
+    return said
 
 
 def _cache(name: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from holdfast.data.chat import messages
+from holdfast.data.chat import rendered
 from holdfast.data.shards import Question
 from holdfast.errors import UserError, reason
 from holdfast.models.encode import Encoded, encode, join
@@ -40,7 +40,7 @@ def require_readable(processor: Any, config: Any, shard: str, questions: list[Qu
 
 def _require_shown(processor: Any, shard: str, question: Question) -> None:
     try:
-        text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+        text = rendered(processor, question)
     except Exception as error:  # a template is a program of the user's
         raise UserError(
             f"model.path: its chat template fails on question {question.id} of {shard} ({reason(error)}); "

@@ -17,7 +17,7 @@ from holdfast.config.jobs import Check
 from holdfast.config.methods import SFT, AnyStage
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import messages
+from holdfast.data.chat import rendered
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
 from holdfast.influence.engine.layers import find_sites
@@ -213,10 +213,7 @@ def _tokens(processor: Any, completion: str) -> int:
 def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
     """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
     extra: dict[tuple[tuple[int, int], ...], int] = {}
-    texts = [
-        processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
-        for question in questions
-    ]
+    texts = [rendered(processor, question) for question in questions]
     counts = map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
     found = []
     for question, text, count in zip(questions, texts, counts, strict=True):
