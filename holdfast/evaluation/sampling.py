@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import formatted
-from holdfast.config.jobs import Sample
+from holdfast.config.jobs import FromFile, Sample
 from holdfast.config.methods import SelfReasoning
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
+from holdfast.evaluation.teaching import graded
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import base_dtype
@@ -59,6 +60,8 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
         UserError: nothing was kept.
     """
     source = job.source
+    if isinstance(source, FromFile):
+        return _from_file(job, source, out)
     own = isinstance(source, SelfReasoning)
     everything = isinstance(source, SelfReasoning) or source.keep == "all"
     limit = None if isinstance(source, SelfReasoning) else source.prompts
@@ -75,6 +78,27 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
         raise UserError(_nothing_kept(job, drawn))
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "samples.parquet")
     return {"drawn": drawn, "kept": len(rows), "dropped": drawn - len(rows)}
+
+
+def _from_file(job: Sample, source: FromFile, out: Path) -> dict[str, Any]:
+    """Graded rows of a teacher's file; nobody is sampled."""
+    kept, notes = graded(source.settings, source.file.path, read_questions(job.questions.path))
+    rows = [
+        {
+            **dict.fromkeys(SCHEMA.names),
+            "id": row.taught.question.id,
+            "completion": row.taught.completion,
+            "ended": True,
+            "sample": number,
+            "model": source.file.digest,
+            "score": row.grade.score,
+            "accuracy": float(row.grade.correct),
+            "format": float(row.formed),
+        }
+        for number, row in enumerate(kept)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "samples.parquet")
+    return notes
 
 
 def with_answer(drawn: Drawn) -> str | None:
