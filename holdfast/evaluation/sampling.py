@@ -115,13 +115,15 @@ def _said(drawn: Drawn) -> str | None:
 
 
 def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
+    source = job.source
+    assert not isinstance(source, FromFile)
     reader = Reader(load_processor(job.model), job.batch_size)
     model = load_model(job.model, base_dtype(job.dtype, job.base), device(job.device))
-    count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
+    count = 1 if isinstance(source, SelfReasoning) else source.per_prompt
     stops = ends(model, reader)
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
-        sampling = Sampling(job.limit, job.source.temperature, count, _seed(job.seed, start))
+        sampling = Sampling(job.limit, source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)
         for question, samples in zip(chunk, written, strict=True):
             for number, ids in enumerate(samples):
@@ -135,16 +137,17 @@ def _seed(seed: int, start: int) -> int:
 
 
 def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
-    question = drawn.question
+    question, source = drawn.question, job.source
+    assert not isinstance(source, FromFile)
     verdict = grade(question.grader, completion, question.answer, question.accepted)
     return {
         "id": question.id,
         "completion": completion,
-        "ended": drawn.ended or isinstance(job.source, SelfReasoning),
+        "ended": drawn.ended or isinstance(source, SelfReasoning),
         "sample": drawn.sample,
         "model": job.model.digest,
         "step": job.model.step,
-        "temperature": job.source.temperature,
+        "temperature": source.temperature,
         "seed": job.seed,
         "score": verdict.score,
         "accuracy": float(verdict.correct),
@@ -153,12 +156,14 @@ def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
 
 
 def _nothing_kept(job: Sample, drawn: int) -> str:
-    if isinstance(job.source, SelfReasoning):
+    source = job.source
+    assert not isinstance(source, FromFile)
+    if isinstance(source, SelfReasoning):
         return (
             f"source self: none of {drawn} samples of {job.model.path} holds reasoning in <think> tags; "
             "set target.thinking: true, raise evaluation.max_new_tokens, or use another source"
         )
     return (
-        f"source rollouts: none of {drawn} samples of arm {job.source.arm} at step {job.model.step} is right; "
+        f"source rollouts: none of {drawn} samples of arm {source.arm} at step {job.model.step} is right; "
         "train that arm longer, raise per_prompt, or set keep: all"
     )

@@ -26,6 +26,7 @@ SOURCES = {
         harness="gpqa_diamond_cot_zeroshot",
     )
 }
+GRADED_BY = ("choices", "answer")
 SUFFIX = "\nLet's think step by step: "
 UNTIL = ("</s>",)
 STRICT = r"(?<=The answer is )(.*)(?=.)"

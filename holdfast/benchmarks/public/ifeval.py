@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from holdfast.benchmarks.grading.answer import Verdict
 from holdfast.benchmarks.grading.lenient import without_reasoning
 from holdfast.benchmarks.public.protocol import Doc, Manner, Marked, Picture, Posed, Source, mean
-from holdfast.errors import UserError, reason
+from holdfast.errors import UserError
 
 SOURCES = {
     "ifeval": Source(
@@ -32,6 +32,14 @@ def require() -> None:
     for package in ("lm_eval", "langdetect", "nltk", "immutabledict"):
         if find_spec(package) is None:
             raise UserError(f"prior.ifeval: answers are checked by lm-eval, and {package} is missing; {REMEDY}.")
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        raise UserError(
+            "prior.ifeval: nltk's data to split sentences is missing; python -m nltk.downloader punkt_tab."
+        ) from None
 
 
 def pose(row: Doc, _picture: Picture | None, manner: Manner) -> list[Posed]:
@@ -42,14 +50,9 @@ def pose(row: Doc, _picture: Picture | None, manner: Manner) -> list[Posed]:
 def grade(completion: str, doc: Doc) -> Verdict:
     """Each instruction, checked loosely and strictly."""
     require()
-    try:
-        from lm_eval.tasks.ifeval.utils import process_results
+    from lm_eval.tasks.ifeval.utils import process_results
 
-        found = process_results(doc, [without_reasoning(completion)])
-    except (LookupError, OSError) as error:
-        raise UserError(
-            f"prior.ifeval: nltk's sentence splitter is missing ({reason(error)}); python -m nltk.downloader punkt_tab."
-        ) from error
+    found = process_results(doc, [without_reasoning(completion)])
     loose, strict = found["inst_level_loose_acc"], found["inst_level_strict_acc"]
     return Verdict(completion or None, all(loose), mean(loose), all(strict), mean(strict), str(len(loose)))
 

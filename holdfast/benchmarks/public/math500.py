@@ -24,6 +24,7 @@ SOURCES = {
         harness="minerva_math500",
     )
 }
+GRADED_BY = ("problem", "solution")
 SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 """That of Qwen2.5-Math's evaluation."""
 UNTIL = ("Problem:",)

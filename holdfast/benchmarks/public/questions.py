@@ -187,7 +187,7 @@ class Rows:
 
     def _solved(self) -> list[Doc]:
         if self._examples is None:
-            wanted = bool(self.source.examples) and self.benchmark.shots != 0
-            rows = self._open(self.source.examples) if wanted else ()
-            self._examples = rows[: min(len(rows), MOST_EXAMPLES)].to_pylist() if wanted else []
+            self._examples = []
+            if self.source.examples and self.benchmark.shots != 0:
+                self._examples = self._open(self.source.examples)[:MOST_EXAMPLES].to_pylist()
         return self._examples

@@ -32,6 +32,7 @@ SOURCES = {
     "refcoco-plus": _source("RefCOCOplus", "refcoco+"),
     "refcocog": _source("RefCOCOg", "refcocog"),
 }
+GRADED_BY = ("answer", "bbox")
 SHARES = (
     "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y). "
     "All values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of the "
