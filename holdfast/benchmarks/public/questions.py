@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from holdfast.benchmarks.grading.answer import Verdict
 from holdfast.benchmarks.public.benchmarks import MODULES, source_of
 from holdfast.benchmarks.public.boxes import FAMILIES, Family
@@ -34,7 +32,7 @@ MOST_EXAMPLES = 200
 class Decoded(NamedTuple):
     """An image as the model will see it, and its sizes."""
 
-    image: Image.Image
+    png: bytes
     sizes: Picture
 
 
@@ -63,7 +61,7 @@ def splits(benchmark: PublicPrior, seed: int, told: list[str]) -> Iterator[tuple
     if rows.skipped:
         told.append(f"{len(rows.skipped)} row(s) of {benchmark.name} have images that cannot be read: left out.")
     if rows.shrunk:
-        told.append(f"{rows.shrunk} image(s) of {benchmark.name} are scaled down to {benchmark.pixels} pixels.")
+        told.append(f"{len(rows.shrunk)} image(s) of {benchmark.name} are scaled down to {benchmark.pixels} pixels.")
 
 
 def judge(question: Question, completion: str) -> Verdict:
@@ -92,7 +90,9 @@ class Rows:
         self.module: Any = MODULES[benchmark.benchmark]
         self.rows = self._open(self.source.split)
         self.skipped: list[int] = []
-        self.shrunk = 0
+        self.shrunk: set[bytes] = set()
+        """Images that are scaled down, as the shard has them."""
+        self._large: set[bytes] = set()
         self._examples: list[Doc] | None = None
 
     def _open(self, split: str) -> Any:
@@ -131,6 +131,7 @@ class Rows:
             if wanted is not None and taken and taken + len(questions) > wanted:
                 return
             taken += len(questions)
+            self.shrunk |= self._large & {image for question in questions for image in question.images}
             yield from questions
 
     def questions(self, place: int) -> Iterator[Question]:
@@ -140,10 +141,11 @@ class Rows:
         benchmark, first = self.benchmark, (*self.source.images, "")[0]
         manner = Manner(benchmark.suffix, benchmark.boxes, self.seed)
         try:
-            picture = self._picture(row[first]) if first and row[first] else None
-            for number, posed in enumerate(self.module.pose(doc, picture and picture.sizes, manner)):
+            given = {column: self._picture(row[column]) for column in self.source.images if row[column]}
+            sizes = given[first].sizes if first in given else None
+            for number, posed in enumerate(self.module.pose(doc, sizes, manner)):
                 shown = self.source.images if posed.images is None else posed.images
-                images = tuple(png(self._picture(row[column]).image) for column in shown if row[column])
+                images = tuple(given[column].png for column in shown if column in given)
                 name = f"{benchmark.name}-{place:06d}" + (f"-{number}" if number else "")
                 yield self._question(name, f"{benchmark.name}/{self._image(row, place)}", posed, images)
         except UNREADABLE:
@@ -156,8 +158,10 @@ class Rows:
         given = rgb(BytesIO(value["bytes"]) if value.get("bytes") else Path(value["path"]))
         family = FAMILIES[self.benchmark.boxes] if self.benchmark.boxes else ANY
         shown = family.fitted(given, self.benchmark.pixels)
-        self.shrunk += given.width * given.height > self.benchmark.pixels
-        return Decoded(shown, Picture(given.size, shown.size))
+        content = png(shown)
+        if given.width * given.height > self.benchmark.pixels:
+            self._large.add(content)
+        return Decoded(content, Picture(given.size, shown.size))
 
     def _question(self, name: str, image: str, posed: Posed, images: tuple[bytes, ...]) -> Question:
         benchmark = self.benchmark

@@ -217,6 +217,8 @@ def test_data_holds_them_beside_bundled_ones_whose_bytes_stay(copies: dict[str, 
     target = Jigsaw(train=2, validation=1, test=1)
     alone = MakeData(images=World(), target=target, prior=[{"benchmark": "color", "questions": 2, "validation": 1}])
     both = alone.model_copy(update={"prior": (*alone.prior, prior(copies, "gsm8k"), prior(copies, "mme"))})
+    for name in ("alone", "both"):
+        (tmp_path / name).mkdir()
     make_data(alone, tmp_path / "alone")
     make_data(both, tmp_path / "both")
     for path in (tmp_path / "alone").iterdir():
