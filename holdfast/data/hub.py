@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -100,23 +101,21 @@ def _paths(value: Any) -> Iterator[str]:
 def load_split(name: str, revision: str | None, split: str, config: str | None = None):  # type: ignore[no-untyped-def]  # datasets.Dataset
     """The rows of a data set's split. ValueError, with the reason, where they cannot be loaded."""
     import datasets
-    import httpx
 
     datasets.disable_progress_bars()
-    try:
-        require_revision(name, revision, config)
+    with _told(name, split):
+        _require_revision(name, revision, config)
         return datasets.load_dataset(name, config, revision=revision, split=split, cache_dir=_cache(name))
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
-        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({_why(error)})") from error
 
 
-def require_revision(name: str, revision: str | None, config: str | None = None) -> None:
-    """Look a data set up before anything of it is downloaded.
+def look_up(name: str, revision: str | None, split: str, config: str | None = None) -> None:
+    """Look a data set up before anything of it is downloaded. ValueError, with the reason, where that fails."""
+    with _told(name, split):
+        _require_revision(name, revision, config)
 
-    Raises:
-        ValueError: without a network, `datasets` would take whatever revision it has, and this is another one.
-        OSError: it cannot be reached, is gated, or has no such revision.
-    """
+
+def _require_revision(name: str, revision: str | None, config: str | None) -> None:
+    """ValueError where `datasets` has another revision: without a network it takes whichever it has."""
     import datasets
 
     if revision is None or Path(name).exists():
@@ -124,6 +123,18 @@ def require_revision(name: str, revision: str | None, config: str | None = None)
     found = datasets.load_dataset_builder(name, config, revision=revision).hash
     if _COMMIT.fullmatch(revision) and found != revision:
         raise ValueError(f"the Hub cannot be reached, and the cache has revision {found} instead of {revision}")
+
+
+@contextmanager
+def _told(name: str, split: str) -> Iterator[None]:
+    """What the Hub's client raises, as a ValueError with one reason."""
+    import datasets
+    import httpx
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
+        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({_why(error)})") from error
 
 
 def _why(error: Exception) -> str:

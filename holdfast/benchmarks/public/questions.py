@@ -18,7 +18,7 @@ from holdfast.benchmarks.public.boxes import FAMILIES, Family
 from holdfast.benchmarks.public.protocol import Doc, Manner, Marked, Picture, Posed
 from holdfast.benchmarks.question import THINK
 from holdfast.config.prior import PublicPrior
-from holdfast.data.hub import load_split, local_files, require_revision
+from holdfast.data.hub import load_split, local_files, look_up
 from holdfast.data.pixels import UNREADABLE, rgb
 from holdfast.data.shards import Question, png
 from holdfast.data.world import generator
@@ -40,12 +40,9 @@ def require(benchmark: PublicPrior) -> None:
     """Look its data set up, before any data set is downloaded. UserError where it is not there, or not for us."""
     source = source_of(benchmark)
     try:
-        require_revision(source.id, source.revision, source.config)
-    except (OSError, ValueError, RuntimeError) as error:
-        try:
-            load_split(source.id, source.revision, source.split, source.config)
-        except ValueError as told:
-            raise UserError(f"prior.{benchmark.name}: {told}.") from error
+        look_up(source.id, source.revision, source.split, source.config)
+    except ValueError as error:
+        raise UserError(f"prior.{benchmark.name}: {error}.") from error
 
 
 def splits(benchmark: PublicPrior, seed: int, told: list[str]) -> Iterator[tuple[str, Iterator[Question]]]:
