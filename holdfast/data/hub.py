@@ -142,7 +142,7 @@ def _why(error: Exception) -> str:
     said = reason(error, 160)
     if "gated" in said:
         return "is gated: ask for access on its page, and set HF_TOKEN to a token of yours"
-    if "reach" in said and "Hub" in said:
+    if said.startswith("Couldn't reach"):
         return "the Hub cannot be reached; name a local copy, or come back with a network"
     if "doesn't exist on the Hub" in said:
         return "the Hub has no such data set, or it is private: set HF_TOKEN"
