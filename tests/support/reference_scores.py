@@ -1,7 +1,8 @@
 """What lmms-eval and lm-evaluation-harness score: run by the Python of an environment that has both (`make scorers`).
 
-Reads lines of {"benchmark", "doc", "completion"} and writes theirs; of all lines of a benchmark, their aggregates, too.
-`python tests/support/reference_scores.py < ASKED.jsonl > SCORED.jsonl`
+Reads lines of {"benchmark", "doc", "completion"} and writes one object: their scores in the same order, by benchmark,
+as [authors] or [authors, strict], and their aggregates of all lines.
+`python tests/support/reference_scores.py < ASKED.jsonl > SCORES.json`
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def lmms(name: str) -> Any:
 def by_file(benchmark: str, doc: dict[str, Any], completion: str) -> dict[str, float]:
     """By filter, whether the harness finds a completion right."""
     import lm_eval
+    import lm_eval.filters
     import yaml
     from jinja2 import Template
     from lm_eval.api.metrics import exact_match_hf_evaluate
@@ -66,7 +68,8 @@ def scored(benchmark: str, doc: dict[str, Any], completion: str) -> dict[str, An
         [authors] = [value for name, value in found.items() if name != strict]
         return {"authors": authors, **({"strict": found[strict]} if strict else {})}
     if benchmark == "math500":
-        return {"authors": float(import_module("lm_eval.tasks.minerva_math.utils").process_results(doc, [completion])["math_verify"])}
+        module = import_module("lm_eval.tasks.minerva_math.utils")
+        return {"authors": float(module.process_results(doc, [completion])["math_verify"])}
     if benchmark == "docvqa":
         anls = import_module("lmms_eval.api.metrics").anls
         return {"authors": float(anls(doc["answers"], [completion])["anls"])}
@@ -76,8 +79,14 @@ def scored(benchmark: str, doc: dict[str, Any], completion: str) -> dict[str, An
         return {"authors": float(module.compute_iou(raw["bbox"], raw["pred"])), "raw": raw}
     if benchmark == "mmmu":
         return mmmu(doc, completion)
-    [raw] = list({id(v): v for v in getattr(lmms(f"{benchmark}.utils"), f"{benchmark}_process_results")(doc, [completion]).values() if "score" in v}.values())[-1:]
+    found = getattr(lmms(f"{benchmark}.utils"), f"{benchmark}_process_results")(doc, [completion])
+    raw = list(found.values())[-1]
     return {"authors": float(raw["score"]), "raw": raw}
+
+
+def as_pair(asked: dict[str, Any], number: int) -> dict[str, Any]:
+    """A completion of MME as one of the two of a pair, which the many forms of completions are dealt out to."""
+    return {**asked, "doc": {**asked["doc"], "question_id": f"pair {number // 2}"}}
 
 
 def mmmu(doc: dict[str, Any], completion: str) -> dict[str, Any]:
@@ -122,16 +131,19 @@ def main() -> None:
     """Score stdin; what the libraries print goes to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
     raw: dict[str, list[Any]] = defaultdict(list)
-    versions = {name: version(name) for name in ("lm-eval", "lmms-eval", "math-verify")}
-    out.write(json.dumps({"versions": versions}) + "\n")
+    scores: dict[str, list[list[float]]] = defaultdict(list)
     for line in sys.stdin:
         asked = json.loads(line)
+        if asked["benchmark"] == "mme":
+            asked = as_pair(asked, len(scores["mme"]))
         found = scored(**asked)
+        scores[asked["benchmark"]].append([round(found[name], 6) for name in ("authors", "strict") if name in found])
         if "raw" in found:
-            raw[asked["benchmark"]].append(found.pop("raw"))
-        out.write(json.dumps({**asked, **found}, ensure_ascii=False) + "\n")
+            raw[asked["benchmark"]].append(found["raw"])
+    versions = {name: version(name) for name in ("lm-eval", "lmms-eval", "math-verify")}
     totals = {benchmark: aggregates(benchmark, rows) for benchmark, rows in raw.items()}
-    out.write(json.dumps({"aggregates": totals}) + "\n")
+    json.dump({"versions": versions, "scores": scores, "aggregates": totals}, out)
+    out.write("\n")
 
 
 if __name__ == "__main__":
