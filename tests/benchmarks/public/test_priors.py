@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,30 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(UserError, match=rf"prior\.{name}: answers are .*, .*missing; pip install"):
             check(PublicPrior(benchmark=name))
         assert package
+
+
+@pytest.mark.skipif(find_spec("math_verify") is None, reason="make scorers has math-verify")
+def test_expressions_are_compared_and_the_box_is_form(copies: dict[str, Path]) -> None:
+    found = asked(prior(copies, "math500"))["test"]
+    right = metrics(list(records(found, [question.reference for question in found])))
+    assert right["prior/math500/accuracy"] == right["prior/math500/strict"] == 1.0
+    number = int(found[0].prompt.split()[2])
+    unboxed = judge(found[0], f"The answer is ${number / 2}$.")
+    assert (unboxed.correct, unboxed.strict) == (True, False)
+    assert judge(found[0], "").parsed is None
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="make scorers has lm-eval")
+def test_instructions_are_checked_by_the_harnesss_own_program(
+    copies: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its data for sentences, which these instructions do not need, may be missing.
+    monkeypatch.setattr(MODULES["ifeval"], "require", lambda: None)
+    found = asked(prior(copies, "ifeval"))["test"]
+    assert {question.reference for question in found} == {""}
+    given = ["A cat sat.", "A cat, a dog.", "Here, then:\nA cat sat.", "A dog sat."] * 2
+    scored = metrics(list(records(found, given)))
+    assert scored["prior/ifeval/authors_prompt_strict"] == scored["prior/ifeval/strict"] == 0.25
+    assert scored["prior/ifeval/authors_prompt_loose"] == scored["prior/ifeval/accuracy"] == 0.5
+    assert scored["prior/ifeval/authors_instruction_strict"] == 5 / 8
+    assert scored["prior/ifeval/authors_instruction_loose"] == 6 / 8
