@@ -11,7 +11,6 @@ from importlib.util import find_spec
 
 from holdfast.benchmarks.grading.answer import Verdict
 from holdfast.benchmarks.grading.lenient import boxed, without_reasoning
-from holdfast.benchmarks.public.harness import cut
 from holdfast.benchmarks.public.protocol import Doc, Manner, Marked, Picture, Posed, Source, mean
 from holdfast.errors import UserError
 
@@ -27,7 +26,6 @@ SOURCES = {
 GRADED_BY = ("problem", "solution")
 SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 """That of Qwen2.5-Math's evaluation."""
-UNTIL = ("Problem:",)
 LONGEST = 20_000
 """Characters of a completion, from its end, that math-verify is given."""
 
@@ -36,7 +34,8 @@ def require() -> None:
     """UserError where math-verify is missing."""
     if find_spec("math_verify") is None:
         raise UserError(
-            "prior.math500: answers are compared by math-verify, which is missing; pip install math-verify."
+            "prior.math500: answers are compared by math-verify, which is missing; "
+            "pip install 'math-verify[antlr4_9_3]'."
         )
 
 
@@ -51,7 +50,7 @@ def grade(completion: str, doc: Doc) -> Verdict:
     require()
     from math_verify import parse, verify
 
-    text = cut(without_reasoning(completion), UNTIL)[-LONGEST:]
+    text = without_reasoning(completion)[-LONGEST:]
     given = parse(text)
     correct = bool(verify(parse(doc["solution"]), given))
     parsed = None if not given else str(given[-1])
