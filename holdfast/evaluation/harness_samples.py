@@ -49,7 +49,7 @@ class Sample(NamedTuple):
 def rows(records: Sequence[Record], questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
     """Records of a public benchmark with the questions that were asked, as rows of a harness. UserError for others'."""
     by_id = {question.id: question for question in questions}
-    for record in records:
+    for number, record in enumerate(records):
         question = by_id.get(record.id)
         if question is None or record.grader not in MODULES:
             raise UserError(f"{record.benchmark}: question {record.id} is none of the data's; run the study again.")
@@ -57,7 +57,7 @@ def rows(records: Sequence[Record], questions: Sequence[Question]) -> Iterator[d
         module = MODULES[record.grader]
         read = module.exported(record.completion, doc) if hasattr(module, "exported") else record.completion
         yield {
-            "doc_id": _place(record.id),
+            "doc_id": number if hasattr(module, "doc_of") else _place(record.id),
             "doc": doc,
             "target": record.answer,
             "arguments": {"gen_args_0": {"arg_0": record.prompt, "arg_1": {}}},
@@ -101,7 +101,7 @@ def read(file: Path, benchmark: str, shard: Path | None = None) -> list[Sample]:
     for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
-        place = f"{named(file)}, row {number}"
+        place = f"{brief(file.name)}, row {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -118,13 +118,14 @@ def _sample(row: Any, place: str, benchmark: str, asked: dict[int, Question]) ->
     if not isinstance(row, dict) or "doc_id" not in row:
         raise UserError(f"{place}: is no sample of a harness, without a doc_id; name a samples file.")
     number = int(row["doc_id"])
-    doc = row.get("doc")
-    if number in asked:
+    module = MODULES[benchmark]
+    doc = row.get("doc") or (module.doc_of(row) if hasattr(module, "doc_of") else None)
+    if doc is None and number in asked:
         doc = json.loads(asked[number].details)
     elif not isinstance(doc, dict):
         raise UserError(
-            f"{place}: lmms-eval's files do not hold what was asked; name the questions with --questions, for example "
-            f"data/STUDY/prior-{benchmark}.parquet, and let that have question {number}."
+            f"{place}: lmms-eval's files do not hold what was asked; name a shard with question {number}, such as "
+            f"--questions data/STUDY/prior-{benchmark}.parquet."
         )
     missing = [column for column in _needed(benchmark) if column not in doc]
     if missing:

@@ -84,8 +84,12 @@ class Marked(Protocol):
 
 
 class PublicBenchmark(Protocol):
-    """A benchmark's module. One with solved examples has `example`, and may have `opening` and `ALIKE`; `unit` shortens
-    what rows belong together by; `require` refuses before any work where a library is missing."""
+    """A benchmark's module.
+
+    It may have more: `example`, `opening` and `ALIKE` for solved examples; `unit`, which shortens what rows belong
+    together by; `require`, which refuses before any work where a library is missing; `exported`, `doc_of` and
+    `GRADED_BY` where a harness's files differ from the data set.
+    """
 
     SOURCES: dict[str, Source]
     """By the name that a study's file has; most modules have one."""
