@@ -21,6 +21,7 @@ from holdfast.benchmarks.public.questions import splits
 from holdfast.config.images import World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import PublicPrior
+from holdfast.config.study import Study
 from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
@@ -263,6 +264,15 @@ def test_a_missing_column_is_a_sentence(tmp_path: Path) -> None:
 def test_what_cannot_be_read_one_way_is_refused_before_anything_is_read(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         check(PublicPrior(**fields))
+
+
+def test_ifeval_has_no_gradient_to_select_or_trace_by() -> None:
+    stage = {"method": "sft", "source": "answers"}
+    selected = {**stage, "select": {"by": "random", "keep": 0.5}}
+    assert Study(name="a", prior=["ifeval"], arms={"a": [stage]})
+    for more in ({"arms": {"a": [selected]}}, {"arms": {"a": [stage]}, "influence": {}}):
+        with pytest.raises(ValueError, match="prior: ifeval has no right answer whose gradient"):
+            Study(name="a", prior=["ifeval"], **more)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
