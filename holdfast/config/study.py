@@ -86,7 +86,7 @@ class Study(Config):
         selects = any(isinstance(stage, SFT) and stage.select is not None for stage in stages)
         if (self.influence is not None or selects) and any(prior.benchmark == "ifeval" for prior in self.prior):
             raise ValueError(
-                "prior: ifeval has no right answer whose gradient influence, or select, could take; leave one of them out"
+                "prior: ifeval has no right answer whose gradient influence, or select, needs; leave one of them out"
             )
         return self
 

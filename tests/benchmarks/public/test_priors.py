@@ -239,6 +239,18 @@ def test_large_pictures_are_scaled_down_and_counted(copies: dict[str, Path]) -> 
     assert SIZE[0] * SIZE[1] > 2000
 
 
+def test_a_row_whose_picture_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
+    made = [prior_sets.mmstar(number) for number in range(8)]
+    made[3]["image"], made[4]["image"] = None, {"bytes": b"damaged", "path": None}
+    features = datasets.Features({**prior_sets.FEATURES["mmstar"], "image": datasets.Image(decode=False)})
+    folder = write(tmp_path / "own", features, {"val": made})
+    told: list[str] = []
+    one = PublicPrior(benchmark="mmstar", data=str(folder), questions=None)
+    found = [question.id for _, questions in splits(one, 0, told) for question in questions]
+    assert sorted(found) == [f"mmstar-{number:06d}" for number in (0, 1, 2, 5, 6, 7)]
+    assert told == ["2 row(s) of mmstar have images that cannot be read: left out."]
+
+
 def test_a_missing_column_is_a_sentence(tmp_path: Path) -> None:
     features = {**prior_sets.FEATURES["gsm8k"]}
     rows = [{"question": "?", "solution": "1"}] * 3
