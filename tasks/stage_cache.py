@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
+from holdfast.config.methods import TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
@@ -26,6 +27,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Evaluate: frozenset({"batch_size"}),
     Study: frozenset({"compute", "checkpoints"}),
     Recipe: frozenset({"threads"}),
+    TeacherFile: frozenset({"path"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only

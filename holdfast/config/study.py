@@ -84,6 +84,16 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _influence_has_answers(self) -> Self:
+        stages = (stage for arm in self.arms.values() for stage in arm)
+        selects = any(isinstance(stage, SFT) and stage.select is not None for stage in stages)
+        if (self.influence is not None or selects) and any(prior.benchmark == "ifeval" for prior in self.prior):
+            raise ValueError(
+                "prior: ifeval has no right answer whose gradient influence, or select, needs; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rollouts_come_from_other_arms(self) -> Self:
         sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
         for arm, others in sampled.items():
