@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
-from holdfast.config.model import Recipe
-from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
+from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.model import Model, Recipe
+from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
 from holdfast.stages.sources import source_digest
 from tasks.tracking import Store
@@ -28,6 +30,14 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
 }
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only
 asked along the way. By class: what a user has named, a reward or an argument, may have any name."""
+LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
+    Model: frozenset({"attention", "min_pixels", "max_pixels"}),
+    ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
+    Train: frozenset({"keep_dtype"}),
+    Evaluation: frozenset({"keep_dtype"}),
+    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb"}),
+}
+"""Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
 DATA_PATHS = frozenset({"path", "validation_path"})
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
@@ -60,13 +70,35 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
 
 
 def intact_result(path: Path, with_files: bool = True) -> Result | None:
-    """result.json of a stage's directory, if every file that it names is there with the digest it names."""
+    """result.json of a stage's directory, if every file that it names is there with the digest it names.
+
+    A file with the size and time that stand there is taken for unchanged; `holdfast verify` reads it all the same.
+    """
     try:
         result = Result.model_validate_json((path / "result.json").read_text())
     except (FileNotFoundError, ValidationError):
         return None
-    whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in result.files.items())
-    return result if whole or not with_files else None
+    return result if not with_files or not changed_files(path, result) else None
+
+
+def changed_files(path: Path, result: Result, hash_all: bool = False) -> list[str]:
+    """Files of a stage's directory that are gone or differ from its result; with `hash_all`, all of them are read."""
+    stamps = {} if hash_all else result.stamps
+    return [name for name, sha in result.files.items() if not _unchanged(path / name, sha, stamps.get(name))]
+
+
+def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
+    """A copy from a server gets the recorded time once its bytes were right, so that they are not read again."""
+    if not file.is_file():
+        return False
+    if stamp is not None and stamp_of(file) == stamp:
+        return True
+    if file_digest(file) != digest:
+        return False
+    if stamp is not None:
+        with suppress(OSError):
+            os.utime(file, ns=(stamp[1], stamp[1]))
+    return True
 
 
 @functools.cache
@@ -93,7 +125,12 @@ def key_content(job: Any) -> Any:
 def _without_ignored(content: Any, digested: frozenset[str]) -> Any:
     if isinstance(content, BaseModel):
         ignored = digested.union(*(names for kind, names in IGNORED_FIELDS.items() if isinstance(content, kind)))
-        fields = [name for name in type(content).model_fields if name not in ignored]
+        later = {name for kind, names in LATER_FIELDS.items() if isinstance(content, kind) for name in names}
+        fields = [
+            name
+            for name, field in type(content).model_fields.items()
+            if name not in ignored and not (name in later and getattr(content, name) == field.default)
+        ]
         return {name: _without_ignored(getattr(content, name), digested) for name in fields}
     if isinstance(content, dict):
         return {name: _without_ignored(value, digested) for name, value in content.items()}

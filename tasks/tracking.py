@@ -37,7 +37,7 @@ from holdfast.config.jobs import Checkpoint
 from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, writing
 from tasks import server_probe
-from tasks.artifact_cache import ArtifactCache
+from tasks.artifact_cache import ArtifactCache, link
 from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
@@ -264,9 +264,17 @@ class Store:
             self.client.log_artifact(run_id, str(directory / name), None if folder == "." else folder)
 
     def upload_last(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
-        """Upload the last files that a run gains; returns where all of them can be read from now on."""
-        self.upload(run_id, directory, names)
-        return _local(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
+        """Upload the last files that a run gains; returns where all of them can be read from now on.
+
+        On this machine they are linked, not copied: kept weights are large, and their work directory is removed.
+        """
+        place = _local(self.client.get_run(run_id))
+        if place is None:
+            self.upload(run_id, directory, names)
+            return self.artifact_cache.add_local(run_id, directory, names)
+        for name in names:
+            link(directory / name, place / name)
+        return place
 
     def text(self, run_id: str, text: str, name: str) -> None:
         """Make a text an artifact."""

@@ -200,6 +200,24 @@ def doctor() -> None:
 
 
 @app.command()
+def verify() -> None:
+    """Read every kept file and hold it against its digest; a study goes by sizes and times."""
+    with _failures("holdfast verify"):
+        from flows.commands.verify import verified
+
+        _probe_store()
+        files = broken = 0
+        for run in verified(Path.cwd()):
+            files += run.files
+            broken += len(run.changed)
+            for name in run.changed:
+                typer.echo(f"{run.name} ({run.run_id[:8]}): {name} is gone or changed; its stage will run again")
+        typer.echo(f"{files} files, {broken} gone or changed.")
+        if broken:
+            raise typer.Exit(1)
+
+
+@app.command()
 def serve(
     file: File,
     overrides: Set = None,

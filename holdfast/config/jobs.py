@@ -142,6 +142,8 @@ class Train(Job):
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"
+    keep_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of kept weights."""
     evaluation: Evaluation = Evaluation()
     """For what is asked along the way."""
     functions: dict[str, str] = {}
@@ -262,6 +264,8 @@ class Result(Config):
     checkpoints: tuple[Checkpoint, ...] = ()
     files: dict[str, str] = {}
     """sha256 of every file that is kept, by relative path (checkpoint files included)."""
+    stamps: dict[str, tuple[int, int]] = {}
+    """Size and time of change of each of them, as `refs.stamp_of` has them: what has both still is not hashed again."""
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
     notes: dict[str, Any] = {}

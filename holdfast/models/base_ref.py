@@ -19,6 +19,16 @@ REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a che
 
 def reference(model: Model) -> ModelRef:
     """The model's files as they are now. UserError where there is no such checkpoint."""
+    return read_as(model, _files(model))
+
+
+def read_as(model: Model, ref: ModelRef) -> ModelRef:
+    """The ref of a study's base with what the study says of how it is read."""
+    said = {name: getattr(model, name) for name in ("attention", "min_pixels", "max_pixels")}
+    return ref.model_copy(update=said)
+
+
+def _files(model: Model) -> ModelRef:
     if model.path == "bundled":
         return shipped_base()
     path = Path(model.path)

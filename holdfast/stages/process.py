@@ -30,7 +30,7 @@ from holdfast.config.jobs import (
     Train,
 )
 from holdfast.config.jobs import Check as CheckJob
-from holdfast.config.refs import directory_digest, file_digest
+from holdfast.config.refs import directory_digest, known_digest, stamp_of
 from holdfast.determinism import settle_torch, varying
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, Journal, read_lines
@@ -145,10 +145,12 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
     if (out / "model").is_dir():
         checkpoints.append(Checkpoint(step=0, path="model", digest=directory_digest(out / "model")))
     files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    kept = {name: path for name, path in files.items() if name not in UNKEPT}
     return Result(
         metrics=metrics,
         checkpoints=tuple(checkpoints),
-        files={name: file_digest(path) for name, path in files.items() if name not in UNKEPT},
+        files={name: known_digest(path) for name, path in kept.items()},
+        stamps={name: stamp_of(path) for name, path in kept.items()},
         seconds=round(seconds, 3),
         peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         notes=notes,

@@ -1,0 +1,173 @@
+"""Whether a study fits this machine: what every stage needs against what is there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from trl import GRPOConfig
+
+from holdfast.config.measurement import Influence
+from holdfast.config.methods import AnyStage
+from holdfast.config.schedule import chosen, scheduled
+from holdfast.config.study import Study
+from holdfast.errors import UserError
+from holdfast.influence.parts import COPIES, target_count
+from holdfast.models.precision import HALF as HALVES
+from holdfast.models.shape import Shape
+from holdfast.stages import needs
+from holdfast.stages.needs import Batch, Memory, Method, Precision
+from holdfast.training.arguments import TrainerConfig, anywhere, length
+from holdfast.training.stage import LARGE
+
+GB = 1e9
+
+
+class Adapted(NamedTuple):
+    """The study's model as a stage adapts it."""
+
+    shape: Shape
+    measured: int
+    """Parameters that influence is measured in."""
+
+
+class Lengths(NamedTuple):
+    """Of a stage's longest sample."""
+
+    prompt: int
+    completion: int
+    patches: int
+
+
+class Need(NamedTuple):
+    """What a stage of an arm takes."""
+
+    shape: Shape
+    memory: Memory
+    disk: needs.Disk
+    influence: int
+    """Bytes for tracing it, where the study traces."""
+    steps: int
+    operations: int
+    """Of an optimizer step, generation apart."""
+
+    def noted(self) -> dict[str, Any]:
+        """As JSON has it."""
+        memory = self.memory._asdict() | {"fixed": self.memory.fixed, "total": self.memory.total}
+        facts = {name: getattr(self, name) for name in ("influence", "steps", "operations")}
+        return {"shape": self.shape._asdict(), "memory": memory, "disk": self.disk._asdict(), **facts}
+
+
+def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, on_gpu: bool) -> Need:
+    """What a stage of a study takes with its longest samples."""
+    shape = adapted.shape
+    config = anywhere(stage, study.evaluation.max_new_tokens)
+    whole = length(config, study.target.train)
+    precision, method = precision_of(study, shape, on_gpu), method_of(config, stage, study, shape)
+    batch = batch_of(config, lengths)
+    memory = needs.memory(shape, precision, batch, method)
+    kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
+    size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
+    return Need(
+        shape=shape,
+        memory=memory,
+        disk=needs.disk(shape, len(kept), size, study.influence is not None),
+        influence=influence_memory(study.influence, 1 + len(study.prior), adapted) if study.influence else 0,
+        steps=whole.steps,
+        operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
+    )
+
+
+def traced_steps(study: Study, steps: int) -> int:
+    """Checkpoints that an influence analysis looks at, the beginning among them."""
+    if study.influence is None:
+        return 0
+    return 1 + len(chosen(study.influence.every, scheduled(study.evaluation.keep, steps)))
+
+
+def precision_of(study: Study, shape: Shape, on_gpu: bool) -> Precision:
+    """What learns is in float32 and computes on a GPU in the study's precision, which all beneath an adapter has."""
+    half = study.model.dtype in HALVES
+    weights = needs.HALF if half and shape.adapter else needs.FLOAT32
+    return Precision(weights, needs.HALF if half and on_gpu else weights)
+
+
+def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape) -> Method:
+    """What the stage's arguments say, and where they are silent, what training does."""
+    checkpointing = config.gradient_checkpointing or (
+        "gradient_checkpointing" not in stage.trainer and shape.parameters > LARGE
+    )
+    return Method(
+        optimizer=str(config.optim).rpartition(".")[2].removesuffix("_fused").removesuffix("_torch"),
+        checkpointing=bool(checkpointing),
+        reference=isinstance(config, GRPOConfig) and config.beta > 0 and stage.lora is None,
+        eager=study.model.attention == "eager",
+    )
+
+
+def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
+    """The largest batch, of longest samples only."""
+    rows = config.per_device_train_batch_size
+    if not isinstance(config, GRPOConfig):
+        return Batch(rows, lengths.prompt, lengths.completion, lengths.patches)
+    at_once = config.generation_batch_size or rows
+    return Batch(rows, lengths.prompt, config.max_completion_length or lengths.completion, lengths.patches, at_once)
+
+
+def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> int:
+    """Bytes of two models, of weights and displacements in float32, and of what samples are held against."""
+    size = needs.HALF if settings.dtype == "bfloat16" else needs.FLOAT32
+    models = 2 * adapted.shape.parameters * size
+    # θ before, here and after, where the passes need another precision, and the way between them.
+    copies = (2 if settings.dtype == "float32" else 5) * adapted.measured * needs.FLOAT32
+    held = COPIES * target_count(settings, benchmarks) * adapted.measured * needs.FLOAT32
+    return models + copies + (min(held, int(settings.memory_gb * GB)) if settings.memory_gb else held)
+
+
+def memory_there(where: torch.device) -> int:
+    """Bytes of the device that trains."""
+    if where.type == "cuda":
+        return torch.cuda.get_device_properties(where).total_memory
+    return psutil.virtual_memory().total
+
+
+def require_card(study: Study, where: torch.device) -> None:
+    """Refuse a precision that the card computes in software, or not at all.
+
+    Raises:
+        UserError: it names the card.
+    """
+    if where.type == "cuda" and study.model.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(False):
+        raise UserError(
+            f"model.dtype: {torch.cuda.get_device_name(where)} has no bfloat16; set it to float16, or to float32"
+        )
+
+
+def require_memory(arm: str, need: Need, there: int, settings: Influence | None) -> list[str]:
+    """Refuse what cannot fit whatever the batch, and tell of what probably does not.
+
+    Raises:
+        UserError: weights, gradients and optimizer alone take more than there is.
+    """
+    fixed, total = need.memory.fixed, need.memory.total
+    if fixed > there:
+        raise UserError(
+            f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
+            f"{_gb(there)}; train an adapter (lora), freeze more, or take a smaller model"
+        )
+    if settings is not None and not settings.layers and need.influence > there and not settings.memory_gb:
+        raise UserError(
+            f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
+            f"{_gb(there)}; name some layers (influence.layers), or bound it with influence.memory_gb"
+        )
+    if total > there:
+        return [
+            f"{arm}: a step may take {_gb(total)} and this machine has {_gb(there)}; if it fails, lower "
+            f"per_device_train_batch_size (and raise gradient_accumulation_steps), or model.max_pixels"
+        ]
+    return []
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"
