@@ -28,6 +28,7 @@ from flows.graph import (
     replicates,
 )
 from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
+from flows.room import require_disk
 from flows.run_note import write_run_note
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
@@ -126,7 +127,8 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
         runner = StageRunner(context, study_data(context))
-        runner.run(check_job(config, runner.data))
+        checked = runner.run(check_job(config, runner.data))
+        require_disk(config, checked.result.notes["needs"], root)
         base = measure_base(runner)
         end = finish_study(base, submit_arms(base, context), runner, command)
         if end.failed or end.outcome is None:

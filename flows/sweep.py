@@ -10,6 +10,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from flows.jobs import check_job
+from flows.room import require_disk
 from flows.study import (
     STAGE_THREADS,
     ArmsFailed,
@@ -87,7 +88,8 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
 @task(task_run_name="check {context.study.name}", cache_policy=NO_CACHE, persist_result=False)
 def check_study(ref: DataRef, context: Context) -> None:
     """Refuse what can be refused before time is spent."""
-    StageRunner(context, ref).run(check_job(context.study, ref))
+    checked = StageRunner(context, ref).run(check_job(context.study, ref))
+    require_disk(context.study, checked.result.notes["needs"], context.root)
 
 
 @task(task_run_name="base of {context.study.name}", cache_policy=NO_CACHE, persist_result=False)

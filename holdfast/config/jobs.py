@@ -152,6 +152,15 @@ class Train(Job):
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
 
 
+class Trial(Job):
+    """Some steps of a stage on its longest samples, to see whether they fit and how long they take; keeps nothing."""
+
+    verb: Literal["trial"] = "trial"
+    train: Train
+    prompts: int = 16
+    """Prompts whose groups the base samples, to see in how many the rewards differ."""
+
+
 class Select(Job):
     """Choose among a stage's samples by influence: samples.parquet with those that are kept."""
 
@@ -237,7 +246,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Compare,
     Field(discriminator="verb"),
 ]
 

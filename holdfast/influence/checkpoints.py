@@ -32,21 +32,25 @@ class Loaded(NamedTuple):
 
 
 def load(train: Train, kept: ModelRef | None, settings: Influence) -> Loaded:
-    """The model at a checkpoint, or at the stage's beginning; what is measured of what the stage trained requires
-    gradients.
+    """The model at a checkpoint, or at the stage's beginning, in the host's memory; what is measured of what the stage
+    trained requires gradients.
 
     Raises:
         UserError: the checkpoint's files are not those that were recorded, or the settings name no such layers.
     """
     if kept is not None:
         require_recorded(kept)
-    whole, where = kept is None or train.stage.lora is not None, device(train.device)
-    exact = settings.dtype == "float32"
-    loaded = load_model(train.start if whole else kept or train.start, "float32", where if exact else CPU)
+    whole = kept is None or train.stage.lora is not None
+    loaded = load_model(train.start if whole else kept or train.start)
     model = learning(loaded, train.stage, train.seed, kept)
     choose(model, settings.layers)
-    found = {name: value.detach() for name, value in selection(model).items()}
-    return Loaded(model if exact else model.to(where, torch.bfloat16), found)
+    return Loaded(model, weights(model))
+
+
+def computing(loaded: Loaded, train: Train, settings: Influence) -> Loaded:
+    """The same with its model where, and in what, passes compute."""
+    dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    return loaded._replace(model=loaded.model.to(device(train.device), dtype))
 
 
 def require_recorded(ref: ModelRef) -> None:
@@ -60,8 +64,8 @@ def require_recorded(ref: ModelRef) -> None:
 
 
 def weights(model: Any) -> Gradient:
-    """A copy of the parameters that learn."""
-    return {name: value.detach().clone() for name, value in selection(model).items()}
+    """The parameters that learn as they are now; what moves or converts the model later leaves these."""
+    return {name: value.detach() for name, value in selection(model).items()}
 
 
 def displacement(after: Gradient, before: Gradient) -> Gradient:
@@ -72,7 +76,8 @@ def displacement(after: Gradient, before: Gradient) -> Gradient:
 def preconditioner(moments: FileRef, epsilon: float = EPSILON, names: Collection[str] | None = None) -> Gradient:
     """D = √v̂ + ε by parameter, from the optimizer's second moments after the step that led to the checkpoint.
 
-    With `names`, of these parameters only. v̂ is the file's: its bias was taken out as it was written. ε stands outside the root, as in torch's Adam.
+    With `names`, of these parameters only. v̂ is the file's: its bias was taken out as it was written. ε stands outside
+    the root, as in torch's Adam.
 
     Raises:
         UserError: the file is not the one that was recorded.

@@ -51,7 +51,8 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     assert isinstance(stage, SFT)
     assert stage.select is not None
     completions = supervised_completions(job.train, None)
-    model = checkpoints.load(job.train, None, job.influence).model
+    loaded = checkpoints.load(job.train, None, job.influence)
+    model = checkpoints.computing(loaded, job.train, job.influence).model
     encoder = sample_encoder(job.train, job.influence)
     prior = _prior(model, job, encoder)
     engine = Engine(model, [prior])

@@ -67,7 +67,8 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     images: ImageFeatures = {}
     samples: list[Sample] = []
     steps = [0, *(kept.step for kept in job.kept)]
-    here, before = checkpoints.load(job.train, None, settings), None
+    here = checkpoints.computing(checkpoints.load(job.train, None, settings), job.train, settings)
+    before: Gradient | None = None
     parts = parts_of(here.model, settings, len(completions))
     for index, step in enumerate(steps):
         following = checkpoints.load(job.train, job.kept[index], settings) if index < len(job.kept) else None
@@ -87,10 +88,10 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
         record.add(step, influence, samples, reference_lbk(influence, trajectory, step))
         journal.progress(index + 1, len(steps))
         if following is not None:
-            before, here = here.weights, following
+            before, here = here.weights, checkpoints.computing(following, job.train, settings)
     if rollouts is not None:
         del following, here
-        start = checkpoints.load(job.train, None, settings).model
+        start = checkpoints.computing(checkpoints.load(job.train, None, settings), job.train, settings).model
         for step, finite in record.samples.items():
             with cached_image_features(start, images):
                 record.add_start(step, likelihoods(start, encoder.batches(finite, start.device)))
@@ -103,7 +104,8 @@ class Checkpoint(NamedTuple):
     """One checkpoint of a trace, and the way to the next one and from the last."""
 
     job: Trace
-    index: int
+    place: int
+    """Of the checkpoint among those of the trace, the beginning first."""
     model: Any
     questions: BenchmarkQuestions
     displacements: list[Gradient]
@@ -126,15 +128,15 @@ class Checkpoint(NamedTuple):
                     slopes.append(found)
 
         influence = measured_in_parts(samples, lambda given: list(measure(given)))
-        step = 0 if self.index == 0 else self.job.kept[self.index - 1].step
-        trajectory.add(step, likelihood, np.sum(slopes, axis=0), last=self.index == len(self.job.kept))
+        step = 0 if self.place == 0 else self.job.kept[self.place - 1].step
+        trajectory.add(step, likelihood, np.sum(slopes, axis=0), last=self.place == len(self.job.kept))
         return influence
 
     def _part(self, samples: Sequence[Sample], names: list[str]) -> Part:
-        step = 0 if self.index == 0 else self.job.kept[self.index - 1].step
+        step = 0 if self.place == 0 else self.job.kept[self.place - 1].step
         seed = self.job.train.seed + step
         found = benchmark_gradients(self.model, self.questions, seed)
-        targets = Targets(found, preconditioner(self.job, self.index, names), self.questions.held)
+        targets = Targets(found, preconditioner(self.job, self.place, names), self.questions.held)
         return measure_part(self.model, samples, self.questions.encoder, targets, seed)
 
 

@@ -116,13 +116,10 @@ def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
 
 
 def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> int:
-    """Bytes of two models, of weights and displacements in float32, and of what samples are held against."""
+    """Bytes of the model and of what samples are held against; the checkpoints beside it wait in the host's memory."""
     size = needs.HALF if settings.dtype == "bfloat16" else needs.FLOAT32
-    models = 2 * adapted.shape.parameters * size
-    # θ before, here and after, where the passes need another precision, and the way between them.
-    copies = (2 if settings.dtype == "float32" else 5) * adapted.measured * needs.FLOAT32
     held = COPIES * target_count(settings, benchmarks) * adapted.measured * needs.FLOAT32
-    return models + copies + (min(held, int(settings.memory_gb * GB)) if settings.memory_gb else held)
+    return adapted.shape.parameters * size + (min(held, int(settings.memory_gb * GB)) if settings.memory_gb else held)
 
 
 def memory_there(where: torch.device) -> int:

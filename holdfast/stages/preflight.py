@@ -63,6 +63,9 @@ def check(job: Check) -> dict[str, Any]:
         require_readable(processor, model().config, name, questions)
     _check_functions(study, processor, shards[TRAIN])
     config = model().config
+    if study.model.dtype == "auto":
+        saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
+        study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
     longest, lengths = _check_lengths(study, processor, config, shards)
     needed = {
         at: need_of(stage, study, shapes[at], _largest(lengths[at], config, processor, shards), where.type == "cuda")
@@ -256,6 +259,11 @@ def _tokens(processor: Any, completion: str) -> int:
 
 
 def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
+    """The longest of some questions' prompts, images included."""
+    return max(prompt_lengths(processor, questions))
+
+
+def prompt_lengths(processor: Any, questions: list[Question]) -> list[Longest]:
     """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
     extra: dict[tuple[tuple[int, int], ...], int] = {}
     texts = [
@@ -276,7 +284,7 @@ def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
                     f"pixels ({reason(error)}); crop them or leave the question out"
                 ) from error
         found.append(Longest(count + extra[sizes], question.id))
-    return max(found)
+    return found
 
 
 def _prompt_tokens(processor: Any, text: str, sizes: tuple[tuple[int, int], ...]) -> int:

@@ -28,6 +28,7 @@ from holdfast.config.jobs import (
     Select,
     Trace,
     Train,
+    Trial,
 )
 from holdfast.config.jobs import Check as CheckJob
 from holdfast.config.refs import directory_digest, known_digest, stamp_of
@@ -91,6 +92,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         from holdfast.stages.preflight import check
 
         return check(job)
+    if isinstance(job, Trial):
+        from holdfast.stages.trial import trial
+
+        return trial(job, out, journal)
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 

@@ -36,7 +36,8 @@ def grpo_trainer(
         trainer.ref_model.load_state_dict(model.state_dict())
         if config.bf16 or config.fp16:
             # It computes in half precision, so its weights need no more.
-            trainer.ref_model.to(torch.bfloat16 if config.bf16 else torch.float16)
+            reference: Any = trainer.ref_model
+            reference.to(torch.bfloat16 if config.bf16 else torch.float16)
     return trainer
 
 
