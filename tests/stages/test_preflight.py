@@ -35,7 +35,7 @@ def test_a_study_that_works_is_let_through(tiny_data: DataRef) -> None:
     [
         ({"trainer": {"max_step": 1}}, "arms.a.0.trainer.max_step is no argument"),
         ({"trainer": {"max_length": 20}}, "arms.a.0.trainer.max_length: 20 tokens cut off training prompts"),
-        ({"freeze": ["vision"]}, "arms.a.0.freeze: no parameter's name contains `vision`"),
+        ({"freeze": ["tower"]}, "arms.a.0.freeze: no parameter's name contains `tower`"),
         ({"lora": {"r": 4, "target_modules": ["foo"]}}, "arms.a.0.lora"),
         ({"lora": {"rank": 4}}, "arms.a.0.lora"),
         ({"lora": {"r": 4, "target_modules": ["lm_head"]}}, "arms.a.0.lora: TRL cannot train an adapter"),

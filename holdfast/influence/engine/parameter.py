@@ -105,9 +105,12 @@ class ParameterGradients:
     def _against(self, where: torch.device, reduce: Callable[[Tensor], Reduced]) -> None:
         """Reduce with all targets, some at a time where they lie on another device."""
         count, numel = self.targets.shape
-        at_once = count if self.targets.device == where else max(1, MOVED_AT_ONCE // numel)
+        at_once = MOVED_AT_ONCE // numel if self._elsewhere(where) else count
         first, *others = [reduce(part.to(where)) for part in self.targets.split(max(1, at_once))]
         self.reduced.append(Reduced(first.norm2, torch.cat([first.dots, *(other.dots for other in others)], 1)))
+
+    def _elsewhere(self, where: torch.device) -> bool:
+        return self.targets.device != where
 
     def _cross(self) -> None:
         if self.rows is None or self.scattered is None:
