@@ -18,7 +18,8 @@ from holdfast.config.refs import FileRef
 from holdfast.data.shards import Question, read_questions, write_questions
 from holdfast.errors import UserError
 from holdfast.journal import Journal
-from holdfast.models.load import load_processor
+from holdfast.models.load import device, load_model, load_processor
+from holdfast.models.precision import study_dtype
 from holdfast.stages.on_policy import rollouts
 from holdfast.stages.preflight import prompt_lengths
 from holdfast.training.arguments import anywhere, length
@@ -42,10 +43,11 @@ def trial(job: Trial, out: Path, journal: Journal) -> dict[str, Any]:
     callback = StageCallback(out, journal, lambda model, step: {}, processor)
     notes: dict[str, Any] = {}
     try:
+        if job.train.stage.method == "grpo":
+            # First: to ask for TRL's arguments anew takes from a trainer what it knows of the machine.
+            notes = variance(job, processor)
         trainer = build(largest, processor, out, callback)
         callback.steps = []
-        if job.train.stage.method == "grpo":
-            notes = variance(job, processor, trainer.model)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         clock = Clock()
@@ -93,7 +95,7 @@ def _longest_completion(train: Train, processor: Any, questions: list[Question])
     return max(sorted(texts), key=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
 
-def variance(job: Trial, processor: Any, model: Any) -> dict[str, int]:
+def variance(job: Trial, processor: Any) -> dict[str, int]:
     """Of so many groups of the base's rollouts, in how many all are rewarded alike: these teach nothing."""
     train = job.train
     assert isinstance(train.stage, GRPO)
@@ -102,10 +104,8 @@ def variance(job: Trial, processor: Any, model: Any) -> dict[str, int]:
     group: int = config.num_generations
     settings = Influence(samples=job.prompts * group)
     said = rollouts(Trace(seed=job.seed, train=train, data=train.data, kept=(), influence=settings), processor)
-    model.eval()
-    with torch.no_grad():
-        advantages = [weight for _, _, weight in said(model, questions, settings.samples)]
-    model.train()
+    model = load_model(train.start, study_dtype(train), device(train.device))
+    advantages = [weight for _, _, weight in said(model, questions, settings.samples)]
     groups = [advantages[start : start + group] for start in range(0, len(advantages), group)]
     return {"groups": len(groups), "without_variance": sum(not any(one) for one in groups)}
 
