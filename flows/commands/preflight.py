@@ -44,7 +44,7 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
     if need["influence"]:
         yield f"influence: {_gb(need['influence'])}"
     yield f"disk: {_gb(disk['kept'])} kept, {_gb(disk['running'])} more while it runs"
-    yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.2f} TFLOP, generation apart"
+    yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.3g} TFLOP, generation apart"
     if "failed" in tried:
         yield f"tried: {tried['failed']}"
     elif tried:
@@ -71,4 +71,6 @@ def _hours(study: Study, found: Preflight) -> str:
 
 
 def _gb(size: float) -> str:
-    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.2f} GB"
+    if size < GB:
+        return f"{size / 1e6:,.0f} MB"
+    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"

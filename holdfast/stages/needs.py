@@ -141,8 +141,8 @@ class Disk(NamedTuple):
 
 
 def disk(shape: Shape, kept_steps: int, kept_size: int, moments: bool) -> Disk:
-    """`kept_size` is the bytes of a kept number of a whole model; adapters are kept in float32."""
-    whole = shape.adapter * FLOAT32 if shape.adapter else shape.parameters * kept_size
+    """`kept_size` is the bytes of a kept number: of an adapter, or of the whole model."""
+    whole = (shape.adapter or shape.parameters) * kept_size
     resumable = (shape.adapter or shape.parameters) * FLOAT32 + shape.learning * 8
     left = kept_steps * (whole + (shape.learning * FLOAT32 if moments else 0))
     return Disk(left, min(kept_steps - 1, RESUMABLE) * resumable)
