@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.jobs import Start, base_job, check_job, train_job
-from flows.study import StageRunner, study_data
+from flows.study import StageRunner, require_base, study_data
 from holdfast.config.jobs import Result, Trial
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
@@ -35,6 +35,7 @@ def preflight(config: Study, root: Path = Path(), tried: bool = True) -> Preflig
     root, flow_id = root.resolve(), flow_run.id or ""
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
+        require_base(config)
         runner = StageRunner(context, study_data(context))
         checked = runner.run(check_job(config, runner.data))
         base = _base(context) if tried else None

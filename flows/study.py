@@ -34,6 +34,7 @@ from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
+from holdfast.models.base_ref import reference
 from tasks import data, parent_runs, progress, worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
@@ -126,6 +127,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
+        require_base(config)
         runner = StageRunner(context, study_data(context))
         checked = runner.run(check_job(config, runner.data))
         require_disk(config, checked.result.notes["needs"], root)
@@ -144,6 +146,12 @@ def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
         study_data(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
         parent_runs.set_data_version(root, run_id, data.version(root))
     return data.version(root)
+
+
+def require_base(study: Study) -> None:
+    """Refuse a base that is not to be had before its data is made."""
+    if not study.model.is_built:
+        reference(study.model)
 
 
 def study_data(context: Context, accept: bool = False) -> DataRef:

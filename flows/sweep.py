@@ -23,6 +23,7 @@ from flows.study import (
     compare_studies,
     finish_study,
     measure_base,
+    require_base,
     study_data,
     submit_arms,
 )
@@ -69,6 +70,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
         ]
         runners, checks = [], []
         for context in contexts:
+            require_base(context.study)
             runners.append(StageRunner(context, study_data(context)))
             # Beside the making of the next one's data, which is one at a time.
             checks.append(check_study.submit(runners[-1].data, context))

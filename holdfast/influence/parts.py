@@ -38,10 +38,9 @@ def parts_of(model: Any, settings: Influence, benchmarks: int) -> list[list[str]
     What a part's samples are held against takes `settings.memory_gb` at most, unless a single block takes more.
     """
     blocks: dict[str, list[str]] = {}
-    sizes: dict[str, int] = {}
-    for name, value in selection(model).items():
-        blocks.setdefault(block := block_of(name), []).append(name)
-        sizes[block] = sizes.get(block, 0) + value.numel()
+    for name in selection(model):
+        blocks.setdefault(block_of(name), []).append(name)
+    sizes = block_sizes(model)
     if settings.memory_gb is None:
         return [[name for names in blocks.values() for name in names]]
     room = settings.memory_gb * 1e9 / (COPIES * FLOAT32 * target_count(settings, benchmarks))
@@ -54,6 +53,14 @@ def parts_of(model: Any, settings: Influence, benchmarks: int) -> list[list[str]
         parts[-1] += names
         filled += sizes[block]
     return parts
+
+
+def block_sizes(model: Any) -> dict[str, int]:
+    """Parameters of every block that is measured."""
+    sizes: dict[str, int] = {}
+    for name, value in selection(model).items():
+        sizes[block_of(name)] = sizes.get(block_of(name), 0) + value.numel()
+    return sizes
 
 
 def target_count(settings: Influence, benchmarks: int) -> int:

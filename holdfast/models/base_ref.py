@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from httpx import HTTPError
 from huggingface_hub import model_info, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from holdfast.config.model import Model
 from holdfast.config.refs import ModelRef, directory_digest
@@ -43,14 +51,28 @@ def _files(model: Model) -> ModelRef:
 
 
 def _commit(model: Model) -> str:
-    """What the Hub says, or without it what the local cache holds."""
+    """What the Hub says, or where it does not answer, what the local cache holds."""
     try:
         found = model_info(model.path, revision=model.revision).sha
         assert found is not None
         return found
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except RevisionNotFoundError:
+        raise UserError(
+            f"model.revision: {model.path} has no revision {model.revision}; name one that its page shows"
+        ) from None
+    except GatedRepoError:
+        raise UserError(
+            f"model.path: {model.path} is given out to those who ask; accept its terms on its page and set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"model.path: the Hub has no {model.path}, or only for those with a token (HF_TOKEN); {REMEDY}."
+        ) from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         why = reason(error)
     try:
         return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True)).name
     except LocalEntryNotFoundError:
-        raise UserError(f"model.path: {model.path} is not to be had ({why}); {REMEDY}.") from None
+        raise UserError(
+            f"model.path: the Hub does not answer ({why}) and {model.path} is not in the local cache; {REMEDY}."
+        ) from None

@@ -13,9 +13,9 @@ from holdfast.config.methods import AnyStage
 from holdfast.config.schedule import chosen, scheduled
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from holdfast.influence.parts import COPIES, target_count
+from holdfast.influence.parts import COPIES, block_sizes, choose, target_count
 from holdfast.models.precision import HALF as HALVES
-from holdfast.models.shape import Shape
+from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
 from holdfast.stages.needs import Batch, Memory, Method, Precision
 from holdfast.training.arguments import TrainerConfig, anywhere, length
@@ -30,6 +30,20 @@ class Adapted(NamedTuple):
     shape: Shape
     measured: int
     """Parameters that influence is measured in."""
+    block: int
+    """Of these, those of the largest block of layers."""
+
+
+def shape_for(model: Any, settings: Influence | None) -> Adapted:
+    """Of a model whose parameters that learn are marked; afterwards those are that influence is measured in.
+
+    Raises:
+        UserError: the settings name a layer that does not learn.
+    """
+    shape = shape_of(model)
+    choose(model, settings.layers if settings else ())
+    sizes = block_sizes(model).values()
+    return Adapted(shape, sum(sizes), max(sizes))
 
 
 class Lengths(NamedTuple):
@@ -118,8 +132,11 @@ def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
 def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> int:
     """Bytes of the model and of what samples are held against; the checkpoints beside it wait in the host's memory."""
     size = needs.HALF if settings.dtype == "bfloat16" else needs.FLOAT32
-    held = COPIES * target_count(settings, benchmarks) * adapted.measured * needs.FLOAT32
-    return adapted.shape.parameters * size + (min(held, int(settings.memory_gb * GB)) if settings.memory_gb else held)
+    each = COPIES * target_count(settings, benchmarks) * needs.FLOAT32
+    held = each * adapted.measured
+    if settings.memory_gb is not None:
+        held = min(held, max(int(settings.memory_gb * GB), each * adapted.block))
+    return adapted.shape.parameters * size + held
 
 
 def memory_there(where: torch.device) -> int:
@@ -153,10 +170,11 @@ def require_memory(arm: str, need: Need, there: int, settings: Influence | None)
             f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
             f"{_gb(there)}; train an adapter (lora), freeze more, or take a smaller model"
         )
-    if settings is not None and not settings.layers and need.influence > there and not settings.memory_gb:
+    if settings is not None and need.influence > there:
         raise UserError(
             f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
-            f"{_gb(there)}; name some layers (influence.layers), or bound it with influence.memory_gb"
+            f"{_gb(there)}; name some layers (influence.layers: [layers.] leaves out the table of tokens), or set "
+            "influence.memory_gb"
         )
     if total > there:
         return [

@@ -20,17 +20,14 @@ from holdfast.config.study import Study
 from holdfast.data.chat import messages
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
-from holdfast.influence.engine.gradients import selection
 from holdfast.influence.engine.layers import find_sites
-from holdfast.influence.parts import choose
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.encode import encode, frames
 from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
-from holdfast.models.shape import shape_of
 from holdfast.models.tiny.shipped import shipped_base
-from holdfast.stages.fit import Adapted, Lengths, memory_there, need_of, require_card, require_memory
+from holdfast.stages.fit import Adapted, Lengths, memory_there, need_of, require_card, require_memory, shape_for
 from holdfast.training.arguments import anywhere
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
@@ -133,9 +130,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     try:
         config = anywhere(stage, study.evaluation.max_new_tokens)
         model = adapted(model, stage, study.seed)
-        shape = shape_of(model)
+        found = shape_for(model, study.influence)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
-            choose(model, study.influence.layers if study.influence else ())
             find_sites(model)
     except UserError as error:
         raise UserError(f"{where}.{error}") from error
@@ -149,7 +145,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(
             f"{where}.trainer: per_device_train_batch_size and gradient_accumulation_steps must be positive"
         )
-    return Adapted(shape, sum(value.numel() for value in selection(model).values()))
+    return found
 
 
 def _check_functions(study: Study, processor: Any, questions: list[Question]) -> None:
