@@ -46,6 +46,13 @@ def shape_for(model: Any, settings: Influence | None) -> Adapted:
     return Adapted(shape, sum(sizes), max(sizes))
 
 
+class Room(NamedTuple):
+    """Bytes that are there."""
+
+    training: int
+    tracing: int
+
+
 class Lengths(NamedTuple):
     """Of a stage's longest sample."""
 
@@ -139,11 +146,13 @@ def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> 
     return adapted.shape.parameters * size + held
 
 
-def memory_there(where: torch.device) -> int:
-    """Bytes of the device that trains."""
-    if where.type == "cuda":
-        return torch.cuda.get_device_properties(where).total_memory
-    return psutil.virtual_memory().total
+def room_there(where: torch.device, settings: Influence | None) -> Room:
+    """Of the device that trains; what samples are held against may lie in the host's memory too."""
+    host = psutil.virtual_memory().total
+    if where.type != "cuda":
+        return Room(host, host)
+    card = torch.cuda.get_device_properties(where).total_memory
+    return Room(card, card + host if settings is not None and settings.memory_gb is not None else card)
 
 
 def require_card(study: Study, where: torch.device) -> None:
@@ -158,22 +167,22 @@ def require_card(study: Study, where: torch.device) -> None:
         )
 
 
-def require_memory(arm: str, need: Need, there: int, settings: Influence | None) -> list[str]:
+def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     """Refuse what cannot fit whatever the batch, and tell of what probably does not.
 
     Raises:
         UserError: weights, gradients and optimizer alone take more than there is.
     """
-    fixed, total = need.memory.fixed, need.memory.total
+    fixed, total, there = need.memory.fixed, need.memory.total, room.training
     if fixed > there:
         raise UserError(
             f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
             f"{_gb(there)}; train an adapter (lora), freeze more, or take a smaller model"
         )
-    if settings is not None and need.influence > there:
+    if need.influence > room.tracing:
         raise UserError(
             f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
-            f"{_gb(there)}; name some layers (influence.layers: [layers.] leaves out the table of tokens), or set "
+            f"{_gb(room.tracing)}; name some layers (influence.layers: [layers.] leaves out the table of tokens), or set "
             "influence.memory_gb"
         )
     if total > there:

@@ -27,7 +27,7 @@ from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
 from holdfast.models.tiny.shipped import shipped_base
-from holdfast.stages.fit import Adapted, Lengths, memory_there, need_of, require_card, require_memory, shape_for
+from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.training.arguments import anywhere
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
@@ -68,12 +68,12 @@ def check(job: Check) -> dict[str, Any]:
         at: need_of(stage, study, shapes[at], _largest(lengths[at], config, processor, shards), where.type == "cuda")
         for at, stage in _stages(study)
     }
-    there = memory_there(where)
-    told = [line for at, need in needed.items() for line in require_memory(at, need, there, study.influence)]
+    room = room_there(where, study.influence)
+    told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
         "needs": {at: need.noted() for at, need in needed.items()},
-        "memory_there": there,
+        "memory_there": room.training,
         "told": told,
     }
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from published import without_weights
 
-from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from holdfast.models.lora import adapted
-from holdfast.stages.fit import Lengths, Need, need_of, require_card, require_memory, shape_for
+from holdfast.stages.fit import Lengths, Need, Room, need_of, require_card, require_memory, shape_for
 
 GB = 1e9
+CARD, SMALL = (Room(int(size * GB), int(size * GB)) for size in (80, 24))
 TRAINER = {"max_steps": 100, "per_device_train_batch_size": 4}
 LORA = {"r": 32, "target_modules": "all-linear"}
 THREE = "Qwen/Qwen2.5-VL-3B-Instruct"
@@ -31,12 +31,12 @@ def need(stage: dict[str, Any], **study: Any) -> Need:
 
 def test_everything_fits_eighty_gigabytes_and_is_refused_on_twenty_four_where_an_adapter_fits() -> None:
     whole, adapter = need({}), need({"lora": LORA})
-    assert require_memory("arms.a.0", whole, int(80 * GB), None) == []
+    assert require_memory("arms.a.0", whole, CARD) == []
     with pytest.raises(UserError, match=r"arms\.a\.0: weights, .* take 52 GB and this machine has 24 GB; train an ada"):
-        require_memory("arms.a.0", whole, int(24 * GB), None)
-    assert require_memory("arms.a.0", adapter, int(24 * GB), None) == []
+        require_memory("arms.a.0", whole, SMALL)
+    assert require_memory("arms.a.0", adapter, SMALL) == []
     large = {"lora": LORA, "trainer": {**TRAINER, "per_device_train_batch_size": 400}}
-    [told] = require_memory("arms.a.0", need(large), int(24 * GB), None)
+    [told] = require_memory("arms.a.0", need(large), SMALL)
     assert "if it fails, lower per_device_train_batch_size" in told
 
 
@@ -47,11 +47,10 @@ def test_large_models_compute_activations_again_unless_told_otherwise() -> None:
 
 def test_influence_in_all_of_three_billion_parameters_is_refused_and_in_two_layers_or_parts_it_fits() -> None:
     """Fourteen benchmarks' halves alone are 28 × 3.1 billion × 4 bytes = 346 GB."""
-    settings = Influence(probes=0)
     with pytest.raises(
         UserError, match=r"influence: what arms\.a\.0's samples are held against takes .*influence\.layers"
     ):
-        require_memory("arms.a.0", need({}, influence={"probes": 0}), int(80 * GB), settings)
+        require_memory("arms.a.0", need({}, influence={"probes": 0}), CARD)
     few = {"layers": ["layers.17.", "layers.35."], "dtype": "bfloat16"}
     assert need({}, influence=few).influence < 80 * GB
     parts = {"memory_gb": 40, "dtype": "bfloat16"}
@@ -59,7 +58,7 @@ def test_influence_in_all_of_three_billion_parameters_is_refused_and_in_two_laye
     assert need({}, influence=parts).influence > 80 * GB
     parts["layers"] = ["layers."]
     assert need({}, influence=parts).influence < 50 * GB
-    assert require_memory("arms.a.0", need({}, influence=parts), int(80 * GB), Influence(**parts)) == []
+    assert require_memory("arms.a.0", need({}, influence=parts), Room(int(80 * GB), int(208 * GB))) == []
 
 
 def test_half_precision_halves_what_is_kept_and_moments_are_counted() -> None:
