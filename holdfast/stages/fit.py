@@ -182,7 +182,7 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     if need.influence > room.tracing:
         raise UserError(
             f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
-            f"{_gb(room.tracing)}; name some layers (influence.layers: [layers.] leaves out the table of tokens), or set "
+            f"{_gb(room.tracing)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
             "influence.memory_gb"
         )
     if total > there:
