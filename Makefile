@@ -6,7 +6,15 @@ BIN := .venv/bin
 READY := .venv/ready
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
-.PHONY: study setup test test-all lint ui lock base
+AUDIT := pip-audit==2.10.1
+SBOM := cyclonedx-bom==7.5.0
+IMAGE := holdfast/study:0.1.0
+# What building the image needs here, such as --network=host, and what runs it.
+BUILD_OPTIONS ?=
+COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE_FILES ?= -f docker-compose.yml
+
+.PHONY: study setup test test-all lint ui lock base audit sbom image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -23,11 +31,14 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
+# Files side by side, one process a core; what a file makes for its tests is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/pytest -m "slow or not slow"
+	$(PYTEST) -m "not stack"
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .
@@ -42,6 +53,37 @@ base: $(READY)
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 		pyproject.toml -o requirements.lock
+	@# What the team stack needs beyond that. Apart, since requirements.lock is a part of every stage's key.
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra team --no-header --no-annotate \
+		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-team.lock
+
+image:
+	docker build $(BUILD_OPTIONS) -t $(IMAGE) .
+
+stack: image
+	stack/secrets.sh stack.env
+	$(COMPOSE) $(COMPOSE_FILES) --env-file stack.env up -d --remove-orphans
+	@echo "Prefect  http://127.0.0.1:$(PREFECT_PORT)"
+	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"
+	@echo "Names and passwords are in stack.env; docs/team.md says how to work with them."
+
+# Volumes stay.
+stack-down:
+	$(COMPOSE) $(COMPOSE_FILES) --env-file stack.env down
+
+# The stack of docker-compose.yml on ports of its own, a study in it, a worker that dies; needs Docker and its images.
+stack-test: image
+	COMPOSE="$(COMPOSE) $(COMPOSE_FILES)" $(BIN)/pytest -m stack tests/test_stack.py
+
+# Known vulnerabilities of what the lock pins, from osv.dev; test-all asks, too, and says so where nobody answers.
+audit: $(READY)
+	$(BIN)/uv tool run -q --from $(AUDIT) pip-audit --requirement requirements.lock --no-deps --disable-pip \
+		--vulnerability-service osv --progress-spinner off
+
+# What the lock pins as a software bill of materials: CycloneDX, in JSON.
+sbom: $(READY)
+	$(BIN)/uv tool run -q --from $(SBOM) cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file sbom.cdx.json requirements.lock
 
 ui: $(READY)
 	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"

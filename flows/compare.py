@@ -7,10 +7,11 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.study import COMPARED, Compared, Outcome, StageRunner, compare_studies
+from flows.study import Compared, Outcome, StageRunner, compare_studies
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
+from tasks.recorded import COMPARED
 from tasks.stage import Context
 from tasks.tracking import Store, open_store
 

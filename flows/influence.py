@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.jobs import trace_job
 from holdfast.config.jobs import Trace, Train
@@ -19,13 +20,13 @@ from tasks.tracking import open_store
 @flow(name="influence", flow_run_name="influence {run_id}", persist_result=False)
 def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), root: Path = Path()) -> StageRun:
     """Trace one training at all its kept checkpoints, or at some of them."""
-    root = root.resolve()
+    root, flow_id = root.resolve(), flow_run.id or ""
     trained, study, version = recorded(run_id, root)
     job = trace_job(trained, settings)
     if steps:
         job = at_steps(job, steps)
-    with parent_runs.study_run(root, study) as parent, worker.children(), progress.display():
-        context = Context(root=root, study=study, study_run=parent, data_version=version)
+    with parent_runs.study_run(root, study, flow_id) as parent, worker.children(), progress.display():
+        context = Context(root=root, study=study, study_run=parent, flow_run=flow_id, data_version=version)
         return run_stage(job, context, Position(trained.arm, trained.replicate, trained.stage))
 
 

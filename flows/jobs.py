@@ -24,6 +24,7 @@ from holdfast.config.study import Study
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
 from holdfast.training.reward_functions import source_digest
+from tasks.redaction import redacted
 from tasks.stage import StageRun, file_of, trained_model
 
 
@@ -48,7 +49,7 @@ class Provenance(Config):
 
 def failure_reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
     """Why each of them failed, in one line."""
-    return {name: reason(error, LONGEST) for name, error in failed.items()}
+    return {name: redacted(reason(error, LONGEST)) for name, error in failed.items()}
 
 
 def check_job(study: Study, data: DataRef) -> Check:

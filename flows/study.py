@@ -6,6 +6,7 @@ Annotations are evaluated here: a Prefect runner cannot resolve a flow's postpon
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import certificate
 from flows.evaluation import metrics_by_step
 from flows.graph import (
     Replicate,
@@ -29,14 +31,16 @@ from flows.graph import (
 )
 from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
 from flows.room import require_disk
-from flows.run_note import write_run_note
+from flows.run_note import RunNote, write_run_note
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
+from holdfast.errors import UserError
 from holdfast.models.base_ref import reference
-from tasks import data, parent_runs, progress, worker
+from tasks import data, flow_artifacts, parent_runs, progress, worker
 from tasks.evaluations import known_units, log_evaluation
+from tasks.recorded import COMPARED
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
 from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
@@ -64,9 +68,10 @@ class Outcome(NamedTuple):
     def summary(self) -> Path:
         return self.compared.path / "summary.json"
 
-
-COMPARED = "compare.json"
-"""On the run of a study, beside its report: the job of the report, which names all that it compared."""
+    @property
+    def job(self) -> str:
+        """What was compared, as JSON."""
+        return (self.compared.path / "job.json").read_text()
 
 
 class ArmsFailed(Exception):
@@ -120,13 +125,18 @@ class StageRunner:
         return data.add_samples(self.data, samples.path / "samples.parquet", samples.digest)
 
 
-@flow(name="study", flow_run_name="{config.name}", task_runner=STAGE_THREADS, persist_result=False)
+@flow(
+    name="study",
+    flow_run_name="{config.name}: {config.target.benchmark}, seed {config.seed}",
+    task_runner=STAGE_THREADS,
+    persist_result=False,
+)
 def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
-        progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
+        flow_artifacts.link_run(config.name, root, run_id)
         require_base(config)
         runner = StageRunner(context, study_data(context))
         checked = runner.run(check_job(config, runner.data))
@@ -138,7 +148,7 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
         return end.outcome
 
 
-@flow(name="data", flow_run_name="{config.name} data", persist_result=False)
+@flow(name="data", flow_run_name="{config.name}: data", persist_result=False)
 def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
     """Only the data of a study; returns its version. With `accept`, what differs from data.dvc is a new version."""
     root, flow_id = root.resolve(), flow_run.id or ""
@@ -164,9 +174,11 @@ def study_data(context: Context, accept: bool = False) -> DataRef:
 
 
 def data_run(context: Context) -> Runs:
-    """The record of how the data was made, if this store has it."""
-    found = find_stage(data.data_job(context.study), context)
-    return () if found is None else (found,)
+    """The record of how the data was made, if this store has it, and the files that it was made of are there."""
+    with suppress(UserError):
+        found = find_stage(data.data_job(context.study), context)
+        return () if found is None else (found,)
+    return ()
 
 
 def measure_base(runner: StageRunner) -> MeasuredBase:
@@ -255,15 +267,25 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     context = runner.context
     trained, found, failed = await_arms(futures, base)
     runs = (*data_run(context), *base.runs, *trained)
-    finished = FinishedStudy(study=context.study, data=runner.data, runs=tuple(map(run_record, runs)), evaluated=found)
+    issued = certificate.certify(context.study, base.start.base, runner.data, runs)
+    finished = FinishedStudy(
+        study=context.study,
+        data=runner.data,
+        runs=tuple(map(run_record, runs)),
+        evaluated=found,
+        certificate=issued.digest,
+    )
     if not any(run.kind == "train" for run in runs):
         return StudyEnd(finished, runs, failed, None)
     try:
         outcome = compare_studies(Compared(context.study.name, (finished,), failed), runner, command)
     except worker.StageFailed as error:
         return StudyEnd(finished, runs, failed | {"report": error}, None)
+    files = certificate.file_digests(outcome.report, outcome.job, context.study)
+    certificate.write(issued, runs, files, context.study_run, open_store(context.root))
     refused = set_aliases(outcome.summary, context)
-    write_run_note((*runs, outcome.compared), failed, refused, context)
+    told = RunNote((*runs, outcome.compared), failed, refused, issued.digest)
+    write_run_note(told, context)
     log_arms(outcome.summary, context)
     link = open_store(context.root).link(context.study_run)
     progress.announce(f"{context.study.name}: report {outcome.report}, MLflow {link}")
@@ -288,7 +310,8 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     outcome = Outcome(run, dict(failed))
     parent_runs.set_data_version(context.root, context.study_run, version)
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
-    open_store(context.root).text(context.study_run, (run.path / "job.json").read_text(), COMPARED)
+    open_store(context.root).text(context.study_run, outcome.job, COMPARED)
+    flow_artifacts.publish_report(compared.name, context.root, context.study_run, outcome.summary, provenance.failed)
     return outcome
 
 

@@ -30,9 +30,8 @@ from flows.study import (
 from holdfast.config.jobs import FinishedStudy
 from holdfast.config.refs import DataRef
 from holdfast.config.sweep import Member, Sweep
-from tasks import parent_runs, progress, worker
+from tasks import flow_artifacts, parent_runs, progress, worker
 from tasks.stage import Context
-from tasks.tracking import open_store
 
 
 class SweptStudy(NamedTuple):
@@ -46,7 +45,7 @@ class SweptStudy(NamedTuple):
     futures: Futures
 
 
-@flow(name="sweep", flow_run_name="{config.name}", task_runner=STAGE_THREADS, persist_result=False)
+@flow(name="sweep", flow_run_name="{config.name}: sweep", task_runner=STAGE_THREADS, persist_result=False)
 def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     """Run every study of a sweep and compare them. Raises ArmsFailed when arms failed.
 
@@ -55,7 +54,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
     root, flow_id = root.resolve(), flow_run.id or ""
     with ExitStack() as stack:
         run_id = stack.enter_context(parent_runs.sweep_run(root, config, flow_id))
-        progress.log(f"{config.name}: in MLflow, {open_store(root).link(run_id)}")
+        flow_artifacts.link_run(config.name, root, run_id)
         stack.enter_context(worker.children())
         stack.enter_context(progress.display())
         runs = [stack.enter_context(ExitStack()) for _ in config.members]

@@ -7,8 +7,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from holdfast.errors import UserError, brief
 
 
 class ArtifactCache:
@@ -49,11 +51,23 @@ class ArtifactCache:
         folders: list[str | None] = [None]
         while folders:
             for artifact in self.client.list_artifacts(run_id, folders.pop()):
+                _require_inside(artifact.path)
                 if artifact.is_dir:
                     folders.append(artifact.path)
                 elif not (target := into / artifact.path).is_file():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self.client.download_artifacts(run_id, artifact.path, str(target.parent))
+
+
+def inside(name: str) -> bool:
+    """Whether a name that a store hands out stays below the directory that it is meant for."""
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def _require_inside(name: str) -> None:
+    """Whoever keeps the artifacts names them, and may not choose where they are written. UserError."""
+    if not inside(name):
+        raise UserError(f"{brief(name)}: leads out of its run's artifacts, so nothing of it is fetched; delete it.")
 
 
 @contextmanager

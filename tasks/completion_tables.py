@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 ROWS = 32
+LONGEST = 8000
+"""Characters of a text."""
 SPLITS = {"evaluations": "test", "rollouts": "train", "samples": "train"}
 
 
@@ -40,11 +42,16 @@ def _columns(rows: list[dict[str, Any]], questions: dict[str, dict[str, Any]]) -
     given = {"image", "prompt", "answer"}
     columns: dict[str, list[Any]] = {
         "image": [_strip(question["images"]) for question in asked],
-        "prompt": [question["prompt"] for question in asked],
-        "answer": [question["answer"] for question in asked],
+        "prompt": [_cut(question["prompt"]) for question in asked],
+        "answer": [_cut(question["answer"]) for question in asked],
     }
     names = [name for name in rows[0] if name not in given]
-    return columns | {name: [row[name] for row in rows] for name in names}
+    return columns | {name: [_cut(row[name]) for row in rows] for name in names}
+
+
+def _cut(value: Any) -> Any:
+    """A text that a page can show."""
+    return f"{value[:LONGEST]} …" if isinstance(value, str) and len(value) > LONGEST else value
 
 
 def _strip(images: list[bytes]) -> Image.Image:

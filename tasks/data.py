@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from tasks import data_version
 from tasks.atomic_move import copy, move
 from tasks.data_version import POINTER
 
+SAMPLES = "samples-"
 Read = TypeVar("Read")
 Generate = Callable[[MakeData, Path], object]
 """Runs the data stage and leaves its shards in a directory that does not exist yet."""
@@ -59,6 +60,7 @@ def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = Fa
     if not _intact(place, names, _whole(root, data_version.listing)):
         with _data_lock(root):
             _provide(place, names, lambda into: generate(job, into), accept)
+    data_version.push(root)
     return DataRef(path=place, digest=_digest(place, names))
 
 
@@ -67,9 +69,22 @@ def version(root: Path) -> str:
     return _whole(root, data_version.version)
 
 
+def pinned(data: DataRef, keys: Collection[str]) -> dict[str, str]:
+    """DVC's md5 of a study's files by path below data/: its shards, and the samples of the stages with these keys."""
+    listing = _whole(data.path.parents[1], data_version.listing) or {}
+    samples = {_name(sample_file(data, key)) for key in keys}
+    own = {name: md5 for name, md5 in listing.items() if name.startswith(f"{data.path.name}/")}
+    return {name: md5 for name, md5 in own.items() if not is_sample(name) or name in samples}
+
+
+def is_sample(name: str) -> bool:
+    """Whether a file of the listing holds samples of a stage."""
+    return Path(name).name.startswith(SAMPLES)
+
+
 def sample_file(data: DataRef, key: str) -> Path:
     """Where the samples of a stage with this key lie."""
-    return data.path / f"samples-{key[:8]}.parquet"
+    return data.path / f"{SAMPLES}{key[:8]}.parquet"
 
 
 def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
@@ -82,6 +97,7 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
             _copy(file, target)
             if data_version.mended_listing(root).get(_name(target)) != md5:
                 data_version.record(root, target)
+        data_version.push(root)
     return FileRef(path=target, digest=file_digest(target))
 
 

@@ -24,8 +24,11 @@ from typing import Any
 import yaml
 
 from holdfast.errors import UserError, brief, writing
+from tasks.redaction import redacted
 
 POINTER = "data.dvc"
+PUSH = "HOLDFAST_DVC_PUSH"
+"""Environment variable: `true` sends new versions of the data to DVC's remote."""
 
 Listing = dict[str, str]
 """md5 by path relative to data/."""
@@ -78,6 +81,25 @@ def record(root: Path, path: Path) -> None:
     _write_listing(root, _cached_listing(root))
 
 
+def push(root: Path) -> None:
+    """Give DVC's remote every version that is here, where the environment asks for that.
+
+    Raises:
+        UserError: there is no remote, or it does not take them.
+    """
+    if os.environ.get(PUSH, "").lower() not in ("1", "true", "yes"):
+        return
+    if not _has_remote(root):
+        raise UserError(f"{PUSH}: is set, and DVC has no remote in {root}; add one with `dvc remote add -d`.")
+    try:
+        _dvc(root, "push", "--quiet")
+    except CommandFailed as error:
+        raise UserError(
+            f"{root / POINTER}: DVC's remote does not take the data ({error.reason}); look whether its bucket and keys "
+            f"are there (`dvc remote list`), or unset {PUSH}."
+        ) from None
+
+
 def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:
     """Where DVC's cache has, or would have, files of one directory whose md5 is given; fetched if there is a remote."""
     cached = {path: cache_path(root, md5) for path, md5 in files.items()}
@@ -91,6 +113,40 @@ def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:
         if not all(path.is_file() for path in cached.values()):
             print(f"DVC's remote cannot give the data ({reason}); it is made again.", file=sys.stderr)
     return cached
+
+
+def fetch_files(root: Path, files: Listing) -> str:
+    """Ask the remote for files, by path and md5, into DVC's cache; data.dvc may name another version, and stays.
+
+    Returns why the remote does not give them; empty where it does.
+    """
+    if not _has_remote(root):
+        return "there is no remote"
+    _cache_directory_object(root, files)
+    (root / "mlruns").mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=root / "mlruns", prefix="fetch-") as place:
+        _write_pointer(Path(place), files)
+        try:
+            # A pointer that git ignores is none to DVC, unless it knows of no git.
+            _dvc(root, "fetch", os.fspath((Path(place) / POINTER).relative_to(root)), scm=False)
+        except CommandFailed as error:
+            return error.reason
+    return "" if all(cache_path(root, md5).is_file() for md5 in files.values()) else "it lacks files"
+
+
+def pin(root: Path, files: Listing) -> None:
+    """Let data.dvc of a new repository name these files, which lie below its data/."""
+    with writing(root / POINTER):
+        (root / ".dvc").mkdir(parents=True, exist_ok=True)
+        (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n    check_update = false\n")
+        (root / ".dvcignore").write_text("*.partial\n")
+        _write_pointer(root, files)
+    _write_listing(root, files)
+
+
+def _write_pointer(root: Path, files: Listing) -> None:
+    out = {"md5": _directory_md5(files), "nfiles": len(files), "hash": "md5", "path": "data"}
+    (root / POINTER).write_text(yaml.safe_dump({"outs": [out]}, sort_keys=False))
 
 
 def cache_path(root: Path, md5: str) -> Path:
@@ -160,8 +216,10 @@ def _has_remote(root: Path) -> bool:
     return bool(_dvc(root, "config", "core.remote"))
 
 
-def _dvc(root: Path, *arguments: str) -> str:
+def _dvc(root: Path, *arguments: str, scm: bool = True) -> str:
     """What a command of DVC's prints; waits for a while when another program holds DVC's lock.
+
+    Without `scm`, it does not ask git what is ignored.
 
     Raises:
         CommandFailed: it fails.
@@ -169,7 +227,7 @@ def _dvc(root: Path, *arguments: str) -> str:
     """
     started = time.monotonic()
     waiting = False
-    while (done := _run(root, arguments)).returncode != 0:
+    while (done := _run(root, arguments, scm)).returncode != 0:
         if not LOCKED.search(done.stderr):
             _raise_failure(root, done.stderr)
         if time.monotonic() - started > LOCK_LIMIT:
@@ -183,10 +241,10 @@ def _dvc(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _run(root: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+def _run(root: Path, arguments: tuple[str, ...], scm: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "true"}
     with TemporaryDirectory() as settings:
-        if not (root / ".git").exists():
+        if not scm or not (root / ".git").exists():
             # As after `dvc init --no-scm`, with the repository's own settings as they are.
             (Path(settings) / "config").write_text("[core]\n    no_scm = true\n")
             environment["DVC_SYSTEM_CONFIG_DIR"] = settings
@@ -204,4 +262,5 @@ def _raise_failure(root: Path, said: str) -> None:
     with writing(root / ".dvc"):
         if number:
             raise OSError(int(number[1]), os.strerror(int(number[1])))
-    raise CommandFailed(root, brief(sentence, 100).rstrip("."))
+    # A remote's address may have its password.
+    raise CommandFailed(root, brief(redacted(sentence), 100).rstrip("."))

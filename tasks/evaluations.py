@@ -12,6 +12,7 @@ from typing import Any
 
 from holdfast.config.jobs import Evaluate, Result
 from holdfast.config.refs import FileRef, ModelRef, content_key, known_digest
+from tasks.artifact_cache import inside
 from tasks.tracking import Point, Store
 
 MODELS = "holdfast.models"
@@ -29,13 +30,18 @@ def model_tag(models: Iterable[ModelRef]) -> str:
 def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, FileRef]:
     """By key, the file of every unit of these models that a finished evaluation left and that is as it left it."""
     found: dict[str, FileRef] = {}
-    looked_at: set[str] = set()
-    for model in models:
-        for run in store.search(f"attributes.status = 'FINISHED' and tags.`{MODELS}` LIKE '%{model.digest[:LENGTH]}%'"):
-            if run.info.run_id not in looked_at:
-                looked_at.add(run.info.run_id)
-                found = _units(store, run) | found
+    for run in runs_about(store, [model.digest for model in models]):
+        found = _units(store, run) | found
     return found
+
+
+def runs_about(store: Store, digests: Iterable[str]) -> list[Any]:
+    """The finished evaluations of models with these digests, each once."""
+    found: dict[str, Any] = {}
+    for digest in digests:
+        for run in store.search(f"attributes.status = 'FINISHED' and tags.`{MODELS}` LIKE '%{digest[:LENGTH]}%'"):
+            found.setdefault(run.info.run_id, run)
+    return list(found.values())
 
 
 def _units(store: Store, run: Any) -> dict[str, FileRef]:
@@ -48,7 +54,7 @@ def _units(store: Store, run: Any) -> dict[str, FileRef]:
     return {
         key: FileRef(path=place / name, digest=result.files[name])
         for key, name in job.units.items()
-        if name in result.files and _intact(place / name, result.files[name])
+        if name in result.files and inside(name) and _intact(place / name, result.files[name])
     }
 
 

@@ -10,6 +10,7 @@ from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
 from tasks import tracking
 from tasks.recording import flat_params
+from tasks.redaction import refuse_secrets
 from tasks.stage_cache import code_digest
 from tasks.tracking import open_store
 
@@ -44,11 +45,12 @@ def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, 
 
     Before it begins, runs that dead processes of this machine left RUNNING become KILLED.
     """
+    described = config.model_dump(mode="json", exclude={"members"})
+    refuse_secrets(described)
     store = open_store(root)
     store.reap()
     run_id = store.begin(experiment, config.name, {"holdfast.code": code_digest()[:12], **tags})
     with tracking.ending(store, run_id):
-        described = config.model_dump(mode="json", exclude={"members"})
         store.params(run_id, flat_params(described))
         store.text(run_id, config.model_dump_json(indent=1), "config.json")
         yield run_id

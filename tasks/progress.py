@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
+from tasks.redaction import redacted, shown
+
 EVERY = 10.0
 """Seconds between plain lines of one stage."""
 PATIENCE = 30.0
@@ -180,11 +182,11 @@ def warn(sentence: str) -> None:
 def log(sentence: str, level: int = logging.INFO) -> None:
     """Say it in the flow's log on the Prefect server, if a flow runs."""
     with suppress(MissingContextError):
-        get_run_logger().log(level, sentence)
+        get_run_logger().log(level, redacted(sentence))
 
 
 def _print(sentence: str) -> None:
-    console.print(sentence, markup=False, soft_wrap=True)
+    console.print(shown(sentence), markup=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:

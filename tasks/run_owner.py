@@ -41,11 +41,19 @@ def heartbeat_tag() -> dict[str, str]:
     return {HEARTBEAT_TAG: str(round(time.time()))}
 
 
-def owner_alive(tags: Mapping[str, str]) -> bool:
-    """Whether the owner of a run lives, as far as one can know; who says nothing about itself is left alone."""
-    if tags.get("holdfast.machine", tags["holdfast.host"]) in (machine(), socket.gethostname()):
+def owner_alive(tags: Mapping[str, str], silence: float = HEARTBEAT_TIMEOUT) -> bool:
+    """Whether the owner of a run lives, as far as one can know; who says nothing about itself is left alone.
+
+    One on another machine is dead after `silence` seconds without a heartbeat.
+    """
+    if owner_here(tags):
         return _runs(int(tags["holdfast.pid"]), int(tags["holdfast.started"]))
-    return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < HEARTBEAT_TIMEOUT
+    return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < silence
+
+
+def owner_here(tags: Mapping[str, str]) -> bool:
+    """Whether the owner of a run is, or was, on this machine, where its process can be looked at."""
+    return tags.get("holdfast.machine", tags["holdfast.host"]) in (machine(), socket.gethostname())
 
 
 @functools.cache

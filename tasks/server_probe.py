@@ -17,6 +17,7 @@ import requests
 import sqlalchemy
 
 from holdfast.errors import UserError, writing
+from tasks.redaction import redacted, without_password
 
 LIMIT = 8.0
 """Seconds for everything that is asked."""
@@ -25,11 +26,6 @@ ANSWER_LIMIT = 5.0
 ELSE = "correct MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db."
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 T = TypeVar("T")
-
-
-def without_password(uri: str) -> str:
-    """An address without its password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def probe(uri: str, request: Callable[[], requests.Response]) -> None:
@@ -46,6 +42,33 @@ def probe(uri: str, request: Callable[[], requests.Response]) -> None:
             with_timeout(LIMIT, lambda: _connect(uri))
 
 
+def probe_artifacts(uri: str, request: Callable[[], requests.Response]) -> None:
+    """Ask a server for its artifacts: it may answer for runs while the place of their files is gone.
+
+    Raises:
+        UserError: it cannot read them.
+    """
+    with explained(uri):
+        answer = with_timeout(LIMIT, request)
+        said = _said(answer)
+        # A server without artifacts of its own, or one that shows this user only some, answers otherwise.
+        if answer.status_code == 500 or (answer.status_code != 200 and said.startswith("Failed to list artifacts")):
+            raise UserError(
+                f"{without_password(uri)}: the MLflow server cannot read its artifacts ({said}); look whether its "
+                f"bucket or directory is there, and its keys are right."
+            )
+
+
+def _said(answer: requests.Response) -> str:
+    """What a server says of an error, in a few words."""
+    try:
+        text = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        text = answer.text
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return "error 500" if not first or first.startswith("<") else _short(first)
+
+
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Whatever keeps a store from opening ends in one sentence: it is the address's or the server's fault."""
@@ -58,7 +81,7 @@ def explained(uri: str) -> Iterator[None]:
         remedy = _of_address(uri) or _of_server(uri, causes) or _of_database(uri, causes)
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         sentence = remedy or f"cannot be opened ({_short(first)}); {ELSE}"
-        raise UserError(f"{without_password(uri)}: {sentence}") from error
+        raise UserError(redacted(f"{uri}: {sentence}")) from error
 
 
 def with_timeout(seconds: float, call: Callable[[], T]) -> T:

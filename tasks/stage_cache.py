@@ -17,6 +17,7 @@ from holdfast.config.model import Model, Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
 from holdfast.stages.sources import source_digest
+from tasks.artifact_cache import inside
 from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
@@ -78,13 +79,14 @@ def intact_result(path: Path, with_files: bool = True) -> Result | None:
         result = Result.model_validate_json((path / "result.json").read_text())
     except (FileNotFoundError, ValidationError):
         return None
+    if not all(inside(name) for name in (*result.files, *(kept.path for kept in result.checkpoints))):
+        return None
     return result if not with_files or not changed_files(path, result) else None
 
 
-def changed_files(path: Path, result: Result, hash_all: bool = False) -> list[str]:
-    """Files of a stage's directory that are gone or differ from its result; with `hash_all`, all of them are read."""
-    stamps = {} if hash_all else result.stamps
-    return [name for name, sha in result.files.items() if not _unchanged(path / name, sha, stamps.get(name))]
+def changed_files(path: Path, result: Result) -> list[str]:
+    """Files of a stage's directory that are gone or differ from its result; not read where size and time agree."""
+    return [name for name, sha in result.files.items() if not _unchanged(path / name, sha, result.stamps.get(name))]
 
 
 def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
@@ -114,12 +116,12 @@ def lock_digest(lock: Path = SOURCES.parent / "requirements.lock") -> str:
     return file_digest(lock) if lock.is_file() else ""
 
 
-def key_content(job: Any) -> Any:
-    """A job as JSON without what changes no result.
+def key_content(job: Any, digested: frozenset[str] = frozenset()) -> Any:
+    """A job as JSON without what changes no result, and without fields whose files are digested elsewhere.
 
     The files that a data job reads are digested in its `inputs`, so none of their paths counts.
     """
-    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else frozenset())
+    return _without_ignored(job, DATA_PATHS if isinstance(job, MakeData) else digested)
 
 
 def _without_ignored(content: Any, digested: frozenset[str]) -> Any:

@@ -6,9 +6,12 @@ import functools
 import getpass
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
@@ -35,13 +38,15 @@ from mlflow.utils.rest_utils import http_request
 
 from holdfast.config.jobs import Checkpoint
 from holdfast.config.refs import DataRef
-from holdfast.errors import UserError, writing
+from holdfast.errors import UserError, brief, writing
 from tasks import server_probe
 from tasks.artifact_cache import ArtifactCache, link
-from tasks.run_owner import Heartbeat, heartbeat_tag, owner_alive, owner_tags
+from tasks.redaction import redacted, without_password
+from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
+ID = re.compile("[0-9a-f]*")
 METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
 PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
 """Environment variable: the server's address for a person's browser, where that differs from the program's."""
@@ -79,6 +84,8 @@ class Store:
             self.directory.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
         server_probe.probe(self.uri, lambda: _experiments_answer(self.uri))
+        if urlparse(self.uri).scheme in ("http", "https"):
+            server_probe.probe_artifacts(self.uri, lambda: _artifacts_answer(self.uri))
         with server_probe.explained(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
@@ -90,17 +97,18 @@ class Store:
     @property
     def shown(self) -> str:
         """The store's address for a person."""
-        return server_probe.without_password(self.uri)
+        return without_password(self.uri)
 
-    def link(self, run_id: str) -> str:
-        """Where MLflow's page shows a run; without a server, the run's id and the store."""
+    def link(self, run_id: str, artifact: str = "") -> str:
+        """Where MLflow's page shows a run, or one of its artifacts; without a server, the run's id and the store."""
         page = os.environ.get(PAGE_ADDRESS) or self.uri
         if not urlparse(page).scheme.startswith("http"):
             return f"run {run_id} in {self.shown}"
         experiment = self.client.get_run(run_id).info.experiment_id
         # Otherwise a browser that sees the page for the first time shows it among evaluations of agents.
         kind = "workflowType=machine_learning"
-        return f"{server_probe.without_password(page).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{kind}"
+        place = f"#/experiments/{experiment}/runs/{run_id}{f'/artifacts/{artifact}' if artifact else ''}?{kind}"
+        return f"{without_password(page).rstrip('/')}/{place}"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be."""
@@ -141,13 +149,17 @@ class Store:
         """Set a run FINISHED, FAILED or KILLED."""
         self.heartbeat.end(run_id)
         if error:
-            self.tag(run_id, {"holdfast.error": error})
+            self.tag(run_id, {"holdfast.error": redacted(error)})
         self.client.set_terminated(run_id, status)
 
-    def reap(self) -> list[str]:
+    def owners(self, query: str) -> list[dict[str, str]]:
+        """Tags of the runs that a query finds and that tell which process began them."""
+        return [run.data.tags for run in self.search(query) if "holdfast.pid" in run.data.tags]
+
+    def reap(self, silence: float = HEARTBEAT_TIMEOUT) -> list[str]:
         """Set KILLED what dead processes left RUNNING, on whatever host they were; returns the run ids."""
         running = self.search("attributes.status = 'RUNNING' and tags.`holdfast.pid` != ''")
-        dead = [run.info.run_id for run in running if not owner_alive(run.data.tags)]
+        dead = [run.info.run_id for run in running if not owner_alive(run.data.tags, silence)]
         for run_id in dead:
             self.end(run_id, "KILLED", "its process died")
         return dead
@@ -157,11 +169,16 @@ class Store:
             self.tag(run_id, heartbeat_tag())
         self.reap()
 
-    def search(self, query: str, experiment: str | None = None) -> list[Run]:
-        """Runs of one experiment (its id), or of all; latest first."""
-        within = [experiment] if experiment else [e.experiment_id for e in _pages(self.client.search_experiments)]
+    def search(self, query: str, experiment: str | None = None, most: int | None = None) -> list[Run]:
+        """Runs of one experiment (its id), or of all; latest first, and at most so many."""
+        within = [experiment] if experiment else self.experiments()
         latest = ["attributes.start_time DESC"]
-        return list(_pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page)))
+        found = _pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page), most or PAGE)
+        return list(islice(found, most))
+
+    def experiments(self) -> list[str]:
+        """Ids of all experiments."""
+        return [one.experiment_id for one in _pages(self.client.search_experiments)]
 
     def named(self, name: str) -> list[Run]:
         """Runs of a name, latest first."""
@@ -173,10 +190,20 @@ class Store:
         if len(prefix) == WHOLE_ID:
             with suppress(MlflowException):
                 return self.client.get_run(prefix)
-        runs = [run for run in self.search("") if run.info.run_id.startswith(prefix)]
-        if len(runs) != 1 or len(prefix) < SHORTEST_ID:
-            raise UserError(f"{prefix}: {len(runs)} runs in {self.shown} begin so; give more of the run's id.")
+        if len(prefix) < SHORTEST_ID:
+            raise UserError(f"{brief(prefix)}: is too short; give {SHORTEST_ID} characters or more of a run's id.")
+        # Anything else is no beginning of an id, and could be a pattern.
+        runs = self.search(f"attributes.run_id LIKE '{prefix}%'") if ID.fullmatch(prefix) else []
+        if len(runs) != 1:
+            raise UserError(f"{brief(prefix)}: {len(runs)} runs in {self.shown} begin so; give more of the run's id.")
         return runs[0]
+
+    def find(self, run_id: str) -> Run | None:
+        """The run of a whole id; None where there is none, or where it is deleted."""
+        with suppress(MlflowException):
+            run = self.client.get_run(run_id)
+            return run if run.info.lifecycle_stage == "active" else None
+        return None
 
     def with_key(self, key: str) -> list[Run]:
         """Runs of a stage, whatever became of them, latest first."""
@@ -247,7 +274,7 @@ class Store:
 
     def _models(self, run: Run) -> list[Any]:
         query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]
-        return list(_pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
+        return list(_pages(lambda **page: self.client.search_logged_models(experiments, query, **page), 100))
 
     def artifacts(self, run: Run, again: bool = False) -> Path:
         """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
@@ -256,6 +283,27 @@ class Store:
         """
         finished = run.info.status == "FINISHED"
         return _local(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+
+    @contextmanager
+    def file(self, run: Run, name: str) -> Iterator[Path | None]:
+        """One artifact; None where there is none. From a server it is fetched anew, for as long as the block lasts."""
+        local = _local(run)
+        if local is not None:
+            yield local / name if (local / name).is_file() else None
+            return
+        folder = PurePosixPath(name).parent.as_posix()
+        with TemporaryDirectory() as place:
+            path = None
+            with server_probe.explained(self.uri):
+                artifacts = self.client.list_artifacts(run.info.run_id, None if folder == "." else folder)
+                if any(artifact.path == name for artifact in artifacts):
+                    path = Path(self.client.download_artifacts(run.info.run_id, name, place))
+            yield path
+
+    def read(self, run: Run, name: str) -> str | None:
+        """The text of an artifact; None where there is none."""
+        with self.file(run, name) as path:
+            return None if path is None else path.read_text("utf-8")
 
     def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> None:
         """Copy files below a directory to the run's artifacts."""
@@ -294,7 +342,7 @@ class Store:
         try:
             self._register(name, alias, run_id, step)
         except (MlflowException, OSError) as error:
-            raise RegistryFailed(str(error).strip().splitlines()[0]) from error
+            raise RegistryFailed(redacted(str(error).strip().splitlines()[0])) from error
 
     def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
         run = self.client.get_run(run_id)
@@ -320,11 +368,17 @@ def _experiments_answer(uri: str) -> Any:
     return http_request(given, place, "POST", max_retries=0, timeout=limit, raise_on_status=False, json=question)
 
 
-def _pages(search: Callable[..., Any], most: int = PAGE) -> Iterator[Any]:
+def _artifacts_answer(uri: str) -> Any:
+    """A server's answer to what artifacts it hands out, without retries."""
+    place, limit = "/api/2.0/mlflow-artifacts/artifacts", server_probe.ANSWER_LIMIT
+    return http_request(get_default_host_creds(uri), place, "GET", max_retries=0, timeout=limit, raise_on_status=False)
+
+
+def _pages(search: Callable[..., Any], size: int = PAGE) -> Iterator[Any]:
     """Everything that a search finds, page after page."""
     token = None
     while True:
-        page = search(max_results=most, page_token=token)
+        page = search(max_results=size, page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -27,6 +27,7 @@ from typing import Any
 from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, parsed
+from tasks.redaction import redact_file
 from tasks.resource_usage import ResourceUsage
 from tasks.slots import Stopped
 
@@ -109,7 +110,11 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "job.json").write_text(job.model_dump_json(indent=1))
         (partial / "error.json").unlink(missing_ok=True)
-        code = _watch(_start(job, partial, gpu), tail, on_lines, gpu)
+        try:
+            code = _watch(_start(job, partial, gpu), tail, on_lines, gpu)
+        finally:
+            for name in ("log.txt", "error.json"):
+                redact_file(partial / name)
         _raise_failure(code, partial)
         partial.rename(out)
         tail = tail.moved(out / METRICS)

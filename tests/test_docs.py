@@ -171,3 +171,11 @@ def test_a_new_prior_benchmark_passes_what_all_of_them_pass(outcomes: dict[str, 
 
 def test_every_kind_of_extension_has_a_recipe_with_a_test() -> None:
     assert len(TESTS) == len({block.recipe for block in blocks()}) == 8
+
+
+def test_every_test_that_the_page_on_security_names_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), (file, test)

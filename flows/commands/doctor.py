@@ -18,6 +18,7 @@ from flows.commands.server import check_server
 from holdfast.config.refs import file_digest
 from holdfast.errors import UserError
 from tasks import data_version, slots
+from tasks.redaction import without_password
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "mlflow", "prefect", "dvc")
 DISK_GIB, MEMORY_GIB = 5, 4
@@ -86,7 +87,7 @@ def store(root: Path) -> Finding:
 
     try:
         opened = open_store(root)
-        return Finding("mlflow", f"{opened.shown}: {len(opened.search(''))} runs")
+        return Finding("mlflow", f"{opened.shown}: {len(opened.experiments())} experiments")
     except UserError as error:
         return _refusal("mlflow", error)
 
@@ -99,7 +100,7 @@ def prefect() -> Finding:
         check_server()
     except UserError as error:
         return _refusal("prefect", error)
-    return Finding("prefect", f"the server at {api} answers")
+    return Finding("prefect", f"the server at {without_password(api)} answers")
 
 
 def dvc(root: Path) -> Finding:

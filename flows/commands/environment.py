@@ -15,7 +15,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import UserError
 
@@ -43,6 +43,7 @@ def prepare_process(root: Path) -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     _be_quiet()
+    _hide_passwords()
     _reach_loopback()
     _have_a_home(root / "mlruns" / "home")
     _have_a_name()
@@ -62,6 +63,24 @@ def _be_quiet() -> None:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         os.environ[f"PREFECT_LOGGING_LOGGERS_{name.replace('.', '_').upper()}_LEVEL"] = "INFO"
         logging.getLogger(name).propagate = False
+
+
+def _hide_passwords() -> None:
+    """Libraries' messages have servers' addresses, so a password in one goes where the clients look for it."""
+    for name, put in (("MLFLOW_TRACKING_URI", _put_mlflow), ("PREFECT_API_URL", _put_prefect)):
+        with suppress(ValueError):
+            parts = urlsplit(os.environ.get(name, ""))
+            if parts.scheme in ("http", "https") and parts.password is not None:
+                put(unquote(parts.username or ""), unquote(parts.password))
+                os.environ[name] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _put_mlflow(user: str, password: str) -> None:
+    os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+
+
+def _put_prefect(user: str, password: str) -> None:
+    os.environ["PREFECT_API_AUTH_STRING"] = f"{user}:{password}"
 
 
 def _reach_loopback() -> None:

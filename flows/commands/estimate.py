@@ -22,6 +22,8 @@ class StageId(NamedTuple):
     position: Position = COMMON
 
 
+EARLIER = 500
+"""Runs of a study that are looked at: it may have been run for years."""
 START = 5.0
 """Seconds until a stage's process works."""
 QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.006, 0.004, 0.008, 0.004
@@ -91,13 +93,13 @@ class Estimates:
 
 
 def _earlier(study: Study, root: Path) -> dict[StageId, Any]:
-    """The latest finished run of every stage."""
+    """The latest finished run of every stage, among the study's latest."""
     store = open_store(root)
-    experiment = store.experiment(study.experiment)
+    own = f"attributes.status = 'FINISHED' and tags.`holdfast.study` = '{study.name}' and tags.`holdfast.stage` != ''"
     found: dict[StageId, Any] = {}
-    for run in store.search("attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''", experiment):
+    for run in store.search(own, store.experiment(study.experiment), most=EARLIER):
         tags = run.data.tags
-        if tags.get("holdfast.study") == study.name and "seconds" in run.data.metrics:
+        if "seconds" in run.data.metrics:
             arm = tags["holdfast.arm"] or None
             verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
             replicate = int(tags.get("holdfast.replicate") or 0)

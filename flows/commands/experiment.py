@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -22,6 +22,11 @@ from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.config.sweep import Member, Sweep
 from holdfast.errors import UserError, brief
+from tasks.redaction import refuse_secrets
+
+NAME = r"[A-Za-z0-9_-]+"
+if TYPE_CHECKING:
+    from flows.timetable import Timetable
 
 Location = tuple[int | str, ...]
 
@@ -32,9 +37,8 @@ class _Settings(Config):
 
 def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
     """What a YAML file describes, with overrides such as `target.grid=[3,3]` applied. UserError on anything wrong."""
-    content = _read(file)
-    for override in overrides:
-        content = _overridden(content, override)
+    content = _content(file, overrides)
+    _timetable(file, content.pop("schedule", None))
     if "vary" not in content:
         return _study(file, content)
     name = content.get("name", "")
@@ -42,6 +46,32 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Study | Sweep:
     factors = {factor: tuple(levels) for factor, levels in given.factors.items()}
     members = [Member(levels=levels, study=_study(file, member)) for levels, member in given.members]
     return Sweep(name=name, factors=factors, members=tuple(members))
+
+
+def load_timetable(file: Path, overrides: Sequence[str] = (), cron: str | None = None) -> Timetable | None:
+    """When the experiment of a file runs by itself: its field `schedule`, which is no part of the study, or `cron`."""
+    if cron is not None:
+        return _timetable(Path("--cron"), {"cron": cron})
+    return _timetable(file, _content(file, overrides).get("schedule"))
+
+
+def _content(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    content = _read(file)
+    for override in overrides:
+        content = _overridden(content, override)
+    refuse_secrets(content)
+    return content
+
+
+def _timetable(file: Path, content: Any) -> Timetable | None:
+    if content is None:
+        return None
+    from flows.timetable import Scheduled
+
+    try:
+        return Scheduled.model_validate({"schedule": content}).schedule
+    except ValidationError as error:
+        raise UserError(_sentence(file, {"schedule": content}, error)) from None
 
 
 def studies_of(experiment: Study | Sweep) -> list[Study]:
@@ -62,6 +92,8 @@ def _study(file: Path, content: dict[str, Any]) -> Study:
         study = Study.model_validate(content)
     except ValidationError as error:
         raise UserError(_sentence(file, content, error)) from None
+    if study.sweep and not re.fullmatch(NAME, study.sweep):
+        raise UserError(f"{_named(file)}: sweep: {brief(study.sweep)} is no name; `vary` sets it, so remove it.")
     check(MakeData(images=study.images, target=study.target, prior=study.prior))
     return study
 
@@ -85,7 +117,8 @@ def _read(file: Path) -> dict[str, Any]:
         there = f"; there are {', '.join(others)}" if others else ""
         raise UserError(f"{file}: no such file{there}.")
     try:
-        content = notation.read(file.read_text("utf-8"))
+        with file.open(encoding="utf-8") as opened:
+            content = notation.read(opened.read(notation.LONGEST + 1))
     except UnicodeDecodeError:
         raise UserError(f"{_named(file)}: is no UTF-8; save the file in that encoding.") from None
     except notation.Unreadable as error:
@@ -195,6 +228,10 @@ def _suggestion(word: str, known: Sequence[str]) -> str:
 
 def _known_fields(location: Location) -> list[str]:
     """The fields that a mapping at this place may have, read off the schema of the study."""
+    if location[:1] == ("schedule",):
+        from flows.timetable import Timetable
+
+        return list(Timetable.model_fields)
     schema = Study.model_json_schema()
     node: dict[str, Any] = schema
     for part in location:

@@ -20,6 +20,7 @@ from holdfast.errors import UserError
 from holdfast.stages.ranks import require_one_rank
 
 if TYPE_CHECKING:
+    from flows.study import ArmsFailed
     from holdfast.config.study import Study
     from holdfast.config.sweep import Sweep
 
@@ -78,8 +79,7 @@ def _run(experiment: Study | Sweep, command: str) -> None:
     except ArmsFailed as error:
         if error.outcome is not None:
             print_outcome(error.outcome.report, error.outcome.summary)
-        for arm, reason in error.failed.items():
-            _print_failure(reason, f"{arm} failed: ")
+        _print_failures(error)
         typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
         raise typer.Exit(1) from None
     print_outcome(outcome.report, outcome.summary)
@@ -154,6 +154,52 @@ def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name i
 
 
 @app.command()
+def verify(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Its name, the id of its run, or its file.")],
+) -> None:
+    """Compute all digests of a study anew: its files, its data, its base, its certificate."""
+    with _failures(f"holdfast verify {name}"):
+        from flows.commands.verify import verify_studies
+
+        if not verify_studies(name, Path.cwd()):
+            raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="A study's name, or the id of a run.")],
+    worktree: Annotated[bool, typer.Option(help="Run the recorded commit, in a fresh environment.")] = False,
+) -> None:
+    """Run a study, or one training of it, again from what was recorded, and print how it differs."""
+    with _failures(f"holdfast reproduce {name}"):
+        from flows.commands.reproduce import reproduce_recorded
+
+        code = reproduce_recorded(name, worktree, Path.cwd())
+        if code:
+            raise typer.Exit(code)
+
+
+@app.command(hidden=True)
+def rerun(place: Path) -> None:
+    """What `holdfast reproduce` runs in a process of its own, which may be of another commit."""
+    with _failures("holdfast reproduce"):
+        from flows.commands.server import prefect_server
+        from tasks.worker import preload
+
+        preload()
+        with prefect_server() as ready:
+            from flows.commands.reproduce import rerun_job
+            from flows.study import ArmsFailed
+
+            ready()
+            try:
+                rerun_job(place.resolve())
+            except ArmsFailed as error:
+                _print_failures(error)
+                raise typer.Exit(1) from None
+
+
+@app.command()
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="STUDY|RUN...", help="Names of studies, ids of train runs.")],
 ) -> None:
@@ -224,38 +270,53 @@ def doctor() -> None:
             raise typer.Exit(1)
 
 
-@app.command()
-def verify() -> None:
-    """Read every kept file and hold it against its digest; a study goes by sizes and times."""
-    with _failures("holdfast verify"):
-        from flows.commands.verify import verified
-
-        _probe_store()
-        files = broken = 0
-        for run in verified(Path.cwd()):
-            files += run.files
-            broken += len(run.changed)
-            for name in run.changed:
-                typer.echo(f"{run.name} ({run.run_id[:8]}): {name} is gone or changed; its stage will run again")
-        typer.echo(f"{files} files, {broken} gone or changed.")
-        if broken:
-            raise typer.Exit(1)
+Files = Annotated[Optional[list[Path]], typer.Argument(metavar="FILE...", help="Experiments.")]  # noqa: UP045
 
 
 @app.command()
 def serve(
-    file: File,
+    files: Files = None,
     overrides: Set = None,
     cron: Annotated[Optional[str], typer.Option(help="When to run, for example '0 3 * * 1'.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Runs at a time.")] = None,  # noqa: UP045
 ) -> None:
-    """Offer a study or a sweep to a Prefect server, which then runs it on request or by schedule."""
+    """Offer experiments, and every other flow, to a Prefect server, and run them here on request or by schedule."""
     # Whoever serves wants to see what runs.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    with _failures(f"holdfast serve {file}"):
-        from flows.commands.experiment import load_experiment
-        from flows.commands.serve import serve_experiment
+    with _failures(shlex.join(["holdfast", "serve", *map(str, files or ())])):
+        from flows.commands.serve import read_experiments, serve_experiments
 
-        serve_experiment(load_experiment(file, overrides or ()), _command(file, overrides), cron)
+        commands = {file: _command(file, overrides) for file in files or ()}
+        serve_experiments(read_experiments(commands, overrides or (), cron), limit)
+
+
+@app.command()
+def deploy(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments.")],
+    pool: Annotated[str, typer.Option(help="The work pool whose workers run them.")],
+    overrides: Set = None,
+) -> None:
+    """Give experiments to a Prefect work pool; each has its name there, and its schedule."""
+    with _failures(shlex.join(["holdfast", "deploy", *map(str, files), "--pool", pool])):
+        from flows.commands.serve import deploy_experiments, read_experiments
+
+        commands = {file: _command(file, overrides) for file in files}
+        for name in deploy_experiments(read_experiments(commands, overrides or ()), pool):
+            typer.echo(name)
+
+
+@app.command()
+def watch(
+    silence: Annotated[
+        float, typer.Option(min=60, help="Seconds without a heartbeat after which a run is looked at.")
+    ] = 300.0,
+) -> None:
+    """Look after runs that failed, died or do not begin: those whose processes are gone are begun again."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    with _failures("holdfast watch"):
+        from flows.commands.serve import serve_watch
+
+        serve_watch(silence)
 
 
 def _probe_store() -> None:
@@ -285,7 +346,7 @@ def _failures(command: str) -> Iterator[None]:
     except typer.Exit:
         raise
     except UserError as error:
-        typer.echo(f"holdfast: {error}", err=True)
+        _echo(f"holdfast: {error}")
         raise typer.Exit(2) from None
     except (KeyboardInterrupt, Terminated) as error:
         typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
@@ -295,10 +356,21 @@ def _failures(command: str) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _print_failures(error: ArmsFailed) -> None:
+    for arm, reason in error.failed.items():
+        _print_failure(reason, f"{arm} failed: ")
+
+
 def _print_failure(error: Exception, prefix: str = "") -> None:
     """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
     from tasks.worker import StageFailed
 
     if not isinstance(error, UserError | StageFailed):
-        traceback.print_exception(error)
-    typer.echo(f"holdfast: {prefix}{error}", err=True)
+        _echo("".join(traceback.format_exception(error)).rstrip())
+    _echo(f"holdfast: {prefix}{error}")
+
+
+def _echo(text: str) -> None:
+    from tasks.redaction import shown
+
+    typer.echo(shown(text), err=True)

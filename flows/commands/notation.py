@@ -12,6 +12,10 @@ from typing import Any
 
 import yaml
 
+LONGEST = 2**18
+"""Characters of a text; those that people write have some thousands."""
+MOST = 50_000
+"""Values of a text."""
 NULL = re.compile(r"~|null|Null|NULL|")
 BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
 WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:_[0-9]{3})+)")
@@ -28,9 +32,11 @@ class Unreadable(ValueError):
 
 
 def read(text: str) -> Any:
-    """What a YAML text says. Unreadable if it is no YAML, or no value that a config can have."""
+    """What a YAML text says. Unreadable if it is no YAML, no value that a config can have, or larger than any is."""
+    if len(text) > LONGEST:
+        raise Unreadable(f"it has more than {LONGEST:,} characters")
     try:
-        return yaml.load(text, _Loader)
+        return _value(_Loader(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         raise Unreadable(f"line {line}: {error.problem}") from None
@@ -40,16 +46,47 @@ def read(text: str) -> Any:
         raise Unreadable("it is nested too deeply") from None
 
 
+def _value(loader: _Loader) -> Any:
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST:
+            problem = f"it has more than {MOST:,} values, an alias's counted wherever it stands"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node, those of an alias counted wherever it stands: whoever walks through them meets so many."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise yaml.MarkedYAMLError(problem="an alias stands inside what it names", problem_mark=node.start_mark)
+        return known[id(node)]
+    known[id(node)] = 0
+    inside: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        inside = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inside = node.value
+    known[id(node)] = 1 + sum(_size(part, known) for part in inside)
+    return known[id(node)]
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for name in names:
-            if names.count(name) > 1:
+        names: set[str] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else "<<"
+            if name != "<<" and name in names:
                 raise yaml.MarkedYAMLError(problem=f"the key {name!r} stands twice", problem_mark=node.start_mark)
+            names.add(name)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from holdfast.analysis.terminal import arms_table
 from holdfast.errors import UserError
+from tasks.redaction import shown
 from tasks.tracking import open_store
 
 FOR_MACHINES = ("holdfast.machine", "holdfast.alive", "holdfast.started")
@@ -73,12 +74,12 @@ def print_influence(metrics: dict[str, float]) -> None:
 
 def _facts(run: Any, place: Path) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_row("run", f"{run.info.run_id} ({run.info.run_name})")
+    table.add_row("run", shown(f"{run.info.run_id} ({run.info.run_name})"))
     table.add_row("status", run.info.status)
     told = {name: value for name, value in run.data.tags.items() if name.startswith("holdfast.") and value}
     told = {name: value for name, value in told.items() if name not in FOR_MACHINES}
     for name, value in sorted(told.items()):
-        table.add_row(name.removeprefix("holdfast."), value)
+        table.add_row(shown(name.removeprefix("holdfast.")), shown(value))
     table.add_row("files", str(place))
     return table
 

@@ -32,7 +32,8 @@ from prefect.settings import (
 )
 
 from holdfast.errors import UserError, brief
-from tasks.server_probe import LIMIT, with_timeout, without_password
+from tasks.redaction import redacted
+from tasks.server_probe import LIMIT, with_timeout
 
 ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*:")
 START_LIMIT = 120.0
@@ -64,19 +65,20 @@ def prefect_server() -> Iterator[Callable[[], None]]:
 
 def check_server() -> None:
     """Ask the configured server for something small, once. UserError where that fails."""
-    url = without_password(get_current_settings().api.url or "")
+    url = get_current_settings().api.url or ""
     try:
         with_timeout(LIMIT, _ask)
     except httpx.HTTPStatusError as error:
-        raise UserError(f"{url}: {_refusal(error.response.status_code)}") from error
+        raise UserError(redacted(f"{url}: {_refusal(error.response.status_code)}")) from error
     except (OSError, httpx.TransportError, httpx.InvalidURL) as error:
         reason = str(error) or f"within {LIMIT:.0f} s"
-        raise UserError(
+        sentence = (
             f"{url}: no Prefect server answers there ({reason[:100]}); start it (`make ui`), correct PREFECT_API_URL, "
             f"which begins with http:// and ends in /api, or unset it."
-        ) from error
+        )
+        raise UserError(redacted(sentence)) from error
     except Exception as error:
-        raise UserError(f"{url}: {NO_API}") from error
+        raise UserError(redacted(f"{url}: {NO_API}")) from error
 
 
 NO_API = "there is no Prefect API of this version at this address; PREFECT_API_URL ends in /api, or is unset."

@@ -225,6 +225,8 @@ class FinishedStudy(Config):
     data: DataRef
     runs: tuple[RunRecord, ...]
     evaluated: tuple[Evaluated, ...] = ()
+    certificate: str = ""
+    """One digest of all that decides the study's numbers."""
 
 
 class Compare(Job):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 
 from holdfast.config.images import Folder
-from holdfast.data.pixels import UNREADABLE, rgb
+from holdfast.data.pixels import UNREADABLE, opened, rgb
 from holdfast.data.splits import Pictures, listed
 from holdfast.errors import UserError, brief
 
@@ -105,7 +105,7 @@ class FolderSource(Pictures):
                 if not _signature(path):
                     raise ValueError("no JPEG, PNG or WebP file")
                 return [name]
-            with Image.open(path) as image:
+            with opened(path) as image:
                 width, height = _upright_size(image)
         except UNREADABLE:
             self.skipped.append(name)

@@ -9,11 +9,31 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Formats that hold pixels and nothing else: PostScript is a program."""
+MOST = 89_478_485
+"""Pixels of an image, Pillow's own limit: a few kilobytes can say that they are gigabytes."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What `rgb` raises for files that are damaged or no images."""
 GREY_LEVELS = 3
 """What is darker by less is noise to `pattern`, which JPEG leaves in even areas."""
+
+
+def opened(file: BinaryIO | Path) -> ImageFile:
+    """A file's image, of which only the header was read.
+
+    Raises:
+        DecompressionBombError: it has more pixels than MOST.
+        UnidentifiedImageError: it is of none of the FORMATS.
+    """
+    image = Image.open(file, formats=FORMATS)
+    width, height = image.size
+    if width * height > MOST:
+        image.close()
+        raise Image.DecompressionBombError(f"{width}×{height} pixels are more than {MOST // 10**6} million")
+    return image
 
 
 def rgb(file: BinaryIO | Path, smallest: int | None = None) -> Image.Image:
@@ -22,7 +42,7 @@ def rgb(file: BinaryIO | Path, smallest: int | None = None) -> Image.Image:
     With `smallest`, a JPEG may be decoded at a fraction of its size, its shorter side at least that many pixels.
     """
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             if smallest is not None:
                 image.draft("RGB", (smallest, smallest))
             # Loading forgets how the samples were packed.
@@ -113,7 +133,7 @@ def _keyed(image: Image.Image, key: Any, packed: str, file: BinaryIO | Path) -> 
 def _second_bytes(file: BinaryIO | Path) -> np.ndarray:
     if not isinstance(file, Path):
         file.seek(0)
-    with Image.open(file) as image:
+    with opened(file) as image:
         tiles: Any = image
         tiles.tile = [tile._replace(args="RGB;16L") for tile in tiles.tile]
         return np.asarray(image)

@@ -17,6 +17,8 @@ from holdfast.errors import UserError, brief, reason
 
 BATCH = 64
 """Rows of a Parquet file in memory."""
+LONGEST = 256 * 2**20
+"""Bytes of a line of a JSONL file."""
 ENDINGS = (".jsonl", ".parquet")
 
 
@@ -95,8 +97,10 @@ def _decimal(value: float | Decimal, whole: bool) -> str:
 
 def _json_rows(path: Path) -> Iterator[TableRow]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
             place = f"{named(path)}, row {number}"
+            if len(line) > LONGEST:
+                raise UserError(f"{place}: is longer than {LONGEST // 2**20} MiB; write images to files of their own.")
             try:
                 content = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if not content:

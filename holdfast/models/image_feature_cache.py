@@ -62,9 +62,11 @@ def _features(
     found: ImageFeatures = {}
     if indices:
         new = list(indices.values())
-        encoded = plain(torch.cat([patches[index] for index in new]), image_grid_thw[new], **others).pooler_output
-        # Parts of one tensor would keep all of it.
-        found = {name: features.clone() for name, features in zip(indices, encoded, strict=True)}
+        # A training may not learn from tensors of inference mode, in which it is measured along the way.
+        with torch.inference_mode(False), torch.no_grad():
+            encoded = plain(torch.cat([patches[index] for index in new]), image_grid_thw[new], **others).pooler_output
+            # Parts of one tensor would keep all of it.
+            found = {name: features.clone() for name, features in zip(indices, encoded, strict=True)}
     held = cache | found
     if sum(features.nbytes for features in held.values()) <= LIMIT:
         cache.update(found)

@@ -17,6 +17,8 @@ from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions
 from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture
 
+LONGEST = 4000
+"""Characters of a text that are kept."""
 SHOWN = 3
 """Questions of a target, and those that an arm lost."""
 BASE = "base"
@@ -62,7 +64,12 @@ def last_answers(study: FinishedStudy) -> dict[str, Answers]:
 
 def _read(files: Iterable[Evaluated]) -> Answers:
     rows = [row for one in files for row in pq.read_table(one.file.path, columns=list(TEXTS)).to_pylist()]
-    return {(row["benchmark"], row["id"]): row for row in rows if row["split"] == "test"}
+    return {(row["benchmark"], row["id"]): _cut(row) for row in rows if row["split"] == "test"}
+
+
+def _cut(row: Row) -> Row:
+    """With texts that a page can show."""
+    return {name: excerpt(value, LONGEST) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[Asked]:

@@ -62,6 +62,7 @@ def _study(setting: str, one: FinishedStudy) -> Row:
         "base": " ".join(filter(None, [model.path, model.revision, model.dtype])),
         "seed": one.study.seed,
         "data": one.data.digest,
+        "certificate": one.certificate,
     }
 
 

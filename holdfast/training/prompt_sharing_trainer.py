@@ -1,4 +1,6 @@
-"""TRL's GRPOTrainer, but a prompt and its images go through the model once for all of its rollouts."""
+"""TRL's GRPOTrainer, but a prompt and its images go through the model once for all of its rollouts, and the
+probabilities under which rollouts were sampled are those of the first pass over them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,9 @@ IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes
 COUNTS = "batch_num_images"
 """What LLaVA-OneVision takes the number of images of each prompt as; of several it cuts none into tiles."""
 
+SAMPLED = "old_per_token_logps"
+"""Where TRL keeps a batch's log-probabilities under the weights that sampled it."""
+
 
 class PromptSharingTrainer(GRPOTrainer):
     """The loss and its gradient are TRL's up to rounding; most of a short rollout's cost is its prompt and image.
@@ -29,7 +34,20 @@ class PromptSharingTrainer(GRPOTrainer):
         return ids, images and [shown or [] for shown in images], fields
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        return _by_prompt(super()._generate_and_score_completions(inputs))
+        """With several iterations over a batch, TRL reads it once more with the weights that wrote it. So does the
+        first iteration, where no step is taken before it has read all of the batch.
+        """
+        iterations, self.num_iterations = self.num_iterations, 1
+        try:
+            return _by_prompt(super()._generate_and_score_completions(inputs))
+        finally:
+            self.num_iterations = iterations
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        if self.num_iterations > 1:
+            inputs.setdefault(SAMPLED, self._first_read)
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *rest: Any, **others: Any
@@ -47,7 +65,9 @@ class PromptSharingTrainer(GRPOTrainer):
 
         with shared_prompts(model, width) if shares else nullcontext():
             scored = super()._get_per_token_logps_and_entropies
-            return scored(read, input_ids, attention_mask, logits_to_keep, *rest, **others)
+            found = scored(read, input_ids, attention_mask, logits_to_keep, *rest, **others)
+        self._first_read = found[0].detach()
+        return found
 
     def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
         with shared_prompts(self.model) if self._shares else nullcontext():

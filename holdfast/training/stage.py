@@ -16,6 +16,7 @@ from holdfast.config.refs import ModelRef
 from holdfast.config.schedule import scheduled
 from holdfast.data.training_set import train_rows
 from holdfast.journal import Journal
+from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import device, load_model
 from holdfast.models.lora import adapted
 from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
@@ -54,7 +55,8 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
             callback.rewards.load(found)
         restore(model, found, job)
     try:
-        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        with cached_image_features(model, {}):
+            trainer.train(resume_from_checkpoint=str(found) if found else None)
     except RuntimeError as error:
         if SAMPLING not in str(error):
             raise

@@ -21,6 +21,7 @@ from holdfast.benchmarks.catalog import GRADERS
 from holdfast.benchmarks.dataset import inputs_digest
 from holdfast.config.images import World
 from holdfast.config.prior import Imported
+from holdfast.data import tables
 from holdfast.data.shards import read_questions, write_questions
 from holdfast.errors import UserError
 
@@ -496,3 +497,10 @@ def test_box_scores_are_symmetric_shares(one: tuple[float, ...], other: tuple[fl
     assert correct == (score >= 0.5)
     assert score == pytest.approx(graded("box", text(other), text(one))[1])
     assert graded("box", text(one), text(one)) == (True, pytest.approx(1.0))
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LONGEST", 2**20)
+    own = jsonl(tmp_path, ROW, {**ROW, "question": "x" * 2**20})
+    with pytest.raises(UserError, match="row 2: is longer than 1 MiB"):
+        list(imported.read_imported(own))

@@ -1,7 +1,11 @@
 """Images from the world, from folders and from data sets."""
 
+import pickle
 import struct
+import tarfile
+import zipfile
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -10,13 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from holdfast.config.images import Folder, Hub, World
 from holdfast.data.folder import photographs
 from holdfast.data.images import open_source
 from holdfast.data.pixels import rgb
 from holdfast.data.splits import split_images
+from holdfast.data.table_images import UnusableImage, images
 from holdfast.errors import UserError
 
 COUNTS = {"train": 6, "validation": 2, "test": 2}
@@ -454,3 +459,96 @@ def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match="fractions of unknown range"):
         rgb(tmp_path / "a.tiff")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of some bytes that says it is huge."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (2**31 - 1, 1000), (90_000_000, 1)])
+def test_a_decompression_bomb_is_refused_before_a_pixel_is_decoded(
+    tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self))
+    with pytest.raises(Image.DecompressionBombError):
+        rgb(BytesIO(bomb(*size)))
+    with pytest.raises(UnusableImage, match="cannot be read"):
+        images(bomb(*size), tmp_path)
+    assert decoded == []
+
+
+def test_a_bomb_among_photographs_is_skipped_and_named(tmp_path: Path) -> None:
+    album(tmp_path, 4)
+    (tmp_path / "bomb.png").write_bytes(bomb(10_000, 10_000))
+    for options in ({}, {"tile": 32}):
+        source = folder_source(tmp_path, **options)
+        splits = source.split({"train": 30, "test": 30})
+        shown = {image_id: source.load(image_id) for images in splits.values() for image_id in images}
+        assert source.skipped == ["bomb.png"]
+        assert {name for name, image in shown.items() if image is None} <= {"bomb.png"}
+
+
+def test_programs_and_unknown_formats_are_no_images(tmp_path: Path) -> None:
+    """Pillow would start Ghostscript for PostScript."""
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(out) (w) file\n%%EOF\n"
+    with pytest.raises(Image.UnidentifiedImageError):
+        rgb(BytesIO(script))
+    path = tmp_path / "a.png"
+    path.write_bytes(script)
+    with pytest.raises(Image.UnidentifiedImageError):
+        rgb(path)
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cache = tmp_path / "cache"
+    for name in ("HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):
+        monkeypatch.setattr(datasets.config, name, cache / name.lower())
+    return cache
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../../outside.png", "/tmp/outside.png", "fine2.png"])
+def test_an_archive_in_a_data_set_is_never_unpacked(tmp_path: Path, datasets_cache: Path, kind: str, name: str) -> None:
+    place = tmp_path / "a" / "b" / "data"
+    photograph(tmp_path / "x.jpg", 0)
+    place.mkdir(parents=True)
+    names = ["fine0.png", "fine1.png", name]
+    if kind == "zip":
+        with zipfile.ZipFile(place / "images.zip", "w") as archive:
+            for inside in names:
+                archive.write(tmp_path / "x.jpg", inside)
+    else:
+        with tarfile.open(place / "images.tar", "w") as archive:
+            for inside in names:
+                archive.add(tmp_path / "x.jpg", inside)
+    with suppress(UserError):
+        source = hub_source(place, column="image" if kind == "zip" else "png")
+        for image in source.split({"train": 2, "test": 1})["train"]:
+            source.load(image)
+    assert not Path("/tmp/outside.png").exists()
+    assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["data.py", "train.pkl"])
+def test_a_script_or_a_pickle_in_a_data_set_never_runs(tmp_path: Path, datasets_cache: Path, name: str) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    ran = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> object:
+            return (Path.touch, (ran,))
+
+    script = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+    (place / name).write_bytes(script.encode() if name.endswith(".py") else pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match=r"images\.name: cannot load"):
+        hub_source(place)
+    assert not ran.exists()

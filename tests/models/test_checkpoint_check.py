@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,43 @@ def test_an_adapter_is_held_to_the_same(
     for load in (lambda: load_model(kept), lambda: learning(load_model(job.start), job.stage, 0, kept)):
         with pytest.raises(UserError, match=r"missing|not finite"):
             load()
+
+
+CODE = """
+import pathlib
+pathlib.Path(__file__).with_name("ran").touch()
+"""
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "unheard_of"])
+def test_code_beside_a_checkpoint_never_runs(
+    base: Path, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (base / "modeling_own.py").write_text(CODE)
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        file = base / name
+        content = json.loads(file.read_text()) if file.is_file() else {}
+        own = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor")
+        content["auto_map"] = dict.fromkeys(own, "modeling_own.Own")
+        if name == "config.json":
+            content["model_type"] = kind
+        file.write_text(json.dumps(content))
+    with suppress(UserError):
+        load_processor(ref(base))
+        load_model(ref(base))
+    assert not list(tmp_path.rglob("ran"))
+    if kind == "unheard_of":
+        with pytest.raises(UserError, match="of no model that transformers knows"):
+            load_model(ref(base))
+
+
+def test_a_pickle_beside_the_weights_is_not_opened(base: Path, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    for name in ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt"):
+        (base / name).write_bytes(pickle.dumps(Bomb()))
+    load_model(ref(base))
+    assert not (tmp_path / "ran").exists()

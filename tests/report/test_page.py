@@ -1,6 +1,8 @@
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_up_analysis import HOSTILE, analysed, compared, finished, made_up_study, traced
 from page_tags import Tags
@@ -117,3 +119,16 @@ def test_what_did_not_finish_and_alarms_are_said(study):
     assert "step 20, no spread: 90% of the groups" in study[0]
     assert "3.60 % of its answers" in study[0]
     assert json.dumps(HOSTILE) not in study[0]
+
+
+@pytest.mark.slow
+def test_texts_of_a_megabyte_are_cut(tmp_path):
+    finish = finished(tmp_path, made_up_study(replicates=1))
+    for one in finish.evaluated:
+        if one.kind == "records":
+            table = pq.read_table(one.file.path)
+            for name in ("prompt", "completion"):
+                long = pa.array([f"{text} {'very ' * 200_000}" for text in table[name].to_pylist()])
+                table = table.set_column(table.schema.get_field_index(name), name, long)
+            pq.write_table(table, one.file.path)
+    assert len(page_of(analysed(compared(finish)), tmp_path)) < 2_000_000

@@ -28,7 +28,7 @@ def mlflow_server(place: Path, database: str = "", options: Sequence[str] = ()) 
     command = [BIN / "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
     command += [f"--backend-store-uri={database or f'sqlite:///{place}/server.db'}", *options]
     command += [f"--artifacts-destination={place}/artifacts"]
-    with _process(command, place, f"http://127.0.0.1:{port}", "/health"):
+    with server_process(command, place, f"http://127.0.0.1:{port}", "/health"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -37,7 +37,8 @@ def prefect_server(place: Path, **settings: str) -> Iterator[str]:
     """The address of a Prefect server's API."""
     port = free_port()
     command = [BIN / "prefect", "server", "start", "--host=127.0.0.1", f"--port={port}"]
-    with _process(command, place, f"http://127.0.0.1:{port}", "/api/health", PREFECT_HOME=str(place), **settings):
+    place.mkdir(exist_ok=True)
+    with server_process(command, place, f"http://127.0.0.1:{port}", "/api/health", PREFECT_HOME=str(place), **settings):
         yield f"http://127.0.0.1:{port}/api"
 
 
@@ -66,7 +67,7 @@ def postgres(place: Path, password: str) -> Iterator[str]:
 
 
 @contextmanager
-def _process(command: list, place: Path, address: str, health: str, **settings: str) -> Iterator[None]:
+def server_process(command: list, place: Path, address: str, health: str, **settings: str) -> Iterator[None]:
     """A server's process, from when it answers."""
     log = place / "server.log"
     with log.open("ab") as file:

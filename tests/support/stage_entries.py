@@ -90,3 +90,8 @@ def _finish(out: Path, notes: dict, checkpoints: list[Checkpoint], files: list[s
     digests = {name: file_digest(out / name) for name in files}
     result = Result(checkpoints=tuple(checkpoints), files=digests, seconds=1.5, peak_memory_mb=10.0, notes=notes)
     (out / "result.json").write_text(result.model_dump_json())
+
+
+def tells_a_secret(job: str, out: str) -> None:
+    print("the key is planted-in-a-stage", flush=True)
+    raise RuntimeError("refused: planted-in-a-stage")

@@ -66,3 +66,12 @@ def test_a_table_can_be_read_back_from_the_store_and_is_not_logged_twice(root, s
     picture = store.client.download_artifacts(run_id, table["image"][0]["filepath"])
     with Image.open(io.BytesIO(open(picture, "rb").read())) as image:
         assert image.size == (24, 8)
+
+
+def test_a_text_that_is_too_long_for_a_page_is_cut(directories):
+    out, data = directories
+    rollouts = [{"step": 0, "id": "q2", "prompt": "chat", "completion": "no " * 100_000, "score": 0.5}]
+    pq.write_table(pa.Table.from_pylist(rollouts), out / "completions.parquet")
+    completion = dict(completion_tables(out, data))["rollouts.json"]["completion"][0]
+    assert completion.endswith("no no …")
+    assert len(completion) < 10_000

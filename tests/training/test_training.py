@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLTextModel
+from trl import GRPOTrainer
 
 from holdfast.config.jobs import Train
 from holdfast.config.refs import FileRef, ModelRef
@@ -24,6 +25,7 @@ from holdfast.models.load import load_model, load_processor
 from holdfast.stages.on_policy import aggregated
 from holdfast.training.callback import StageCallback
 from holdfast.training.dataset import conversation
+from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.stage import build
 
 SCHOOL = {
@@ -108,6 +110,31 @@ def test_sharing_prompts_among_rollouts_changes_neither_loss_nor_gradient(
     assert max(g.norm() for g in expected.values()) > 1e-3
     for name, gradient in gradients.items():
         assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["one pass a step", "accumulated"])
+def test_the_first_of_several_iterations_gives_the_log_probabilities_of_the_samples(
+    parts: int, train_job: Callable, run_stage: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = {"per_device_train_batch_size": 8 // parts, "gradient_accumulation_steps": parts}
+    job = train_job(grpo(num_iterations=2, max_steps=6, **batch))
+    reads = []
+    score = GRPOTrainer._get_per_token_logps_and_entropies
+    monkeypatch.setattr(
+        GRPOTrainer,
+        "_get_per_token_logps_and_entropies",
+        lambda *given, **named: reads.append(1) or score(*given, **named),
+    )
+    ours = weights(run_stage(job, tmp_path / "ours"), 6)
+    # Three times a reference for two steps over it, with as many parts each.
+    assert len(reads) == 3 + 6 * parts
+    monkeypatch.setattr(
+        PromptSharingTrainer, "_generate_and_score_completions", GRPOTrainer._generate_and_score_completions
+    )
+    plain = weights(run_stage(job, tmp_path / "plain"), 6)
+    assert len(reads) == 2 * (3 + 6 * parts) + 3
+    for name, value in plain.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("stage", [sft(), grpo()], ids=["sft", "grpo"])

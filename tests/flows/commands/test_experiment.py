@@ -199,3 +199,51 @@ def test_what_is_wrong_with_a_target_is_told_by_field(overrides: list[str], word
 def test_any_study_can_be_given_another_target(benchmark: str):
     target = load_study(BUNDLED, [f"target.benchmark={benchmark}", "target.train=400"]).target
     assert (target.benchmark, target.train) == (benchmark, 400)
+
+
+BOMB = "name: x\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "it has more than 50,000 values"),
+        ("name: &n [*n]\n", "an alias stands inside what it names"),
+        ("name: &n {a: {b: *n}}\n", "an alias stands inside what it names"),
+        ("name: x\n" + "# " + "x" * 2**18, "it has more than 262,144 characters"),
+        ("name: !!python/object/apply:os.system [touch owned]\n", "could not determine a constructor"),
+        ("name: !!python/name:os.system\n", "could not determine a constructor"),
+        ("[" * 5000, "it is nested too deeply"),
+        ("".join(f"k{n}: 1\n" for n in range(20_000)) + "k7: 2\n", "stands twice"),
+    ],
+)
+def test_yaml_that_means_harm_is_refused_at_once(tmp_path: Path, text: str, told: str):
+    file = tmp_path / "hostile.yaml"
+    file.write_text(text)
+    assert told in refusal(file=file)
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=../../outside",
+        "name=/tmp/outside",
+        "sweep=../../outside",
+        "arms.../../outside=[{method: sft, source: answers}]",
+        "arms={'../outside': [{method: sft, source: answers}]}",
+        "prior=[{benchmark: imported, name: ../outside, path: x.jsonl}]",
+        "arms.rft.0.rewards={'../outside': {kind: score}}",
+        "vary={size: {../outside: {seed: 1}}}",
+    ],
+)
+def test_a_name_that_becomes_a_path_is_a_plain_name(override: str):
+    assert "outside" in refusal(override) or "pattern" in refusal(override)
+
+
+def test_a_secret_in_a_file_or_an_override_is_refused(tmp_path: Path):
+    told = refusal("arms.rft.0.trainer.hub_token=hf_planted")
+    assert "arms.rft.0.trainer.hub_token: holds a secret" in told
+    assert "hf_planted" not in told

@@ -1,0 +1,123 @@
+"""A flow run is marked only when the process behind it is gone; on a real Prefect server with a password."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Pending, Running
+from repositories import holdfast
+from servers import prefect_server
+
+from flows.automations import automations, set_automations
+from flows.deployments import Experiment, deployments, watch_deployment
+from flows.watch import watch
+from holdfast.config.methods import SFT, Answers
+from holdfast.config.study import Study
+from tasks.tracking import Store, open_store
+
+PASSWORD = "team:correct-horse"
+STUDY = Study(name="x", arms={"a": (SFT(method="sft", source=Answers()),)})
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with prefect_server(tmp_path_factory.mktemp("prefect"), PREFECT_SERVER_API_AUTH_STRING=PASSWORD) as api:
+        yield api
+
+
+@pytest.fixture
+def root(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    open_store.cache_clear()
+    with temporary_settings({PREFECT_API_URL: server, PREFECT_API_AUTH_STRING: PASSWORD}):
+        yield tmp_path
+    open_store.cache_clear()
+
+
+@pytest.fixture
+def begun(root: Path) -> UUID:
+    """A flow run of a deployment that Prefect thinks is running."""
+    deployment_id = deployments([Experiment(STUDY)], root)[0].apply()
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(deployment_id)
+        client.set_flow_run_state(run.id, Pending())
+        client.set_flow_run_state(run.id, Running())
+    return run.id
+
+
+def state_of(run: UUID) -> str:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+    assert state is not None
+    return state.name
+
+
+def owned_by(pid: int, started: float, run: UUID, store: Store) -> str:
+    tags = {"holdfast.kind": "study", "prefect.flow_run_id": str(run)}
+    return store.begin("x", "x", {**tags, "holdfast.pid": str(pid), "holdfast.started": str(round(started))})
+
+
+def test_a_run_whose_process_lives_is_left_alone(root: Path, begun: UUID):
+    me = psutil.Process()
+    owned_by(me.pid, me.create_time(), begun, open_store(root))
+    assert "its process lives" in watch(f"prefect.flow-run.{begun}", root=root)
+    assert state_of(begun) == "Running"
+
+
+def test_a_run_of_which_nothing_is_known_is_left_alone(root: Path, begun: UUID):
+    assert "cancel it if it is dead" in watch(str(begun), root=root)
+    assert state_of(begun) == "Running"
+
+
+def test_a_run_whose_process_is_gone_waits_for_the_next_worker(root: Path, begun: UUID):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = psutil.Process(process.pid).create_time()
+    store = open_store(root)
+    mine = owned_by(process.pid, started, begun, store)
+    process.kill()
+    process.wait()
+    assert "the next worker continues it" in watch(f"prefect.flow-run.{begun}", root=root)
+    assert state_of(begun) == "AwaitingRetry"
+    assert store.client.get_run(mine).info.status == "KILLED"
+    assert "nothing to do" in watch(str(begun), root=root)
+
+
+def test_automations_are_made_once_and_call_the_watch(root: Path):
+    watching = watch_deployment(root, 300.0).apply()
+    wanted = timedelta(seconds=300)
+    for _ in range(2):
+        set_automations(automations(watching, wanted, wanted))
+    names = [f"holdfast: {kind} runs" for kind in ("failed", "zombie", "stalled")]
+    with get_client(sync_client=True) as client:
+        found = [one for name in names for one in client.read_automations_by_name(name)]
+    assert len(found) == 3
+    assert {action.deployment_id for one in found for action in one.actions} == {watching}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "has no such work pool (it has none); create it with `prefect work-pool create gpu --type process`"),
+        ({"PREFECT_API_AUTH_STRING": "team:wrong"}, "refuses the user or the key (401); set PREFECT_API_AUTH_STRING="),
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "no Prefect server answers there"),
+        ({"PREFECT_API_URL": ""}, "PREFECT_API_URL: is not set; start a server"),
+    ],
+)
+def test_what_keeps_a_deployment_from_its_pool_is_told_in_one_sentence(
+    server: str, tmp_path: Path, settings: dict[str, str], told: str
+):
+    (tmp_path / "x.yaml").write_text("name: x\narms: {a: [{method: sft, source: answers}]}\n")
+    given = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": PASSWORD, **settings}
+    done = holdfast(tmp_path, str(tmp_path), "deploy", "x.yaml", "--pool", "gpu", **given)
+    assert done.code == 2, done.stderr
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
