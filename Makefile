@@ -14,7 +14,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all lint ui lock base audit sbom image stack stack-down stack-test
+.PHONY: study setup test test-all lint ui lock base scorers audit sbom image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -49,6 +49,20 @@ lint: $(READY)
 # The base model that comes with holdfast, built again: more than half an hour on two cores.
 base: $(READY)
 	$(BIN)/python -m holdfast.stages.ship_base
+
+# lmms-eval and lm-evaluation-harness score the completions that our tests score, in an environment of their own.
+SCORERS := .venv-scorers
+scorers: $(READY)
+	test -x $(SCORERS)/bin/python || $(BIN)/uv venv -q -p $(BIN)/python $(SCORERS)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		$$($(SCORERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/holdfast.pth
+	$(BIN)/uv pip install -q --python $(SCORERS)/bin/python --no-deps lm-eval==0.4.13 lmms-eval==0.7.3 \
+		math-verify==0.9.0 latex2sympy2-extended==1.11.0 antlr4-python3-runtime==4.11 langdetect nltk immutabledict \
+		loguru sacrebleu tenacity evaluate portalocker tabulate colorama lxml sqlitedict pytablewriter rouge-score \
+		word2number more_itertools dill openai jiter distro sniffio python-dotenv
+	@# Its antlr is newer than the one that a plugin of hydra, which DVC brings, can read.
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 HOLDFAST_SCORERS=$(CURDIR)/$(SCORERS)/bin/python \
+		$(SCORERS)/bin/python -m pytest -m "slow or not slow" tests/benchmarks/public
 
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
 from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.methods import TeacherFile
 from holdfast.config.model import Model, Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
@@ -27,6 +28,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Evaluate: frozenset({"batch_size"}),
     Study: frozenset({"compute"}),
     Recipe: frozenset({"threads"}),
+    TeacherFile: frozenset({"path"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from holdfast.config.base import Config
 from holdfast.config.images import Images
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning
+from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -58,6 +58,8 @@ class Check(Job):
     data: DataRef
     functions: dict[str, str] = {}
     """Digest of the module of every reward function of the user's own."""
+    teachers: dict[str, str] = {}
+    """Digest of every teacher's file, by its path."""
 
 
 class Shards(Config):
@@ -110,11 +112,20 @@ class Evaluate(Job):
     """By key, every file that is written: what one checkpoint says to one benchmark is found again by it."""
 
 
+class FromFile(Config):
+    """A teacher's file, as it is."""
+
+    kind: Literal["file"] = "file"
+    file: FileRef
+    settings: TeacherFile
+
+
 class Sample(Job):
-    """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance."""
+    """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance; or take
+    them from a file."""
 
     verb: Literal["sample"] = "sample"
-    source: Annotated[SelfReasoning | Rollouts, Field(discriminator="kind")]
+    source: Annotated[SelfReasoning | Rollouts | FromFile, Field(discriminator="kind")]
     model: ModelRef
     base: ModelRef
     dtype: str = "float32"

@@ -81,6 +81,14 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _influence_has_answers(self) -> Self:
+        if self.influence is not None and any(prior.benchmark == "ifeval" for prior in self.prior):
+            raise ValueError(
+                "influence: ifeval has no right answer whose gradient could be taken; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rollouts_come_from_other_arms(self) -> Self:
         sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
         for arm, others in sampled.items():

@@ -14,12 +14,13 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import SFT, AnyStage
+from holdfast.config.methods import SFT, AnyStage, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import messages
+from holdfast.data.chat import rendered
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
+from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.encode import encode, frames
@@ -191,6 +192,8 @@ def _check_lengths(
         if isinstance(stage, SFT) and stage.source.kind == "teacher":
             answer = _longest_teaching(processor, shards[TRAIN], where)
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{TRAIN} in the style that {where} teaches")
+        if isinstance(stage, SFT) and isinstance(stage.source, TeacherFile):
+            answer = _longest_taught(processor, stage.source, shards[TRAIN])
         if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
             answer = Longest(limit + answer.tokens, answer.id)
@@ -215,6 +218,12 @@ def _longest_teaching(processor: Any, questions: list[Question], where: str) -> 
             f"target.path in every row, or use another source"
         )
     return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
+
+
+def _longest_taught(processor: Any, source: TeacherFile, questions: list[Question]) -> Longest:
+    """Of a teacher's file, all of whose rows are graded before anything is trained."""
+    kept, _ = graded(source, source.path, questions)
+    return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
 
 
 def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest) -> None:
@@ -262,10 +271,7 @@ def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
 def prompt_lengths(processor: Any, questions: list[Question]) -> list[Longest]:
     """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
     extra: dict[tuple[tuple[int, int], ...], int] = {}
-    texts = [
-        processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
-        for question in questions
-    ]
+    texts = [rendered(processor, question) for question in questions]
     counts = map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
     found = []
     for question, text, count in zip(questions, texts, counts, strict=True):
