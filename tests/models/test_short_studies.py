@@ -112,7 +112,7 @@ def test_a_model_without_eyes_is_refused_by_the_check(
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
     Qwen2ForCausalLM(Qwen2Config(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "base")
     words.save_pretrained(tmp_path / "base")
-    study = study_of(tmp_path / "base", [])
+    study = study_of(tmp_path / "base")
     with pytest.raises(SystemExit) as ended:
         run_stage(check_job(study.model_copy(update={"arms": {"sft": study.arms["sft"]}}), unlike_data), tmp_path / "c")
     assert ended.value.code == 2
