@@ -16,7 +16,7 @@ from holdfast.config.methods import GRPO, SFT, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
-from holdfast.models.base_ref import reference
+from holdfast.models.base_ref import read_as, reference
 from tasks.stage import COMMON, Position, StageRun, trained_model
 
 Runs = tuple[StageRun, ...]
@@ -57,7 +57,7 @@ def replicates(study: Study) -> list[Replicate]:
 def base_stages(study: Study, data: DataRef, executor: Executor) -> Base:
     """Build the base model, if it is one that is built, and evaluate it."""
     built = (executor.run(base_job(study)),) if study.model.is_built else ()
-    base = trained_model(built[0]) if built else reference(study.model)
+    base = read_as(study.model, trained_model(built[0])) if built else reference(study.model)
     questions = questions_of(study, data, base)
     units = units_of(questions, [base], COMMON, executor)
     start = Start(data=data, base=base, references=units[base.step, REFERENCES])

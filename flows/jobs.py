@@ -115,6 +115,7 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed
         questions=training_questions(start.data),
         limit=study.evaluation.max_new_tokens,
         keep=study.evaluation.keep,
+        keep_dtype=study.evaluation.keep_dtype,
         evaluation=study.evaluation,
         functions=function_digests(stage),
         keep_moments=study.influence is not None,

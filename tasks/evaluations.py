@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config.jobs import Evaluate, Result
-from holdfast.config.refs import FileRef, ModelRef, content_key, file_digest
+from holdfast.config.refs import FileRef, ModelRef, content_key, known_digest
 from tasks import slots, worker
 from tasks.artifact_cache import inside
 from tasks.tracking import Point, Store
@@ -61,7 +61,7 @@ def _units(store: Store, run: Any) -> dict[str, FileRef]:
 
 
 def _intact(path: Path, digest: str) -> bool:
-    return path.is_file() and file_digest(path) == digest
+    return path.is_file() and known_digest(path) == digest
 
 
 def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:

@@ -262,6 +262,7 @@ def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelR
         digest=checkpoint.digest,
         step=checkpoint.step,
         adapter_of=job.start if job.stage.lora is not None else None,
+        attention=job.start.attention,
     )
 
 

@@ -43,7 +43,7 @@ from holdfast.config.jobs import Checkpoint
 from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, brief, writing
 from tasks import server_probe
-from tasks.artifact_cache import ArtifactCache
+from tasks.artifact_cache import ArtifactCache, link
 from tasks.redaction import redacted, without_password
 from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
@@ -374,9 +374,17 @@ class Store:
             self.client.log_artifact(run_id, str(directory / name), None if folder == "." else folder)
 
     def upload_last(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
-        """Upload the last files that a run gains; returns where all of them can be read from now on."""
-        self.upload(run_id, directory, names)
-        return local_artifacts(self.client.get_run(run_id)) or self.artifact_cache.add_local(run_id, directory, names)
+        """Upload the last files that a run gains; returns where all of them can be read from now on.
+
+        On this machine they are linked, not copied: kept weights are large, and their work directory is removed.
+        """
+        place = local_artifacts(self.client.get_run(run_id))
+        if place is None:
+            self.upload(run_id, directory, names)
+            return self.artifact_cache.add_local(run_id, directory, names)
+        for name in names:
+            link(directory / name, place / name)
+        return place
 
     def text(self, run_id: str, text: str, name: str) -> None:
         """Make a text an artifact."""

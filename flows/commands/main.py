@@ -111,6 +111,31 @@ def data(
 
 
 @app.command()
+def preflight(
+    file: File,
+    overrides: Set = None,
+    steps: Annotated[bool, typer.Option(help="Also take some steps of every stage, on its longest samples.")] = True,
+) -> None:
+    """What a study needs against what is there: prompts, memory, disk, hours. Makes its data and trains nothing."""
+    with _failures(f"holdfast preflight {file}"):
+        from flows.commands.experiment import load_experiment, studies_of
+
+        experiment = load_experiment(file, overrides or ())
+        from flows.commands.server import prefect_server
+
+        _probe_store()
+        with prefect_server() as ready:
+            from flows.commands.preflight import lines
+            from flows.preflight import preflight as look
+
+            _open_store()
+            ready()
+            for config in studies_of(experiment):
+                found = look(config, tried=steps)
+                typer.echo("\n".join(lines(config, found, Path.cwd())))
+
+
+@app.command()
 def show(run: Annotated[str, typer.Argument(help="An MLflow run id, or the beginning of one.")]) -> None:
     """Show a run: what it was, its last metrics, where its files lie."""
     with _failures(f"holdfast show {run}"):

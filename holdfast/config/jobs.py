@@ -153,12 +153,23 @@ class Train(Job):
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"
+    keep_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of kept weights."""
     evaluation: Evaluation = Evaluation()
     """For what is asked along the way."""
     functions: dict[str, str] = {}
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+
+
+class Trial(Job):
+    """Some steps of a stage on its longest samples, to see whether they fit and how long they take; keeps nothing."""
+
+    verb: Literal["trial"] = "trial"
+    train: Train
+    prompts: int = 16
+    """Prompts whose groups the base samples, to see in how many the rewards differ."""
 
 
 class Select(Job):
@@ -248,7 +259,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Compare,
     Field(discriminator="verb"),
 ]
 
@@ -275,6 +286,8 @@ class Result(Config):
     checkpoints: tuple[Checkpoint, ...] = ()
     files: dict[str, str] = {}
     """sha256 of every file that is kept, by relative path (checkpoint files included)."""
+    stamps: dict[str, tuple[int, int]] = {}
+    """Size and time of change of each of them, as `refs.stamp_of` has them: what has both still is not hashed again."""
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
     notes: dict[str, Any] = {}

@@ -79,8 +79,9 @@ class Stage(Config):
     """What both methods share."""
 
     freeze: tuple[str, ...] = ("vis",)
-    """Parameters whose name contains one of these words stay as they are. `vis` is the vision tower, which
-    architectures call visual, vision_tower or vision_model."""
+    """What stays as it is: `vision`, `projector` or `language`, the parts of any architecture, or parameters whose name
+    contains a word. `vis` is the vision tower with what lies in it, which architectures call visual, vision_tower or
+    vision_model."""
     lora: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
     trainer: dict[str, Any] = {}

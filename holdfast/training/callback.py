@@ -48,6 +48,8 @@ class StageCallback(TrainerCallback):
         self.non_finite = NonFiniteWatch()
         self.moments = False
         self.kept: dict[str, str] = {}
+        self.dtype: torch.dtype | None = None
+        """Of kept weights; by default the model's."""
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
         self.started = self.reported = time.monotonic()
@@ -78,7 +80,7 @@ class StageCallback(TrainerCallback):
             measured = self.measure(model, step)
         place = kept_path(self.out, step)
         shutil.rmtree(place, ignore_errors=True)
-        save_checkpoint(model, self.processor, place)
+        save_checkpoint(model, self.processor, place, self.dtype)
         if self.rewards is not None:
             self.rewards.save(place)
         name = place.relative_to(self.out).as_posix()

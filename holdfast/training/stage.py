@@ -19,7 +19,7 @@ from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import device, load_model
 from holdfast.models.lora import adapted
-from holdfast.models.precision import learn_in_float32, study_dtype, weight_dtype
+from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.callback import Measure, StageCallback
@@ -31,6 +31,9 @@ from holdfast.training.resume import last_intact, step_of
 from holdfast.training.rewards import Rewards, token_counter
 from holdfast.training.sft import sft_trainer
 
+LARGE = 1_000_000_000
+"""Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
+
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
     """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes.
@@ -40,6 +43,7 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     """
     callback = StageCallback(out, journal, measure, processor)
     callback.moments = job.keep_moments
+    callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
     found = last_intact(out)
@@ -70,6 +74,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     config.max_steps = whole.steps
     places = order(len(rows), whole.rows, job.seed)
     model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
+    if "gradient_checkpointing" not in job.stage.trainer:
+        config.gradient_checkpointing = model.num_parameters() > LARGE
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1
