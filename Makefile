@@ -4,6 +4,8 @@ MLFLOW_PORT ?= 5000
 PREFECT_PORT ?= 4200
 BIN := .venv/bin
 READY := .venv/ready
+N ?= 1000
+SEED ?= 0
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
 AUDIT := pip-audit==2.10.1
@@ -14,7 +16,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all lint ui lock base audit sbom image stack stack-down stack-test
+.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -40,6 +42,11 @@ test: lint
 test-all: lint
 	$(PYTEST) -m "not stack"
 
+# The first N faults that SEED draws, each followed by the same command; again, it goes on with those that are missing.
+faults: $(READY)
+	PYTHONPATH=tests/support $(BIN)/python -m faults.campaign --faults $(N) --seed $(SEED) \
+		--results faults-$(SEED).jsonl --table faults-$(SEED).md
+
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
@@ -49,6 +56,20 @@ lint: $(READY)
 # The base model that comes with holdfast, built again: more than half an hour on two cores.
 base: $(READY)
 	$(BIN)/python -m holdfast.stages.ship_base
+
+# lmms-eval and lm-evaluation-harness score the completions that our tests score, in an environment of their own.
+SCORERS := .venv-scorers
+scorers: $(READY)
+	test -x $(SCORERS)/bin/python || $(BIN)/uv venv -q -p $(BIN)/python $(SCORERS)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		$$($(SCORERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/holdfast.pth
+	$(BIN)/uv pip install -q --python $(SCORERS)/bin/python --no-deps lm-eval==0.4.13 lmms-eval==0.7.3 \
+		math-verify==0.9.0 latex2sympy2-extended==1.11.0 antlr4-python3-runtime==4.11 langdetect nltk immutabledict \
+		loguru sacrebleu tenacity evaluate portalocker tabulate colorama lxml sqlitedict pytablewriter rouge-score \
+		word2number more_itertools dill openai jiter distro sniffio python-dotenv
+	@# Its antlr is newer than the one that a plugin of hydra, which DVC brings, can read.
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 HOLDFAST_SCORERS=$(CURDIR)/$(SCORERS)/bin/python \
+		$(SCORERS)/bin/python -m pytest -m "slow or not slow" tests/benchmarks/public
 
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from holdfast.config.jobs import Train
+from holdfast.config.measurement import Influence
 from holdfast.influence import checkpoints
 from holdfast.influence.optimizer_step import optimizer_step, order, residuals
 from holdfast.influence.samples import SampleEncoder, benchmark_questions, supervised_completions
@@ -36,10 +37,10 @@ def main(directory: Path) -> None:
     print("| optimizer | share of the step | measured | missed, first order | missed, trapezoid |")
     print("|---|---|---|---|---|")
     for name, make in OPTIMIZERS.items():
-        model = checkpoints.load(train, None).double()
+        model = checkpoints.load(train, None, Influence()).model.double()
         questions = list(encoder.batches(encoder.samples([*chain(*asked.values())]), model.device))
         [batch] = encoder.batches(encoder.samples(supervised_completions(train, SAMPLES)), model.device)
-        start = checkpoints.weights(model)
+        start = {name: value.clone() for name, value in checkpoints.weights(model).items()}
         step = optimizer_step(model, batch, make(model))
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():

@@ -10,13 +10,13 @@ from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
 
 from flows.evaluation import REFERENCES, evaluated, questions_of, units_of
-from flows.jobs import Start, base_job, sample_job, sampled_source, select_job, trace_job, train_job
+from flows.jobs import SampledSource, Start, base_job, sample_job, sampled_source, select_job, trace_job, train_job
 from holdfast.config.jobs import AnyJob, Evaluated
-from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning
+from holdfast.config.methods import GRPO, SFT, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
-from holdfast.models.base_ref import reference
+from holdfast.models.base_ref import read_as, reference
 from tasks.stage import COMMON, Position, StageRun, trained_model
 
 Runs = tuple[StageRun, ...]
@@ -57,7 +57,7 @@ def replicates(study: Study) -> list[Replicate]:
 def base_stages(study: Study, data: DataRef, executor: Executor) -> Base:
     """Build the base model, if it is one that is built, and evaluate it."""
     built = (executor.run(base_job(study)),) if study.model.is_built else ()
-    base = trained_model(built[0]) if built else reference(study.model)
+    base = read_as(study.model, trained_model(built[0])) if built else reference(study.model)
     questions = questions_of(study, data, base)
     units = units_of(questions, [base], COMMON, executor)
     start = Start(data=data, base=base, references=units[base.step, REFERENCES])
@@ -125,9 +125,9 @@ def arm_order(study: Study) -> list[str]:
     return order
 
 
-def _sampled_model(source: SelfReasoning | Rollouts, start: Start, sampled: Mapping[str, Runs]) -> ModelRef:
-    """The model that is sampled."""
-    if isinstance(source, SelfReasoning):
+def _sampled_model(source: SampledSource, start: Start, sampled: Mapping[str, Runs]) -> ModelRef:
+    """The model that is sampled; a file has been written already."""
+    if not isinstance(source, Rollouts):
         return start.base
     return trained_model(sampled[source.arm][-1], source.step)
 

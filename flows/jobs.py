@@ -11,21 +11,25 @@ from holdfast.config.jobs import (
     Check,
     Compare,
     FinishedStudy,
+    FromFile,
     Sample,
     Select,
     Trace,
     Train,
 )
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning
+from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
+from holdfast.data.teacher_file import require_file
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
 from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
 from tasks.stage import StageRun, file_of, trained_model
+
+SampledSource = SelfReasoning | Rollouts | TeacherFile
 
 
 class Start(Config):
@@ -56,7 +60,21 @@ def check_job(study: Study, data: DataRef) -> Check:
     """Refuse what can be refused before time is spent."""
     stages = [stage for arm in study.arms.values() for stage in arm]
     functions = {path: digest for stage in stages for path, digest in function_digests(stage).items()}
-    return Check(seed=study.seed, device=study.compute.device, study=study, data=data, functions=functions)
+    sources = [stage.source for stage in stages if isinstance(stage, SFT)]
+    teachers = {str(one.path): _teacher(one).digest for one in sources if isinstance(one, TeacherFile)}
+    return Check(
+        seed=study.seed,
+        device=study.compute.device,
+        study=study,
+        data=data,
+        functions=functions,
+        teachers=teachers,
+    )
+
+
+def _teacher(source: TeacherFile) -> FileRef:
+    require_file(source.path)
+    return FileRef(path=source.path, digest=file_digest(source.path))
 
 
 def base_job(study: Study) -> BuildBase:
@@ -66,13 +84,13 @@ def base_job(study: Study) -> BuildBase:
     return BuildBase(seed=seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
 
 
-def sample_job(study: Study, source: SelfReasoning | Rollouts, model: ModelRef, start: Start, seed: int) -> Sample:
-    """Sample completions of the training prompts."""
+def sample_job(study: Study, source: SampledSource, model: ModelRef, start: Start, seed: int) -> Sample:
+    """Sample completions of the training prompts, or take them from a file."""
     return Sample(
         seed=seed,
         threads=study.compute.threads,
         device=study.compute.device,
-        source=source,
+        source=FromFile(file=_teacher(source), settings=source) if isinstance(source, TeacherFile) else source,
         model=model,
         base=start.base,
         dtype=study.model.dtype,
@@ -97,6 +115,7 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed
         questions=training_questions(start.data),
         limit=study.evaluation.max_new_tokens,
         keep=study.evaluation.keep,
+        keep_dtype=study.evaluation.keep_dtype,
         evaluation=study.evaluation,
         functions=function_digests(stage),
         keep_moments=study.influence is not None,
@@ -161,9 +180,9 @@ def _rates(trained: StageRun, steps: list[int]) -> tuple[float, ...]:
     return tuple(sum(rates) / len(rates) for rates in intervals) if all(intervals) else ()
 
 
-def sampled_source(stage: AnyStage) -> SelfReasoning | Rollouts | None:
-    """The source of a stage if its completions have to be sampled first."""
-    if isinstance(stage, SFT) and isinstance(stage.source, SelfReasoning | Rollouts):
+def sampled_source(stage: AnyStage) -> SampledSource | None:
+    """The source of a stage if its completions have to be sampled, or read, first."""
+    if isinstance(stage, SFT) and isinstance(stage.source, SampledSource):
         return stage.source
     return None
 

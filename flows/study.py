@@ -30,15 +30,18 @@ from flows.graph import (
     replicates,
 )
 from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
+from flows.room import require_disk
 from flows.run_note import RunNote, write_run_note
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
+from holdfast.models.base_ref import reference
 from tasks import data, flow_artifacts, parent_runs, progress, worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.recorded import COMPARED
+from tasks.run_links import DIRECTORY, link_runs
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
 from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
@@ -135,8 +138,10 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         flow_artifacts.link_run(config.name, root, run_id)
+        require_base(config)
         runner = StageRunner(context, study_data(context))
-        runner.run(check_job(config, runner.data))
+        checked = runner.run(check_job(config, runner.data))
+        require_disk(config, checked.result.notes["needs"], root)
         base = measure_base(runner)
         end = finish_study(base, submit_arms(base, context), runner, command)
         if end.failed or end.outcome is None:
@@ -152,6 +157,12 @@ def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
         study_data(Context(root=root, study=config, study_run=run_id, flow_run=flow_id), accept)
         parent_runs.set_data_version(root, run_id, data.version(root))
     return data.version(root)
+
+
+def require_base(study: Study) -> None:
+    """Refuse a base that is not to be had before its data is made."""
+    if not study.model.is_built:
+        reference(study.model)
 
 
 def study_data(context: Context, accept: bool = False) -> DataRef:
@@ -274,6 +285,7 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     files = certificate.file_digests(outcome.report, outcome.job, context.study)
     certificate.write(issued, runs, files, context.study_run, open_store(context.root))
     refused = set_aliases(outcome.summary, context)
+    link_trainings(finished, context)
     told = RunNote((*runs, outcome.compared), failed, refused, issued.digest)
     write_run_note(told, context)
     log_arms(outcome.summary, context)
@@ -303,6 +315,14 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     open_store(context.root).text(context.study_run, outcome.job, COMPARED)
     flow_artifacts.publish_report(compared.name, context.root, context.study_run, outcome.summary, provenance.failed)
     return outcome
+
+
+def link_trainings(finished: FinishedStudy, context: Context) -> None:
+    """Its trainings can be read below runs/ without MLflow."""
+    try:
+        link_runs(context.root, finished)
+    except OSError as error:
+        progress.warn(f"{context.study.name}: no links below {DIRECTORY}/ ({reason(error)})")
 
 
 def log_arms(summary: Path, context: Context) -> None:

@@ -10,6 +10,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from flows.jobs import check_job
+from flows.room import require_disk
 from flows.study import (
     STAGE_THREADS,
     ArmsFailed,
@@ -22,6 +23,7 @@ from flows.study import (
     compare_studies,
     finish_study,
     measure_base,
+    require_base,
     study_data,
     submit_arms,
 )
@@ -67,6 +69,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
         ]
         runners, checks = [], []
         for context in contexts:
+            require_base(context.study)
             runners.append(StageRunner(context, study_data(context)))
             # Beside the making of the next one's data, which is one at a time.
             checks.append(check_study.submit(runners[-1].data, context))
@@ -86,7 +89,8 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
 @task(task_run_name="check {context.study.name}", cache_policy=NO_CACHE, persist_result=False)
 def check_study(ref: DataRef, context: Context) -> None:
     """Refuse what can be refused before time is spent."""
-    StageRunner(context, ref).run(check_job(context.study, ref))
+    checked = StageRunner(context, ref).run(check_job(context.study, ref))
+    require_disk(context.study, checked.result.notes["needs"], context.root)
 
 
 @task(task_run_name="base of {context.study.name}", cache_policy=NO_CACHE, persist_result=False)

@@ -29,7 +29,7 @@ class ArtifactCache:
 
         def fill(partial: Path) -> None:
             for name in names:
-                _link(directory / name, partial / name)
+                link(directory / name, partial / name)
             self._fetch(run_id, partial)
 
         return self._filled(self.directory / run_id, fill, again=True)
@@ -79,9 +79,15 @@ def _locked(copy: Path) -> Iterator[None]:
         yield
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """A file under another name, or a copy of it where there can be no second name; replaces what is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, partial)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copy2(source, partial)
+    partial.replace(target)
+    # Renaming one name of a file over another of the same file leaves both.
+    partial.unlink(missing_ok=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
-from holdfast.config.model import Recipe
-from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
+from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.methods import TeacherFile
+from holdfast.config.model import Model, Recipe
+from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
 from holdfast.stages.sources import source_digest
 from tasks.artifact_cache import inside
@@ -23,13 +27,26 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Train: frozenset({"data", "evaluation"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
-    Study: frozenset({"compute"}),
+    Study: frozenset({"compute", "checkpoints"}),
     Recipe: frozenset({"threads"}),
+    TeacherFile: frozenset({"path"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only
 asked along the way. By class: what a user has named, a reward or an argument, may have any name."""
+LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
+    Model: frozenset({"attention", "min_pixels", "max_pixels"}),
+    ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
+    Train: frozenset({"keep_dtype"}),
+    Evaluation: frozenset({"keep_dtype"}),
+    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb"}),
+}
+"""Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
 DATA_PATHS = frozenset({"path", "validation_path"})
+RESULT = "holdfast.result"
+"""Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
+RETIRED = "retired.json"
+"""Beside a training's result.json: its files that `holdfast gc` removed because the study's `checkpoints` said so."""
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -54,22 +71,61 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
             continue
         for again in (False, True):
             path = store.artifacts(run, again)
-            result = intact_result(path, with_files)
-            if result is not None:
+            result = intact_result(path) if with_files else recorded_result(path)
+            if result is not None and run.data.tags.get(RESULT) in (None, file_digest(path / "result.json")):
                 return CachedStage(run.info.run_id, path, result)
     return None
 
 
-def intact_result(path: Path, with_files: bool = True) -> Result | None:
-    """result.json of a stage's directory, if every file that it names is there with the digest it names."""
+def intact_result(path: Path, *elsewhere: Path) -> Result | None:
+    """result.json of a stage's directory, if every file that it names is there, or elsewhere, with that digest.
+
+    Files that a finished training did not have to keep are not looked for. One with the size and time that stand there
+    is taken for unchanged; `holdfast verify` reads it all the same.
+    """
+    result = recorded_result(path)
+    return result if result is not None and not changed_files(path, result, *elsewhere) else None
+
+
+def recorded_result(path: Path) -> Result | None:
+    """result.json of a stage's directory, if it can be read and names nothing outside."""
     try:
-        result = Result.model_validate_json((path / "result.json").read_text())
+        result = Result.model_validate_json((path / "result.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    if not all(inside(name) for name in (*result.files, *(kept.path for kept in result.checkpoints))):
-        return None
-    whole = all((path / name).is_file() and file_digest(path / name) == sha for name, sha in result.files.items())
-    return result if whole or not with_files else None
+    named = (*result.files, *(kept.path for kept in result.checkpoints))
+    return result if all(inside(name) for name in named) else None
+
+
+def changed_files(path: Path, result: Result, *elsewhere: Path) -> list[str]:
+    """Files of a stage that are gone or differ from its result; not read where size and time agree."""
+    wanted = {name: digest for name, digest in result.files.items() if name not in retired_files(path)}
+    places = (path, *elsewhere)
+    return [
+        name
+        for name, digest in wanted.items()
+        if not any(_unchanged(place / name, digest, result.stamps.get(name)) for place in places)
+    ]
+
+
+def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
+    """A copy from a server gets the recorded time once its bytes were right, so that they are not read again."""
+    if not file.is_file():
+        return False
+    if stamp is not None and stamp_of(file) == stamp:
+        return True
+    if file_digest(file) != digest:
+        return False
+    if stamp is not None:
+        with suppress(OSError):
+            os.utime(file, ns=(stamp[1], stamp[1]))
+    return True
+
+
+def retired_files(path: Path) -> frozenset[str]:
+    """Files of checkpoints that a finished training did not have to keep; it is found without them."""
+    file = path / RETIRED
+    return frozenset(json.loads(file.read_text())) if file.is_file() else frozenset()
 
 
 @functools.cache
@@ -96,7 +152,12 @@ def key_content(job: Any, digested: frozenset[str] = frozenset()) -> Any:
 def _without_ignored(content: Any, digested: frozenset[str]) -> Any:
     if isinstance(content, BaseModel):
         ignored = digested.union(*(names for kind, names in IGNORED_FIELDS.items() if isinstance(content, kind)))
-        fields = [name for name in type(content).model_fields if name not in ignored]
+        later = {name for kind, names in LATER_FIELDS.items() if isinstance(content, kind) for name in names}
+        fields = [
+            name
+            for name, field in type(content).model_fields.items()
+            if name not in ignored and not (name in later and getattr(content, name) == field.default)
+        ]
         return {name: _without_ignored(getattr(content, name), digested) for name in fields}
     if isinstance(content, dict):
         return {name: _without_ignored(value, digested) for name, value in content.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +99,7 @@ class Verifier:
         path = Path(model.path)
         if model.path == "bundled" or path.is_dir():
             return self._local_base(issued)
-        return _hub_base(model.path, issued.parts.base)
+        return hub_base(model.path, issued.parts.base)
 
     def _local_base(self, issued: Certificate) -> Checked:
         model = self.finished.study.model
@@ -141,6 +142,9 @@ class Verifier:
                 size += path.stat().st_size
                 if file_digest(path) != digest:
                     wrong.append(f"{name} differs")
+                    # The next study goes by sizes and times, and shall see this one, too.
+                    with suppress(OSError):
+                        path.touch()
         return Checked(what, len(files), size, tuple(wrong))
 
     def _evaluations(self) -> Iterator[Checked]:
@@ -188,7 +192,7 @@ def _config_digest(text: str) -> str:
         return ""
 
 
-def _hub_base(name: str, commit: str) -> Checked:
+def hub_base(name: str, commit: str) -> Checked:
     """The files of a Hub model's commit in the local cache, whose names there are digests of their content."""
     try:
         place = Path(snapshot_download(name, revision=commit, local_files_only=True))

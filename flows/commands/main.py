@@ -111,6 +111,31 @@ def data(
 
 
 @app.command()
+def preflight(
+    file: File,
+    overrides: Set = None,
+    steps: Annotated[bool, typer.Option(help="Also take some steps of every stage, on its longest samples.")] = True,
+) -> None:
+    """What a study needs against what is there: prompts, memory, disk, hours. Makes its data and trains nothing."""
+    with _failures(f"holdfast preflight {file}"):
+        from flows.commands.experiment import load_experiment, studies_of
+
+        experiment = load_experiment(file, overrides or ())
+        from flows.commands.server import prefect_server
+
+        _probe_store()
+        with prefect_server() as ready:
+            from flows.commands.preflight import lines
+            from flows.preflight import preflight as look
+
+            _open_store()
+            ready()
+            for config in studies_of(experiment):
+                found = look(config, tried=steps)
+                typer.echo("\n".join(lines(config, found, Path.cwd())))
+
+
+@app.command()
 def show(run: Annotated[str, typer.Argument(help="An MLflow run id, or the beginning of one.")]) -> None:
     """Show a run: what it was, its last metrics, where its files lie."""
     with _failures(f"holdfast show {run}"):
@@ -233,6 +258,35 @@ def grade(
 
 
 @app.command()
+def samples(
+    name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study's name, or the id of a train run.")],
+    out: Annotated[Path, typer.Argument(help="A directory for the files.")],
+) -> None:
+    """Write answers to public benchmarks as lm-evaluation-harness writes its samples."""
+    with _failures(f"holdfast samples {name} {out}"):
+        from flows.commands.samples import export as write
+        from tasks.tracking import open_store
+
+        for path in write(name, out, open_store(Path.cwd())):
+            typer.echo(path)
+
+
+@app.command()
+def rescore(
+    file: Annotated[Path, typer.Argument(help="A samples file of lmms-eval or lm-evaluation-harness.")],
+    benchmark: Annotated[Optional[str], typer.Option(help="What it answers, if its name does not say.")] = None,  # noqa: UP045
+    questions: Annotated[Optional[Path], typer.Option(help="A shard with the questions, for lmms-eval's.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Write records to this Parquet file.")] = None,  # noqa: UP045
+) -> None:
+    """Grade what another harness's model answered, beside that harness's own scores."""
+    with _failures(f"holdfast rescore {file}"):
+        from flows.commands.samples import imported
+
+        for line in imported(file, benchmark, questions, out):
+            typer.echo(line)
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine and this directory; every problem comes with its remedy."""
     with _failures("holdfast doctor"):
@@ -246,6 +300,42 @@ def doctor() -> None:
 
 
 Files = Annotated[Optional[list[Path]], typer.Argument(metavar="FILE...", help="Experiments.")]  # noqa: UP045
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="The name in the experiment's file.")],
+    file: Annotated[Path, typer.Argument(help="The archive: NAME.tar, NAME.tar.gz or NAME.tar.zst.")],
+) -> None:
+    """Write a study's runs, checkpoints and data into one file, for another machine or store."""
+    with _failures(f"holdfast export {name} {file}"):
+        from flows.commands.housekeeping import export_lines
+
+        for line in export_lines(name, file, Path.cwd()):
+            typer.echo(line)
+
+
+@app.command(name="import")
+def import_(file: Annotated[Path, typer.Argument(help="An archive of `holdfast export`.")]) -> None:
+    """Bring a study from an archive; all of it is checked before anything is changed."""
+    with _failures(f"holdfast import {file}"):
+        from flows.commands.housekeeping import import_lines
+
+        for line in import_lines(file, Path.cwd()):
+            typer.echo(line)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without, it is only listed.")] = False,
+    clone: Annotated[Optional[list[Path]], typer.Option(help="Another clone that shares DVC's cache.")] = None,  # noqa: UP045
+) -> None:
+    """List what takes room and nothing refers to: old checkpoints, samples, data versions and interrupted work."""
+    with _failures("holdfast gc" + (" --delete" if delete else "")):
+        from flows.commands.housekeeping import gc_lines
+
+        for line in gc_lines(Path.cwd(), clone or (), delete):
+            typer.echo(line)
 
 
 @app.command()
@@ -337,12 +427,14 @@ def _print_failures(error: ArmsFailed) -> None:
 
 
 def _print_failure(error: Exception, prefix: str = "") -> None:
-    """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
+    """A failed stage has its own last lines in its message, the disk and servers a sentence; the rest a traceback."""
+    from flows.commands.failures import outside
     from tasks.worker import StageFailed
 
-    if not isinstance(error, UserError | StageFailed):
+    told = str(error) if isinstance(error, UserError | StageFailed) else outside(error)
+    if not told:
         _echo("".join(traceback.format_exception(error)).rstrip())
-    _echo(f"holdfast: {prefix}{error}")
+    _echo(f"holdfast: {prefix}{told or error}")
 
 
 def _echo(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -10,9 +11,13 @@ from itertools import count, product
 import numpy as np
 
 from holdfast.benchmarks.grading import graders, vqa
-from holdfast.benchmarks.grading.answer import Grade
+from holdfast.benchmarks.grading.answer import Grade, Verdict
+from holdfast.benchmarks.grading.lenient import final_answer, the_named
 from holdfast.benchmarks.prior import color, comparison, digits, grounding, pieces, presence, shape
 from holdfast.benchmarks.prior import count as count_
+from holdfast.benchmarks.prior import plain as plain_dialect
+from holdfast.benchmarks.public import questions as public_questions
+from holdfast.benchmarks.public.benchmarks import MODULES as PUBLIC
 from holdfast.benchmarks.question import PriorQuestion
 from holdfast.benchmarks.targets import banner, classes, counting, detection, jigsaw, spatial
 from holdfast.benchmarks.targets.protocol import DrawnTarget
@@ -63,6 +68,26 @@ def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = (
     )
 
 
+def judge(question: Question, completion: str) -> Verdict:
+    """What a completion is worth, strictly and leniently where its question tells the two apart.
+
+    A question with `options` has the strict grade of its grader, and is right where the completion names the one of
+    them; one whose form is its own in other ways, with `lenient`, is graded without reasoning and LaTeX's box.
+    """
+    if question.grader in PUBLIC:
+        return public_questions.judge(question, completion)
+    strict = grade(question.grader, completion, question.answer, question.accepted)
+    if not question.details:
+        return Verdict(*strict)
+    options = tuple(json.loads(question.details).get("options", ()))
+    text = final_answer(completion)
+    if not options:
+        lenient = grade(question.grader, text, question.answer, question.accepted)
+        return Verdict(*max(strict, lenient, key=lambda found: found.score), strict.correct)
+    named = the_named(text, options)
+    return Verdict(named, named == question.answer, float(named == question.answer), strict.correct)
+
+
 def _asker(benchmark: str, split: str) -> AskPrior:
     """The benchmark's `ask`; only that of handwriting depends on the split, which has to hold samples back."""
     if benchmark == "digits":
@@ -81,10 +106,12 @@ def draw(benchmark: str, seed: int, split: str) -> Iterator[tuple[int, PriorQues
             yield index, question
 
 
-def prior_questions(benchmark: str, number: int, seed: int, split: str = "test") -> Iterator[Question]:
-    """The first `number` questions of a bundled benchmark."""
+def prior_questions(
+    benchmark: str, number: int, seed: int, split: str = "test", plain: bool = False
+) -> Iterator[Question]:
+    """The first `number` questions of a bundled benchmark, for the bundled base or in plain words."""
     for _, (index, question) in zip(range(number), draw(benchmark, seed, split), strict=False):
-        yield Question(
+        found = Question(
             id=f"{benchmark}-{index:06d}",
             image_id=f"world/{split}/{benchmark}/{index:06d}",
             images=(png(question.image),),
@@ -95,6 +122,15 @@ def prior_questions(benchmark: str, number: int, seed: int, split: str = "test")
             grader=benchmark,
             benchmark=benchmark,
         )
+        yield _in_plain_words(found, question) if plain else found
+
+
+def _in_plain_words(question: Question, asked: PriorQuestion) -> Question:
+    return question._replace(
+        prompt=plain_dialect.prompt(question.benchmark, asked),
+        reference=question.answer,
+        details=json.dumps({"options": plain_dialect.answers(question.benchmark)}),
+    )
 
 
 @cache

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.benchmarks import catalog, imported, target_questions
+from holdfast.benchmarks.prior import plain
+from holdfast.benchmarks.public import benchmarks as public
+from holdfast.benchmarks.public import questions as public_questions
 from holdfast.benchmarks.targets import jigsaw
 from holdfast.config.images import Images, World
 from holdfast.config.jobs import MakeData
-from holdfast.config.prior import Imported, PriorBenchmark
+from holdfast.config.prior import Imported, Prior, PriorBenchmark, PublicPrior
 from holdfast.config.refs import content_key, file_digest
 from holdfast.config.targets import Jigsaw, Target
 from holdfast.data.images import Source, input_files, open_source
@@ -29,10 +32,13 @@ def make_data(job: MakeData, out: Path) -> dict[str, Any]:
     Returns counts and skips.
     """
     check(job)
+    for prior in job.prior:
+        if isinstance(prior, PublicPrior):
+            public_questions.require(prior)
     target = job.target
     notes = _write_puzzles(target, job, out) if isinstance(target, Jigsaw) else _write_others(target, job, out)
     for prior in job.prior:
-        for split, questions in prior_questions(prior, job.seed):
+        for split, questions in prior_questions(prior, job.seed, notes["told"]):
             shard = prior_shard(prior.name, split)
             notes["questions"][shard.removesuffix(".parquet")] = write_questions(out / shard, questions)
     return notes
@@ -81,6 +87,11 @@ def check(job: MakeData) -> None:
         target_questions.check(job.target)
         if job.images != World():
             raise UserError(f"images: {job.target.benchmark} has images of its own; leave this field out.")
+    for prior in job.prior:
+        if isinstance(prior, PublicPrior):
+            public.check(prior)
+        if isinstance(prior, Prior) and prior.dialect:
+            plain.answers(prior.benchmark)
     names = [prior.name for prior in job.prior]
     if job.target.benchmark in names:
         raise UserError(f"prior: {job.target.benchmark!r} is the target's name; give the benchmark another name.")
@@ -89,13 +100,19 @@ def check(job: MakeData) -> None:
             raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
 
 
-def prior_questions(prior: PriorBenchmark, seed: int) -> Iterator[tuple[str, Iterator[Question]]]:
-    """A prior benchmark's questions by split, each to be taken before the next; no image is in both."""
+def prior_questions(prior: PriorBenchmark, seed: int, told: list[str]) -> Iterator[tuple[str, Iterator[Question]]]:
+    """A prior benchmark's questions by split, each to be taken before the next; no image is in both.
+
+    `told` gets warnings for a person.
+    """
     if isinstance(prior, Imported):
         yield from imported.splits(prior, seed)
         return
+    if isinstance(prior, PublicPrior):
+        yield from public_questions.splits(prior, seed, told)
+        return
     for split, number in (("test", prior.questions), ("validation", prior.validation)):
-        yield split, catalog.prior_questions(prior.benchmark, number, seed, split)
+        yield split, catalog.prior_questions(prior.benchmark, number, seed, split, prior.dialect == "plain")
 
 
 def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
@@ -129,6 +146,8 @@ def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], target: Targe
     if target is not None:
         files += [("target", *file) for file in target_questions.input_files(target)]
     for benchmark in prior:
+        if isinstance(benchmark, PublicPrior):
+            files += [(benchmark.name, *file) for file in public_questions.input_files(benchmark)]
         if isinstance(benchmark, Imported):
             files += [(benchmark.name, *file) for file in imported.input_files(benchmark)]
     return content_key([(*names, _digest(path)) for *names, path in files]) if files else ""

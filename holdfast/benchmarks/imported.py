@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast.benchmarks.grading.graders import GRADERS, WANTED
 from holdfast.benchmarks.grading.text import majority
+from holdfast.benchmarks.question import THINK
 from holdfast.config.prior import Imported
 from holdfast.data import table_images, tables
 from holdfast.data.shards import Question, png
@@ -156,13 +157,15 @@ def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
         id=f"{benchmark.name}-{row.number:06d}",
         image_id=f"{benchmark.name}/{row.number:06d}",
         images=_images(row, benchmark.path.parent),
-        prompt=_text(row, "question"),
+        prompt=_text(row, "question") + (benchmark.suffix or "") + (THINK if benchmark.thinking else ""),
         answer=answer,
         reference=reference,
         grader=grader,
         benchmark=benchmark.name,
         teacher=f"<think> {reasoning} </think> {reference}" if reasoning else "",
         accepted=accepted if len(accepted) > 1 else (),
+        system=benchmark.system or "",
+        prefill=benchmark.prefill or "",
     )
 
 

@@ -13,6 +13,9 @@ from holdfast.data.world import generator
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
 
+THINK = "\nThink in <think> </think> first."
+"""The request of a prior benchmark whose config asks for reasoning."""
+
 
 def form(thinking: bool) -> str:
     """How a target asks for its answer."""
@@ -97,4 +100,5 @@ class TargetQuestion(NamedTuple):
             grader=self.grader,
             benchmark=target.benchmark,
             accepted=self.accepted,
+            system=target.system or "",
         )

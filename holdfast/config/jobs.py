@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from holdfast.config.base import Config
 from holdfast.config.images import Images
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning
+from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -58,6 +58,8 @@ class Check(Job):
     data: DataRef
     functions: dict[str, str] = {}
     """Digest of the module of every reward function of the user's own."""
+    teachers: dict[str, str] = {}
+    """Digest of every teacher's file, by its path."""
 
 
 class Shards(Config):
@@ -110,11 +112,20 @@ class Evaluate(Job):
     """By key, every file that is written: what one checkpoint says to one benchmark is found again by it."""
 
 
+class FromFile(Config):
+    """A teacher's file, as it is."""
+
+    kind: Literal["file"] = "file"
+    file: FileRef
+    settings: TeacherFile
+
+
 class Sample(Job):
-    """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance."""
+    """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance; or take
+    them from a file."""
 
     verb: Literal["sample"] = "sample"
-    source: Annotated[SelfReasoning | Rollouts, Field(discriminator="kind")]
+    source: Annotated[SelfReasoning | Rollouts | FromFile, Field(discriminator="kind")]
     model: ModelRef
     base: ModelRef
     dtype: str = "float32"
@@ -142,12 +153,23 @@ class Train(Job):
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"
+    keep_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of kept weights."""
     evaluation: Evaluation = Evaluation()
     """For what is asked along the way."""
     functions: dict[str, str] = {}
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+
+
+class Trial(Job):
+    """Some steps of a stage on its longest samples, to see whether they fit and how long they take; keeps nothing."""
+
+    verb: Literal["trial"] = "trial"
+    train: Train
+    prompts: int = 16
+    """Prompts whose groups the base samples, to see in how many the rewards differ."""
 
 
 class Select(Job):
@@ -237,7 +259,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Evaluate | Sample | Select | Train | Trace | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Compare,
     Field(discriminator="verb"),
 ]
 
@@ -264,6 +286,8 @@ class Result(Config):
     checkpoints: tuple[Checkpoint, ...] = ()
     files: dict[str, str] = {}
     """sha256 of every file that is kept, by relative path (checkpoint files included)."""
+    stamps: dict[str, tuple[int, int]] = {}
+    """Size and time of change of each of them, as `refs.stamp_of` has them: what has both still is not hashed again."""
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
     notes: dict[str, Any] = {}

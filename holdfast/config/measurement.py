@@ -16,6 +16,9 @@ class Evaluation(Config):
     keep: When = "log"
     """When a training keeps a checkpoint: every so many steps; below 1, every share of them; `log`, at an eighth, a
     quarter and a half. The end is always kept."""
+    keep_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What kept weights are stored in. bfloat16 takes half of the disk and rounds what is evaluated, sampled and built
+    on; a training that goes on after an interruption has its own, unrounded."""
     every: When = "log"
     """Which of the kept checkpoints are evaluated, in the same words: those nearest to such steps."""
     validation: PositiveInt = 32
@@ -53,5 +56,15 @@ class Influence(Config):
     """Validation questions of each benchmark, at most, whose gradients make a target; odd and even ones are two
     disjoint halves."""
     batch_size: PositiveInt = 32
+    batch_tokens: PositiveInt | None = None
+    """Also at most so many tokens in a batch, padding and images included; a longer sample is a batch of its own."""
+    layers: tuple[str, ...] = ()
+    """Measure in parameters only whose name contains one of these words, for example `layers.30.`; by default in all
+    that learn. A model of billions needs this, `memory_gb` or an adapter."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the passes compute in; sums and what lies between two checkpoints are in float32 always."""
+    memory_gb: PositiveFloat | None = None
+    """Gradients that samples are held against take so much memory at most, in GB: they lie in the host's memory, and
+    what does not fit is measured block after block of layers, each with passes of its own. Changes no result."""
     probes: int = Field(default=1, ge=0)
     """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""

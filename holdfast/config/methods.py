@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from holdfast.config.base import Config
+from holdfast.config.base import Config, LocalPath
 from holdfast.config.rewards import GradedTerm, RewardTerm, terms
 
 
@@ -45,6 +45,16 @@ class Rollouts(Config):
     temperature: PositiveFloat = 1.0
 
 
+class TeacherFile(Config):
+    """Your own teacher's completions of the training questions, for example a 72B model's."""
+
+    kind: Literal["file"] = "file"
+    path: LocalPath
+    """JSONL or Parquet with `id`, as in the target-train.parquet that `holdfast data FILE` makes, and `completion`."""
+    keep: Literal["correct", "all"] = "correct"
+    """Learn from those alone that the question's grader finds right; the others are counted."""
+
+
 class Selection(Config):
     """A part of the training samples, chosen by their influence at the stage's first weights."""
 
@@ -60,7 +70,7 @@ def _kinded(value: Any) -> Any:
 
 
 Source = Annotated[
-    Annotated[Answers | Teacher | SelfReasoning | Rollouts, Field(discriminator="kind")],
+    Annotated[Answers | Teacher | SelfReasoning | Rollouts | TeacherFile, Field(discriminator="kind")],
     BeforeValidator(_kinded),
 ]
 
@@ -69,8 +79,9 @@ class Stage(Config):
     """What both methods share."""
 
     freeze: tuple[str, ...] = ("vis",)
-    """Parameters whose name contains one of these words stay as they are. `vis` is the vision tower, which
-    architectures call visual, vision_tower or vision_model."""
+    """What stays as it is: `vision`, `projector` or `language`, the parts of any architecture, or parameters whose name
+    contains a word. `vis` is the vision tower with what lies in it, which architectures call visual, vision_tower or
+    vision_model."""
     lora: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
     trainer: dict[str, Any] = {}

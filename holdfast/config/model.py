@@ -46,6 +46,13 @@ class Model(Config):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """What models compute in when they are measured, sampled, and on a GPU trained; `auto` is what the base was saved
     in. Weights that learn are always kept in float32."""
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None = None
+    """How attention is computed, under transformers' names; by default what transformers chooses."""
+    min_pixels: PositiveInt | None = None
+    """Images are shown to the model with so many pixels at least; by default what its processor says."""
+    max_pixels: PositiveInt | None = None
+    """Images are shown to the model with so many pixels at most, which bounds a prompt's length. A Qwen processor's own
+    bound may be twelve million."""
     seed: int | None = None
     """Build a bundled base from this seed, which takes more than half an hour, instead of using the one that comes
     with holdfast."""

@@ -50,6 +50,9 @@ class Study(Config):
     influence: Influence | None = None
     """Trace forgetting to training samples; without this block, nothing is traced."""
     compute: Compute = Compute()
+    checkpoints: Literal["all", "last", "best"] | PositiveInt = "all"
+    """Which of a training's checkpoints `holdfast gc` leaves once the study has its report: all of them, the last, so
+    many of the last, or, as `best`, only those that the model registry names, which always stay."""
     sweep: str = ""
     """The sweep that this study belongs to, set by `vary`: its studies share an experiment in MLflow."""
 
@@ -78,6 +81,16 @@ class Study(Config):
                     misfit := rewards_misfit(stage.rewards, self.target.thinking, neighbours)
                 ):
                     raise ValueError(f"arms.{arm}.{number}.rewards.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _influence_has_answers(self) -> Self:
+        stages = (stage for arm in self.arms.values() for stage in arm)
+        selects = any(isinstance(stage, SFT) and stage.select is not None for stage in stages)
+        if (self.influence is not None or selects) and any(prior.benchmark == "ifeval" for prior in self.prior):
+            raise ValueError(
+                "prior: ifeval has no right answer whose gradient influence, or select, needs; leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,9 +10,18 @@ from PIL import Image
 from holdfast.data.shards import Question
 
 
+def rendered(processor: Any, question: Question) -> str:
+    """The prompt as the model reads it: in its chat template, up to where its answer goes on."""
+    text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+    return text + question.prefill
+
+
 def messages(question: Question) -> list[dict[str, Any]]:
-    """The question as the user's turn."""
-    return turn(len(question.images), question.prompt)
+    """The question as the user's turn, after the system's where there is one."""
+    asked = turn(len(question.images), question.prompt)
+    if question.system:
+        return [{"role": "system", "content": [{"type": "text", "text": question.system}]}, *asked]
+    return asked
 
 
 def turn(images: int, prompt: str) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from holdfast.data.table_images import is_file
 from holdfast.errors import UserError, brief, reason
 
 JPEG = b"\xff\xd8\xff"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubSource(Pictures):
@@ -95,15 +98,55 @@ def _paths(value: Any) -> Iterator[str]:
             yield str(image["path"])
 
 
-def load_split(name: str, revision: str | None, split: str):  # type: ignore[no-untyped-def]  # datasets.Dataset
+def load_split(name: str, revision: str | None, split: str, config: str | None = None):  # type: ignore[no-untyped-def]  # datasets.Dataset
     """The rows of a data set's split. ValueError, with the reason, where they cannot be loaded."""
     import datasets
 
     datasets.disable_progress_bars()
+    with _told(name, split):
+        _require_revision(name, revision, config)
+        return datasets.load_dataset(name, config, revision=revision, split=split, cache_dir=_cache(name))
+
+
+def look_up(name: str, revision: str | None, split: str, config: str | None = None) -> None:
+    """Look a data set up before anything of it is downloaded. ValueError, with the reason, where that fails."""
+    with _told(name, split):
+        _require_revision(name, revision, config)
+
+
+def _require_revision(name: str, revision: str | None, config: str | None) -> None:
+    """ValueError where `datasets` has another revision: without a network it takes whichever it has."""
+    import datasets
+
+    if revision is None or Path(name).exists():
+        return
+    found = datasets.load_dataset_builder(name, config, revision=revision).hash
+    if _COMMIT.fullmatch(revision) and found != revision:
+        raise ValueError(f"the Hub cannot be reached, and the cache has revision {found} instead of {revision}")
+
+
+@contextmanager
+def _told(name: str, split: str) -> Iterator[None]:
+    """What the Hub's client raises, as a ValueError with one reason."""
+    import datasets
+    import httpx
+
     try:
-        return datasets.load_dataset(name, revision=revision, split=split, cache_dir=_cache(name))
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({reason(error)})") from error
+        yield
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
+        raise ValueError(f"cannot load split {split!r} of {brief(name)} ({_why(error)})") from error
+
+
+def _why(error: Exception) -> str:
+    """What the Hub's client says, as the user can mend it."""
+    said = reason(error, 160)
+    if "gated" in said:
+        return "is gated: ask for access on its page, and set HF_TOKEN to a token of yours"
+    if said.startswith("Couldn't reach"):
+        return "the Hub cannot be reached; name a local copy, or come back with a network"
+    if "doesn't exist on the Hub" in said:
+        return "the Hub has no such data set, or it is private: set HF_TOKEN"
+    return said
 
 
 def _cache(name: str) -> str | None:

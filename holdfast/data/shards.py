@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,17 +38,28 @@ class Question(NamedTuple):
     """A full right completion in a foreign style; the target only."""
     accepted: tuple[str, ...] = ()
     """All accepted answers, once for every annotator who gave them; empty where there is `answer` alone."""
+    system: str = ""
+    """A system prompt; empty for the model's default."""
+    prefill: str = ""
+    """How the answer begins, as a part of the prompt."""
+    details: str = ""
+    """A JSON object of what else is needed to grade an answer: the options, or a public benchmark's row."""
 
 
+OPTIONAL = {
+    "accepted": pa.list_(pa.string()),
+    "system": pa.string(),
+    "prefill": pa.string(),
+    "details": pa.string(),
+}
+"""Columns of those shards alone of which a question has something to say there."""
 SCHEMA = pa.schema(
     [
         pa.field(name, pa.list_(pa.binary()) if name == "images" else pa.string(), nullable=False)
         for name in Question._fields
-        if name != "accepted"
+        if name not in OPTIONAL
     ]
 )
-ACCEPTED = pa.field("accepted", pa.list_(pa.string()), nullable=False)
-"""A column of those shards alone whose questions have several accepted answers."""
 
 
 def png(image: Image.Image) -> bytes:
@@ -85,15 +96,17 @@ def shard_paths(data: Path, split: str) -> list[Path]:
 def write_questions(path: Path, questions: Iterable[Question]) -> int:
     """Stream questions into a Parquet file; returns how many. Memory holds one row group at a time."""
     remaining = iter(questions)
-    accepted: list[tuple[str, ...]] = []
+    optional: dict[str, list[Any]] = {name: [] for name in OPTIONAL}
     with writing(path), path.open("wb") as file, _writer(file, SCHEMA) as writer:
         while group := list(islice(remaining, ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist([question._asdict() for question in group], SCHEMA))
-            accepted += [question.accepted for question in group]
-    if any(accepted):
+            for name, values in optional.items():
+                values += [getattr(question, name) for question in group]
+    said = {name: values for name, values in optional.items() if any(values)}
+    if said:
         with writing(path):
-            _add_column(path, accepted)
-    return len(accepted)
+            _add_columns(path, said)
+    return len(optional["accepted"])
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
@@ -101,15 +114,16 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
     return list(islice(_stream(path), limit))
 
 
-def _add_column(path: Path, accepted: list[tuple[str, ...]]) -> None:
-    """Write the shard again with this column; only its last question tells whether one is needed."""
+def _add_columns(path: Path, columns: dict[str, list[Any]]) -> None:
+    """Write the shard again with these columns; only its last question tells whether they are needed."""
     wide = path.with_name(path.name + ".wide")
-    schema = SCHEMA.append(ACCEPTED)
+    fields = [pa.field(name, OPTIONAL[name], nullable=False) for name in columns]
+    schema = pa.schema([*SCHEMA, *fields])
     with pq.ParquetFile(path) as narrow, wide.open("wb") as file, _writer(file, schema) as writer:
         for index, group in enumerate(narrow.iter_batches(ROWS_PER_GROUP)):
-            own = accepted[index * ROWS_PER_GROUP :][: group.num_rows]
-            column = pa.array([list(answers) for answers in own], ACCEPTED.type)
-            writer.write_table(pa.Table.from_arrays([*group.columns, column], schema=schema))
+            start = index * ROWS_PER_GROUP
+            added = [pa.array(columns[field.name][start : start + group.num_rows], field.type) for field in fields]
+            writer.write_table(pa.Table.from_arrays([*group.columns, *added], schema=schema))
     wide.replace(path)
 
 

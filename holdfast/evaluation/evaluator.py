@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from holdfast.benchmarks.catalog import grade
+from holdfast.benchmarks.catalog import grade, judge
 from holdfast.config.jobs import PassAt, Shards
 from holdfast.data.shards import Question, read_questions
 from holdfast.evaluation.generate import Reader, Sampling, answer, generate
@@ -36,7 +37,8 @@ class Evaluator:
         written, scored = answer(model, reader, self.prompts, self.references, self.limit)
         for index, (benchmark, split, question) in enumerate(self.asked):
             completion = reader.text(written[index])
-            verdict = grade(question.grader, completion, question.answer, question.accepted)
+            verdict = judge(question, completion)
+            logprob = float(scored[index].logprobs.double().mean()) if question.reference else math.nan
             yield Record(
                 benchmark=benchmark.name,
                 role=benchmark.role,
@@ -49,9 +51,12 @@ class Evaluator:
                 answer=question.answer,
                 correct=verdict.correct,
                 score=verdict.score,
-                logprob=float(scored[index].logprobs.double().mean()),
+                logprob=logprob,
                 tokens=len(written[index]),
                 grader=question.grader,
+                strict=verdict.strict,
+                authors=verdict.authors,
+                group=verdict.group,
             )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from holdfast.benchmarks.public import questions as public_questions
+from holdfast.benchmarks.public.benchmarks import MODULES as PUBLIC
 
 Split = Literal["test", "validation"]
 
@@ -31,6 +35,12 @@ class Record(NamedTuple):
     tokens: int
     """Length of the completion, its end included."""
     grader: str = ""
+    strict: bool | None = None
+    """Right in the form that was asked for, where a question tells that from being right."""
+    authors: float | None = None
+    """The score by the rules of a public benchmark's authors."""
+    group: str | None = None
+    """What their metric is summed up by."""
 
 
 SCHEMA = pa.schema(
@@ -49,6 +59,9 @@ SCHEMA = pa.schema(
         ("logprob", pa.float64()),
         ("tokens", pa.int64()),
         ("grader", pa.string()),
+        ("strict", pa.bool_()),
+        ("authors", pa.float64()),
+        ("group", pa.string()),
     ]
 )
 
@@ -76,7 +89,8 @@ def measured(records: Sequence[Record]) -> dict[str, float]:
 def metrics(records: Sequence[Record]) -> dict[str, float]:
     """Means by benchmark, in the names of the contract; a question that could not be parsed counts as wrong.
 
-    A prior benchmark has a score beside its accuracy where VQA's soft accuracy is its grader.
+    A prior benchmark has a score beside its accuracy where that is a share, `strict` where the form that was asked for
+    counts apart, and a public one its authors' metrics.
     """
     named: dict[str, float] = {}
     groups: dict[tuple[str, str], list[Record]] = {}
@@ -85,10 +99,16 @@ def metrics(records: Sequence[Record]) -> dict[str, float]:
     for (role, benchmark), rows in groups.items():
         place = f"{role}/{benchmark}"
         named[f"{place}/accuracy"] = _mean([row.correct for row in rows])
-        if role == "target" or any(row.grader == "vqa" for row in rows):
+        if role == "target" or any(row.grader == "vqa" or row.grader in PUBLIC for row in rows):
             named[f"{place}/score"] = _mean([row.score for row in rows])
-        if role == "prior":
+        if role == "prior" and not any(math.isnan(row.logprob) for row in rows):
             named[f"{place}/logprob"] = _mean([row.logprob for row in rows])
+        strict = [row.strict for row in rows if row.strict is not None]
+        if strict:
+            named[f"{place}/strict"] = _mean(strict)
+        if rows[0].grader in PUBLIC:
+            found = public_questions.metrics(rows[0].grader, rows)
+            named |= {f"{place}/{name}": value for name, value in found.items()}
         named[f"{place}/unparsed"] = _mean([row.parsed is None for row in rows])
     priors = [named[f"prior/{benchmark}/accuracy"] for role, benchmark in groups if role == "prior"]
     if priors:

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import formatted
-from holdfast.config.jobs import Sample
+from holdfast.config.jobs import FromFile, Sample
 from holdfast.config.methods import SelfReasoning
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
+from holdfast.evaluation.teaching import graded
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import base_dtype
@@ -59,6 +60,8 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
         UserError: nothing was kept.
     """
     source = job.source
+    if isinstance(source, FromFile):
+        return _from_file(job, source, out)
     own = isinstance(source, SelfReasoning)
     everything = isinstance(source, SelfReasoning) or source.keep == "all"
     limit = None if isinstance(source, SelfReasoning) else source.prompts
@@ -77,6 +80,27 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     return {"drawn": drawn, "kept": len(rows), "dropped": drawn - len(rows)}
 
 
+def _from_file(job: Sample, source: FromFile, out: Path) -> dict[str, Any]:
+    """Graded rows of a teacher's file; nobody is sampled."""
+    kept, notes = graded(source.settings, source.file.path, read_questions(job.questions.path))
+    rows = [
+        {
+            **dict.fromkeys(SCHEMA.names),
+            "id": row.taught.question.id,
+            "completion": row.taught.completion,
+            "ended": True,
+            "sample": number,
+            "model": source.file.digest,
+            "score": row.grade.score,
+            "accuracy": float(row.grade.correct),
+            "format": float(row.formed),
+        }
+        for number, row in enumerate(kept)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "samples.parquet")
+    return notes
+
+
 def with_answer(drawn: Drawn) -> str | None:
     """The reasoning of a completion with the right answer after it; None if there is no reasoning to read."""
     thoughts = THOUGHT.findall(drawn.completion)
@@ -91,13 +115,15 @@ def _said(drawn: Drawn) -> str | None:
 
 
 def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
+    source = job.source
+    assert not isinstance(source, FromFile)
     reader = Reader(load_processor(job.model), job.batch_size)
     model = load_model(job.model, base_dtype(job.dtype, job.base), device(job.device))
-    count = 1 if isinstance(job.source, SelfReasoning) else job.source.per_prompt
+    count = 1 if isinstance(source, SelfReasoning) else source.per_prompt
     stops = ends(model, reader)
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
-        sampling = Sampling(job.limit, job.source.temperature, count, _seed(job.seed, start))
+        sampling = Sampling(job.limit, source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)
         for question, samples in zip(chunk, written, strict=True):
             for number, ids in enumerate(samples):
@@ -111,16 +137,17 @@ def _seed(seed: int, start: int) -> int:
 
 
 def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
-    question = drawn.question
+    question, source = drawn.question, job.source
+    assert not isinstance(source, FromFile)
     verdict = grade(question.grader, completion, question.answer, question.accepted)
     return {
         "id": question.id,
         "completion": completion,
-        "ended": drawn.ended or isinstance(job.source, SelfReasoning),
+        "ended": drawn.ended or isinstance(source, SelfReasoning),
         "sample": drawn.sample,
         "model": job.model.digest,
         "step": job.model.step,
-        "temperature": job.source.temperature,
+        "temperature": source.temperature,
         "seed": job.seed,
         "score": verdict.score,
         "accuracy": float(verdict.correct),
@@ -129,12 +156,14 @@ def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
 
 
 def _nothing_kept(job: Sample, drawn: int) -> str:
-    if isinstance(job.source, SelfReasoning):
+    source = job.source
+    assert not isinstance(source, FromFile)
+    if isinstance(source, SelfReasoning):
         return (
             f"source self: none of {drawn} samples of {job.model.path} holds reasoning in <think> tags; "
             "set target.thinking: true, raise evaluation.max_new_tokens, or use another source"
         )
     return (
-        f"source rollouts: none of {drawn} samples of arm {job.source.arm} at step {job.model.step} is right; "
+        f"source rollouts: none of {drawn} samples of arm {source.arm} at step {job.model.step} is right; "
         "train that arm longer, raise per_prompt, or set keep: all"
     )

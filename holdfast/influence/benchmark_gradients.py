@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from holdfast.errors import UserError
 from holdfast.influence.checkpoints import inner
 from holdfast.influence.engine.engine import Engine
-from holdfast.influence.engine.gradients import Gradient, added, by_token, scaled, summed_gradients
+from holdfast.influence.engine.gradients import Gradient, added, by_token, placed, scaled, summed_gradients
 from holdfast.influence.engine.likelihood import Certainty, Likelihood, RandomLogits
 from holdfast.influence.samples import Sample, SampleEncoder
 from holdfast.models.encode import TeacherForced
@@ -29,6 +30,8 @@ class BenchmarkQuestions(NamedTuple):
     samples: Mapping[str, Sequence[Sample]]
     encoder: SampleEncoder
     probes: int
+    held: torch.device | None = None
+    """Where gradients lie; by default where they were computed."""
 
 
 class BenchmarkGradients(NamedTuple):
@@ -64,7 +67,7 @@ def benchmark_gradients(model: Any, questions: BenchmarkQuestions, seed: int) ->
     """
     noises = random_logits(questions.probes, seed, QUESTIONS)
     found = {
-        name: question_gradients(model, samples, questions.encoder, noises)
+        name: question_gradients(model, samples, questions.encoder, noises, questions.held)
         for name, samples in questions.samples.items()
     }
     for name, gradients in found.items():
@@ -77,7 +80,11 @@ def benchmark_gradients(model: Any, questions: BenchmarkQuestions, seed: int) ->
 
 
 def question_gradients(
-    model: Any, questions: Sequence[Sample], encoder: SampleEncoder, noises: Sequence[RandomLogits]
+    model: Any,
+    questions: Sequence[Sample],
+    encoder: SampleEncoder,
+    noises: Sequence[RandomLogits],
+    held: torch.device | None = None,
 ) -> BenchmarkGradients:
     """Of the log-likelihood and of random logits, from the same forward passes.
 
@@ -90,8 +97,8 @@ def question_gradients(
     for first in (0, 1):
         batches = encoder.batches(questions[first::2], model.device)
         [total, *random], count = summed_gradients(model, batches, [by_token(likelihood), *noises])
-        means.append(scaled(total, 1 / count))
-        probes.append([scaled(gradient, count**-0.5) for gradient in random])
+        means.append(placed(scaled(total, 1 / count), held))
+        probes.append([placed(scaled(gradient, count**-0.5), held) for gradient in random])
     mean_tokens = float(np.mean([len(question.completion) for question in questions]))
     return BenchmarkGradients(means[0], means[1], likelihood.certainty, list(zip(*probes, strict=True)), mean_tokens)
 
@@ -101,22 +108,23 @@ def random_logits(probes: int, seed: int, side: int) -> list[RandomLogits]:
     return [RandomLogits((seed * 1_000_003 + probe * 2 + side) % 2**63) for probe in range(probes)]
 
 
-def squared_kernels(
+def kernel_dots(
     model: Any,
     batches: Sequence[TeacherForced],
     probes: Mapping[str, Sequence[tuple[Gradient, Gradient]]],
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """By benchmark, squared dots of samples and questions with random logits on both sides (2 probes, samples).
+    """By benchmark, dots of samples and questions with random logits on both sides (2 probes, samples).
 
-    Their mean is that of ‖K‖²_F, the squared norm of the eNTK. `probes` are `BenchmarkGradients.probes` by benchmark.
-    The halves, each with own noise, let what a single probe drew be redrawn. Every sample has noise of its own, too.
+    The mean of their squares is that of ‖K‖²_F, the squared norm of the eNTK. `probes` are `BenchmarkGradients.probes`
+    by benchmark. The halves, each with own noise, let what a single probe drew be redrawn. Every sample has noise of
+    its own, too.
     """
-    squares: dict[str, list[np.ndarray]] = {name: [] for name in probes}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in probes}
     by_probe = list(zip(*probes.values(), strict=True))
     for noise, halves in zip(random_logits(len(by_probe), seed, SAMPLES), by_probe, strict=True):
         engine = Engine(model, [half for pair in halves for half in pair])
         dots = np.concatenate([engine.measure(batch, noise).dots.sum(-1).numpy() for batch in batches])
-        for index, name in enumerate(squares):
-            squares[name] += [dots[:, 2 * index + half] ** 2 for half in (0, 1)]
-    return {name: np.stack(found) for name, found in squares.items()}
+        for index, name in enumerate(found):
+            found[name] += [dots[:, 2 * index + half] for half in (0, 1)]
+    return {name: np.stack(own) for name, own in found.items()}

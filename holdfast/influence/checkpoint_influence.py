@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,10 @@ import torch
 
 from holdfast.errors import UserError
 from holdfast.influence import measures
-from holdfast.influence.benchmark_gradients import BenchmarkGradients, squared_kernels
+from holdfast.influence.benchmark_gradients import BenchmarkGradients, kernel_dots
 from holdfast.influence.checkpoints import inner, preconditioned
 from holdfast.influence.engine.engine import Engine, Influences
-from holdfast.influence.engine.gradients import Gradient, added, batch_gradient, log_likelihood
+from holdfast.influence.engine.gradients import Gradient, added, batch_gradient, log_likelihood, placed
 from holdfast.influence.engine.likelihood import Likelihood
 from holdfast.influence.samples import Sample, SampleEncoder
 from holdfast.models.encode import TeacherForced
@@ -28,6 +28,8 @@ class Targets(NamedTuple):
     benchmarks: Mapping[str, BenchmarkGradients]
     preconditioner: Gradient | None
     """Adam's √v̂ + ε; with it, every benchmark is a preconditioned target, too."""
+    held: torch.device | None = None
+    """Where gradients lie; by default where they were computed."""
 
     def gradients(self) -> dict[str, Gradient]:
         """By name: BENCHMARK/a and /b (disjoint halves of its questions), and adam/BENCHMARK."""
@@ -126,6 +128,43 @@ class CheckpointInfluence(NamedTuple):
         return float((self.source.weights * dots).sum() / self.source.tokens.sum())
 
 
+class Shared(NamedTuple):
+    """What is the same in whichever parameters samples are measured; of the samples (samples,) unless said."""
+
+    loglik: np.ndarray
+    certainty: np.ndarray
+    errors: np.ndarray
+    spreads: dict[str, np.ndarray]
+    """By benchmark ‖A‖² of its questions (questions,)."""
+    spread_norms: dict[str, np.ndarray]
+    mean_tokens: dict[str, float]
+
+
+class Part(NamedTuple):
+    """What was measured in some of the parameters: all of it adds up over parts, or has a column of its own."""
+
+    shared: Shared
+    blocks: list[str]
+    targets: list[str]
+    norms2: np.ndarray
+    """(samples, blocks)."""
+    dots: np.ndarray
+    """(samples, targets, blocks)."""
+    sum_norm2: float
+    benchmarks: dict[str, tuple[float, float]]
+    """By benchmark ‖V‖² and ⟨V_a, V_b⟩."""
+    kernels: dict[str, np.ndarray]
+    """By benchmark, dots with random-logit probes (probes, samples)."""
+
+
+class NotFiniteError(Exception):
+    """Some samples have no finite gradient; carries the others."""
+
+    def __init__(self, finite: list[Sample]) -> None:
+        super().__init__(f"{len(finite)} samples are finite")
+        self.finite = finite
+
+
 def measure_checkpoint(
     model: Any, samples: Sequence[Sample], encoder: SampleEncoder, targets: Targets, seed: int
 ) -> CheckpointInfluence:
@@ -134,56 +173,104 @@ def measure_checkpoint(
     Raises:
         UserError: no sample's gradient is finite.
     """
+    return measured_in_parts(samples, lambda given: [measure_part(model, given, encoder, targets, seed)])
+
+
+def measured_in_parts(
+    samples: Sequence[Sample], measure: Callable[[Sequence[Sample]], Sequence[Part]]
+) -> CheckpointInfluence:
+    """Measure in all parts; once more without samples that are not finite in one of them.
+
+    Raises:
+        UserError: no sample's gradient is finite.
+    """
+    kept = list(samples)
+    while True:
+        try:
+            return _joined_parts(samples, kept, measure(kept))
+        except NotFiniteError as error:
+            kept = error.finite
+
+
+def measure_part(model: Any, samples: Sequence[Sample], encoder: SampleEncoder, targets: Targets, seed: int) -> Part:
+    """Measure in the parameters that require a gradient now.
+
+    Raises:
+        NotFiniteError: a sample's gradient is not finite.
+        UserError: no sample's is.
+    """
     benchmarks = targets.benchmarks
-    finite, total = _finite(model, samples, encoder)
+    total = placed(_finite_sum(model, samples, encoder), targets.held)
     gradients = targets.gradients() | {"sum": total}
-    batches = list(encoder.batches(finite, model.device))
+    batches = list(encoder.batches(samples, model.device))
     engine = Engine(model, list(gradients.values()))
     likelihood = Likelihood()
     parts = [engine.measure(batch, likelihood) for batch in batches]
     norms2, dots, loglik = (_joined(parts, name) for name in ("norms2", "dots", "loglik"))
-    source = measures.Source(
-        tokens=np.array([len(sample.completion) for sample in finite], dtype=float),
-        weights=np.array([sample.weight for sample in finite]),
-        norms2=norms2.sum(-1),
-        sum_norm2=inner(total, total),
+    shared = Shared(
+        loglik=loglik,
         certainty=likelihood.certainty.residual,
+        errors=likelihood.certainty.error,
+        spreads={name: one.certainty.spread for name, one in benchmarks.items()},
+        spread_norms={name: one.certainty.spread_norm for name, one in benchmarks.items()},
+        mean_tokens={name: one.mean_tokens for name, one in benchmarks.items()},
     )
-    probes = {name: one.probes for name, one in benchmarks.items() if one.probes}
-    kernels2 = squared_kernels(model, batches, probes, seed)
-    known = {sample.id for sample in finite}
-    return CheckpointInfluence(
-        samples=finite,
-        broken=tuple(sample.id for sample in samples if sample.id not in known),
+    return Part(
+        shared=shared,
         blocks=engine.blocks,
         targets=list(gradients),
         norms2=norms2,
         dots=dots,
-        loglik=loglik,
+        sum_norm2=inner(total, total),
+        benchmarks={name: (one.norm2, inner(one.a, one.b)) for name, one in benchmarks.items()},
+        kernels=kernel_dots(model, batches, {name: one.probes for name, one in benchmarks.items() if one.probes}, seed),
+    )
+
+
+def _joined_parts(samples: Sequence[Sample], finite: Sequence[Sample], parts: Sequence[Part]) -> CheckpointInfluence:
+    """One measurement of its parts; of a kernel, dots are summed over them before they are squared."""
+    first = parts[0]
+    shared, known = first.shared, {sample.id for sample in finite}
+    norms2 = np.concatenate([part.norms2 for part in parts], axis=1)
+    dots = np.concatenate([part.dots for part in parts], axis=2)
+    source = measures.Source(
+        tokens=np.array([len(sample.completion) for sample in finite], dtype=float),
+        weights=np.array([sample.weight for sample in finite]),
+        norms2=norms2.sum(-1),
+        sum_norm2=sum(part.sum_norm2 for part in parts),
+        certainty=shared.certainty,
+    )
+    kernels2 = {name: np.sum([part.kernels[name] for part in parts], axis=0) ** 2 for name in first.kernels}
+    return CheckpointInfluence(
+        samples=list(finite),
+        broken=tuple(sample.id for sample in samples if sample.id not in known),
+        blocks=[block for part in parts for block in part.blocks],
+        targets=first.targets,
+        norms2=norms2,
+        dots=dots,
+        loglik=shared.loglik,
         source=source,
-        errors=likelihood.certainty.error,
-        benchmarks=_benchmarks(benchmarks, list(gradients), dots),
-        spread_norms={name: one.certainty.spread_norm for name, one in benchmarks.items()},
+        errors=shared.errors,
+        benchmarks=_benchmarks(parts, first.targets, dots),
+        spread_norms=shared.spread_norms,
         kernels2=kernels2,
         kernels={
-            name: measures.kernel(squares, source.tokens, benchmarks[name].mean_tokens)
+            name: measures.kernel(squares, source.tokens, shared.mean_tokens[name])
             for name, squares in kernels2.items()
         },
     )
 
 
-def _benchmarks(
-    found: Mapping[str, BenchmarkGradients], targets: list[str], dots: np.ndarray
-) -> dict[str, measures.Benchmark]:
+def _benchmarks(parts: Sequence[Part], targets: list[str], dots: np.ndarray) -> dict[str, measures.Benchmark]:
     """`dots` are (samples, targets, blocks)."""
     return {
         name: measures.Benchmark(
             dots=(dots[:, targets.index(f"{name}/a")] + dots[:, targets.index(f"{name}/b")]).sum(-1) / 2,
-            norm2=one.norm2,
-            halves=inner(one.a, one.b),
-            spread=float(one.certainty.spread.mean()),
+            norm2=sum(part.benchmarks[name][0] for part in parts),
+            halves=sum(part.benchmarks[name][1] for part in parts),
+            spread=float(spread.mean()),
         )
-        for name, one in found.items()
+        for name, spread in parts[0].shared.spreads.items()
     }
 
 
@@ -194,7 +281,7 @@ def verify(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> Non
         UserError: they disagree, or no sample of the batch has a finite gradient.
     """
     engine = Engine(model, [])
-    first = samples[: encoder.batch_size]
+    first = next(encoder.parts(samples))
     [batch] = encoder.batches(first, model.device)
     sound = [sample for sample, finite in zip(first, engine.measure(batch).finite.tolist(), strict=True) if finite]
     if not sound:
@@ -202,11 +289,11 @@ def verify(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> Non
     engine.verify(next(encoder.batches(sound[:VERIFIED], model.device)))
 
 
-def _finite(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> tuple[list[Sample], Gradient]:
-    """The samples whose gradients are finite, and their Σ w g; one by one only where the sum is not finite."""
+def _finite_sum(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> Gradient:
+    """Σ w g of the samples; one by one they are looked at only where it is not finite."""
     total = _weighted_sum(model, samples, encoder)
     if np.isfinite(inner(total, total)):
-        return list(samples), total
+        return total
     engine = Engine(model, [])
     flags = [engine.measure(batch, log_likelihood).finite for batch in encoder.batches(samples, model.device)]
     kept = [sample for sample, finite in zip(samples, torch.cat(flags).tolist(), strict=True) if finite]
@@ -214,7 +301,9 @@ def _finite(model: Any, samples: Sequence[Sample], encoder: SampleEncoder) -> tu
         raise UserError(
             f"influence: no sample has a finite gradient, beginning with {samples[0].id}; train at a lower rate"
         )
-    return kept, _weighted_sum(model, kept, encoder)
+    if len(kept) < len(samples):
+        raise NotFiniteError(kept)
+    return total
 
 
 def _joined(parts: Sequence[Influences], name: str) -> np.ndarray:

@@ -39,7 +39,7 @@ class Residual(NamedTuple):
 
 def optimizer_step(model: Any, batch: TeacherForced, optimizer: torch.optim.Optimizer) -> Gradient:
     """One ascent step on the batch's mean log-likelihood per token; returns Δθ, and leaves the model where it led."""
-    before = weights(model)
+    before = _copies(model)
     tokens = int(batch.mask.sum())
     gradient = batch_gradient(model, batch)
     for name, parameter in model.named_parameters():
@@ -54,7 +54,7 @@ def residuals(
     model: Any, questions: Sequence[TeacherForced], step: Gradient, scales: Sequence[float] = SCALES
 ) -> list[Residual]:
     """Predicted against measured changes along α Δθ from where the model is; leaves it there."""
-    start = weights(model)
+    start = _copies(model)
     slope = inner(mean_gradient(model, questions, per_token=True), step)
     before = mean_likelihood(model, questions)
     found = []
@@ -66,6 +66,10 @@ def residuals(
         found.append(Residual(scale, measured, measured - predicted, measured - (predicted + scale * arrived) / 2))
     _place(model, start)
     return found
+
+
+def _copies(model: Any) -> Gradient:
+    return {name: value.clone() for name, value in weights(model).items()}
 
 
 def order(found: Sequence[Residual], kind: Callable[[Residual], float]) -> float:

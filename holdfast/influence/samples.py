@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import torch
 
 from holdfast.config.jobs import Train
+from holdfast.config.measurement import Influence
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, teacher_forced
+from holdfast.models.load import load_processor
 
 
 class Sample(NamedTuple):
@@ -46,8 +48,9 @@ advantage in its group."""
 class SampleEncoder:
     """Makes samples of questions and completions with one processor, and batches of samples."""
 
-    def __init__(self, processor: Any, batch_size: int) -> None:
-        self.processor, self.batch_size = processor, batch_size
+    def __init__(self, processor: Any, batch_size: int, batch_tokens: int | None = None) -> None:
+        """A batch has `batch_size` samples and, padding included, `batch_tokens` tokens at most, if not one sample."""
+        self.processor, self.batch_size, self.batch_tokens = processor, batch_size, batch_tokens
 
     def samples(self, completions: Sequence[tuple[Question, str, float]] | Sequence[Completion]) -> list[Sample]:
         """One sample for every (question, completion, weight)."""
@@ -79,9 +82,27 @@ class SampleEncoder:
     def batches(self, samples: Sequence[Sample], device: torch.device) -> Iterator[TeacherForced]:
         """In order, so that results can be laid beside the samples."""
         pad = self.processor.tokenizer.pad_token_id
-        for start in range(0, len(samples), self.batch_size):
-            part = samples[start : start + self.batch_size]
+        for part in self.parts(samples):
             yield teacher_forced([s.encoded for s in part], [s.completion for s in part], pad, device)
+
+    def parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        """The samples of each batch, in order."""
+        start = prompt = completion = 0
+        for place, sample in enumerate(samples):
+            prompt = max(prompt, len(sample.encoded["input_ids"]))
+            completion = max(completion, len(sample.completion))
+            rows = place - start + 1
+            wide = self.batch_tokens is not None and rows * (prompt + completion) > self.batch_tokens
+            if rows > self.batch_size or (wide and rows > 1):
+                yield samples[start:place]
+                start, prompt, completion = place, len(sample.encoded["input_ids"]), len(sample.completion)
+        if len(samples) > start:
+            yield samples[start:]
+
+
+def sample_encoder(train: Train, settings: Influence) -> SampleEncoder:
+    """With the processor of a stage, and the batches of an analysis."""
+    return SampleEncoder(load_processor(train.start), settings.batch_size, settings.batch_tokens)
 
 
 def benchmark_questions(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:

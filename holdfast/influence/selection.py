@@ -18,9 +18,14 @@ from holdfast.influence import checkpoints
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import Gradient, mean_gradient
-from holdfast.influence.samples import Sample, SampleEncoder, benchmark_questions, supervised_completions
+from holdfast.influence.samples import (
+    Sample,
+    SampleEncoder,
+    benchmark_questions,
+    sample_encoder,
+    supervised_completions,
+)
 from holdfast.journal import Journal
-from holdfast.models.load import load_processor
 
 AT_ONCE = 512
 """Samples held encoded at a time."""
@@ -46,8 +51,9 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     assert isinstance(stage, SFT)
     assert stage.select is not None
     completions = supervised_completions(job.train, None)
-    model = checkpoints.load(job.train, None)
-    encoder = SampleEncoder(load_processor(job.train.start), job.influence.batch_size)
+    loaded = checkpoints.load(job.train, None, job.influence)
+    model = checkpoints.computing(loaded, job.train, job.influence).model
+    encoder = sample_encoder(job.train, job.influence)
     prior = _prior(model, job, encoder)
     engine = Engine(model, [prior])
     verify(model, encoder.samples(completions[: encoder.batch_size]), encoder)

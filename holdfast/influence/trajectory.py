@@ -27,17 +27,19 @@ class Trajectory:
         self.rows: list[dict[str, Any]] = []
         self.before: tuple[int, np.ndarray, np.ndarray] | None = None
 
-    def measure(self, model: Any, step: int, ahead: Gradient | None, behind: Gradient | None) -> None:
-        """Measure all questions at a checkpoint: ℓ, and its slope along θ' − θ to the next one and from the last."""
-        displacements = [one for one in (ahead, behind) if one is not None]
-        likelihood, slopes = self._measured(model, displacements)
-        if self.before is not None and behind is not None:
+    def add(self, step: int, likelihood: np.ndarray, slopes: np.ndarray, last: bool) -> None:
+        """Take what `measured` gave at a checkpoint: slopes to the next one, unless it is the `last`, and from the one
+        before, if there was one."""
+        if self.before is not None:
             start, earlier, slope = self.before
             self._add_rows((start, step), likelihood - earlier, slope, slopes[:, -1])
-        self.before = (step, likelihood, slopes[:, 0]) if ahead is not None else None
+        self.before = None if last else (step, likelihood, slopes[:, 0])
 
-    def _measured(self, model: Any, displacements: list[Gradient]) -> tuple[np.ndarray, np.ndarray]:
-        """ℓ (questions,) and its slopes along the displacements (questions, displacements)."""
+    def measured(self, model: Any, displacements: list[Gradient]) -> tuple[np.ndarray, np.ndarray]:
+        """ℓ of all questions (questions,) and its slopes along the displacements (questions, displacements).
+
+        Slopes are in the parameters that require a gradient, and add up over parts of them.
+        """
         engine = Engine(model, displacements)
         samples = [sample for _, sample in self.questions]
         parts = [engine.measure(batch) for batch in self.encoder.batches(samples, model.device)]

@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from httpx import HTTPError
 from huggingface_hub import model_info, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from holdfast.config.model import Model
 from holdfast.config.refs import ModelRef, directory_digest
@@ -19,6 +27,16 @@ REMEDY = "name `bundled`, a Hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a che
 
 def reference(model: Model) -> ModelRef:
     """The model's files as they are now. UserError where there is no such checkpoint."""
+    return read_as(model, _files(model))
+
+
+def read_as(model: Model, ref: ModelRef) -> ModelRef:
+    """The ref of a study's base with what the study says of how it is read."""
+    said = {name: getattr(model, name) for name in ("attention", "min_pixels", "max_pixels")}
+    return ref.model_copy(update=said)
+
+
+def _files(model: Model) -> ModelRef:
     if model.path == "bundled":
         return shipped_base()
     path = Path(model.path)
@@ -33,14 +51,28 @@ def reference(model: Model) -> ModelRef:
 
 
 def _commit(model: Model) -> str:
-    """What the Hub says, or without it what the local cache holds."""
+    """What the Hub says, or where it does not answer, what the local cache holds."""
     try:
         found = model_info(model.path, revision=model.revision).sha
         assert found is not None
         return found
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except RevisionNotFoundError:
+        raise UserError(
+            f"model.revision: {model.path} has no revision {model.revision}; name one that its page shows"
+        ) from None
+    except GatedRepoError:
+        raise UserError(
+            f"model.path: {model.path} is given out to those who ask; accept its terms on its page and set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"model.path: the Hub has no {model.path}, or only for those with a token (HF_TOKEN); {REMEDY}."
+        ) from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         why = reason(error)
     try:
         return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True)).name
     except LocalEntryNotFoundError:
-        raise UserError(f"model.path: {model.path} is not to be had ({why}); {REMEDY}.") from None
+        raise UserError(
+            f"model.path: the Hub does not answer ({why}) and {model.path} is not in the local cache; {REMEDY}."
+        ) from None

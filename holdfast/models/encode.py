@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from holdfast.data.chat import messages, pictures
+from holdfast.data.chat import pictures, rendered
 from holdfast.data.shards import Question
 
 Encoded = dict[str, Tensor]
@@ -23,7 +23,7 @@ def encode(processor: Any, questions: list[Question]) -> list[Encoded]:
 
 
 def _encode(processor: Any, question: Question) -> Encoded:
-    text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+    text = rendered(processor, question)
     images = pictures(question)
     features = processor(
         text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt"

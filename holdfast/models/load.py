@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,9 +121,34 @@ def load_processor(ref: ModelRef) -> Any:
         raise UserError(
             f"model.path: {source.path} has no chat template (chat_template.jinja); save the processor with one"
         )
+    _bound_pixels(processor, source)
     tokenizer.padding_side = "left"
     end_turns(processor, stop_ids(_generation(source)))
     return processor
+
+
+def _bound_pixels(processor: Any, ref: ModelRef) -> None:
+    """Where the study bounds images; what is saved of the processor later has the bounds in it.
+
+    Raises:
+        UserError: the processor's images have sizes of their own.
+    """
+    wanted = {"shortest_edge": ref.min_pixels, "longest_edge": ref.max_pixels}
+    given = {edge: pixels for edge, pixels in wanted.items() if pixels is not None}
+    if not given:
+        return
+    images = processor.image_processor
+    if not type(images).__name__.startswith("Qwen2VLImageProcessor"):
+        raise UserError(
+            f"model.{'min' if ref.max_pixels is None else 'max'}_pixels: {ref.path} shows images in sizes of its own "
+            f"({type(images).__name__}); leave it out and bound the images themselves (images.size, target.public.size)"
+        )
+    sizes = {edge: given.get(edge) or images.size[edge] for edge in wanted}
+    if sizes["shortest_edge"] > sizes["longest_edge"]:
+        raise UserError(
+            f"model.min_pixels: {sizes['shortest_edge']} is more than the most, {sizes['longest_edge']}; lower it"
+        )
+    images.size = type(images.size)(**sizes)
 
 
 def _written_back(tokenizer: Any) -> str:
@@ -158,10 +184,24 @@ def fitting(ref: ModelRef, dtype: str, **arguments: Any) -> Any:
         UserError: weights are missing, unexpected or of another shape.
     """
     load_config(ref)
-    given = {"revision": ref.revision, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        ref.path, output_loading_info=True, ignore_mismatched_sizes=True, **given, **arguments
-    )
+    given: dict[str, Any] = {"revision": ref.revision, "dtype": dtype, "trust_remote_code": False}
+    if ref.attention is not None:
+        given["attn_implementation"] = ref.attention
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            ref.path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            **given,
+            **arguments,
+        )
+    except (ImportError, ValueError) as error:
+        if ref.attention is None or "ttention" not in str(error):
+            raise
+        raise UserError(
+            f"model.attention: {ref.attention} is not to be had here ({reason(error)}); leave it out or set it to sdpa"
+        ) from error
     model, found = loaded
     require_fit(ref.path, found)
     return model
@@ -204,14 +244,31 @@ def without_placeholders(config: PreTrainedConfig, settings: Mapping[str, Any]) 
     return {**settings, "suppress_tokens": sorted({*placeholder_ids(config), *own})}
 
 
-def save_checkpoint(model: Any, processor: Any, path: Path) -> None:
-    """Write safetensors, configuration and processor (of a PEFT model: its adapter), complete or not at all."""
+def save_checkpoint(model: Any, processor: Any, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Write safetensors, configuration and processor (of a PEFT model: its adapter), complete or not at all.
+
+    `dtype` is that of the weights in the files, by default the model's.
+    """
     partial = path.with_name(path.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(partial, safe_serialization=True)
+    with stored_as(dtype, model):
+        model.save_pretrained(partial, safe_serialization=True)
     processor.save_pretrained(partial)
     _forget_place(partial / "adapter_config.json")
     os.replace(partial, path)
+
+
+@contextmanager
+def stored_as(dtype: torch.dtype | None, model: Any) -> Iterator[None]:
+    """Within, the parameters are copies in another precision."""
+    kept = [(one, one.data) for one in model.parameters() if dtype is not None and one.dtype != dtype]
+    try:
+        for parameter, value in kept:
+            parameter.data = value.to(dtype)
+        yield
+    finally:
+        for parameter, value in kept:
+            parameter.data = value
 
 
 def _forget_place(adapter_config: Path) -> None:

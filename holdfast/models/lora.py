@@ -13,20 +13,32 @@ from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
 from holdfast.models.load import with_adapter
 
+PARTS = {
+    "vision": r"(?:visual|vision_tower|vision_model)(?!\.(?:merger|deepstack_merger_list))\b",
+    "projector": r"\bvisual\.(?:merger|deepstack_merger_list)\b|multi_modal_projector|connector|image_newline",
+    "language": r"language_model|text_model|lm_head",
+}
+"""Parts of a model by what the names of their parameters contain, whatever an architecture calls them."""
+
+
+def pattern(word: str) -> str:
+    """What finds a part, or a word, in a parameter's name."""
+    return PARTS.get(word, re.escape(word))
+
 
 def freeze(model: Any, words: tuple[str, ...]) -> None:
-    """Stop every parameter whose name contains one of the words from learning.
+    """Stop every parameter from learning whose name contains one of the words, or belongs to a part that one names.
 
     Raises:
         UserError: a word matches no parameter, or nothing is left to learn.
     """
     names = [name for name, _ in model.named_parameters()]
     for word in words:
-        if not any(word in name for name in names):
+        if not any(re.search(pattern(word), name) for name in names):
             parts = sorted({part for name in names for part in name.split(".")[:3]})
             raise UserError(f"freeze: no parameter's name contains `{word}`; its parts are {', '.join(parts)}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(word in name for word in words))
+        parameter.requires_grad_(not any(re.search(pattern(word), name) for word in words))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("freeze: every parameter is frozen, so nothing can learn; name fewer parts")
 
@@ -48,7 +60,7 @@ def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
     freeze(model, stage.freeze)
     if stage.lora is None:
         return model
-    spared = {"exclude_modules": f".*({'|'.join(map(re.escape, stage.freeze))}).*"} if stage.freeze else {}
+    spared = {"exclude_modules": f".*({'|'.join(map(pattern, stage.freeze))}).*"} if stage.freeze else {}
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config({**spared, **stage.lora}))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 
-from holdfast.data.chat import messages
+from holdfast.benchmarks.public.boxes import FAMILIES, MODEL_TYPES
+from holdfast.data.chat import rendered
 from holdfast.data.shards import Question
 from holdfast.errors import UserError, reason
 from holdfast.models.encode import Encoded, encode, join
@@ -33,6 +35,7 @@ def require_readable(processor: Any, config: Any, shard: str, questions: list[Qu
                 "correct its images or leave it out"
             ) from error
         _require_tokens(config, shard, question, row)
+        _require_boxes(config, shard, question, row)
         rows.append(row)
     if rows:
         join(rows, processor.tokenizer.pad_token_id, torch.device("cpu"))
@@ -40,7 +43,7 @@ def require_readable(processor: Any, config: Any, shard: str, questions: list[Qu
 
 def _require_shown(processor: Any, shard: str, question: Question) -> None:
     try:
-        text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+        text = rendered(processor, question)
     except Exception as error:  # a template is a program of the user's
         raise UserError(
             f"model.path: its chat template fails on question {question.id} of {shard} ({reason(error)}); "
@@ -83,3 +86,24 @@ def _require_tokens(config: Any, shard: str, question: Question, row: Encoded) -
             f"model.path: its processor gives the {len(question.images)} images of question {question.id} of {shard} "
             f"{shown} tokens where the model wants {wanted or 'some'}; save the processor that belongs to it"
         )
+
+
+def _require_boxes(config: Any, shard: str, question: Question, row: Encoded) -> None:
+    """Boxes are asked for as this model writes them, and pixels are those of the image that it sees."""
+    details = json.loads(question.details) if question.details else {}
+    asked, own = details.get("boxes"), MODEL_TYPES.get(config.model_type)
+    if asked not in FAMILIES or own is None:
+        return
+    if asked in MODEL_TYPES.values() and asked != own:
+        raise UserError(
+            f"prior.{question.benchmark}.boxes: {asked} is asked for, and model.path is a {own}; write {own}"
+        )
+    if FAMILIES[asked].factor:
+        patch = config.vision_config.patch_size
+        _, down, across = (int(part) * patch for part in row["image_grid_thw"][0])
+        if [across, down] != details["size"]:
+            width, height = details["size"]
+            raise UserError(
+                f"{shard}: the processor makes {across}×{down} pixels of the {width}×{height} in which the box of "
+                f"{question.id} is; set prior.{question.benchmark}.pixels to the most that it takes"
+            )

@@ -89,5 +89,5 @@ def _samples(run: RunRecord) -> Row:
         "completions": len(rows),
         "questions": rows.id.nunique(),
         "right": rows.accuracy.mean(),
-        **{name: sorted(rows[name].unique().tolist()) for name in SAMPLED},
+        **{name: sorted(rows[name].dropna().unique().tolist()) for name in SAMPLED},
     }

@@ -14,21 +14,26 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import SFT, AnyStage
+from holdfast.config.methods import SFT, AnyStage, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import messages
+from holdfast.data.chat import rendered
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
+from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.checkpoint_check import require_finite, stored_weights
+from holdfast.models.encode import encode, frames
 from holdfast.models.load import device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
 from holdfast.models.tiny.shipped import shipped_base
+from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.training.arguments import anywhere
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
+
+TRAIN = "target-train.parquet"
 
 
 class Longest(NamedTuple):
@@ -39,24 +44,39 @@ class Longest(NamedTuple):
 
 
 def check(job: Check) -> dict[str, Any]:
-    """Check the model, the arms and the lengths of a study; returns how long its prompts are.
+    """Check the model, the arms, the lengths and the needs of a study; returns lengths and needs.
 
     Raises:
         UserError: something cannot work. It names the field and the remedy.
     """
     study = job.study
-    device(study.compute.device)
+    where = device(study.compute.device)
+    require_card(study, where)
     processor, model = _skeleton(study)
-    for arm, stages in study.arms.items():
-        for number, stage in enumerate(stages):
-            _check_stage(f"arms.{arm}.{number}", stage, study, model())
+    shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
     for name, questions in shards.items():
         require_readable(processor, model().config, name, questions)
-    _check_functions(study, processor, shards["target-train.parquet"])
-    return _check_lengths(study, processor, model().config, shards)
+    _check_functions(study, processor, shards[TRAIN])
+    config = model().config
+    if study.model.dtype == "auto":
+        saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
+        study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
+    longest, lengths = _check_lengths(study, processor, config, shards)
+    needed = {
+        at: need_of(stage, study, shapes[at], _largest(lengths[at], config, processor, shards), where.type == "cuda")
+        for at, stage in _stages(study)
+    }
+    room = room_there(where, study.influence)
+    told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
+    return {
+        **longest,
+        "needs": {at: need.noted() for at, need in needed.items()},
+        "memory_there": room.training,
+        "told": told,
+    }
 
 
 def _skeleton(study: Study) -> tuple[Any, Any]:
@@ -89,11 +109,29 @@ def _without_weights(make: Any, argument: Any) -> Any:
         return make(argument)
 
 
-def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
-    """What TRL and peft refuse, before a model is loaded."""
+def _largest(
+    longest: tuple[Longest, Longest], config: Any, processor: Any, shards: dict[str, list[Question]]
+) -> Lengths:
+    """A training's longest sample, with the patches that the tower sees of its images."""
+    prompt, completion = longest
+    question = next(one for one in shards[TRAIN] if one.id == prompt.id)
+    [row] = encode(processor, [question])
+    grids = row.get("image_grid_thw")
+    if grids is not None:
+        return Lengths(prompt.tokens, completion.tokens, int(grids.prod(-1).sum()))
+    tower = getattr(config, "vision_config", None)
+    sides = [getattr(tower, name, 0) for name in ("image_size", "patch_size")]
+    across = [side[0] if isinstance(side, list | tuple) else side for side in sides]
+    patches = (across[0] // across[1]) ** 2 if all(across) else 0
+    return Lengths(prompt.tokens, completion.tokens, frames(row) * patches)
+
+
+def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapted:
+    """What TRL, peft and influence refuse, before a model is loaded."""
     try:
         config = anywhere(stage, study.evaluation.max_new_tokens)
         model = adapted(model, stage, study.seed)
+        found = shape_for(model, study.influence)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
             find_sites(model)
     except UserError as error:
@@ -108,6 +146,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> None:
         raise UserError(
             f"{where}.trainer: per_device_train_batch_size and gradient_accumulation_steps must be positive"
         )
+    return found
 
 
 def _check_functions(study: Study, processor: Any, questions: list[Question]) -> None:
@@ -132,7 +171,10 @@ def _check_halves(study: Study, validation: dict[str, int]) -> None:
         )
 
 
-def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]) -> dict[str, Any]:
+def _check_lengths(
+    study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]
+) -> tuple[dict[str, int], dict[str, tuple[Longest, Longest]]]:
+    """The longest of all, and of every stage the longest prompt and the longest completion that it trains on."""
     room = getattr(config.get_text_config(), "max_position_embeddings", None)
     found = {name: longest_prompt(processor, questions) for name, questions in shards.items() if questions}
     needed = {name: _longest_answer(processor, name, questions) for name, questions in shards.items() if questions}
@@ -144,17 +186,22 @@ def _check_lengths(study: Study, processor: Any, config: Any, shards: dict[str, 
                 f"model.path: the prompt of {name}'s question {found[name].id} takes {found[name].tokens} tokens, and "
                 f"with evaluation.max_new_tokens {limit} more than the model's {room}; lower images.size or that limit"
             )
+    trained: dict[str, tuple[Longest, Longest]] = {}
     for where, stage in _stages(study):
-        train = "target-train.parquet"
-        answer = needed[train]
+        answer = needed[TRAIN]
         if isinstance(stage, SFT) and stage.source.kind == "teacher":
-            answer = _longest_teaching(processor, shards[train], where)
-            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{train} in the style that {where} teaches")
+            answer = _longest_teaching(processor, shards[TRAIN], where)
+            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{TRAIN} in the style that {where} teaches")
+        if isinstance(stage, SFT) and isinstance(stage.source, TeacherFile):
+            answer = _longest_taught(processor, stage.source, shards[TRAIN])
         if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
             answer = Longest(limit + answer.tokens, answer.id)
-        _check_stage_lengths(where, stage, found[train], answer)
-    return {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
+        _check_stage_lengths(where, stage, found[TRAIN], answer)
+        drawn = 0 if isinstance(stage, SFT) else stage.trainer.get("max_completion_length") or limit
+        trained[where] = found[TRAIN], answer._replace(tokens=max(answer.tokens, drawn))
+    longest = {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
+    return longest, trained
 
 
 def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
@@ -173,11 +220,17 @@ def _longest_teaching(processor: Any, questions: list[Question], where: str) -> 
     return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
 
 
+def _longest_taught(processor: Any, source: TeacherFile, questions: list[Question]) -> Longest:
+    """Of a teacher's file, all of whose rows are graded before anything is trained."""
+    kept, _ = graded(source, source.path, questions)
+    return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
+
+
 def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest) -> None:
     if not isinstance(stage, SFT):
         limit = stage.trainer.get("max_completion_length")
         if limit is not None:
-            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, "target-train.parquet")
+            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, TRAIN)
         return
     limit = stage.trainer.get("max_length")
     if limit is None:
@@ -211,12 +264,14 @@ def _tokens(processor: Any, completion: str) -> int:
 
 
 def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
+    """The longest of some questions' prompts, images included."""
+    return max(prompt_lengths(processor, questions))
+
+
+def prompt_lengths(processor: Any, questions: list[Question]) -> list[Longest]:
     """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
     extra: dict[tuple[tuple[int, int], ...], int] = {}
-    texts = [
-        processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
-        for question in questions
-    ]
+    texts = [rendered(processor, question) for question in questions]
     counts = map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
     found = []
     for question, text, count in zip(questions, texts, counts, strict=True):
@@ -231,7 +286,7 @@ def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
                     f"pixels ({reason(error)}); crop them or leave the question out"
                 ) from error
         found.append(Longest(count + extra[sizes], question.id))
-    return max(found)
+    return found
 
 
 def _prompt_tokens(processor: Any, text: str, sizes: tuple[tuple[int, int], ...]) -> int:

@@ -28,15 +28,16 @@ from holdfast.config.jobs import (
     Select,
     Trace,
     Train,
+    Trial,
 )
 from holdfast.config.jobs import Check as CheckJob
-from holdfast.config.refs import directory_digest, file_digest
+from holdfast.config.refs import directory_digest, known_digest, stamp_of
 from holdfast.determinism import settle_torch, varying
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, Journal, read_lines
 from holdfast.stages.ranks import require_one_rank
 
-UNKEPT = ("job.json", "log.txt", "lock", "error.json", "result.json", METRICS)
+UNKEPT = ("log.txt", "lock", "error.json", "result.json")
 Notes = dict[str, Any]
 
 
@@ -91,6 +92,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         from holdfast.stages.preflight import check
 
         return check(job)
+    if isinstance(job, Trial):
+        from holdfast.stages.trial import trial
+
+        return trial(job, out, journal)
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 
@@ -145,14 +150,21 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
     if (out / "model").is_dir():
         checkpoints.append(Checkpoint(step=0, path="model", digest=directory_digest(out / "model")))
     files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    kept = {name: path for name, path in files.items() if _is_kept(name)}
     return Result(
         metrics=metrics,
         checkpoints=tuple(checkpoints),
-        files={name: file_digest(path) for name, path in files.items() if name not in UNKEPT},
+        files={name: known_digest(path) for name, path in kept.items()},
+        stamps={name: stamp_of(path) for name, path in kept.items()},
         seconds=round(seconds, 3),
         peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         notes=notes,
     )
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a file is a part of the result; what a process that died was about to write is none."""
+    return name not in UNKEPT and not name.endswith(".partial")
 
 
 def _write(path: Path, content: Result) -> None:

@@ -19,6 +19,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "data": ("holdfast.benchmarks.dataset",),
     "base": ("holdfast.models.tiny.build",),
     "check": ("holdfast.stages.preflight",),
+    "trial": ("holdfast.stages.trial",),
     "evaluate": ("holdfast.evaluation.stage",),
     "sample": ("holdfast.evaluation.sampling",),
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),

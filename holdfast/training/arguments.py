@@ -76,7 +76,10 @@ def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> T
     try:
         return kind(**settings)
     except (TypeError, ValueError) as error:
-        raise UserError(f"trainer: TRL's {kind.__name__} refuses these arguments: {error}") from error
+        remedy = "; make per_device_train_batch_size × gradient_accumulation_steps a multiple of num_generations"
+        divides = "divisible by num_generations" in str(error)
+        refused = f"trainer: TRL's {kind.__name__} refuses these arguments: {str(error).rstrip('.')}"
+        raise UserError(refused + (remedy if divides else "")) from error
 
 
 def anywhere(stage: SFT | GRPO, limit: int) -> TrainerConfig:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
@@ -33,6 +34,10 @@ def grpo_trainer(
     if trainer.ref_model is not None:
         # TRL loads the reference from the path that the model's configuration names, which knows of no merged adapter.
         trainer.ref_model.load_state_dict(model.state_dict())
+        if config.bf16 or config.fp16:
+            # It computes in half precision, so its weights need no more.
+            reference: Any = trainer.ref_model
+            reference.to(torch.bfloat16 if config.bf16 else torch.float16)
     return trainer
 
 

@@ -19,7 +19,7 @@ from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import device, load_model
 from holdfast.models.lora import adapted
-from holdfast.models.precision import learn_in_float32, study_dtype, weight_dtype
+from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.callback import Measure, StageCallback
@@ -27,9 +27,12 @@ from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import order
 from holdfast.training.grpo import grpo_trainer, prompt_dataset
 from holdfast.training.non_finite import SAMPLING
-from holdfast.training.resume import last_complete, seconds_of, step_of
+from holdfast.training.resume import last_intact, step_of
 from holdfast.training.rewards import Rewards, token_counter
 from holdfast.training.sft import sft_trainer
+
+LARGE = 1_000_000_000
+"""Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
 
 
 def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
@@ -40,16 +43,14 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     """
     callback = StageCallback(out, journal, measure, processor)
     callback.moments = job.keep_moments
+    callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
-    found = last_complete(out / "trainer")
-    step = step_of(found) if found else 0
-    callback.rewind(step)
+    found = last_intact(out)
     if found is not None:
-        callback.earlier = seconds_of(found)
-        if callback.rewards is not None:
-            callback.rewards.load(found)
+        callback.go_on_from(found)
         restore(model, found, job)
+    callback.remove_unkept()
     try:
         with cached_image_features(model, {}):
             trainer.train(resume_from_checkpoint=str(found) if found else None)
@@ -60,7 +61,8 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     counted = {"non_finite_steps": callback.non_finite.steps} if callback.non_finite.steps else {}
-    return {"resumed_at": step, "seconds": callback.seconds, "learning_parameters": learning, **counted}
+    resumed_at = step_of(found) if found else 0
+    return {"resumed_at": resumed_at, "seconds": callback.seconds, "learning_parameters": learning, **counted}
 
 
 def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFTTrainer | GRPOTrainer:
@@ -72,6 +74,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     config.max_steps = whole.steps
     places = order(len(rows), whole.rows, job.seed)
     model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
+    if "gradient_checkpointing" not in job.stage.trainer:
+        config.gradient_checkpointing = model.num_parameters() > LARGE
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         group = config.num_generations or 1

@@ -30,7 +30,7 @@ def lessons(processor: Any) -> tuple[Any, Any]:
 
 def stepped(model: Any, batch: Any, optimizer: torch.optim.Optimizer) -> Any:
     """A real step's Δθ; the model is put back to where it began."""
-    start = checkpoints.weights(model)
+    start = {name: value.clone() for name, value in checkpoints.weights(model).items()}
     step = optimizer_step(model, batch, optimizer)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

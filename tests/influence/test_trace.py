@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from traces import trace_of
 
-from holdfast.config.jobs import Result, Select, Trace, Train
+from holdfast.config.jobs import Select, Trace
 from holdfast.config.measurement import LEAST_PROMPTS, Influence
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import read_questions
@@ -26,19 +27,6 @@ from holdfast.stages.on_policy import advantages, rollouts
 SETTINGS = Influence(samples=6, questions=4, batch_size=4)
 SFT = {"method": "sft", "source": "teacher", "trainer": {"max_steps": 4, "learning_rate": 1e-3}}
 TEACHER = {**SFT, "trainer": {**SFT["trainer"], "per_device_train_batch_size": 4, "lr_scheduler_type": "constant"}}
-
-
-def trace_of(trained: Path, **changes: Any) -> Trace:
-    """The job that traces a training's directory."""
-    train = Train.model_validate_json((trained / "job.json").read_text())
-    result = Result.model_validate_json((trained / "result.json").read_text())
-    kept = sorted(result.checkpoints, key=lambda checkpoint: checkpoint.step)
-    base = train.start if train.stage.lora is not None else None
-    refs = [ModelRef(path=str(trained / c.path), digest=c.digest, step=c.step, adapter_of=base) for c in kept]
-    names = [f"moments/step-{checkpoint.step:06d}.safetensors" for checkpoint in kept]
-    moments = [FileRef(path=trained / name, digest=result.files[name]) for name in names if name in result.files]
-    given = {"kept": tuple(refs), "moments": tuple(moments), "rates": (1e-3,) * len(kept), "influence": SETTINGS}
-    return Trace(train=train, data=train.data, **{**given, **changes})
 
 
 @pytest.fixture(scope="module")

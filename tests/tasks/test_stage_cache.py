@@ -14,7 +14,7 @@ from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Compute, Study
 from holdfast.config.targets import Jigsaw
 from tasks import stage_cache
-from tasks.stage_cache import stage_key
+from tasks.stage_cache import key_content, stage_key
 
 
 def train(**changes) -> Train:
@@ -61,6 +61,21 @@ def test_a_key_ignores_places_parallelism_and_what_is_only_asked(change):
 )
 def test_a_key_sees_what_decides_the_result(change):
     assert stage_key(train(**change)) != stage_key(train())
+
+
+def test_fields_that_came_later_leave_keys_as_they_were_until_they_are_set():
+    """The content that a key was made of before them."""
+    content = key_content(train())
+    assert "keep_dtype" not in content
+    assert set(content["start"]) == {"digest", "step", "revision", "adapter_of"}
+    study = Study(name="s", arms={"a": (SFT(method="sft", source=Answers()),)}, influence=Influence())
+    checked = key_content(Check(study=study, data=train().data))["study"]
+    assert set(checked["model"]) == {"path", "revision", "dtype", "seed", "recipe"}
+    assert set(checked["influence"]) == {"samples", "every", "questions", "batch_size", "probes"}
+    assert "keep_dtype" not in checked["evaluation"]
+    assert stage_key(train(keep_dtype="bfloat16")) != stage_key(train())
+    bounded = ModelRef(path="/here/model", digest="m", max_pixels=1000)
+    assert stage_key(train(start=bounded)) != stage_key(train())
 
 
 @pytest.mark.parametrize("name", ["device", "threads", "compute", "path", "digest"])

@@ -20,6 +20,21 @@ class Grade(NamedTuple):
     score: float
 
 
+class Verdict(NamedTuple):
+    """A grade, and where a question asks for a form of its own, what a stricter reader and its authors say."""
+
+    parsed: str | None
+    correct: bool
+    """Read leniently: the knowledge is there."""
+    score: float
+    strict: bool | None = None
+    """Right, and in the form that was asked for."""
+    authors: float | None = None
+    """The score by the rules of the benchmark's authors."""
+    group: str | None = None
+    """What the authors' metric is summed up by."""
+
+
 UNPARSED = Grade(None, False, 0.0)
 
 

@@ -157,7 +157,10 @@ def block_of(name: str) -> str:
 
 
 def _stack(name: str, value: Tensor, targets: Sequence[Gradient]) -> Tensor:
-    """One parameter's part of every target (targets, numel), in the precision that samples are reduced in."""
+    """One parameter's part of every target (targets, numel), in the precision that samples are reduced in.
+
+    On the first target's device: targets that lie in the host's memory are moved as they are used.
+    """
     for index, target in enumerate(targets):
         if name not in target or target[name].shape != value.shape:
             found = f"has shape {tuple(target[name].shape)}" if name in target else "is missing"
@@ -165,7 +168,8 @@ def _stack(name: str, value: Tensor, targets: Sequence[Gradient]) -> Tensor:
                 f"influence: `{name}` {found} in target {index} and has shape {tuple(value.shape)} in the model; "
                 "make targets from the same model with the same parameters selected"
             )
-    parts = [target[name].to(value.device, wide(value.dtype)).reshape(-1) for target in targets]
+    where = targets[0][name].device if targets else value.device
+    parts = [target[name].to(where, wide(value.dtype)).reshape(-1) for target in targets]
     return torch.stack(parts) if parts else value.new_zeros(0, value.numel(), dtype=wide(value.dtype))
 
 

@@ -130,6 +130,11 @@ def added(parts: Sequence[Gradient]) -> Gradient:
     return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
+def placed(gradient: Gradient, where: torch.device | None) -> Gradient:
+    """On a device, for example in the host's memory; without one, where it is."""
+    return gradient if where is None else {name: value.to(where) for name, value in gradient.items()}
+
+
 def scaled(gradient: Gradient, factor: float) -> Gradient:
     """A multiple of it."""
     return {name: value * factor for name, value in gradient.items()}

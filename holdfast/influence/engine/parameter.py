@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -32,6 +34,10 @@ class Vector(NamedTuple):
 
 
 Piece = Product | Lookup | Vector
+
+
+MOVED_AT_ONCE = 1 << 29
+"""Numbers of targets that are moved to the samples' device at a time, where they lie elsewhere."""
 
 
 class ParameterGradients:
@@ -73,7 +79,8 @@ class ParameterGradients:
         """Whatever has not come by the end of the backward pass has no gradient."""
         for slot, ids in self.ids.items():
             if slot not in self.pieces:
-                self.add(slot, Lookup(ids, self.targets.new_zeros(*ids.shape, self.width)))
+                nothing = torch.zeros(*ids.shape, self.width, dtype=self.targets.dtype, device=ids.device)
+                self.add(slot, Lookup(ids, nothing))
         for kind, missing in self.waiting.items():
             if missing and any(type(piece) is kind for piece in self.pieces.values()):
                 self._reduce(kind)
@@ -83,17 +90,27 @@ class ParameterGradients:
         self.pieces = {slot: piece for slot, piece in self.pieces.items() if type(piece) is not kind}
         if kind is Vector:
             total = torch.stack([use[0] for use in uses]).sum(0) if len(uses) > 1 else uses[0][0]
-            self.reduced.append(algebra.vector(total, self.targets))
+            self._against(total.device, partial(algebra.vector, total))
             return
         first, g = (torch.cat(parts, 1) if len(parts) > 1 else parts[0] for parts in zip(*uses, strict=True))
         if kind is Product:
-            self.reduced.append(algebra.product(first, g, self.targets))
+            self._against(g.device, partial(algebra.product, first, g))
             if self.ids:
                 self.rows = algebra.looked_up(first, g, torch.cat([self.ids[slot] for slot in sorted(self.ids)], 1))
         else:
-            self.reduced.append(algebra.lookup(first, g, self.targets))
+            self._against(g.device, partial(algebra.lookup, first, g))
             self.scattered = g
         self._cross()
+
+    def _against(self, where: torch.device, reduce: Callable[[Tensor], Reduced]) -> None:
+        """Reduce with all targets, some at a time where they lie on another device."""
+        count, numel = self.targets.shape
+        at_once = MOVED_AT_ONCE // numel if self._elsewhere(where) else count
+        first, *others = [reduce(part.to(where)) for part in self.targets.split(max(1, at_once))]
+        self.reduced.append(Reduced(first.norm2, torch.cat([first.dots, *(other.dots for other in others)], 1)))
+
+    def _elsewhere(self, where: torch.device) -> bool:
+        return self.targets.device != where
 
     def _cross(self) -> None:
         if self.rows is None or self.scattered is None:

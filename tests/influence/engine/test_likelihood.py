@@ -11,7 +11,7 @@ import pytest
 import torch
 from unlike import batch_of, texts
 
-from holdfast.influence.benchmark_gradients import QUESTIONS, question_gradients, random_logits, squared_kernels
+from holdfast.influence.benchmark_gradients import QUESTIONS, kernel_dots, question_gradients, random_logits
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import batch_gradient, completion_logits, selection
 from holdfast.influence.engine.likelihood import Likelihood, RandomLogits, certainty
@@ -71,7 +71,7 @@ def test_probes_by_halves_of_the_questions_estimate_their_mean_kernel(text_model
     kernels = [float((own @ jacobian(model, batch_of([question])).T).square().sum()) for question in questions]
     encoder: Any = SimpleNamespace(batches=lambda samples, _: [batch_of(samples)])
     found = question_gradients(model, questions, encoder, random_logits(PROBES, 0, QUESTIONS))
-    squares = squared_kernels(model, [batch_of([sample])], {"color": found.probes}, seed=0)["color"]
+    squares = kernel_dots(model, [batch_of([sample])], {"color": found.probes}, seed=0)["color"] ** 2
     assert squares.shape == (2 * PROBES, 1)
     means = squares.reshape(PROBES, 2).mean(1)
     assert means.mean() == pytest.approx(np.mean(kernels), rel=4 * means.std() / means.mean() / PROBES**0.5)

@@ -1,0 +1,197 @@
+"""Whether a study fits this machine: what every stage needs against what is there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from trl import GRPOConfig
+
+from holdfast.config.measurement import Influence
+from holdfast.config.methods import AnyStage
+from holdfast.config.schedule import chosen, scheduled
+from holdfast.config.study import Study
+from holdfast.errors import UserError
+from holdfast.influence.parts import COPIES, block_sizes, choose, target_count
+from holdfast.models.precision import HALF as HALVES
+from holdfast.models.shape import Shape, shape_of
+from holdfast.stages import needs
+from holdfast.stages.needs import Batch, Memory, Method, Precision
+from holdfast.training.arguments import TrainerConfig, anywhere, length
+from holdfast.training.stage import LARGE
+
+GB = 1e9
+
+
+class Adapted(NamedTuple):
+    """The study's model as a stage adapts it."""
+
+    shape: Shape
+    measured: int
+    """Parameters that influence is measured in."""
+    block: int
+    """Of these, those of the largest block of layers."""
+
+
+def shape_for(model: Any, settings: Influence | None) -> Adapted:
+    """Of a model whose parameters that learn are marked; afterwards those are that influence is measured in.
+
+    Raises:
+        UserError: the settings name a layer that does not learn.
+    """
+    shape = shape_of(model)
+    choose(model, settings.layers if settings else ())
+    sizes = block_sizes(model).values()
+    return Adapted(shape, sum(sizes), max(sizes))
+
+
+class Room(NamedTuple):
+    """Bytes that are there."""
+
+    training: int
+    tracing: int
+
+
+class Lengths(NamedTuple):
+    """Of a stage's longest sample."""
+
+    prompt: int
+    completion: int
+    patches: int
+
+
+class Need(NamedTuple):
+    """What a stage of an arm takes."""
+
+    shape: Shape
+    memory: Memory
+    disk: needs.Disk
+    influence: int
+    """Bytes for tracing it, where the study traces."""
+    steps: int
+    operations: int
+    """Of an optimizer step, generation apart."""
+
+    def noted(self) -> dict[str, Any]:
+        """As JSON has it."""
+        memory = self.memory._asdict() | {"fixed": self.memory.fixed, "total": self.memory.total}
+        facts = {name: getattr(self, name) for name in ("influence", "steps", "operations")}
+        return {"shape": self.shape._asdict(), "memory": memory, "disk": self.disk._asdict(), **facts}
+
+
+def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, on_gpu: bool) -> Need:
+    """What a stage of a study takes with its longest samples."""
+    shape = adapted.shape
+    config = anywhere(stage, study.evaluation.max_new_tokens)
+    whole = length(config, study.target.train)
+    precision, method = precision_of(study, shape, on_gpu), method_of(config, stage, study, shape)
+    batch = batch_of(config, lengths)
+    memory = needs.memory(shape, precision, batch, method)
+    kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
+    size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
+    return Need(
+        shape=shape,
+        memory=memory,
+        disk=needs.disk(shape, len(kept), size, study.influence is not None),
+        influence=influence_memory(study.influence, 1 + len(study.prior), adapted) if study.influence else 0,
+        steps=whole.steps,
+        operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
+    )
+
+
+def traced_steps(study: Study, steps: int) -> int:
+    """Checkpoints that an influence analysis looks at, the beginning among them."""
+    if study.influence is None:
+        return 0
+    return 1 + len(chosen(study.influence.every, scheduled(study.evaluation.keep, steps)))
+
+
+def precision_of(study: Study, shape: Shape, on_gpu: bool) -> Precision:
+    """What learns is in float32 and computes on a GPU in the study's precision, which all beneath an adapter has."""
+    half = study.model.dtype in HALVES
+    weights = needs.HALF if half and shape.adapter else needs.FLOAT32
+    return Precision(weights, needs.HALF if half and on_gpu else weights)
+
+
+def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape) -> Method:
+    """What the stage's arguments say, and where they are silent, what training does."""
+    checkpointing = config.gradient_checkpointing or (
+        "gradient_checkpointing" not in stage.trainer and shape.parameters > LARGE
+    )
+    return Method(
+        optimizer=str(config.optim).rpartition(".")[2].removesuffix("_fused").removesuffix("_torch"),
+        checkpointing=bool(checkpointing),
+        reference=isinstance(config, GRPOConfig) and config.beta > 0 and stage.lora is None,
+        eager=study.model.attention == "eager",
+    )
+
+
+def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
+    """The largest batch, of longest samples only."""
+    rows = config.per_device_train_batch_size
+    if not isinstance(config, GRPOConfig):
+        return Batch(rows, lengths.prompt, lengths.completion, lengths.patches)
+    at_once = config.generation_batch_size or rows
+    return Batch(rows, lengths.prompt, config.max_completion_length or lengths.completion, lengths.patches, at_once)
+
+
+def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> int:
+    """Bytes of the model and of what samples are held against; the checkpoints beside it wait in the host's memory."""
+    size = needs.HALF if settings.dtype == "bfloat16" else needs.FLOAT32
+    each = COPIES * target_count(settings, benchmarks) * needs.FLOAT32
+    held = each * adapted.measured
+    if settings.memory_gb is not None:
+        held = min(held, max(int(settings.memory_gb * GB), each * adapted.block))
+    return adapted.shape.parameters * size + held
+
+
+def room_there(where: torch.device, settings: Influence | None) -> Room:
+    """Of the device that trains; what samples are held against may lie in the host's memory too."""
+    host = psutil.virtual_memory().total
+    if where.type != "cuda":
+        return Room(host, host)
+    card = torch.cuda.get_device_properties(where).total_memory
+    return Room(card, card + host if settings is not None and settings.memory_gb is not None else card)
+
+
+def require_card(study: Study, where: torch.device) -> None:
+    """Refuse a precision that the card computes in software, or not at all.
+
+    Raises:
+        UserError: it names the card.
+    """
+    if where.type == "cuda" and study.model.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(False):
+        raise UserError(
+            f"model.dtype: {torch.cuda.get_device_name(where)} has no bfloat16; set it to float16, or to float32"
+        )
+
+
+def require_memory(arm: str, need: Need, room: Room) -> list[str]:
+    """Refuse what cannot fit whatever the batch, and tell of what probably does not.
+
+    Raises:
+        UserError: weights, gradients and optimizer alone take more than there is.
+    """
+    fixed, total, there = need.memory.fixed, need.memory.total, room.training
+    if fixed > there:
+        raise UserError(
+            f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
+            f"{_gb(there)}; train an adapter (lora), freeze more, or take a smaller model"
+        )
+    if need.influence > room.tracing:
+        raise UserError(
+            f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
+            f"{_gb(room.tracing)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
+            "influence.memory_gb"
+        )
+    if total > there:
+        return [
+            f"{arm}: a step may take {_gb(total)} and this machine has {_gb(there)}; if it fails, lower "
+            f"per_device_train_batch_size (and raise gradient_accumulation_steps), or model.max_pixels"
+        ]
+    return []
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"

@@ -1,0 +1,159 @@
+"""What a training needs, from arithmetic on the model's shape: memory, disk, and operations.
+
+Weights, gradients, AdamW's moments and the KL's reference are exact. Activations are those that autograd keeps of a
+layer of the Llama family, with attention that keeps no scores; docs/models.md has what they were held against.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from holdfast.models.shape import Shape
+
+FLOAT32, HALF = 4, 2
+MOMENTS = {"sgd": 0, "adafactor": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "lion": 4}
+"""Bytes of an optimizer's state for a parameter that learns; AdamW's two moments take 8."""
+HEAD_TILE = 1024
+"""Tokens whose logits TRL makes at once."""
+RESUMABLE = 3
+"""Checkpoints to go on from that lie on the disk together: two are kept, and a third is written before one goes."""
+
+
+class Precision(NamedTuple):
+    """Bytes of a number."""
+
+    weights: int
+    """Of weights beside an adapter, or of all of them."""
+    compute: int
+
+    @property
+    def casts(self) -> bool:
+        """Whether a half-precision copy of the weights lies beside them."""
+        return self.compute < self.weights
+
+
+class Batch(NamedTuple):
+    """What goes through the model at once."""
+
+    rows: int
+    """Samples of a backward pass."""
+    prompt: int
+    """Tokens of the longest, images included."""
+    completion: int
+    patches: int = 0
+    """Of a prompt's images, as the tower sees them."""
+    generated: int = 0
+    """Completions that are generated at the same time; 0 where none are."""
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * (self.prompt + self.completion)
+
+
+class Method(NamedTuple):
+    """What of a stage's settings takes memory."""
+
+    optimizer: str = "adamw"
+    checkpointing: bool = False
+    reference: bool = False
+    """A frozen copy of the model for the KL; an adapter is switched off instead."""
+    eager: bool = False
+    """Attention that keeps its scores."""
+
+
+class Memory(NamedTuple):
+    """Bytes on the device that trains."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    copies: int
+    """Half-precision ones that mixed precision computes with."""
+    reference: int
+    activations: int
+    head: int
+    """The output layer's: hidden states, a tile of logits, and the gradient of its weight."""
+    generation: int
+
+    @property
+    def fixed(self) -> int:
+        """Whatever the batch."""
+        return self.weights + self.gradients + self.optimizer + self.reference
+
+    @property
+    def total(self) -> int:
+        """At most at any time: completions are generated while there are neither gradients nor activations."""
+        training = self.fixed + self.copies + self.activations + self.head
+        return max(training, self.weights + self.optimizer + self.reference + self.generation)
+
+
+def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> Memory:
+    """What a step takes at its peak."""
+    beneath = shape.parameters - shape.adapter
+    completions = batch.rows * batch.completion
+    head_learns = shape.learning > shape.parameters / 2
+    return Memory(
+        weights=beneath * precision.weights + shape.adapter * FLOAT32,
+        gradients=shape.learning * FLOAT32,
+        optimizer=shape.learning * MOMENTS.get(method.optimizer, 8),
+        copies=shape.learning * precision.compute if precision.casts else 0,
+        reference=beneath * precision.compute if method.reference and not shape.adapter else 0,
+        activations=_activations(shape, precision.compute, batch, method),
+        head=2 * completions * shape.hidden * FLOAT32
+        + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32
+        + (shape.vocabulary * shape.hidden * FLOAT32 if head_learns else 0),
+        generation=batch.generated * _generated_row(shape, precision.compute, batch),
+    )
+
+
+def _activations(shape: Shape, size: int, batch: Batch, method: Method) -> int:
+    """Of all layers, or with checkpointing every layer's input and one layer's own."""
+    layer = batch.tokens * (
+        size * (6 * shape.hidden + 4 * shape.key_values + 4 * shape.intermediate) + 4 * FLOAT32 * shape.hidden
+    )
+    if shape.adapter:
+        # Inputs of frozen layers are not kept for weights' gradients, but an adapter casts its own to float32.
+        layer += batch.tokens * FLOAT32 * (3 * shape.hidden + shape.intermediate)
+    if method.eager:
+        layer += 2 * size * batch.rows * shape.heads * (batch.prompt + batch.completion) ** 2
+    inputs = batch.tokens * shape.hidden * size
+    text = shape.layers * inputs + layer if method.checkpointing else shape.layers * layer
+    seen = batch.rows * batch.patches
+    tower = seen * (size * (6 * shape.vision_hidden + 4 * shape.vision_intermediate) + 16 * shape.vision_hidden)
+    if not shape.vision_learns:
+        return text + tower
+    depth = shape.vision_layers
+    return text + (depth * seen * shape.vision_hidden * size + tower if method.checkpointing else depth * tower)
+
+
+def _generated_row(shape: Shape, size: int, batch: Batch) -> int:
+    """Keys and values of all its tokens, and its logits with two copies for sampling."""
+    cache = (batch.prompt + batch.completion) * shape.layers * 2 * shape.key_values * size
+    prefill = batch.prompt * (2 * shape.intermediate + 4 * shape.hidden) * size
+    return cache + prefill + 3 * shape.vocabulary * FLOAT32
+
+
+class Disk(NamedTuple):
+    """Bytes that a training leaves, and takes beside that while it runs."""
+
+    kept: int
+    running: int
+
+
+def disk(shape: Shape, kept_steps: int, kept_size: int, moments: bool) -> Disk:
+    """`kept_size` is the bytes of a kept number: of an adapter, or of the whole model."""
+    whole = (shape.adapter or shape.parameters) * kept_size
+    resumable = (shape.adapter or shape.parameters) * FLOAT32 + shape.learning * 8
+    left = kept_steps * (whole + (shape.learning * FLOAT32 if moments else 0))
+    return Disk(left, min(kept_steps - 1, RESUMABLE) * resumable)
+
+
+def operations(shape: Shape, batch: Batch, method: Method) -> int:
+    """Floating-point operations of one forward and backward pass, and of one more forward for a reference."""
+    length = batch.prompt + batch.completion
+    text = batch.tokens * (2 * shape.dense + 2 * shape.layers * shape.hidden * length)
+    text += 2 * batch.rows * batch.completion * shape.vocabulary * shape.hidden
+    seen = 2 * batch.rows * batch.patches * shape.vision
+    # Weights beneath an adapter get no gradient, activations do.
+    backward = (1 if shape.adapter else 2) + method.checkpointing
+    return text * (1 + backward + method.reference) + seen * (3 if shape.vision_learns else 1)

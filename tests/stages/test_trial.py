@@ -1,0 +1,91 @@
+"""A stage is tried on its longest samples, timed, and asked in how many groups the base earns unlike rewards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.config.jobs import Trial
+from holdfast.config.refs import DataRef, ModelRef
+from holdfast.data.shards import read_questions
+from holdfast.data.training_set import train_rows
+from holdfast.errors import UserError
+from holdfast.journal import Journal
+from holdfast.stages import trial as module
+from holdfast.stages.preflight import prompt_lengths
+from holdfast.stages.trial import largest_job
+
+DRAWN = {"max_steps": 100, "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 8}
+
+
+def tried(job: Trial, run_stage: Callable[..., Path], out: Path) -> dict[str, Any]:
+    notes = json.loads((run_stage(job, out) / "result.json").read_text())
+    assert not notes["checkpoints"]
+    assert not list(out.rglob("*.safetensors"))
+    return notes["notes"]
+
+
+@pytest.mark.slow
+def test_a_supervised_stage_is_timed_and_measured(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
+    stage = {"method": "sft", "source": "self", "trainer": {"max_steps": 1000, "per_device_train_batch_size": 4}}
+    found = tried(Trial(train=train_job(stage)), run_stage, tmp_path)
+    assert 0 < found["seconds_a_step"] < 30
+    assert found["peak"] > 1e8
+    assert "groups" not in found
+
+
+@pytest.mark.slow
+def test_groups_that_are_all_rewarded_alike_are_counted(
+    train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path
+) -> None:
+    """Of a reward for the length, which differs, and of one that nobody earns."""
+    stage = {"method": "grpo", "trainer": DRAWN, "rewards": {"accuracy": 1.0}}
+    job = train_job(stage, start=schooled)
+    found = tried(Trial(train=job, prompts=8), run_stage, tmp_path / "accuracy")
+    assert found["groups"] == 8
+    assert 0 < found["without_variance"] <= 8
+    never = {**stage, "rewards": {"own": {"function": "never_rewards:never"}}}
+    again = tried(Trial(train=train_job(never, start=schooled), prompts=8), run_stage, tmp_path / "never")
+    assert again["without_variance"] == 8
+
+
+def test_the_longest_prompts_are_tried_with_the_longest_completion(
+    train_job: Any, processor: Any, tiny_data: DataRef, tmp_path: Path
+) -> None:
+    stage = {"method": "sft", "source": "teacher", "trainer": {"max_steps": 1000, "per_device_train_batch_size": 4}}
+    job, period = largest_job(train_job(stage), processor, tmp_path)
+    assert period == 1
+    assert job.stage.trainer["max_steps"] == 2
+    questions = read_questions(tiny_data.path / "target-train.parquet")
+    lengths = [one.tokens for one in prompt_lengths(processor, questions)]
+    rows = train_rows(job)
+    assert [one.tokens for one in prompt_lengths(processor, [row.question for row in rows])] == sorted(lengths)[::-1]
+    longest = max(
+        (question.teacher for question in questions), key=lambda text: len(processor.tokenizer(text).input_ids)
+    )
+    assert {len(processor.tokenizer(row.completion).input_ids) for row in rows} == {
+        len(processor.tokenizer(longest).input_ids)
+    }
+
+
+def test_what_is_sampled_is_tried_at_its_limit(train_job: Any, processor: Any, tmp_path: Path) -> None:
+    stage = {"method": "grpo", "trainer": {**DRAWN, "num_iterations": 2}}
+    job, period = largest_job(train_job(stage), processor, tmp_path)
+    assert job.stage.trainer["generation_kwargs"] == {"min_new_tokens": 8}
+    assert (period, job.stage.trainer["max_steps"]) == (2, 4)
+
+
+def test_a_step_that_does_not_fit_is_one_sentence(
+    train_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 900000000000 bytes.")
+
+    monkeypatch.setattr(module, "build", full)
+    stage = {"method": "sft", "source": "answers", "trainer": {"max_steps": 2}}
+    with pytest.raises(UserError, match=r"a step of the largest batch does not fit .* lower per_device"):
+        module.trial(Trial(train=train_job(stage)), tmp_path, Journal(tmp_path))

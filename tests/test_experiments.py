@@ -1,0 +1,65 @@
+"""Every experiment file is one that works: its fields, TRL's and peft's arguments, and the memory that it states."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from published import PARAMETERS, without_weights
+
+from flows.commands.experiment import load_experiment, studies_of
+from holdfast.config.methods import SFT
+from holdfast.config.study import Study
+from holdfast.models.lora import adapted, lora_config
+from holdfast.stages.fit import Lengths, Need, need_of, shape_for
+from holdfast.training.arguments import anywhere
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+PUZZLE = Lengths(410, 30, 1296)
+"""Of a puzzle of 504×504 pixels: 18×18 tokens of 4 patches each, the question and the chat's frame."""
+STATED = re.compile(r"([\d.]+) GB at most|supervised one ([\d.]+) GB")
+
+
+def studies(file: Path) -> list[Study]:
+    return studies_of(load_experiment(file))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_an_experiment_file_describes_studies_whose_arguments_are_taken(file: Path) -> None:
+    assert studies(file)
+    for study in studies(file):
+        assert study.name.startswith(file.stem)
+        for stages in study.arms.values():
+            for stage in stages:
+                anywhere(stage, study.evaluation.max_new_tokens)
+                lora_config(stage.lora or {})
+
+
+def need(study: Study, arm: str) -> Need:
+    [stage] = study.arms[arm]
+    sampled = not isinstance(stage, SFT) or stage.source.kind == "rollouts"
+    lengths = PUZZLE._replace(completion=study.evaluation.max_new_tokens if sampled else 110)
+    model = adapted(without_weights(study.model.path), stage, 0)
+    return need_of(stage, study, shape_for(model, study.influence), lengths, on_gpu=True)
+
+
+LARGE = [
+    pytest.param(file, marks=() if file.stem == "qwen3b-lora" else pytest.mark.slow, id=file.stem)
+    for file in EXPERIMENTS
+    if any(name in file.read_text() for name in PARAMETERS)
+]
+
+
+@pytest.mark.parametrize("file", LARGE)
+def test_a_large_experiment_takes_the_memory_that_it_states(file: Path) -> None:
+    study = studies(file)[0]
+    needs = {arm: need(study, arm) for arm in study.arms}
+    stated = [float(one or other) for one, other in STATED.findall(file.read_text().replace("\n# ", " "))]
+    most = [needs["rft"].memory.total / 1e9, *(one.memory.total / 1e9 for arm, one in needs.items() if arm != "rft")]
+    assert stated
+    assert stated[0] == pytest.approx(most[0], rel=0.02)
+    if len(stated) > 1:
+        assert stated[1] == pytest.approx(max(most[1:]), rel=0.02)
+    card = 141 if file.stem == "mrcl-4b" else int(re.search(r"[Cc]ard\s+of\s+(\d+) GB", file.read_text())[1])
+    assert max(*most, *(one.influence / 1e9 for one in needs.values())) < 0.9 * card
