@@ -92,7 +92,7 @@ class Store:
         server_probe.probe(self.uri, lambda: _experiments_answer(self.uri))
         if urlparse(self.uri).scheme in ("http", "https"):
             server_probe.probe_artifacts(self.uri, lambda: _artifacts_answer(self.uri))
-        with server_probe.explained(self.uri):
+        with server_probe.explained(self.uri), server_probe.alone(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.client.search_experiments(max_results=1)
