@@ -4,6 +4,8 @@ MLFLOW_PORT ?= 5000
 PREFECT_PORT ?= 4200
 BIN := .venv/bin
 READY := .venv/ready
+N ?= 1000
+SEED ?= 0
 MLFLOW_TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 
 AUDIT := pip-audit==2.10.1
@@ -14,7 +16,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all lint ui lock base scorers audit sbom image stack stack-down stack-test
+.PHONY: study setup test test-all faults lint ui lock base scorers audit sbom image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -39,6 +41,11 @@ test: lint
 
 test-all: lint
 	$(PYTEST) -m "not stack"
+
+# The first N faults that SEED draws, each followed by the same command; again, it goes on with those that are missing.
+faults: $(READY)
+	PYTHONPATH=tests/support $(BIN)/python -m faults.campaign --faults $(N) --seed $(SEED) \
+		--results faults-$(SEED).jsonl --table faults-$(SEED).md
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .

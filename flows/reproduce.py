@@ -80,12 +80,12 @@ def refuse_other_code(target: Target, again: str) -> None:
     differing = differing_code(target.study.finished.study, issued.parts.code, issued.parts.lock)
     if not differing:
         return
-    what = f"{name}: {', '.join(differing[:4])}{' …' if len(differing) > 4 else ''} differ from what ran"
+    what = f"{name}: the code here is not what ran ({', '.join(differing[:4])}{' …' if len(differing) > 4 else ''})"
     if code_version.is_changed():
-        raise UserError(f"{what}: there are changes that are not committed; commit or stash them, or use {again}.")
+        raise UserError(f"{what}: it has changes that are not committed; commit or stash them, or use `{again}`.")
     if _no_commit(issued):
         raise UserError(f"{what}, and {_no_commit(issued)}; check out the code that ran.")
-    raise UserError(f"{what}, at commit {issued.commit[:12]}; `{again}` runs it there.")
+    raise UserError(f"{what}, at commit {issued.commit[:12]}; use `{again}`, which runs there.")
 
 
 def refuse_lost_code(target: Target) -> None:

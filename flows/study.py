@@ -36,11 +36,12 @@ from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
 from holdfast.models.base_ref import reference
 from tasks import data, flow_artifacts, parent_runs, progress, worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.recorded import COMPARED
+from tasks.run_links import DIRECTORY, link_runs
 from tasks.stage import COMMON, Context, Position, StageRun, find_stage, run_data_stage, run_record, run_stage
 from tasks.stage_cache import code_digest
 from tasks.tracking import RegistryFailed, open_store
@@ -284,6 +285,7 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     files = certificate.file_digests(outcome.report, outcome.job, context.study)
     certificate.write(issued, runs, files, context.study_run, open_store(context.root))
     refused = set_aliases(outcome.summary, context)
+    link_trainings(finished, context)
     told = RunNote((*runs, outcome.compared), failed, refused, issued.digest)
     write_run_note(told, context)
     log_arms(outcome.summary, context)
@@ -313,6 +315,14 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     open_store(context.root).text(context.study_run, outcome.job, COMPARED)
     flow_artifacts.publish_report(compared.name, context.root, context.study_run, outcome.summary, provenance.failed)
     return outcome
+
+
+def link_trainings(finished: FinishedStudy, context: Context) -> None:
+    """Its trainings can be read below runs/ without MLflow."""
+    try:
+        link_runs(context.root, finished)
+    except OSError as error:
+        progress.warn(f"{context.study.name}: no links below {DIRECTORY}/ ({reason(error)})")
 
 
 def log_arms(summary: Path, context: Context) -> None:

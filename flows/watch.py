@@ -42,7 +42,8 @@ def _look_after(run: FlowRun, client: SyncPrefectClient, silence: float, root: P
     if state is None or state.type in (StateType.SCHEDULED, StateType.COMPLETED, StateType.PAUSED):
         return f"{name}: is {state.name if state else 'new'}; nothing to do."
     if state.type == StateType.PENDING:
-        return f"{name}: no worker has begun it; look whether one of {run.work_pool_name or 'its process'} runs."
+        pool = f"a worker of {run.work_pool_name}" if run.work_pool_name else "`holdfast serve`"
+        return f"{name}: waits to begin since {state.timestamp:%H:%M:%S} UTC; look whether {pool} is well."
     store = open_store(root)
     if state.is_final():
         reaped = store.reap(silence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ class Journal:
     """
 
     def __init__(self, out: Path) -> None:
+        """Begin anew, in a new file: what an interrupted process left may be broken, and is being read."""
         self.path = out / METRICS
-        self.path.touch()
-        self._mend()
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("")
+        partial.replace(self.path)
 
     def log(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
         """Record metrics at an optimizer step, with the checkpoint they were measured on, if any.
@@ -45,19 +46,14 @@ class Journal:
         """Tell how far the stage is, with the few numbers worth showing beside it."""
         self._write({"done": done, "total": total, "shown": shown})
 
-    def rewind(self, step: int) -> None:
-        """Drop what was recorded after `step`: a resumed training repeats it."""
-        kept = [line for line in read_lines(self.path) if line.get("step", step) <= step and "done" not in line]
-        text = "".join(strict_json(line) + "\n" for line in kept)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(self.path)
+    def save(self, path: Path) -> None:
+        """Copy what was recorded so far, without progress, for a process that goes on from here."""
+        lines = [line for line in read_lines(self.path) if "done" not in line]
+        path.write_text("".join(strict_json(line) + "\n" for line in lines))
 
-    def _mend(self) -> None:
-        """Cut off a last line that a kill left incomplete, or the next one would be glued to it."""
-        whole = self.path.read_bytes()
-        if not whole.endswith(b"\n"):
-            os.truncate(self.path, whole.rfind(b"\n") + 1)
+    def restore(self, path: Path) -> None:
+        """Begin with what was saved."""
+        self.path.write_text(path.read_text())
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.path.open("a") as file:

@@ -58,7 +58,7 @@ def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = Fa
     place = data_directory(study.experiment, job, root)
     names = shard_names(job)
     if not _intact(place, names, _whole(root, data_version.listing)):
-        with _data_lock(root):
+        with data_lock(root):
             _provide(place, names, lambda into: generate(job, into), accept)
     data_version.push(root)
     return DataRef(path=place, digest=_digest(place, names))
@@ -93,7 +93,7 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
     target = sample_file(data, key)
     md5 = file_digest(file, "md5")
     if not (_same(target, md5) and (_whole(root, data_version.listing) or {}).get(_name(target)) == md5):
-        with _data_lock(root):
+        with data_lock(root):
             _copy(file, target)
             if data_version.mended_listing(root).get(_name(target)) != md5:
                 data_version.record(root, target)
@@ -185,12 +185,12 @@ def _whole(root: Path, read: Callable[[Path], Read]) -> Read:
     try:
         return read(root)
     except UserError:
-        with _data_lock(root):
+        with data_lock(root):
             return read(root)
 
 
 @contextmanager
-def _data_lock(root: Path) -> Iterator[None]:
+def data_lock(root: Path) -> Iterator[None]:
     """One thread of one process at a time changes data/."""
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root / '.dvc'}: is missing, so data cannot be versioned; run `dvc init` in {root}.")

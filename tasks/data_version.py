@@ -75,7 +75,7 @@ def record(root: Path, path: Path) -> None:
     """Add a file or directory below data/ as a new version. The other data need not be here."""
     files = mended_listing(root)
     if files:
-        _cache_directory_object(root, files)
+        cache_directory_object(root, files)
     added = path if files else root / "data"
     _dvc(root, "add", "--no-relink", os.fspath(added.relative_to(root)))
     _write_listing(root, _cached_listing(root))
@@ -104,7 +104,7 @@ def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:
     """Where DVC's cache has, or would have, files of one directory whose md5 is given; fetched if there is a remote."""
     cached = {path: cache_path(root, md5) for path, md5 in files.items()}
     if not all(path.is_file() for path in cached.values()) and _has_remote(root):
-        _cache_directory_object(root, listing(root) or {})
+        cache_directory_object(root, listing(root) or {})
         reason = "it lacks files"
         try:
             _dvc(root, "fetch", os.fspath(next(iter(files)).parent.relative_to(root)))
@@ -115,6 +115,12 @@ def cached_files(root: Path, files: dict[Path, str]) -> dict[Path, Path]:
     return cached
 
 
+def collect_garbage(root: Path, *options: str) -> str:
+    """What `dvc gc` says while it removes, or with --dry would remove, what nothing in its scope uses. Never a
+    remote's."""
+    return _dvc(root, "gc", "--force", *options)
+
+
 def fetch_files(root: Path, files: Listing) -> str:
     """Ask the remote for files, by path and md5, into DVC's cache; data.dvc may name another version, and stays.
 
@@ -122,7 +128,7 @@ def fetch_files(root: Path, files: Listing) -> str:
     """
     if not _has_remote(root):
         return "there is no remote"
-    _cache_directory_object(root, files)
+    cache_directory_object(root, files)
     (root / "mlruns").mkdir(exist_ok=True)
     with TemporaryDirectory(dir=root / "mlruns", prefix="fetch-") as place:
         _write_pointer(Path(place), files)
@@ -151,7 +157,7 @@ def _write_pointer(root: Path, files: Listing) -> None:
 
 def cache_path(root: Path, md5: str) -> Path:
     """Where DVC's cache keeps what has this md5."""
-    return _cache_root(root) / "files" / "md5" / md5[:2] / md5[2:]
+    return cache_root(root) / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def _cached_listing(root: Path) -> Listing:
@@ -189,7 +195,7 @@ def _read(root: Path) -> dict[str, Any]:
     return document
 
 
-def _cache_directory_object(root: Path, files: Listing) -> None:
+def cache_directory_object(root: Path, files: Listing) -> None:
     """Give DVC's cache the directory that data.dvc names; a fresh clone lacks it, and DVC adds nothing to it then."""
     path = cache_path(root, _directory_md5(files))
     if not path.is_file():
@@ -208,7 +214,7 @@ def _directory_md5(files: Listing) -> str:
 
 
 @functools.cache
-def _cache_root(root: Path) -> Path:
+def cache_root(root: Path) -> Path:
     return root / _dvc(root, "cache", "dir")
 
 

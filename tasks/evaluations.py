@@ -5,6 +5,7 @@ A unit is one checkpoint and one benchmark. Another benchmark, or more questions
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from holdfast.config.jobs import Evaluate, Result
 from holdfast.config.refs import FileRef, ModelRef, content_key, known_digest
+from tasks import slots, worker
 from tasks.artifact_cache import inside
 from tasks.tracking import Point, Store
 
@@ -64,6 +66,17 @@ def _intact(path: Path, digest: str) -> bool:
 
 def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:
     """Log what a training's checkpoints scored on its run, by step, unless the run says so already."""
+    # Two studies that share a training log it once.
+    with slots.file_lock(worker.work_directory(store.root) / "locks" / run_id, worker.stopping):
+        _log_evaluation(store, run_id, metrics)
+
+
+def _same(known: float | None, value: float) -> bool:
+    """Whether a number is there already; asked beside other questions, a model says it with other last digits."""
+    return known is not None and math.isclose(known, value, rel_tol=1e-5)
+
+
+def _log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:
     said = content_key({str(step): dict(found) for step, found in metrics.items()})
     run = store.run(run_id)
     if run.data.tags.get(EVALUATED) == said:
@@ -74,7 +87,7 @@ def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str,
         Point(name, value, step, time.time(), models.get(step, ""))
         for step, found in metrics.items()
         for name, value in found.items()
-        if known.get((name, step)) != value
+        if not _same(known.get((name, step)), value)
     ]
     if points:
         store.log(run_id, points)

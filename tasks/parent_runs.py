@@ -8,11 +8,11 @@ from pathlib import Path
 
 from holdfast.config.study import Study
 from holdfast.config.sweep import Sweep
-from tasks import tracking
+from tasks import store_lock, tracking
 from tasks.recording import flat_params
 from tasks.redaction import refuse_secrets
 from tasks.stage_cache import code_digest
-from tasks.tracking import open_store
+from tasks.tracking import Store, open_store
 
 
 @contextmanager
@@ -49,10 +49,16 @@ def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, 
     refuse_secrets(described)
     store = open_store(root)
     store.reap()
-    run_id = store.begin(experiment, config.name, {"holdfast.code": code_digest()[:12], **tags})
-    with tracking.ending(store, run_id):
+    with store_lock.in_use(root), _running(store, experiment, config.name, tags) as run_id:
         store.params(run_id, flat_params(described))
         store.text(run_id, config.model_dump_json(indent=1), "config.json")
+        yield run_id
+
+
+@contextmanager
+def _running(store: Store, experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
+    run_id = store.begin(experiment, name, {"holdfast.code": code_digest()[:12], **tags})
+    with tracking.ending(store, run_id):
         yield run_id
 
 

@@ -60,7 +60,7 @@ class Recorder:
 
 def upload_artifacts(store: Store, run_id: str, directory: Path, result: Result, data: DataRef | None) -> Path:
     """Make a complete stage's files artifacts of its run, with tables of completions; returns where they lie."""
-    names = [*result.files, *(name for name in STAGE_FILES if (directory / name).is_file())]
+    names = [*dict.fromkeys([*result.files, *(name for name in STAGE_FILES if (directory / name).is_file())])]
     if data is not None:
         for name, columns in completion_tables(directory, data.path):
             store.table(run_id, columns, name)

@@ -24,6 +24,10 @@ HEARTBEAT_TIMEOUT = 300.0
 """Seconds without one after which the owner is dead: clocks may differ by minutes, a server may be away for some."""
 
 
+OWNER_TAGS = ("holdfast.host", "holdfast.machine", "holdfast.pid", "holdfast.started", HEARTBEAT_TAG)
+"""Tags that `owner_tags` gives."""
+
+
 def owner_tags() -> dict[str, str]:
     """Tags that name this process."""
     me = psutil.Process()
@@ -31,7 +35,7 @@ def owner_tags() -> dict[str, str]:
         "holdfast.host": socket.gethostname(),
         "holdfast.machine": machine(),
         "holdfast.pid": str(me.pid),
-        "holdfast.started": str(round(me.create_time())),
+        "holdfast.started": _started(me),
         **heartbeat_tag(),
     }
 
@@ -47,7 +51,7 @@ def owner_alive(tags: Mapping[str, str], silence: float = HEARTBEAT_TIMEOUT) -> 
     One on another machine is dead after `silence` seconds without a heartbeat.
     """
     if owner_here(tags):
-        return _runs(int(tags["holdfast.pid"]), int(tags["holdfast.started"]))
+        return _runs(int(tags["holdfast.pid"]), tags["holdfast.started"])
     return time.time() - float(tags.get(HEARTBEAT_TAG, "inf")) < silence
 
 
@@ -66,12 +70,25 @@ def machine() -> str:
     return " ".join(parts)
 
 
-def _runs(pid: int, started: int) -> bool:
+def _runs(pid: int, started: str) -> bool:
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) <= 1
+        return process.status() != psutil.STATUS_ZOMBIE and _started(process) == started
     except psutil.NoSuchProcess:
         return False
+
+
+def _started(process: psutil.Process) -> str:
+    """What tells a process from a later one with its id: where there is /proc, clock ticks since the machine's boot.
+
+    Seconds since the epoch, as psutil counts them, are others as soon as someone sets the clock.
+    """
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(errors="replace")
+    except OSError:
+        return str(round(process.create_time()))
+    # The second field is a name in brackets, which may hold anything.
+    return stat.rpartition(")")[2].split()[19]
 
 
 class Heartbeat:
@@ -93,6 +110,11 @@ class Heartbeat:
     def end(self, run_id: str) -> None:
         with self._lock:
             self._open.discard(run_id)
+
+    def is_open(self, run_id: str) -> bool:
+        """Whether this process has begun a run and not ended it."""
+        with self._lock:
+            return run_id in self._open
 
     def _loop(self) -> None:
         while True:

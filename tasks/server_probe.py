@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -113,9 +114,26 @@ def _connect(uri: str) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             if not os.access(file if file.exists() else file.parent, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(file))
+        _check(file)
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         sqlalchemy.inspect(connection).get_table_names()
+
+
+def _check(file: Path) -> None:
+    """Where a process died while it wrote, SQLite takes back what it had begun; unless the disk lost what tells it."""
+    if not file.with_name(f"{file.name}-journal").is_file():
+        return
+    with closing(sqlite3.connect(file)) as connection:
+        try:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+    if found not in ("ok", "database is locked"):
+        raise UserError(
+            f"{file}: is damaged ({_short(found.splitlines()[-1])}); put a copy of it back, or move it away, after "
+            f"which stages run again."
+        )
 
 
 def _judge(uri: str, answer: requests.Response) -> None:

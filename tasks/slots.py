@@ -140,14 +140,14 @@ def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterat
 def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
     """Wait until all who came before have had their turn or are dead.
 
-    A ticket is a file named by when its owner came, who keeps it locked. At the desk is one at a time, so that nobody
-    takes a ticket that is not locked yet for a dead one's.
+    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked. At the desk is
+    one at a time, so that nobody takes a ticket that is not locked yet for a dead one's.
     """
     queue.mkdir(parents=True, exist_ok=True)
     desk = queue.with_suffix(".lock")
     with ExitStack() as stack:
         with file_lock(desk, stopping):
-            ticket = queue / f"{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
+            ticket = queue / f"{time.monotonic_ns():020d}-{os.getpid()}-{threading.get_ident()}"
             _locked(stack.enter_context(ticket.open("a")).fileno())
             stack.callback(ticket.unlink, missing_ok=True)
         while (before := _before(ticket, desk, stopping)) is not None:

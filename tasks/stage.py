@@ -11,18 +11,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 from prefect.states import State
+from pydantic import BaseModel
 
 from holdfast.config.base import Config
 from holdfast.config.jobs import AnyJob, Evaluate, MakeData, Result, RunRecord, Train
-from holdfast.config.refs import FileRef, ModelRef, directory_digest
+from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import progress, slots, tracking, worker
 from tasks.atomic_move import move
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
-from tasks.stage_cache import CachedStage, code_digest, find_cached, stage_key
-from tasks.tracking import Store, open_store
+from tasks.stage_cache import RESULT, CachedStage, code_digest, find_cached, intact_result, stage_key
+from tasks.tracking import WHOLE_ID, Store, open_store
 
 RETRIES = 2
 # Samples of a model are a new version of the data.
@@ -89,6 +90,8 @@ class Attempt(NamedTuple):
         with slots.file_lock(out.parent / "locks" / key, worker.stopping):
             found = find_cached(store, key) if into is None else None
             if found is None:
+                if out.exists() and not left_whole(out, into):
+                    shutil.rmtree(out)
                 done = self._in_turn(store, out, into)
             shutil.rmtree(out, ignore_errors=True)
         if found is not None:
@@ -114,6 +117,7 @@ class Attempt(NamedTuple):
 
     def _in_turn(self, store: Store, out: Path, into: Path | None) -> CachedStage:
         """Run it as soon as there is room."""
+        _require_checkpoints(self.job)
         with ExitStack() as room:
             with progress.waiting(self.label):
                 parallel = self.context.study.compute.parallel
@@ -141,6 +145,7 @@ class Attempt(NamedTuple):
                 path = upload_artifacts(store, run_id, out, result, data)
             else:
                 path = _move_shards(store, run_id, out, into)
+            store.tag(run_id, {RESULT: file_digest(out / "result.json")})
         return CachedStage(run_id, path, result)
 
     def _open(self, store: Store, out: Path) -> str:
@@ -183,6 +188,22 @@ class Attempt(NamedTuple):
             seconds=done.result.seconds,
             result=done.result,
         )
+
+
+def _require_checkpoints(content: Any) -> None:
+    """Refuse a job about a checkpoint that is not there any more."""
+    if isinstance(content, ModelRef) and Path(content.path).is_absolute() and not Path(content.path).exists():
+        place = Path(content.path)
+        run_id = next((part for part in place.parts if len(part) == WHOLE_ID), "")
+        if run_id:
+            remedy = f"`mlflow runs delete --run-id {run_id}` lets its stage train again"
+            raise UserError(f"{place}: this checkpoint was removed by `holdfast gc`; {remedy}.")
+    if isinstance(content, BaseModel):
+        for name in type(content).model_fields:
+            _require_checkpoints(getattr(content, name))
+    elif isinstance(content, tuple):
+        for part in content:
+            _require_checkpoints(part)
 
 
 def _was_killed(_task: Any, _run: Any, state: State) -> bool:
@@ -264,9 +285,21 @@ def run_record(run: StageRun) -> RunRecord:
     )
 
 
+def left_whole(out: Path, into: Path | None) -> bool:
+    """Whether an attempt that completed a stage and was killed before it was recorded left all of it, unchanged.
+
+    Of a data stage's shards some may have been moved already.
+    """
+    return intact_result(out, *([into, _partial(into)] if into is not None else [])) is not None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
 def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
     """Shards to data/, whole or not at all; what says how they were made stays with the run."""
-    partial = into.with_name(f"{into.name}.partial")
+    partial = _partial(into)
     # An attempt that was killed here has moved some of them, or all.
     if not into.exists():
         partial.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Train: frozenset({"data", "evaluation"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
-    Study: frozenset({"compute"}),
+    Study: frozenset({"compute", "checkpoints"}),
     Recipe: frozenset({"threads"}),
     TeacherFile: frozenset({"path"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
@@ -42,6 +43,10 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
 }
 """Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
 DATA_PATHS = frozenset({"path", "validation_path"})
+RESULT = "holdfast.result"
+"""Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
+RETIRED = "retired.json"
+"""Beside a training's result.json: its files that `holdfast gc` removed because the study's `checkpoints` said so."""
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", ".j2", ".css"})
 
@@ -66,29 +71,30 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
             continue
         for again in (False, True):
             path = store.artifacts(run, again)
-            result = intact_result(path, with_files)
-            if result is not None:
+            result = intact_result(path) if with_files else recorded_result(path)
+            if result is not None and run.data.tags.get(RESULT) in (None, file_digest(path / "result.json")):
                 return CachedStage(run.info.run_id, path, result)
     return None
 
 
-def intact_result(path: Path, with_files: bool = True) -> Result | None:
-    """result.json of a stage's directory, if every file that it names is there with the digest it names.
+def intact_result(path: Path, *elsewhere: Path) -> Result | None:
+    """result.json of a stage's directory, if every file that it names is there, or elsewhere, with that digest.
 
-    A file with the size and time that stand there is taken for unchanged; `holdfast verify` reads it all the same.
+    Files that a finished training did not have to keep are not looked for. One with the size and time that stand there
+    is taken for unchanged; `holdfast verify` reads it all the same.
     """
-    try:
-        result = Result.model_validate_json((path / "result.json").read_text())
-    except (FileNotFoundError, ValidationError):
-        return None
-    if not all(inside(name) for name in (*result.files, *(kept.path for kept in result.checkpoints))):
-        return None
-    return result if not with_files or not changed_files(path, result) else None
+    result = recorded_result(path)
+    return result if result is not None and not changed_files(path, result, *elsewhere) else None
 
 
-def changed_files(path: Path, result: Result) -> list[str]:
+def changed_files(path: Path, result: Result, *elsewhere: Path) -> list[str]:
     """Files of a stage's directory that are gone or differ from its result; not read where size and time agree."""
-    return [name for name, sha in result.files.items() if not _unchanged(path / name, sha, result.stamps.get(name))]
+    kept = {name: digest for name, digest in result.files.items() if name not in retired_files(path)}
+    return [
+        name
+        for name, digest in kept.items()
+        if not any(_unchanged(place / name, digest, result.stamps.get(name)) for place in (path, *elsewhere))
+    ]
 
 
 def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
@@ -103,6 +109,22 @@ def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
         with suppress(OSError):
             os.utime(file, ns=(stamp[1], stamp[1]))
     return True
+
+
+def recorded_result(path: Path) -> Result | None:
+    """result.json of a stage's directory, if it can be read and names nothing outside."""
+    try:
+        result = Result.model_validate_json((path / "result.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    named = (*result.files, *(kept.path for kept in result.checkpoints))
+    return result if all(inside(name) for name in named) else None
+
+
+def retired_files(path: Path) -> frozenset[str]:
+    """Files of checkpoints that a finished training did not have to keep; it is found without them."""
+    file = path / RETIRED
+    return frozenset(json.loads(file.read_text())) if file.is_file() else frozenset()
 
 
 @functools.cache

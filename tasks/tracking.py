@@ -25,11 +25,14 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModel,
     LoggedModelOutput,
+    LoggedModelStatus,
     Metric,
     Param,
     Run,
     RunTag,
+    ViewType,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -46,8 +49,10 @@ from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_a
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
+METRICS_A_BATCH, PARAMS_A_BATCH, PAGE, IDS_A_QUERY = 1000, 100, 1000, 100
 ID = re.compile("[0-9a-f]*")
-METRICS_A_BATCH, PARAMS_A_BATCH, PAGE = 1000, 100, 1000
+ERROR = "holdfast.error"
+"""Tag with why a run did not finish."""
 PAGE_ADDRESS = "HOLDFAST_MLFLOW_PAGE"
 """Environment variable: the server's address for a person's browser, where that differs from the program's."""
 
@@ -79,7 +84,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         """Raises UserError within seconds where the store cannot be used."""
-        self.directory = root.resolve() / "mlruns"
+        self.root = root.resolve()
+        self.directory = self.root / "mlruns"
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
@@ -124,10 +130,17 @@ class Store:
         place = (self.directory / "artifacts" / name).as_uri() if local else None
         # MLflow's page then opens on training runs and their charts, not on traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return self.client.create_experiment(name, artifact_location=place, tags=kind)
+        try:
+            return self.client.create_experiment(name, artifact_location=place, tags=kind)
+        except MlflowException:
+            # Two studies that begin at the same moment both find none.
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
 
-    def begin(self, experiment: str, name: str, tags: dict[str, str]) -> str:
-        """Open a run that belongs to this process; returns its id."""
+    def begin(self, experiment: str, name: str, tags: dict[str, str], started: int | None = None) -> str:
+        """Open a run that belongs to this process; returns its id. It `started` now, or then, in milliseconds."""
         everything = {
             "mlflow.user": _user(),
             "mlflow.source.name": "holdfast",
@@ -135,22 +148,34 @@ class Store:
             **owner_tags(),
             **tags,
         }
-        run_id = self.client.create_run(self.experiment(experiment), run_name=name, tags=everything).info.run_id
+        run = self.client.create_run(self.experiment(experiment), started, everything, name)
+        run_id = run.info.run_id
         self.heartbeat.begin(run_id)
         return run_id
 
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
         """Continue an interrupted run in this process."""
         self.client.update_run(run_id, status="RUNNING")
-        self.tag(run_id, {**owner_tags(), **tags, "holdfast.error": ""})
+        self.tag(run_id, {**owner_tags(), **tags, ERROR: ""})
         self.heartbeat.begin(run_id)
 
-    def end(self, run_id: str, status: str, error: str = "") -> None:
-        """Set a run FINISHED, FAILED or KILLED."""
+    def end(self, run_id: str, status: str, error: str = "", ended: int | None = None) -> None:
+        """Set a run FINISHED, FAILED or KILLED; it `ended` now, or then, in milliseconds."""
         self.heartbeat.end(run_id)
         if error:
-            self.tag(run_id, {"holdfast.error": redacted(error)})
-        self.client.set_terminated(run_id, status)
+            self.tag(run_id, {ERROR: redacted(error)})
+        self.client.set_terminated(run_id, status, ended)
+
+    def delete(self, run: Run) -> None:
+        """Delete a run and its logged models, as MLflow does: both can be restored until `mlflow gc`."""
+        self.heartbeat.end(run.info.run_id)
+        self.delete_models(run)
+        self.client.delete_run(run.info.run_id)
+
+    def delete_models(self, run: Run) -> None:
+        """Delete the logged models of a run whose checkpoints are not there any more."""
+        for model in self.models(run):
+            self.client.delete_logged_model(model.model_id)
 
     def owners(self, query: str) -> list[dict[str, str]]:
         """Tags of the runs that a query finds and that tell which process began them."""
@@ -167,18 +192,41 @@ class Store:
     def _renew(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             self.tag(run_id, heartbeat_tag())
+            ended = self.client.get_run(run_id).info.status != "RUNNING"
+            # Another machine whose clock jumped took this process for dead.
+            if ended and self.heartbeat.is_open(run_id):
+                self.client.update_run(run_id, status="RUNNING")
+                self.tag(run_id, {ERROR: ""})
         self.reap()
 
-    def search(self, query: str, experiment: str | None = None, most: int | None = None) -> list[Run]:
-        """Runs of one experiment (its id), or of all; latest first, and at most so many."""
+    def search(
+        self, query: str, experiment: str | None = None, most: int | None = None, view: int = ViewType.ACTIVE_ONLY
+    ) -> list[Run]:
+        """Runs of one experiment (its id), or of all; latest first, at most so many. Deleted ones as `view` says."""
         within = [experiment] if experiment else self.experiments()
         latest = ["attributes.start_time DESC"]
-        found = _pages(lambda **page: self.client.search_runs(within, query, order_by=latest, **page), most or PAGE)
-        return list(islice(found, most))
+        found = pages(lambda **page: self.client.search_runs(within, query, view, order_by=latest, **page), most)
+        # A run that begins between two pages moves the others, and one comes twice.
+        return list({run.info.run_id: run for run in islice(found, most)}.values())
 
     def experiments(self) -> list[str]:
         """Ids of all experiments."""
-        return [one.experiment_id for one in _pages(self.client.search_experiments)]
+        return [one.experiment_id for one in pages(self.client.search_experiments)]
+
+    def deleted(self) -> list[Run]:
+        """Runs that were deleted and are still in the store."""
+        return self.search("", view=ViewType.DELETED_ONLY)
+
+    def with_ids(self, run_ids: Iterable[str], view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        """Those of these runs that are there."""
+        ids = sorted(run_ids)
+        parts = [ids[start : start + IDS_A_QUERY] for start in range(0, len(ids), IDS_A_QUERY)]
+        queries = ["attributes.run_id IN (" + ", ".join(f"'{one}'" for one in part) + ")" for part in parts]
+        return [run for query in queries for run in self.search(query, view=view)]
+
+    def children(self, run_id: str) -> list[Run]:
+        """The runs below another one, latest first."""
+        return self.search(f"tags.`mlflow.parentRunId` = '{run_id}'")
 
     def named(self, name: str) -> list[Run]:
         """Runs of a name, latest first."""
@@ -200,10 +248,13 @@ class Store:
 
     def find(self, run_id: str) -> Run | None:
         """The run of a whole id; None where there is none, or where it is deleted."""
-        with suppress(MlflowException):
+        try:
             run = self.client.get_run(run_id)
-            return run if run.info.lifecycle_stage == "active" else None
-        return None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def with_key(self, key: str) -> list[Run]:
         """Runs of a stage, whatever became of them, latest first."""
@@ -248,11 +299,20 @@ class Store:
             self.client.log_inputs(run_id, datasets=given)
 
     def model(self, run_id: str, checkpoint: Checkpoint) -> str:
-        """Id of the logged model of a checkpoint: found if it is there, otherwise made."""
+        """Id of the logged model of a checkpoint, found or made; it is READY once all is said of it."""
         run = self.client.get_run(run_id)
-        for model in self._models(run):
-            if model.tags.get("holdfast.step") == str(checkpoint.step):
-                return model.model_id
+        found = (model for model in self.models(run) if model.tags.get("holdfast.step") == str(checkpoint.step))
+        model = next(found, None) or self._create_model(run, checkpoint)
+        if model.status != LoggedModelStatus.READY:
+            # A process that died may have said the one and not the other.
+            outputs = run.outputs.model_outputs if run.outputs else []
+            if model.model_id not in {output.model_id for output in outputs}:
+                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return model.model_id
+
+    def _create_model(self, run: Run, checkpoint: Checkpoint) -> LoggedModel:
+        run_id = run.info.run_id
         tags = {
             "holdfast.step": str(checkpoint.step),
             "holdfast.digest": checkpoint.digest,
@@ -263,18 +323,16 @@ class Store:
         }
         name = f"{run.info.run_name.replace('/', '-')}-step-{checkpoint.step}"
         params = {"digest": checkpoint.digest, "step": str(checkpoint.step)}
-        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
-        self.client.finalize_logged_model(model.model_id, "READY")
-        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
-        return model.model_id
+        return self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
 
     def model_ids(self, run: Run) -> dict[int, str]:
         """Ids of the logged models of a run's checkpoints, by step."""
-        return {int(model.tags["holdfast.step"]): model.model_id for model in self._models(run)}
+        return {int(model.tags["holdfast.step"]): model.model_id for model in self.models(run)}
 
-    def _models(self, run: Run) -> list[Any]:
+    def models(self, run: Run) -> list[Any]:
+        """The logged models of a run."""
         query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]
-        return list(_pages(lambda **page: self.client.search_logged_models(experiments, query, **page), 100))
+        return list(pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
 
     def artifacts(self, run: Run, again: bool = False) -> Path:
         """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
@@ -282,12 +340,16 @@ class Store:
         Read only.
         """
         finished = run.info.status == "FINISHED"
-        return _local(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+        return local_artifacts(run) or self.artifact_cache.get(run.info.run_id, finished, again)
+
+    def place(self, run: Run) -> Path:
+        """Where a run's artifacts lie, or their copy will once somebody asked for it."""
+        return local_artifacts(run) or self.artifact_cache.directory / run.info.run_id
 
     @contextmanager
     def file(self, run: Run, name: str) -> Iterator[Path | None]:
         """One artifact; None where there is none. From a server it is fetched anew, for as long as the block lasts."""
-        local = _local(run)
+        local = local_artifacts(run)
         if local is not None:
             yield local / name if (local / name).is_file() else None
             return
@@ -316,7 +378,7 @@ class Store:
 
         On this machine they are linked, not copied: kept weights are large, and their work directory is removed.
         """
-        place = _local(self.client.get_run(run_id))
+        place = local_artifacts(self.client.get_run(run_id))
         if place is None:
             self.upload(run_id, directory, names)
             return self.artifact_cache.add_local(run_id, directory, names)
@@ -346,10 +408,11 @@ class Store:
 
     def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
         run = self.client.get_run(run_id)
-        model = next(m for m in self._models(run) if m.tags.get("holdfast.step") == str(step))
+        model = next(m for m in self.models(run) if m.tags.get("holdfast.step") == str(step))
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
-        versions = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        query = f"name = '{name}' and run_id = '{run_id}'"
+        versions = pages(lambda **page: self.client.search_model_versions(query, **page))
         version = next((v for v in versions if v.tags.get("holdfast.step") == str(step)), None)
         if version is None:
             tags = {name: model.tags[name] for name in ("holdfast.step", "holdfast.digest", "holdfast.arm")}
@@ -374,18 +437,18 @@ def _artifacts_answer(uri: str) -> Any:
     return http_request(get_default_host_creds(uri), place, "GET", max_retries=0, timeout=limit, raise_on_status=False)
 
 
-def _pages(search: Callable[..., Any], size: int = PAGE) -> Iterator[Any]:
+def pages(search: Callable[..., Any], most: int | None = None) -> Iterator[Any]:
     """Everything that a search finds, page after page."""
     token = None
     while True:
-        page = search(max_results=size, page_token=token)
+        page = search(max_results=min(most or PAGE, PAGE), page_token=token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def _local(run: Run) -> Path | None:
+def local_artifacts(run: Run) -> Path | None:
     """Where a run's artifacts lie on this machine, if they do."""
     uri = urlparse(run.info.artifact_uri)
     return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
@@ -420,6 +483,8 @@ def ending(store: Store, run_id: str, killed: tuple[type[BaseException], ...] = 
     except BaseException as error:
         # An interrupt is no Exception.
         status = "KILLED" if isinstance(error, killed) or not isinstance(error, Exception) else "FAILED"
-        store.end(run_id, status, str(error) or type(error).__name__)
+        # Where the store itself fails, the first error is what to tell; the next command ends the run.
+        with suppress(Exception):
+            store.end(run_id, status, str(error) or type(error).__name__)
         raise
     store.end(run_id, "FINISHED")

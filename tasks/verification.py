@@ -99,7 +99,7 @@ class Verifier:
         path = Path(model.path)
         if model.path == "bundled" or path.is_dir():
             return self._local_base(issued)
-        return _hub_base(model.path, issued.parts.base)
+        return hub_base(model.path, issued.parts.base)
 
     def _local_base(self, issued: Certificate) -> Checked:
         model = self.finished.study.model
@@ -192,7 +192,7 @@ def _config_digest(text: str) -> str:
         return ""
 
 
-def _hub_base(name: str, commit: str) -> Checked:
+def hub_base(name: str, commit: str) -> Checked:
     """The files of a Hub model's commit in the local cache, whose names there are digests of their content."""
     try:
         place = Path(snapshot_download(name, revision=commit, local_files_only=True))

@@ -13,6 +13,8 @@ import json
 import multiprocessing
 import os
 import pkgutil
+import re
+import shutil
 import signal
 import threading
 import time
@@ -44,6 +46,10 @@ PRELOAD = [
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0
 LOG_LINES = 15
+REFUSED = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|File too large")
+"""What a disk says that refuses; libraries hand it on as errors of many kinds."""
+LEAST_SPACE = 64 * 1024
+"""Bytes; with fewer, a process could not even say so."""
 
 Line = dict[str, Any]
 Process = ForkServerProcess | SpawnProcess
@@ -105,8 +111,9 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
     Raises UserError, StageFailed, StageKilled or Stopped, and then keeps `out`.partial for the next attempt.
     """
     partial = out.with_name(f"{out.name}.partial")
-    tail = _Tail((out if out.exists() else partial) / METRICS)
+    tail = _Tail(out / METRICS)
     if not out.exists():
+        tail = _Tail.behind(partial / METRICS)
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "job.json").write_text(job.model_dump_json(indent=1))
         (partial / "error.json").unlink(missing_ok=True)
@@ -129,7 +136,10 @@ def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
         if stopping.is_set():
             raise Stopped
         process = context.Process(target=_child, args=(ENTRY, str(partial), gpu))
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            raise StageKilled("the server that starts stages was killed") from error
         _running.add(process)
     return process
 
@@ -160,6 +170,10 @@ def _raise_failure(code: int, partial: Path) -> None:
         raise UserError(json.loads(error.read_text())["message"])
     log = (partial / "log.txt").read_text(errors="replace") if (partial / "log.txt").is_file() else ""
     last = "\n".join(log.splitlines()[-LOG_LINES:])
+    refused = REFUSED.search(last)
+    if refused or shutil.disk_usage(partial).free < LEAST_SPACE:
+        said = refused[0].lower() if refused else "no space left on device"
+        raise UserError(f"{partial}: cannot be written ({said}); free some space or make it writable.")
     # A forkserver that was killed reports 255 for its children.
     if code < 0 or code == 255:
         raise StageKilled(f"the stage's process was killed ({code}); its last lines:\n{last}")
@@ -204,6 +218,14 @@ class _Tail:
     def __init__(self, path: Path, inode: int = 0, offset: int = 0) -> None:
         self.path, self.inode, self.offset = path, inode, offset
 
+    @classmethod
+    def behind(cls, path: Path) -> _Tail:
+        """Of the journal that will replace what an interrupted process left there, which may be broken."""
+        if not path.is_file():
+            return cls(path)
+        left = path.stat()
+        return cls(path, left.st_ino, left.st_size)
+
     def moved(self, path: Path) -> _Tail:
         return _Tail(path, self.inode, self.offset)
 
@@ -212,7 +234,7 @@ class _Tail:
             return []
         with self.path.open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino
-            if inode != self.inode:
+            if inode != self.inode or os.fstat(file.fileno()).st_size < self.offset:
                 self.inode, self.offset = inode, 0
             file.seek(self.offset)
             data = file.read()

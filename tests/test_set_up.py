@@ -16,7 +16,7 @@ import yaml
 from servers import free_port
 
 TARGETS = [
-    *("study", "setup", "test", "test-all", "lint", "ui", "lock", "audit", "sbom"),
+    *("study", "setup", "test", "test-all", "faults", "lint", "ui", "lock", "audit", "sbom"),
     *("image", "stack", "stack-down", "stack-test"),
 ]
 

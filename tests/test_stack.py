@@ -64,13 +64,13 @@ def stack(compose: Compose) -> Stack:
 
 def test_a_study_whose_worker_is_killed_is_finished_by_another_one(compose: Compose, stack: Stack) -> None:
     flow_run = stack.submit()
-    stack.await_training(600)
+    stack.await_training(1200)
     killed = compose.container("worker")
     subprocess.run(["docker", "kill", killed], check=True, capture_output=True)
     subprocess.run(["docker", "rm", "-f", killed], check=True, capture_output=True)
     assert stack.flow_run(flow_run)["state_type"] == "RUNNING", "nobody knows yet"
     compose("up", "-d", "worker")
-    ended = stack.await_end(flow_run, 1500)
+    ended = stack.await_end(flow_run, 3600)
     assert ended["run_count"] == 2
     # What DVC pinned, as the workers have it.
     pinned = subprocess.run(
@@ -86,7 +86,7 @@ def test_a_study_whose_worker_is_killed_is_finished_by_another_one(compose: Comp
 def test_the_same_study_again_finds_everything(stack: Stack) -> None:
     before = len(stack.trainings())
     began = time.monotonic()
-    stack.await_end(stack.submit(), 300)
+    stack.await_end(stack.submit(), 1200)
     print(f"{STUDY} again: {time.monotonic() - began:.0f} s")
     assert len(stack.trainings()) == before
 

@@ -21,7 +21,7 @@ from tasks import data_version, slots
 from tasks.redaction import without_password
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "mlflow", "prefect", "dvc")
-DISK_GIB, MEMORY_GIB = 5, 4
+DISK_GIB, MEMORY_GIB, LARGEST = 5, 4, 8
 
 
 class Finding(NamedTuple):
@@ -38,7 +38,18 @@ class Finding(NamedTuple):
 
 def examine(root: Path) -> list[Finding]:
     """All findings."""
-    return [versions(), python(), disk(root), memory(), gpu(), store(root), prefect(), dvc(root), data(root)]
+    return [
+        versions(),
+        python(),
+        disk(root),
+        memory(),
+        gpu(),
+        store(root),
+        studies(root),
+        prefect(),
+        dvc(root),
+        data(root),
+    ]
 
 
 def python() -> Finding:
@@ -90,6 +101,24 @@ def store(root: Path) -> Finding:
         return Finding("mlflow", f"{opened.shown}: {len(opened.experiments())} experiments")
     except UserError as error:
         return _refusal("mlflow", error)
+
+
+def studies(root: Path) -> Finding:
+    from tasks.disk_use import by_study, size_of
+    from tasks.tracking import open_store
+    from tasks.worker import work_directory
+
+    try:
+        sizes = by_study(root, open_store(root))
+    except UserError as error:
+        return _refusal("studies", error)
+    largest = [f"{name} {size / 2**20:,.0f} MiB" for name, size in list(sizes.items())[:LARGEST]]
+    if len(sizes) > LARGEST:
+        rest = sum(list(sizes.values())[LARGEST:])
+        largest.append(f"{len(sizes) - LARGEST} others {rest / 2**20:,.0f} MiB")
+    work = sum(size_of(place) for place in [work_directory(root)] if place.is_dir())
+    fact = ", ".join([*largest, f"unfinished work {work / 2**20:,.0f} MiB"])
+    return Finding("studies", f"{fact}; `holdfast gc` lists what can go")
 
 
 def prefect() -> Finding:

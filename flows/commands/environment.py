@@ -57,6 +57,8 @@ def _be_quiet() -> None:
     """Prefect says nothing on the terminal, where failures are told once; what a flow says goes to its server."""
     # A connection to the database that a signal interrupts is given up; no traceback is needed for it.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    # It prints a traceback of what it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if "PREFECT_LOGGING_LEVEL" in os.environ:
         return
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"

@@ -258,12 +258,12 @@ def grade(
 
 
 @app.command()
-def export(
+def export_answers(
     name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study's name, or the id of a train run.")],
     out: Annotated[Path, typer.Argument(help="A directory for the files.")],
 ) -> None:
     """Write answers to public benchmarks as lm-evaluation-harness writes its samples."""
-    with _failures(f"holdfast export {name} {out}"):
+    with _failures(f"holdfast export-answers {name} {out}"):
         from flows.commands.samples import export as write
         from tasks.tracking import open_store
 
@@ -271,15 +271,15 @@ def export(
             typer.echo(path)
 
 
-@app.command("import")
-def import_(
+@app.command()
+def import_answers(
     file: Annotated[Path, typer.Argument(help="A samples file of lmms-eval or lm-evaluation-harness.")],
     benchmark: Annotated[Optional[str], typer.Option(help="What it answers, if its name does not say.")] = None,  # noqa: UP045
     questions: Annotated[Optional[Path], typer.Option(help="A shard with the questions, for lmms-eval's.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Write records to this Parquet file.")] = None,  # noqa: UP045
 ) -> None:
     """Grade what another harness's model answered, beside that harness's own scores."""
-    with _failures(f"holdfast import {file}"):
+    with _failures(f"holdfast import-answers {file}"):
         from flows.commands.samples import imported
 
         for line in imported(file, benchmark, questions, out):
@@ -300,6 +300,42 @@ def doctor() -> None:
 
 
 Files = Annotated[Optional[list[Path]], typer.Argument(metavar="FILE...", help="Experiments.")]  # noqa: UP045
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="The name in the experiment's file.")],
+    file: Annotated[Path, typer.Argument(help="The archive: NAME.tar, NAME.tar.gz or NAME.tar.zst.")],
+) -> None:
+    """Write a study's runs, checkpoints and data into one file, for another machine or store."""
+    with _failures(f"holdfast export {name} {file}"):
+        from flows.commands.housekeeping import export_lines
+
+        for line in export_lines(name, file, Path.cwd()):
+            typer.echo(line)
+
+
+@app.command(name="import")
+def import_(file: Annotated[Path, typer.Argument(help="An archive of `holdfast export`.")]) -> None:
+    """Bring a study from an archive; all of it is checked before anything is changed."""
+    with _failures(f"holdfast import {file}"):
+        from flows.commands.housekeeping import import_lines
+
+        for line in import_lines(file, Path.cwd()):
+            typer.echo(line)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without, it is only listed.")] = False,
+    clone: Annotated[Optional[list[Path]], typer.Option(help="Another clone that shares DVC's cache.")] = None,  # noqa: UP045
+) -> None:
+    """List what takes room and nothing refers to: old checkpoints, samples, data versions and interrupted work."""
+    with _failures("holdfast gc" + (" --delete" if delete else "")):
+        from flows.commands.housekeeping import gc_lines
+
+        for line in gc_lines(Path.cwd(), clone or (), delete):
+            typer.echo(line)
 
 
 @app.command()
@@ -391,12 +427,14 @@ def _print_failures(error: ArmsFailed) -> None:
 
 
 def _print_failure(error: Exception, prefix: str = "") -> None:
-    """A failed stage has its own last lines in its message; what nobody expected keeps its traceback."""
+    """A failed stage has its own last lines in its message, the disk and servers a sentence; the rest a traceback."""
+    from flows.commands.failures import outside
     from tasks.worker import StageFailed
 
-    if not isinstance(error, UserError | StageFailed):
+    told = str(error) if isinstance(error, UserError | StageFailed) else outside(error)
+    if not told:
         _echo("".join(traceback.format_exception(error)).rstrip())
-    _echo(f"holdfast: {prefix}{error}")
+    _echo(f"holdfast: {prefix}{told or error}")
 
 
 def _echo(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`holdfast export` and `holdfast import`: answers to and from lmms-eval and lm-evaluation-harness."""
+"""`holdfast export-answers` and `holdfast import-answers`: answers to and from lmms-eval and lm-evaluation-harness."""
 
 from __future__ import annotations
 

@@ -50,6 +50,9 @@ class Study(Config):
     influence: Influence | None = None
     """Trace forgetting to training samples; without this block, nothing is traced."""
     compute: Compute = Compute()
+    checkpoints: Literal["all", "last", "best"] | PositiveInt = "all"
+    """Which of a training's checkpoints `holdfast gc` leaves once the study has its report: all of them, the last, so
+    many of the last, or, as `best`, only those that the model registry names, which always stay."""
     sweep: str = ""
     """The sweep that this study belongs to, set by `vary`: its studies share an experiment in MLflow."""
 

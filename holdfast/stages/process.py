@@ -37,7 +37,7 @@ from holdfast.errors import UserError
 from holdfast.journal import METRICS, Journal, read_lines
 from holdfast.stages.ranks import require_one_rank
 
-UNKEPT = ("job.json", "log.txt", "lock", "error.json", "result.json", METRICS)
+UNKEPT = ("log.txt", "lock", "error.json", "result.json")
 Notes = dict[str, Any]
 
 
@@ -150,7 +150,7 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
     if (out / "model").is_dir():
         checkpoints.append(Checkpoint(step=0, path="model", digest=directory_digest(out / "model")))
     files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
-    kept = {name: path for name, path in files.items() if name not in UNKEPT}
+    kept = {name: path for name, path in files.items() if _is_kept(name)}
     return Result(
         metrics=metrics,
         checkpoints=tuple(checkpoints),
@@ -160,6 +160,11 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
         peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         notes=notes,
     )
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a file is a part of the result; what a process that died was about to write is none."""
+    return name not in UNKEPT and not name.endswith(".partial")
 
 
 def _write(path: Path, content: Result) -> None:

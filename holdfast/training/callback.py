@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from holdfast.config.refs import directory_digest
-from holdfast.journal import Journal, read_lines
+from holdfast.journal import METRICS, Journal, read_lines
 from holdfast.models.load import save_checkpoint
 from holdfast.training.adam_state import save_moments
 from holdfast.training.alarms import NON_FINITE, Alarms
 from holdfast.training.completions import CompletionLog
 from holdfast.training.non_finite import STAYS, NonFiniteWatch
-from holdfast.training.resume import mark_complete
+from holdfast.training.resume import digest, mark_complete, mark_of
 from holdfast.training.rewards import Rewards
 
 Measure = Callable[[Any, int], dict[str, float]]
@@ -50,6 +49,7 @@ class StageCallback(TrainerCallback):
         self.moments = False
         self.dtype: torch.dtype | None = None
         """Of kept weights; by default the model's."""
+        self.kept: dict[str, str] = {}
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
         self.started = self.reported = time.monotonic()
@@ -68,7 +68,7 @@ class StageCallback(TrainerCallback):
         if state.global_step in self.steps:
             self._keep(model, state.global_step)
             if self.moments:
-                save_moments(model, others["optimizer"], moments_path(self.out, state.global_step))
+                self._keep_moments(model, others["optimizer"], state.global_step)
             control.should_log = True
             control.should_save = state.global_step < state.max_steps
         if state.global_step == state.max_steps or time.monotonic() - self.reported > REPORT_EVERY:
@@ -83,11 +83,19 @@ class StageCallback(TrainerCallback):
         save_checkpoint(model, self.processor, place, self.dtype)
         if self.rewards is not None:
             self.rewards.save(place)
-        where = {"step": step, "path": place.relative_to(self.out).as_posix(), "digest": directory_digest(place)}
+        name = place.relative_to(self.out).as_posix()
+        self.kept[name] = digest(place)
+        where = {"step": step, "path": name, "digest": self.kept[name]}
         self._record(step, measured, where)
         self._show(measured)
         if self.log is not None:
             self.log.write()
+
+    def _keep_moments(self, model: Any, optimizer: Any, step: int) -> None:
+        path = moments_path(self.out, step)
+        save_moments(model, optimizer, path)
+        if path.is_file():
+            self.kept[path.relative_to(self.out).as_posix()] = digest(path)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -120,32 +128,39 @@ class StageCallback(TrainerCallback):
         raise self.non_finite.failure(f"{what} at step {step}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """TRL has written the last file of the checkpoint but what the rewards remember."""
+        """TRL has written its last file of the checkpoint; what we remember joins it."""
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if self.rewards is not None:
             self.rewards.save(checkpoint)
-        mark_complete(checkpoint, self.seconds)
+        if self.log is not None:
+            self.log.save(checkpoint)
+        self.journal.save(checkpoint / METRICS)
+        mark_complete(checkpoint, self.seconds, self.kept)
 
     @property
     def seconds(self) -> float:
         """Since the training began, the time of interrupted processes included."""
         return self.earlier + time.monotonic() - self.started
 
-    def rewind(self, step: int) -> None:
-        """Forget what came after `step`: it will be done again."""
-        self.journal.rewind(step)
-        for place in (self.out / "checkpoints").glob("step-*"):
-            if place.suffix or int(place.name.split("-")[1]) > step:
-                shutil.rmtree(place)
-        for place in (self.out / "moments").glob("step-*"):
-            if int(place.stem.split("-")[1]) > step:
-                place.unlink()
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up what an intact checkpoint remembers."""
+        mark = mark_of(checkpoint)
+        self.kept, self.earlier = dict(mark.kept), mark.seconds
+        if self.rewards is not None:
+            self.rewards.load(checkpoint)
         if self.log is not None:
-            self.log.rewind(step)
+            self.log.load(checkpoint)
+        self.journal.restore(checkpoint / METRICS)
         for line in read_lines(self.journal.path):
             self._show(line["metrics"])
             self.non_finite.take(line["metrics"])
             self.alarms.take(line["step"], line["metrics"])
+
+    def remove_unkept(self) -> None:
+        """Remove what an interrupted process did after the checkpoint from which this one goes on."""
+        for place in [*(self.out / "checkpoints").glob("*"), *(self.out / "moments").glob("*")]:
+            if place.relative_to(self.out).as_posix() not in self.kept:
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     def _show(self, measured: dict[str, float]) -> None:
         for name, value in measured.items():

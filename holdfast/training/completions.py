@@ -48,10 +48,15 @@ class CompletionLog:
         for row, value in zip(current, values, strict=False):
             row[name] = value
 
-    def rewind(self, step: int) -> None:
-        """Take up an earlier table without what was written from `step` on, which a resumed training writes again."""
-        if self.path.is_file():
-            self.rows = [row for row in pq.read_table(self.path).to_pylist() if row["step"] < step]
+    def save(self, directory: Path) -> None:
+        """Leave in a checkpoint what was written so far."""
+        if self.rows:
+            pq.write_table(pa.Table.from_pylist(self.rows), directory / self.path.name)
+
+    def load(self, directory: Path) -> None:
+        """Go on from a checkpoint."""
+        saved = directory / self.path.name
+        self.rows = pq.read_table(saved).to_pylist() if saved.is_file() else []
 
     def write(self) -> None:
         """Write the table, complete or not at all."""

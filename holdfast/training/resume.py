@@ -1,27 +1,49 @@
-"""Where an interrupted training goes on. TRL writes a checkpoint file by file, so a kill may leave half of one."""
+"""Where an interrupted training goes on: at the newest checkpoint whose every byte is as it was written.
+
+TRL writes a checkpoint file by file, so a kill may leave half of one, and a disk may lose or change what was written.
+All that a resumed training takes up lies in its checkpoint, or beside it under a digest that the checkpoint has.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+from holdfast.config.refs import directory_digest, file_digest
 
 MARK = "complete.json"
 
 
-def mark_complete(checkpoint: Path, seconds: float) -> None:
-    """Say that every file is written: their sizes, and the seconds that training has taken so far."""
-    (checkpoint / MARK).write_text(json.dumps({"sizes": _sizes(checkpoint), "seconds": seconds}))
+class Mark(NamedTuple):
+    """What is written last into a checkpoint."""
+
+    files: Mapping[str, str]
+    """Digest of every other file of it, by name."""
+    kept: Mapping[str, str]
+    """Digest of what the training has kept so far, by path below its directory."""
+    seconds: float
+    """That training has taken so far, over all processes."""
 
 
-def last_complete(directory: Path) -> Path | None:
-    """The newest checkpoint whose files are all there in full; half-written ones are removed."""
-    found = sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True)
-    complete = [checkpoint for checkpoint in found if _is_complete(checkpoint)]
-    for checkpoint in found:
-        if checkpoint not in complete:
-            shutil.rmtree(checkpoint)
-    return complete[0] if complete else None
+def mark_complete(checkpoint: Path, seconds: float, kept: Mapping[str, str]) -> None:
+    """Say that every file is written."""
+    mark = Mark(_digests(checkpoint), kept, seconds)
+    (checkpoint / MARK).write_text(json.dumps(mark._asdict()))
+
+
+def last_intact(out: Path) -> Path | None:
+    """The newest checkpoint of a training's directory that is whole, with all kept until then; newer ones are removed.
+
+    Of those in trainer/ only: what is kept in checkpoints/ has no optimizer.
+    """
+    for checkpoint in sorted((out / "trainer").glob("checkpoint-*"), key=step_of, reverse=True):
+        if _is_intact(checkpoint, out):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
 
 
 def step_of(checkpoint: Path) -> int:
@@ -29,21 +51,25 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def seconds_of(checkpoint: Path) -> float:
-    """Seconds of training before the checkpoint, over all processes."""
-    return json.loads((checkpoint / MARK).read_text())["seconds"]
+def mark_of(checkpoint: Path) -> Mark:
+    """What a checkpoint says of itself. ValueError, TypeError or OSError where it is broken."""
+    return Mark(**json.loads((checkpoint / MARK).read_text()))
 
 
-def _is_complete(checkpoint: Path) -> bool:
-    mark = checkpoint / MARK
-    if not mark.is_file():
-        return False
+def digest(path: Path) -> str:
+    """Of a file or a directory that is kept."""
+    return directory_digest(path) if path.is_dir() else file_digest(path)
+
+
+def _is_intact(checkpoint: Path, out: Path) -> bool:
     try:
-        return json.loads(mark.read_text())["sizes"] == _sizes(checkpoint)
-    except json.JSONDecodeError:
+        mark = mark_of(checkpoint)
+        kept = {name: digest(out / name) for name in mark.kept}
+    except (ValueError, TypeError, OSError):
         return False
+    return mark.files == _digests(checkpoint) and mark.kept == kept
 
 
-def _sizes(checkpoint: Path) -> dict[str, int]:
+def _digests(checkpoint: Path) -> dict[str, str]:
     files = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK)
-    return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in sorted(files)}
+    return {path.relative_to(checkpoint).as_posix(): file_digest(path) for path in sorted(files)}

@@ -27,7 +27,7 @@ from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import order
 from holdfast.training.grpo import grpo_trainer, prompt_dataset
 from holdfast.training.non_finite import SAMPLING
-from holdfast.training.resume import last_complete, seconds_of, step_of
+from holdfast.training.resume import last_intact, step_of
 from holdfast.training.rewards import Rewards, token_counter
 from holdfast.training.sft import sft_trainer
 
@@ -46,14 +46,11 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
-    found = last_complete(out / "trainer")
-    step = step_of(found) if found else 0
-    callback.rewind(step)
+    found = last_intact(out)
     if found is not None:
-        callback.earlier = seconds_of(found)
-        if callback.rewards is not None:
-            callback.rewards.load(found)
+        callback.go_on_from(found)
         restore(model, found, job)
+    callback.remove_unkept()
     try:
         with cached_image_features(model, {}):
             trainer.train(resume_from_checkpoint=str(found) if found else None)
@@ -64,7 +61,8 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     counted = {"non_finite_steps": callback.non_finite.steps} if callback.non_finite.steps else {}
-    return {"resumed_at": step, "seconds": callback.seconds, "learning_parameters": learning, **counted}
+    resumed_at = step_of(found) if found else 0
+    return {"resumed_at": resumed_at, "seconds": callback.seconds, "learning_parameters": learning, **counted}
 
 
 def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFTTrainer | GRPOTrainer:

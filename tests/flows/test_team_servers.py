@@ -147,13 +147,13 @@ def test_a_study_whose_worker_is_killed_is_finished_by_another_one(stack: Stack,
     with _started(stack, watch, workspace):
         with _started(stack, worker, workspace) as first:
             flow_run = stack.submit()
-            stack.await_training(300)
+            stack.await_training(1200)
             _kill(first)
         with _started(stack, worker, workspace):
-            ended = stack.await_end(flow_run, 900)
+            ended = stack.await_end(flow_run, 3600)
             assert ended["run_count"] == 2
             document = yaml.safe_load((workspace / "data.dvc").read_text())
             check_results(stack, flow_run, {**document["meta"]["files"], "data": document["outs"][0]["md5"]})
             trained = len(stack.trainings())
-            stack.await_end(stack.submit(), 300)
+            stack.await_end(stack.submit(), 1200)
             assert len(stack.trainings()) == trained, "everything is found"

@@ -12,6 +12,7 @@ import torch
 
 from holdfast.config.images import World
 from holdfast.config.jobs import MakeData
+from holdfast.config.refs import file_digest
 from holdfast.config.targets import Jigsaw
 from holdfast.determinism import settle_torch, varying
 from holdfast.journal import Journal, read_lines
@@ -69,17 +70,26 @@ def test_what_a_training_began_with_is_not_told_as_what_it_ended_with(tmp_path: 
     assert math.isnan(found["kl/target"])
 
 
-def test_a_line_that_a_kill_cut_off_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b'{"step": 2, "met', b'{"step": 2, "met\xf2ics"}\n', b'{"step": 7, "metrics": {}}\n'])
+def test_a_journal_that_an_interrupted_process_left_does_not_spoil_the_next_one(tmp_path: Path, left: bytes) -> None:
     journal = Journal(tmp_path)
     journal.log(1, {"loss": 1.0})
-    with journal.path.open("a") as file:
-        file.write('{"step": 2, "met')
-    Journal(tmp_path).log(2, {"loss": 0.5})
+    journal.save(tmp_path / "saved")
+    before = journal.path.stat().st_ino
+    journal.path.write_bytes(journal.path.read_bytes() + left)
+    again = Journal(tmp_path)
+    assert read_lines(again.path) == []
+    assert again.path.stat().st_ino != before, "who tails it sees that it is another one"
+    again.restore(tmp_path / "saved")
+    again.log(2, {"loss": 0.5})
     assert [line["metrics"]["loss"] for line in read_lines(journal.path)] == [1.0, 0.5]
 
 
-def test_a_journal_of_a_single_line_that_was_cut_off_is_empty_again(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"st')
-    assert read_lines(Journal(tmp_path).path) == []
+@pytest.mark.parametrize("name", ["metrics.jsonl", "job.json"])
+def test_a_result_says_what_its_journal_and_its_job_are(tmp_path: Path, name: str) -> None:
     Journal(tmp_path).log(1, {"loss": 1.0})
-    assert len(read_lines(tmp_path / "metrics.jsonl")) == 1
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "result.partial").write_text("{")
+    found = result(tmp_path, 1.0, {}).files
+    assert found.keys() == {"metrics.jsonl", "job.json"}
+    assert found[name] == file_digest(tmp_path / name)

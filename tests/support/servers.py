@@ -73,14 +73,15 @@ def server_process(command: list, place: Path, address: str, health: str, **sett
     with log.open("ab") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **settings}, cwd=place)
     try:
-        _await(f"{address}{health}", process, log)
+        wait_for_answer(f"{address}{health}", process, log)
         yield
     finally:
         process.terminate()
         process.wait()
 
 
-def _await(url: str, process: subprocess.Popen, log: Path) -> None:
+def wait_for_answer(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait until a server that was just started answers."""
     deadline = time.monotonic() + 120
     while True:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from holdfast.config.jobs import Checkpoint, Result
 from holdfast.config.refs import file_digest
-from holdfast.journal import Journal, read_lines
+from holdfast.journal import Journal
 
 STEPS = 6
 
@@ -60,11 +60,12 @@ def records(job: str, out: str) -> None:
 
 
 def _work(out: Path, pause: float, kill_at: int | None = None) -> None:
-    journal = Journal(out)
-    done = max((line["step"] for line in read_lines(journal.path) if "step" in line), default=-1)
     # As a real training does, it goes back to its last checkpoint and repeats what came after.
-    start = done - done % 3 if done >= 0 else 0
-    journal.rewind(start)
+    saved = max(out.glob("saved-*"), default=None)
+    start = int(saved.name.removeprefix("saved-")) if saved else -1
+    journal = Journal(out)
+    if saved:
+        journal.restore(saved)
     checkpoints, files = [], []
     for step in range(STEPS + 1):
         if step % 3 == 0:
@@ -74,20 +75,22 @@ def _work(out: Path, pause: float, kill_at: int | None = None) -> None:
             weights.write_bytes(bytes([step]) * 100)
             checkpoints.append(Checkpoint(step=step, path=name, digest=file_digest(weights)))
             files.append(f"{name}/model.safetensors")
-        if step <= start and done >= 0:
+        if step <= start:
             continue
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         journal.log(step, {"train/loss": 1.0 / (step + 1)})
         if step % 3 == 0:
             journal.log(step, {"target/jigsaw/score": step / STEPS}, checkpoints[-1].model_dump())
+            journal.save(out / f"saved-{step}")
         journal.progress(step, STEPS, loss=1.0 / (step + 1))
         time.sleep(pause)
     _finish(out, {}, checkpoints, files)
 
 
 def _finish(out: Path, notes: dict, checkpoints: list[Checkpoint], files: list[str]) -> None:
-    digests = {name: file_digest(out / name) for name in files}
+    recorded = [name for name in ("job.json", "metrics.jsonl") if (out / name).is_file()]
+    digests = {name: file_digest(out / name) for name in [*files, *recorded]}
     result = Result(checkpoints=tuple(checkpoints), files=digests, seconds=1.5, peak_memory_mb=10.0, notes=notes)
     (out / "result.json").write_text(result.model_dump_json())
 

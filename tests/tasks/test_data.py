@@ -236,7 +236,7 @@ def test_a_pointer_that_another_thread_rewrites_is_read_when_it_is_whole(root: P
     version, text = data.version(root), pointer.read_text()
     (tmp_path / "samples.parquet").write_bytes(b"sampled")
     with ThreadPoolExecutor() as readers:
-        with data._data_lock(root):
+        with data.data_lock(root):
             # As DVC does before it writes.
             pointer.write_text("")
             found = readers.submit(data.version, root)

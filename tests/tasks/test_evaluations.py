@@ -1,5 +1,7 @@
 """Files of evaluations are found by unit, and what checkpoints scored stands on the run that trained them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from stage_runs import BASE, run, use
 
@@ -44,10 +46,18 @@ def test_each_number_is_of_the_model_that_was_evaluated(context, store):
 def test_only_what_is_new_is_logged(context, store):
     done = run(context)
     log_evaluation(store, done.run_id, SCORES)
-    more = {step: {**found, "prior/count/accuracy": 0.5} for step, found in SCORES.items()}
+    rounded = {step: {name: value * (1 + 1e-7) for name, value in found.items()} for step, found in SCORES.items()}
+    more = {step: {**found, "prior/count/accuracy": 0.5} for step, found in rounded.items()}
     log_evaluation(store, done.run_id, more)
     assert [len(points) for points in logged(store, done.run_id).values()] == [3, 3]
     assert len(store.client.get_metric_history(done.run_id, "prior/count/accuracy")) == 3
+
+
+def test_two_studies_that_log_a_trainings_scores_at_once_log_them_once(context, store):
+    done = run(context)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: log_evaluation(store, done.run_id, SCORES), range(4)))
+    assert [len(points) for points in logged(store, done.run_id).values()] == [3, 3]
 
 
 def test_a_runs_replicate_is_a_tag(context, store):

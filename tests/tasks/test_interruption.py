@@ -2,17 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
-from stage_runs import history, job, statuses, use, wait_for
+from stage_runs import history, job, run, statuses, use, wait_for
 
+from holdfast.config.jobs import Checkpoint
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import worker
@@ -20,7 +24,7 @@ from tasks.parent_runs import study_run
 from tasks.run_owner import HEARTBEAT_TAG, HEARTBEAT_TIMEOUT
 from tasks.stage import Attempt, Context, Position, StageRun, run_stage
 from tasks.stage_cache import stage_key
-from tasks.tracking import open_store
+from tasks.tracking import Store, open_store
 
 HERE = Path(__file__).parent
 STUDY_IN_ITS_OWN_PROCESS = """
@@ -97,6 +101,44 @@ def test_a_run_of_another_machine_is_reaped_once_it_says_nothing_for_long(contex
     assert store.client.get_run(context.study_run).info.status == ("KILLED" if reaped else "RUNNING")
 
 
+def test_a_living_process_keeps_its_runs_when_the_clock_is_set(context, monkeypatch):
+    # The kernel counts the time of boot back from the clock.
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1000.0)
+    assert open_store(context.root).reap() == []
+
+
+@pytest.mark.parametrize("before", ["log_outputs", "finalize_logged_model"])
+def test_a_model_that_a_dead_process_began_is_finished_by_the_next_one(context, monkeypatch, before):
+    store, kept = open_store(context.root), Checkpoint(step=3, path="checkpoints/step-000003", digest="d")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, before, killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.model(context.study_run, kept)
+    ids = {store.model(context.study_run, kept) for _ in range(2)}
+    run = store.client.get_run(context.study_run)
+    assert [output.model_id for output in run.outputs.model_outputs] == list(ids)
+    assert store.client.get_logged_model(*ids).status == "READY"
+
+
+def test_two_processes_that_begin_an_experiment_at_once_share_it(root, monkeypatch):
+    first, second = Store(root), Store(root)
+    find = second.client.get_experiment_by_name
+    answers = iter([lambda name: None, find])
+    monkeypatch.setattr(second.client, "get_experiment_by_name", lambda name: next(answers)(name))
+    assert first.experiment("shared") == second.experiment("shared")
+
+
+def test_a_run_that_another_machine_took_for_dead_lives_again(context):
+    store = open_store(context.root)
+    store.client.set_terminated(context.study_run, "KILLED")
+    store._renew([context.study_run])
+    assert store.client.get_run(context.study_run).info.status == "RUNNING"
+
+
 def test_a_run_that_goes_on_says_that_it_lives(root, study, monkeypatch):
     monkeypatch.setattr("tasks.run_owner.HEARTBEAT", 0.1)
     with study_run(root, study) as run_id:
@@ -129,6 +171,22 @@ def test_prefect_retries_a_killed_stage(prefect_server, context, monkeypatch):
     done = one_stage()
     assert history(context, done.run_id)["train/loss"] == [0, 1, 2, 3, 4, 5, 6]
     assert statuses(context) == ["FINISHED"]
+
+
+def test_a_forkserver_that_is_killed_as_it_starts_a_stage_is_worth_another_try(context, monkeypatch):
+    monkeypatch.setattr(worker, "PRELOAD", ["stage_entries"])
+    worker.preload()
+    pid = forkserver._forkserver._forkserver_pid
+    # It has heard of the stage, and is gone before it has started it.
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(run, context)
+        wait_for(lambda: statuses(context) == ["RUNNING"])
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(first.exception(), worker.StageKilled)
+    assert statuses(context) == ["KILLED"]
+    assert run(context).result.seconds == 1.5
 
 
 def test_prefect_does_not_retry_a_fault_of_the_user(prefect_server, context, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from faults.damage import hot_journal
 from servers import POSTGRES, mlflow_server, postgres
 
 from holdfast.config.jobs import Checkpoint
@@ -31,6 +32,21 @@ def address(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def store(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     return Store(tmp_path / "here")
+
+
+def test_a_database_whose_journal_was_damaged_with_it_is_refused(tmp_path: Path, empty_store: Path):
+    database = tmp_path / "mlflow.db"
+    shutil.copy(empty_store, database)
+    hot_journal(database)
+    server_probe.probe(f"sqlite:///{database}", lambda: None)
+    assert not database.with_name("mlflow.db-journal").exists(), "SQLite takes back what was begun"
+    # A journal that SQLite does not take for its own, beside half of what was begun.
+    hot_journal(database).write_bytes(b"lost")
+    content = bytearray(database.read_bytes())
+    content[8192:12288] = bytes(4096)
+    database.write_bytes(content)
+    with pytest.raises(UserError, match=r"mlflow\.db: is damaged \(.*move it away"):
+        server_probe.probe(f"sqlite:///{database}", lambda: None)
 
 
 def checkpoint(directory: Path, step: int) -> Checkpoint:

@@ -1,6 +1,8 @@
+import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -22,6 +24,7 @@ from holdfast.config.study import Compute
 from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
+from holdfast.journal import read_lines
 from tasks import progress, slots, stage, worker
 from tasks.stage import Context, StageRun, find_stage, run_data_stage, trained_model
 from tasks.tracking import open_store
@@ -72,6 +75,14 @@ def test_a_stage_with_a_missing_file_runs_again(context, name):
     assert not run(context).found
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "job.json", "result.json"])
+def test_a_stage_whose_record_changed_runs_again(context, name):
+    record = run(context).path / name
+    # A digit, so that every reader still takes it.
+    record.write_text(record.read_text().replace("0", "1", 1))
+    assert not run(context).found
+
+
 def test_the_metrics_of_a_checkpoint_are_linked_and_searchable(context):
     done = run(context)
     client = open_store(context.root).client
@@ -112,6 +123,33 @@ def test_a_stage_killed_between_complete_and_recorded_is_only_recorded(context, 
     done = run(context)
     assert history(context, done.run_id)["train/loss"] == [0, 1, 2, 3, 4, 5, 6]
     assert statuses(context) == ["FINISHED"]
+
+
+@pytest.mark.parametrize("broken", [b'{"step": 1, "metr', b'{"step": 1, "metrics": {"train/loss": 7.0}}\n', b"\xff\n"])
+def test_a_journal_that_was_broken_while_nothing_ran_is_neither_read_nor_recorded(context, monkeypatch, broken):
+    use(monkeypatch, "killed_once")
+    with pytest.raises(worker.StageKilled):
+        run(context)
+    [journal] = worker.work_directory(context.root).glob("*.partial/metrics.jsonl")
+    journal.write_bytes(broken + journal.read_bytes())
+    done = run(context)
+    client = open_store(context.root).client
+    logged = client.get_metric_history(done.run_id, "train/loss")
+    assert [(m.step, m.value) for m in logged] == [(step, 1 / (step + 1)) for step in range(7)]
+    assert [line["step"] for line in read_lines(done.path / "metrics.jsonl") if "train/loss" in line.get("metrics", ())]
+
+
+def test_a_complete_stage_that_was_broken_before_it_was_recorded_runs_again(context, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "upload_artifacts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(context)
+    [weights] = worker.work_directory(context.root).glob("*/checkpoints/step-000006/model.safetensors")
+    weights.write_bytes(b"\x07" + weights.read_bytes()[1:])
+    assert trained_model(run(context)).digest == hashlib.sha256(bytes([6]) * 100).hexdigest()
 
 
 def test_a_fault_of_the_user_passes_through(context, monkeypatch):
@@ -250,7 +288,8 @@ def test_what_a_data_stage_left_out_is_told_and_kept(context, monkeypatch):
     assert all(f"data: {sentence}\n" in written.getvalue() for sentence in told)
 
 
-def test_a_data_stage_killed_while_it_moved_its_shards_loses_none(context, monkeypatch):
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_data_stage_killed_while_it_moved_its_shards_loses_none(context, monkeypatch, lost):
     monkeypatch.setattr(worker, "ENTRY", "holdfast.stages.process:run_job")
     made = MakeData(images=World(), target=Jigsaw(train=4, validation=2, test=2), prior=(Prior(benchmark="color"),))
     into = context.root / "data" / "study-12345678"
@@ -266,6 +305,9 @@ def test_a_data_stage_killed_while_it_moved_its_shards_loses_none(context, monke
         with pytest.raises(KeyboardInterrupt):
             run_data_stage.fn(made, context, into)
     assert not into.exists()
+    if lost:
+        # As the next command does before it makes data.
+        shutil.rmtree(into.with_name(f"{into.name}.partial"))
     run_data_stage.fn(made, context, into)
     assert len(list(into.iterdir())) == 5
 

@@ -1,15 +1,18 @@
 """A recorded study, damaged in one place at a time: verification names the place, and nothing else."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from recorded_studies import CHECKPOINT, STUDY, Recorded, record_study
+from servers import mlflow_server
 from typer.testing import CliRunner
 
 from flows.commands.main import app
-from tasks import certificate
+from tasks import certificate, verification
 from tasks.recorded import recorded_studies
 from tasks.tracking import Store
 from tasks.verification import Checked, Verifier
@@ -154,3 +157,33 @@ def test_a_study_that_is_not_there_is_refused(recorded: Recorded, monkeypatch: p
         assert done.exit_code == 2
         assert told in done.output
         assert done.output.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_what_a_server_keeps_is_fetched_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "server").mkdir()
+    (tmp_path / "clone").mkdir()
+    with mlflow_server(tmp_path / "server") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        served = record_study(tmp_path / "clone", Store(tmp_path / "clone"))
+        assert wrong(served) == []
+        kept = next((tmp_path / "server" / "artifacts").rglob("*.safetensors"))
+        with changed(kept, flipped(kept)):
+            assert wrong(served) == [("train answers", f"{CHECKPOINT}/model.safetensors differs")]
+        with changed(kept, None):
+            assert wrong(served) == [("train answers", f"{CHECKPOINT}/model.safetensors is missing")]
+
+
+def test_a_base_from_the_hub_is_checked_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, content = "a" * 40, b"weights"
+    blob = tmp_path / "models--some--base" / "blobs" / hashlib.sha256(content).hexdigest()
+    link = tmp_path / "models--some--base" / "snapshots" / commit / "model.safetensors"
+    for path in (blob, link):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(content)
+    link.symlink_to(blob)
+    assert verification.hub_base("some/base", commit) == Checked("base", 1, len(content))
+    blob.write_bytes(flipped(blob))
+    assert verification.hub_base("some/base", commit).wrong == (f"{blob} differs",)
+    assert "not in the local cache" in verification.hub_base("some/other", commit).wrong[0]

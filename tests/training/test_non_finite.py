@@ -131,7 +131,8 @@ def test_numbers_that_are_not_finite_survive_the_journal_as_strict_json(tmp_path
     numbers = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 0.5}
     journal.log(1, numbers)
     journal.progress(1, 2, loss=math.nan)
-    journal.rewind(1)
+    journal.save(tmp_path / "saved")
+    journal.restore(tmp_path / "saved")
     [line] = strictly(tmp_path / "metrics.jsonl")
     assert line["metrics"] == {"a": "NaN", "b": "Infinity", "c": "-Infinity", "d": 0.5}
     [read] = read_lines(tmp_path / "metrics.jsonl")

@@ -89,10 +89,10 @@ def test_logged_completions_carry_every_part_and_are_rewound(tmp_path: Path) -> 
         (4, "1"),
     ]
     assert [(row["score"], row["accuracy"], row["format"]) for row in log.rows[:2]] == list(WRITTEN.values())[:2]
-    log.write()
-    again = CompletionLog(tmp_path / "completions.parquet", group=1)
-    again.rewind(4)
-    assert again.rows == log.rows[:4]
+    log.save(tmp_path)
+    again = CompletionLog(tmp_path / "elsewhere" / "completions.parquet", group=1)
+    again.load(tmp_path)
+    assert again.rows == log.rows
 
 
 def rewards_of(group: int, **terms: Any) -> Rewards:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.config.methods import GRPO, SFT
+from holdfast.config.refs import file_digest
 from holdfast.errors import UserError
 from holdfast.training.arguments import OURS, length, trainer_config
 from holdfast.training.dataset import order
-from holdfast.training.resume import last_complete, mark_complete
+from holdfast.training.resume import last_intact, mark_complete
 
 LIMIT = 96
 MACHINE = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False}
@@ -72,14 +73,22 @@ def test_arguments_that_trl_or_holdfast_cannot_take_are_refused_by_name(stage: S
     assert words in str(refused.value)
 
 
-def test_the_newest_checkpoint_without_missing_bytes_is_taken(tmp_path: Path) -> None:
-    assert last_complete(tmp_path) is None
-    for step in (5, 10, 20, 30):
-        place = tmp_path / f"checkpoint-{step}"
-        place.mkdir()
+@pytest.mark.parametrize(
+    "broken", ["trainer/checkpoint-20/optimizer.pt", "trainer/checkpoint-20/complete.json", "kept"]
+)
+@pytest.mark.parametrize("how", ["cut off", "a bit flipped"])
+def test_the_newest_checkpoint_whose_every_byte_is_as_written_is_taken(tmp_path: Path, broken: str, how: str) -> None:
+    assert last_intact(tmp_path) is None
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"x" * 100)
+    for step in (10, 20, 30):
+        place = tmp_path / "trainer" / f"checkpoint-{step}"
+        place.mkdir(parents=True)
         (place / "optimizer.pt").write_bytes(b"x" * 100)
         if step != 30:
-            mark_complete(place, 1.0)
-    (tmp_path / "checkpoint-20" / "optimizer.pt").write_bytes(b"x" * 99)
-    assert last_complete(tmp_path) == tmp_path / "checkpoint-10"
-    assert not (tmp_path / "checkpoint-30").exists()
+            mark_complete(place, 1.0, {"kept": file_digest(kept)} if step == 20 else {})
+    content = bytearray((tmp_path / broken).read_bytes())
+    content[50] ^= 4
+    (tmp_path / broken).write_bytes(content[:-1] if how == "cut off" else content)
+    assert last_intact(tmp_path) == tmp_path / "trainer" / "checkpoint-10"
+    assert [path.name for path in (tmp_path / "trainer").iterdir()] == ["checkpoint-10"]

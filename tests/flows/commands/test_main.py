@@ -69,6 +69,25 @@ def test_reports_and_runs_that_are_not_there_are_refused(repository: Path):
         assert told in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("export", "unknown", "a.tar"), "no study or sweep of this name has a report"),
+        (("export", "unknown", "a.zip"), "let it end with .tar, .tar.gz"),
+        (("import", "a.tar"), "is not there; name a file that `holdfast export` wrote"),
+        (("import", "pyproject.toml"), "is no name of an archive"),
+        (("gc", "--clone", "nowhere"), "is no clone with a .dvc directory"),
+    ],
+)
+def test_studies_and_archives_that_are_not_there_are_refused(
+    repository: Path, arguments: tuple[str, ...], sentence: str
+):
+    code, output = invoke(*arguments)
+    assert code == 2
+    assert sentence in " ".join(output.split())
+    assert not list(repository.glob("*.tar*"))
+
+
 def test_the_doctor_names_the_remedy_for_a_directory_without_dvc(repository: Path):
     code, output = invoke("doctor")
     assert code == 1

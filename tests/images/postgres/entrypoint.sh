@@ -9,7 +9,7 @@ export POSTGRES_USER="${POSTGRES_USER:-postgres}"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	secret=$(mktemp)
 	printf '%s' "${POSTGRES_PASSWORD:?}" > "$secret"
-	initdb -U "$POSTGRES_USER" --auth-local=trust --auth-host=scram-sha-256 --pwfile="$secret"
+	initdb -E UTF8 --locale=C.UTF-8 -U "$POSTGRES_USER" --auth-local=trust --auth-host=scram-sha-256 --pwfile="$secret"
 	rm "$secret"
 	echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
 	pg_ctl -w -o "-c listen_addresses='' -c unix_socket_directories=/var/run/postgresql" start

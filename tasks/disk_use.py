@@ -1,0 +1,28 @@
+"""How much room each study takes on this machine: artifacts of its runs, or local copies of them, and its data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tasks.tracking import Store
+
+
+def by_study(root: Path, store: Store) -> dict[str, int]:
+    """Bytes by study, sweep or comparison, largest first. What several studies found is counted where it was made."""
+    sizes: Counter[str] = Counter()
+    for run in store.search(""):
+        place = store.place(run)
+        if place.is_dir():
+            sizes[run.data.tags.get("holdfast.study") or run.info.run_name] += size_of(place)
+    for place in (root / "data").glob("*"):
+        if place.is_dir():
+            # Named by the study, or the sweep, and what decides the data.
+            sizes[place.name.rpartition("-")[0] or place.name] += size_of(place)
+    return {name: size for name, size in sizes.most_common() if size}
+
+
+def size_of(place: Path) -> int:
+    """Bytes of a file, or of all files below a directory."""
+    files = place.rglob("*") if place.is_dir() else [place]
+    return sum(path.lstat().st_size for path in files if path.is_file() and not path.is_symlink())
