@@ -16,7 +16,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all faults lint ui lock base scorers audit sbom image stack stack-down stack-test
+.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml

@@ -258,12 +258,12 @@ def grade(
 
 
 @app.command()
-def export_answers(
+def samples(
     name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study's name, or the id of a train run.")],
     out: Annotated[Path, typer.Argument(help="A directory for the files.")],
 ) -> None:
     """Write answers to public benchmarks as lm-evaluation-harness writes its samples."""
-    with _failures(f"holdfast export-answers {name} {out}"):
+    with _failures(f"holdfast samples {name} {out}"):
         from flows.commands.samples import export as write
         from tasks.tracking import open_store
 
@@ -272,14 +272,14 @@ def export_answers(
 
 
 @app.command()
-def import_answers(
+def rescore(
     file: Annotated[Path, typer.Argument(help="A samples file of lmms-eval or lm-evaluation-harness.")],
     benchmark: Annotated[Optional[str], typer.Option(help="What it answers, if its name does not say.")] = None,  # noqa: UP045
     questions: Annotated[Optional[Path], typer.Option(help="A shard with the questions, for lmms-eval's.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Write records to this Parquet file.")] = None,  # noqa: UP045
 ) -> None:
     """Grade what another harness's model answered, beside that harness's own scores."""
-    with _failures(f"holdfast import-answers {file}"):
+    with _failures(f"holdfast rescore {file}"):
         from flows.commands.samples import imported
 
         for line in imported(file, benchmark, questions, out):

@@ -1,4 +1,4 @@
-"""`holdfast export-answers` and `holdfast import-answers`: answers to and from lmms-eval and lm-evaluation-harness."""
+"""`holdfast samples` and `holdfast rescore`: answers to and from lmms-eval and lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def imported(file: Path, benchmark: str | None, questions: Path | None, out: Pat
     """Lines to print: our metrics of a harness's answers beside theirs. With `out`, records are written there."""
     if benchmark is not None and benchmark not in MODULES:
         raise UserError(f"--benchmark: {benchmark!r} is none of {', '.join(MODULES)}.")
+    harness_samples.require_file(file)
     kind = benchmark or harness_samples.benchmark_of(file)
     if questions is not None and not questions.is_file():
         raise UserError(f"--questions: {questions} is no file; name a prior-*.parquet of a study's data.")

@@ -100,4 +100,5 @@ class TargetQuestion(NamedTuple):
             grader=self.grader,
             benchmark=target.benchmark,
             accepted=self.accepted,
+            system=target.system or "",
         )

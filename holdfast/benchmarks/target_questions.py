@@ -131,7 +131,10 @@ class TargetQuestions:
         for question in _imported(target):
             if splits.get(_digest(question.images[0])) == split:
                 self._remember(question, split)
-                yield question.answer, question._replace(prompt=f"{question.prompt} {form(target.thinking)}")
+                yield (
+                    question.answer,
+                    question._replace(prompt=f"{question.prompt} {form(target.thinking)}", system=target.system or ""),
+                )
 
     def _split_images(self, target: Banner) -> dict[str, str]:
         if not self.split_of_image:

@@ -85,9 +85,11 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _influence_has_answers(self) -> Self:
-        if self.influence is not None and any(prior.benchmark == "ifeval" for prior in self.prior):
+        stages = (stage for arm in self.arms.values() for stage in arm)
+        selects = any(isinstance(stage, SFT) and stage.select is not None for stage in stages)
+        if (self.influence is not None or selects) and any(prior.benchmark == "ifeval" for prior in self.prior):
             raise ValueError(
-                "influence: ifeval has no right answer whose gradient could be taken; leave one of them out"
+                "prior: ifeval has no right answer whose gradient influence, or select, needs; leave one of them out"
             )
         return self
 

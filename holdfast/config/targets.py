@@ -25,6 +25,8 @@ class Jigsaw(Config):
     """Ask for reasoning in <think> tags before the answer."""
     wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
     """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
+    system: str | None = None
+    """A system prompt for its questions; by default the model's own."""
     per_class: PositiveInt | None = None
     """Keep this many of the training puzzles of each answer, to study few shots."""
     train: PositiveInt = 2000
@@ -89,6 +91,8 @@ class Skill(Config):
 
     thinking: bool = True
     """Ask for reasoning in <think> tags before the answer."""
+    system: str | None = None
+    """A system prompt for its questions; by default the model's own."""
     difficulty: float = Field(default=0.5, ge=0, le=1)
     """Of drawn images, from 0 (easy) to 1."""
     per_class: PositiveInt | None = None

@@ -79,6 +79,12 @@ def file_name(grader: str, date: str) -> str:
     return f"samples_{MODULES[grader].SOURCES[grader].harness}_{date}.jsonl"
 
 
+def require_file(file: Path) -> None:
+    """UserError where it is not there."""
+    if not file.is_file():
+        raise UserError(f"{named(file)}: no such file; name a samples file of lmms-eval or lm-evaluation-harness.")
+
+
 def benchmark_of(file: Path) -> str:
     """The benchmark of a harness's file, by its name. UserError for another one."""
     found = _FILE.fullmatch(file.name)
@@ -95,8 +101,6 @@ def benchmark_of(file: Path) -> str:
 def read(file: Path, benchmark: str, shard: Path | None = None) -> list[Sample]:
     """The answers of a harness's file, one a question. UserError where a row cannot be used."""
     asked = {_place(question.id): question for question in read_questions(shard)} if shard else {}
-    if not file.is_file():
-        raise UserError(f"{named(file)}: no such file; name a samples file of lmms-eval or lm-evaluation-harness.")
     found: dict[str, Sample] = {}
     for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
         if not line.strip():

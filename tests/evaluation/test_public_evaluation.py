@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,23 @@ from tiny_jobs import shards
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from flows.commands.samples import imported
+from holdfast.benchmarks.dataset import make_data
 from holdfast.benchmarks.public.questions import splits
-from holdfast.config.jobs import Evaluate, Result
+from holdfast.config.images import World
+from holdfast.config.jobs import Evaluate, MakeData, Result
 from holdfast.config.prior import PublicPrior
 from holdfast.config.refs import DataRef, ModelRef
+from holdfast.config.targets import Counting, Jigsaw
 from holdfast.data.chat import rendered
 from holdfast.data.shards import prior_shard, read_questions, write_questions
+from holdfast.data.training_set import TrainingRow
 from holdfast.errors import UserError
 from holdfast.evaluation.harness_samples import file_name, rows
 from holdfast.evaluation.records import read_records
 from holdfast.models.encode import encode
 from holdfast.models.load import load_config
 from holdfast.models.prompt_check import require_readable
+from holdfast.training.dataset import conversation
 
 ASKED = {"mme": {}, "gsm8k": {"shots": 0}, "arc": {"system": "Be brief."}, "refcoco": {"boxes": "qwen2.5-vl"}}
 
@@ -67,6 +73,18 @@ def test_a_system_prompt_comes_first_and_a_prefill_last(data: DataRef, processor
     assert text.endswith("The best answer is")
     ids = encode(processor, [question])[0]["input_ids"].tolist()
     assert ids == processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("target", [Jigsaw, partial(Counting, benchmark="counting")])
+def test_a_targets_system_prompt_is_read_in_training_and_evaluation(
+    target: Any, processor: Any, tmp_path: Path
+) -> None:
+    few = target(train=1, validation=1, test=1, system="Be brief.")
+    make_data(MakeData(images=World(), target=few, prior=[{"benchmark": "color", "questions": 1}]), tmp_path)
+    for split in ("train", "test"):
+        [question] = read_questions(tmp_path / f"target-{split}.parquet")
+        assert "Be brief." in rendered(processor, question)
+        assert conversation(TrainingRow(question))["prompt"][0]["role"] == "system"
 
 
 def test_boxes_of_another_family_or_of_an_image_that_is_resized_again_are_refused(
@@ -132,5 +150,8 @@ def test_a_file_that_is_none_of_theirs_is_a_sentence(tmp_path: Path, content: st
     file.write_text(content)
     with pytest.raises(UserError, match=told):
         list(imported(file, None, None, None))
+    with pytest.raises(UserError, match="no such file"):
+        list(imported(tmp_path / "samples_unknown.jsonl", None, None, None))
+    (tmp_path / "samples_unknown.jsonl").touch()
     with pytest.raises(UserError, match=r"'unknown' is none of the benchmarks graded here; name one with --benchmark"):
         list(imported(tmp_path / "samples_unknown.jsonl", None, None, None))

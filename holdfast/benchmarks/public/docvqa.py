@@ -22,8 +22,6 @@ SOURCES = {
 }
 SUFFIX = "\nAnswer the question using a single word or phrase."
 THRESHOLD = 0.5
-MOST = 300
-"""Characters of an answer that are compared; a longer one is no single word or phrase, and scores nothing."""
 
 
 def pose(row: Doc, _picture: Picture | None, manner: Manner) -> list[Posed]:
@@ -53,7 +51,8 @@ def anls(said: str, accepted: Sequence[str]) -> float:
 def _similarity(said: str, answer: str) -> float:
     longest = max(len(said.upper()), len(answer.upper()))
     one, other = (" ".join(text.strip().lower().split()) for text in (said, answer))
-    if abs(len(one) - len(other)) > longest * THRESHOLD and max(len(one), len(other)) > MOST:
+    if abs(len(one) - len(other)) > longest * THRESHOLD:
+        # So much has to be added or left out, however much else differs.
         return 0.0
     similarity = 1.0 - (_distance(one, other) / longest if longest else 0.0)
     return similarity if similarity >= THRESHOLD else 0.0

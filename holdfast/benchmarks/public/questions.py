@@ -5,6 +5,7 @@ Rows that belong together (a pair of MME, all that is asked about one picture) a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -88,7 +89,7 @@ class Rows:
         self.rows = self._open(self.source.split)
         self.skipped: list[int] = []
         self.shrunk: set[bytes] = set()
-        """Images that are scaled down, as the shard has them."""
+        """Digests of images that are scaled down, as the shard has them."""
         self._large: set[bytes] = set()
         self._examples: list[Doc] | None = None
 
@@ -128,25 +129,38 @@ class Rows:
             if wanted is not None and taken and taken + len(questions) > wanted:
                 return
             taken += len(questions)
-            self.shrunk |= self._large & {image for question in questions for image in question.images}
+            if self._large:
+                self.shrunk |= self._large & {_digest(image) for question in questions for image in question.images}
             yield from questions
+            if taken == wanted:
+                return
 
     def questions(self, place: int) -> Iterator[Question]:
         """The questions of a row; none where an image of it cannot be read."""
         row = self.rows[place].to_pylist()[0]
         doc = {column: row[column] for column in self.source.columns}
-        benchmark, first = self.benchmark, (*self.source.images, "")[0]
-        manner = Manner(benchmark.suffix, benchmark.boxes, self.seed)
-        try:
-            given = {column: self._picture(row[column]) for column in self.source.images if row[column]}
-            sizes = given[first].sizes if first in given else None
-            for number, posed in enumerate(self.module.pose(doc, sizes, manner)):
-                shown = self.source.images if posed.images is None else posed.images
-                images = tuple(given[column].png for column in shown if column in given)
-                name = f"{benchmark.name}-{place:06d}" + (f"-{number}" if number else "")
-                yield self._question(name, f"{benchmark.name}/{self._image(row, place)}", posed, images)
-        except UNREADABLE:
+        benchmark = self.benchmark
+        given = self._pictures(row)
+        if given is None:
             self.skipped.append(place)
+            return
+        sizes = next(iter(given.values())).sizes if given else None
+        manner = Manner(benchmark.suffix, benchmark.boxes, self.seed)
+        for number, posed in enumerate(self.module.pose(doc, sizes, manner)):
+            shown = self.source.images if posed.images is None else posed.images
+            images = tuple(given[column].png for column in shown if column in given)
+            name = f"{benchmark.name}-{place:06d}" + (f"-{number}" if number else "")
+            yield self._question(name, f"{benchmark.name}/{self._image(row, place)}", posed, images)
+
+    def _pictures(self, row: Doc) -> dict[str, Decoded] | None:
+        """A row's images by column; None where one cannot be read, or the first is not there."""
+        columns = self.source.images
+        if columns and not row[columns[0]]:
+            return None
+        try:
+            return {column: self._picture(row[column]) for column in columns if row[column]}
+        except UNREADABLE:
+            return None
 
     def _image(self, row: Doc, place: int) -> str:
         return self._unit(row) if self.source.unit else f"{place:06d}"
@@ -157,7 +171,7 @@ class Rows:
         shown = family.fitted(given, self.benchmark.pixels)
         content = png(shown)
         if given.width * given.height > self.benchmark.pixels:
-            self._large.add(content)
+            self._large.add(_digest(content))
         return Decoded(content, Picture(given.size, shown.size))
 
     def _question(self, name: str, image: str, posed: Posed, images: tuple[bytes, ...]) -> Question:
@@ -192,3 +206,7 @@ class Rows:
             if self.source.examples and self.benchmark.shots != 0:
                 self._examples = self._open(self.source.examples)[:MOST_EXAMPLES].to_pylist()
         return self._examples
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()

@@ -50,6 +50,7 @@ def puzzle(image: Image.Image, image_id: str, target: Jigsaw, seed: int, number:
         teacher=_teacher(answer, target, rng),
         grader="jigsaw",
         benchmark="jigsaw",
+        system=target.system or "",
     )
 
 

@@ -21,6 +21,7 @@ from holdfast.benchmarks.public.questions import splits
 from holdfast.config.images import World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import PublicPrior
+from holdfast.config.study import Study
 from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
@@ -238,6 +239,18 @@ def test_large_pictures_are_scaled_down_and_counted(copies: dict[str, Path]) -> 
     assert SIZE[0] * SIZE[1] > 2000
 
 
+def test_a_row_whose_picture_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
+    made = [prior_sets.mmstar(number) for number in range(8)]
+    made[3]["image"], made[4]["image"] = None, {"bytes": b"damaged", "path": None}
+    features = datasets.Features({**prior_sets.FEATURES["mmstar"], "image": datasets.Image(decode=False)})
+    folder = write(tmp_path / "own", features, {"val": made})
+    told: list[str] = []
+    one = PublicPrior(benchmark="mmstar", data=str(folder), questions=None)
+    found = [question.id for _, questions in splits(one, 0, told) for question in questions]
+    assert sorted(found) == [f"mmstar-{number:06d}" for number in (0, 1, 2, 5, 6, 7)]
+    assert told == ["2 row(s) of mmstar have images that cannot be read: left out."]
+
+
 def test_a_missing_column_is_a_sentence(tmp_path: Path) -> None:
     features = {**prior_sets.FEATURES["gsm8k"]}
     rows = [{"question": "?", "solution": "1"}] * 3
@@ -263,6 +276,15 @@ def test_a_missing_column_is_a_sentence(tmp_path: Path) -> None:
 def test_what_cannot_be_read_one_way_is_refused_before_anything_is_read(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         check(PublicPrior(**fields))
+
+
+def test_ifeval_has_no_gradient_to_select_or_trace_by() -> None:
+    stage = {"method": "sft", "source": "answers"}
+    selected = {**stage, "select": {"by": "random", "keep": 0.5}}
+    assert Study(name="a", prior=["ifeval"], arms={"a": [stage]})
+    for more in ({"arms": {"a": [selected]}}, {"arms": {"a": [stage]}, "influence": {}}):
+        with pytest.raises(ValueError, match="prior: ifeval has no right answer whose gradient"):
+            Study(name="a", prior=["ifeval"], **more)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
