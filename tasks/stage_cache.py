@@ -87,13 +87,24 @@ def intact_result(path: Path, *elsewhere: Path) -> Result | None:
     return result if result is not None and not changed_files(path, result, *elsewhere) else None
 
 
+def recorded_result(path: Path) -> Result | None:
+    """result.json of a stage's directory, if it can be read and names nothing outside."""
+    try:
+        result = Result.model_validate_json((path / "result.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    named = (*result.files, *(kept.path for kept in result.checkpoints))
+    return result if all(inside(name) for name in named) else None
+
+
 def changed_files(path: Path, result: Result, *elsewhere: Path) -> list[str]:
-    """Files of a stage's directory that are gone or differ from its result; not read where size and time agree."""
-    kept = {name: digest for name, digest in result.files.items() if name not in retired_files(path)}
+    """Files of a stage that are gone or differ from its result; not read where size and time agree."""
+    wanted = {name: digest for name, digest in result.files.items() if name not in retired_files(path)}
+    places = (path, *elsewhere)
     return [
         name
-        for name, digest in kept.items()
-        if not any(_unchanged(place / name, digest, result.stamps.get(name)) for place in (path, *elsewhere))
+        for name, digest in wanted.items()
+        if not any(_unchanged(place / name, digest, result.stamps.get(name)) for place in places)
     ]
 
 
@@ -109,16 +120,6 @@ def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
         with suppress(OSError):
             os.utime(file, ns=(stamp[1], stamp[1]))
     return True
-
-
-def recorded_result(path: Path) -> Result | None:
-    """result.json of a stage's directory, if it can be read and names nothing outside."""
-    try:
-        result = Result.model_validate_json((path / "result.json").read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-    named = (*result.files, *(kept.path for kept in result.checkpoints))
-    return result if all(inside(name) for name in named) else None
 
 
 def retired_files(path: Path) -> frozenset[str]:

@@ -47,9 +47,9 @@ class StageCallback(TrainerCallback):
         self.alarms = Alarms({})
         self.non_finite = NonFiniteWatch()
         self.moments = False
+        self.kept: dict[str, str] = {}
         self.dtype: torch.dtype | None = None
         """Of kept weights; by default the model's."""
-        self.kept: dict[str, str] = {}
         self.shown: dict[str, float] = {}
         self.earlier = 0.0
         self.started = self.reported = time.monotonic()

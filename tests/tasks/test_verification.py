@@ -78,7 +78,7 @@ def test_a_study_as_it_was_recorded_is_whole(recorded: Recorded):
     assert {name: one.files for name, one in found.items() if name != "base"} == {
         "certificate": 1,
         "data": 3,
-        "train answers": 1,
+        "train answers": 2,
         "evaluate base": 1,
         "evaluate answers": 1,
         "report": 4,
