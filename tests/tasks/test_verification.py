@@ -83,7 +83,8 @@ def test_a_study_as_it_was_recorded_is_whole(recorded: Recorded):
         "evaluate answers": 1,
         "report": 4,
     }
-    assert found["train answers"].size == len(b"weights" * 1000)
+    metrics = (recorded.trained.path / "metrics.jsonl").stat().st_size
+    assert found["train answers"].size == len(b"weights" * 1000) + metrics
 
 
 DAMAGED: dict[str, tuple[Callable[[Recorded], Path], str, str]] = {
