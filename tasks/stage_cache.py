@@ -14,7 +14,7 @@ from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRec
 from holdfast.config.model import Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
-from holdfast.stages.sources import source_digest
+from holdfast.stages.sources import PAGES, source_digest
 from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
@@ -30,7 +30,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
 asked along the way. By class: what a user has named, a reward or an argument, may have any name."""
 DATA_PATHS = frozenset({"path", "validation_path"})
 SOURCES = Path(holdfast.__file__).parent
-SUFFIXES = frozenset({".py", ".j2", ".css"})
+SUFFIXES = frozenset({".py", *PAGES})
 
 
 class CachedStage(NamedTuple):

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from holdfast.analysis.answers import Answers
-from holdfast.analysis.estimates import Moments, estimate
-from holdfast.analysis.trainings import journal
+from holdfast.analysis.trainings import journal, whose
 from holdfast.config.jobs import FinishedStudy, RunRecord
 
 PREDICTIONS = ("trapezoid", "first_order", "tracin", "adam_tracin")
@@ -43,6 +42,7 @@ class InfluenceTables:
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
 
 
+WHOSE = ("study", "arm", "replicate", "stage")
 OF_MEASURE = ("setting", "arm", "stage", "source", "benchmark", "role", "measure")
 PATH = ("measured", "first_order", "trapezoid")
 
@@ -60,10 +60,7 @@ class Traced(NamedTuple):
     @property
     def about(self) -> dict[str, Any]:
         """Whose it is."""
-        place = self.answers.place
-        return {"study": place.study, "setting": place.setting, "draw": place.draw} | {
-            name: getattr(self.run, name) for name in ("arm", "replicate", "stage")
-        }
+        return self.answers.place.columns | whose(self.run) | {"source": self.source}
 
     def role(self, benchmark: str) -> str:
         """Of a benchmark; nothing of what is of the source alone."""
@@ -82,24 +79,14 @@ def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers])
     if not runs:
         return None
     changes = pd.DataFrame([row for one in runs for row in _changes(one)])
-    logged = pd.concat([_about(one) for one in runs], ignore_index=True)
-    notes = [
-        {name: one.about[name] for name in ("study", "arm", "replicate", "stage")} | {"note": note, "text": str(text)}
-        for one in runs
-        for note, text in one.notes.items()
-    ]
+    logged = [one.logged.assign(**one.about, role=[*map(one.role, one.logged["benchmark"])]) for one in runs]
+    notes = [one.about | {"note": note, "text": str(text)} for one in runs for note, text in one.notes.items()]
     return InfluenceTables(
         changes=changes,
         agreement=pd.DataFrame(list(_agreements(changes))),
-        measures=pd.DataFrame(list(_measures(logged))),
-        notes=pd.DataFrame(notes, columns=["study", "arm", "replicate", "stage", "note", "text"]),
+        measures=_measures(pd.concat(logged, ignore_index=True)),
+        notes=pd.DataFrame(notes, columns=[*WHOSE, "note", "text"]),
     )
-
-
-def _about(one: Traced) -> pd.DataFrame:
-    """What a run logged, with whose it is."""
-    roles = [one.role(name) for name in one.logged["benchmark"]]
-    return one.logged.assign(**one.about, source=one.source, role=roles)
 
 
 def _read(run: RunRecord, answers: Answers) -> Traced:
@@ -117,23 +104,25 @@ def _read(run: RunRecord, answers: Answers) -> Traced:
 def _changes(one: Traced) -> Iterator[dict[str, Any]]:
     """Summed over the stretches between checkpoints, in the mean over questions."""
     path = pq.read_table(Path(one.run.path) / "path.parquet").to_pandas()
-    sums = one.logged[one.logged["measure"].isin(PREDICTIONS)].drop_duplicates(["benchmark", "measure"], keep="last")
-    known = {(row.benchmark, row.measure): row.value for row in sums.itertuples()}
-    end = [end for end in one.answers.ends(str(one.run.arm)) if end.replicate == one.run.replicate]
+    last = one.logged.drop_duplicates(["benchmark", "measure"], keep="last").set_index(["benchmark", "measure"])
+    known = last["value"].to_dict()
+    lost: dict[Any, float] = {}
+    for end in one.answers.ends[str(one.run.arm)]:
+        if end.replicate == one.run.replicate:
+            before, now = (one.answers.means(checkpoint, "correct") for checkpoint in (one.answers.base, end))
+            lost = dict(zip(one.answers.benchmarks, (before - now).tolist(), strict=True))
     for name, rows in path.groupby("benchmark", sort=False):
         questions = rows["id"].nunique()
-        row = one.about | {"source": one.source, "benchmark": name, "role": one.role(str(name)), "questions": questions}
+        row = one.about | {"benchmark": name, "role": one.role(str(name)), "questions": questions}
         # A stretch that is not finite leaves no sum of the whole.
         row |= {kind: float(rows[kind].sum(skipna=False)) / questions for kind in PATH}
         row |= {kind: known.get((name, kind), np.nan) for kind in PREDICTIONS if kind not in PATH}
-        asked = bool(end) and name in one.answers.benchmarks
-        lost = one.answers.benchmark(end, str(name))["forgetting"].means[0] if asked else np.nan
-        yield row | {"forgetting": float(lost)}
+        yield row | {"forgetting": lost.get(name, np.nan)}
 
 
 def _agreements(changes: pd.DataFrame) -> Iterator[dict[str, Any]]:
     prior = changes[changes["role"] == "prior"]
-    training = prior.groupby(["study", "arm", "replicate", "stage"], sort=False).ngroup().to_numpy()
+    training = prior.groupby(list(WHOSE), sort=False).ngroup().to_numpy()
     for prediction in PREDICTIONS:
         for against, sign in (("measured", 1.0), ("forgetting", -1.0)):
             pairs = np.stack([prior[prediction].to_numpy(float), sign * prior[against].to_numpy(float)])
@@ -147,12 +136,12 @@ def agreement(pairs: np.ndarray, training: np.ndarray) -> dict[str, Any]:
 
     Pearson's r is jackknifed as atanh r. Fewer than three trainings give no interval.
     """
-    r, sign = _pearson(pairs), _same_sign(pairs)
     groups = np.unique(training)
-    without = [pairs[:, training != group] for group in groups]
+    parts = [pairs, *(pairs[:, training != group] for group in groups)]
+    r, sign = _pearson(pairs), _same_sign(pairs)
     # At ±1 atanh has no end.
-    around = _jackknife(np.arctanh(np.clip(r, -1 + 1e-9, 1 - 1e-9)), [_bounded_z(part) for part in without])
-    shares = _jackknife(sign, [_same_sign(part) for part in without])
+    around = _jackknife([np.arctanh(np.clip(_pearson(part), -1 + 1e-9, 1 - 1e-9)) for part in parts])
+    shares = _jackknife([_same_sign(part) for part in parts])
     return {
         **{"pearson": r, "pearson_low": float(np.tanh(around[0])), "pearson_high": float(np.tanh(around[1]))},
         **{"sign": sign, "sign_low": max(shares[0], 0.0), "sign_high": min(shares[1], 1.0)},
@@ -161,13 +150,9 @@ def agreement(pairs: np.ndarray, training: np.ndarray) -> dict[str, Any]:
 
 
 def _pearson(pairs: np.ndarray) -> float:
-    if pairs.shape[1] < 3 or np.ptp(pairs[0]) == 0 or np.ptp(pairs[1]) == 0:
+    if pairs.shape[1] < 3 or (np.ptp(pairs, axis=1) == 0).any():
         return float("nan")
     return float(np.corrcoef(pairs)[0, 1])
-
-
-def _bounded_z(pairs: np.ndarray) -> float:
-    return float(np.arctanh(np.clip(_pearson(pairs), -1 + 1e-9, 1 - 1e-9)))
 
 
 def _same_sign(pairs: np.ndarray) -> float:
@@ -176,22 +161,21 @@ def _same_sign(pairs: np.ndarray) -> float:
     return float((signed[0] * signed[1] > 0).mean()) if signed.shape[1] else float("nan")
 
 
-def _jackknife(whole: float, without: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a statistic from its values without one group each."""
+def _jackknife(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a statistic from its value, and its values without one group each."""
+    whole, *without = values
     count = len(without)
-    if count < 3 or not np.isfinite([whole, *without]).all():
+    if count < 3 or not np.isfinite(values).all():
         return float("nan"), float("nan")
-    scale = np.sqrt((count - 1) * np.var(without))
-    half = float(stats.t.ppf(0.975, count - 1) * scale)
+    half = float(stats.t.ppf(0.975, count - 1) * np.sqrt((count - 1) * np.var(without)))
     return whole - half, whole + half
 
 
-def _measures(logged: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _measures(logged: pd.DataFrame) -> pd.DataFrame:
     """Means over trainings of what each logged at the same step; sums over the whole training stand at its end."""
-    for key, rows in logged.groupby([*OF_MEASURE, "step"], sort=False, observed=True):
-        values = rows.drop_duplicates(["study", "replicate"], keep="last")["value"].to_numpy(float)
-        known = values[np.isfinite(values)]
-        if len(known):
-            whole = estimate(Moments(known, np.zeros((len(known), 1)) if len(known) > 1 else np.full((1, 1), np.nan)))
-            found = {"value": whole.value, "value_low": whole.low, "value_high": whole.high, "replicates": len(known)}
-            yield dict(zip([*OF_MEASURE, "step"], key, strict=True)) | found
+    last = logged.drop_duplicates([*OF_MEASURE, "step", "study", "replicate"], keep="last")
+    values = last[np.isfinite(last["value"])].groupby([*OF_MEASURE, "step"], sort=False)["value"]
+    found = values.agg(value="mean", sd="std", replicates="count").reset_index()
+    half = stats.t.ppf(0.975, found["replicates"] - 1) * found["sd"] / np.sqrt(found["replicates"])
+    found = found.assign(value_low=found["value"] - half, value_high=found["value"] + half)
+    return found[[*OF_MEASURE, "step", "value", "value_low", "value_high", "replicates"]]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from holdfast.report.figures import WIDTH, beside, facets
+from holdfast.report.figures import DOTTED, WIDTH, beside, course, facets
 from holdfast.report.theme import FAINT, PAPER, SOFT, Look, legend
 
 LARGE = 50.0
@@ -28,23 +28,19 @@ def predicted(changes: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     axes.axhline(0, color=SOFT, linewidth=0.8)
     axes.axvline(0, color=SOFT, linewidth=0.8)
     for name, one in looks.items():
-        for target, face in ((False, one.color), (True, PAPER)):
-            own = known[(known.arm == name) & (known.target == target)]
-            axes.plot(own.predicted, own.measured, linestyle="", marker=one.marker, color=one.color,
-                      markerfacecolor=face, markersize=6, alpha=0.85)  # fmt: skip
+        own = known[known.arm == name]
+        for rows, face in ((own[~own.target], one.color), (own[own.target], PAPER)):
+            axes.plot(rows.predicted, rows.measured, one.marker, color=one.color, mfc=face, ms=6, alpha=0.85)
     values = np.concatenate([known.predicted, known.measured])
     bend(axes, values, "x")
     bend(axes, values, "y")
     low, high = min(axes.get_xlim() + axes.get_ylim()), max(axes.get_xlim() + axes.get_ylim())
-    axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
+    axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle=DOTTED)
     axes.fill_between([low, 0], low, 0, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
-    place: dict[str, Any] = {"xycoords": "data", "textcoords": "offset points", "color": SOFT, "fontsize": 8.5}
-    axes.annotate("forgotten, as predicted", (low, 0), (4, -11), **place)
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
-    axes.set_xlabel("predicted from gradients: change of log-likelihood per token")
-    axes.set_ylabel("measured change")
-    legend(figure, {name: one for name, one in looks.items() if name in set(known.arm)})
+    axes.annotate("forgotten, as predicted", (low, 0), (4, -11), textcoords="offset points", color=SOFT, fontsize=8.5)
+    label = "predicted from gradients: change of log-likelihood per token"
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel=label, ylabel="measured change")
+    legend(figure, looks, set(known.arm))
     return figure
 
 
@@ -67,21 +63,16 @@ def along(rows: pd.DataFrame, looks: dict[str, Look], label: str) -> Figure:
 
     Columns: arm, benchmark, share (of the arm's training), value with its interval.
     """
-    names = list(dict.fromkeys(rows.benchmark))
-    wide = beside(len(names))
-    figure, panels = facets(names, 1.75, wide)
-    for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
+    names = list(rows.benchmark.unique())
+    figure, panels = facets(names, 1.75, beside(len(names)))
+    for axes, name in zip(panels, names, strict=True):
         axes.axhline(0, color=SOFT, linewidth=1)
-        for arm, one in looks.items():
-            own = rows[(rows.benchmark == name) & (rows.arm == arm)].sort_values("share")
-            axes.fill_between(own.share, own.value_low, own.value_high, color=one.color, alpha=0.15, linewidth=0)
-            axes.plot(own.share, own.value, color=one.color, linestyle=one.line, marker=one.marker, markersize=3.5)
+        for arm, own in rows[rows.benchmark == name].sort_values("share").groupby("arm"):
+            course(axes, own, "value", looks[str(arm)], 3.5)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         bend(axes, rows.value.to_numpy(), "y")
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        if place % wide == 0:
-            axes.set_ylabel(label)
-    figure.supxlabel("share of the arm's own training", fontsize=9.5)
-    legend(figure, {name: one for name, one in looks.items() if name in set(rows.arm)})
+    figure.supxlabel("share of the arm's own training")
+    figure.supylabel(label)
+    legend(figure, looks, set(rows.arm))
     return figure

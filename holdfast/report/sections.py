@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from holdfast.analysis.influence import PREDICTIONS
 from holdfast.analysis.study import Analysis
-from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.config.targets import Detection, Jigsaw
-from holdfast.report import examples, influential, verdicts
+from holdfast.report import examples, verdicts
 from holdfast.report.drawing import one
+from holdfast.report.words import fact
 
-BASE = "base"
 EXAMPLES = 4
 """Settings whose answers are shown."""
 GRIDS = 3
 """With more settings than this, their verdicts are folded away."""
+SOURCE_MEASURES = {
+    **{"perplexity_start": "perplexity", "norm_per_token": "magnitude", "kernel_per_token": "kernel"},
+    **{"coherence": "coherence", "cosine": "direction ↑", "dot": "dot product ↑", "positive": "positive ↑"},
+}
+SAMPLED = ["model", "step", "temperature", "seed"]
 Row = dict[str, Any]
 
 
@@ -32,14 +39,17 @@ def arms_section(analysis: Analysis) -> Row:
     arms, base = analysis.arms, analysis.base
     table: list[Row] = []
     for setting, own in arms.groupby("setting", sort=False, observed=True):
-        table += [_base_row(base[base.setting == setting], str(setting)), *rows(own)]
-    passes = [n.removeprefix("pass_at_") for n in arms.columns if n.startswith("pass_at_") and n.count("_") == 2]
+        target, *_, mean = rows(base[base.setting == setting])
+        for end in ("", "_low", "_high"):
+            target |= {f"prior{end}": mean[f"accuracy{end}"], f"unparsed{end}": mean[f"unparsed{end}"]}
+        table += [target | {"arm": "base", "replicates": None}, *rows(own)]
+    measured = arms.dropna(axis=1, how="all").columns
     asked = [int(arms[name].max()) if len(arms) else 0 for name in ("questions", "questions_prior")]
     return {
         "arms": table,
-        "passes": [k for k in passes if arms[f"pass_at_{k}"].notna().any()],
-        "drifts": bool(arms.kl.notna().any()),
-        "covers": " / ".join(dict.fromkeys(arms.covers)),
+        "passes": [name[8:] for name in measured if name.startswith("pass_at_") and name[8:].isdigit()],
+        "drifts": "kl" in measured,
+        "covers": " / ".join(arms.covers.unique()),
         "questions": f"{asked[0]} target and {asked[1]} prior questions",
         "chance": one(base[base.role == "target"].chance),
         "prior_chance": one(base[base.benchmark == "mean"].chance),
@@ -47,46 +57,38 @@ def arms_section(analysis: Analysis) -> Row:
     }
 
 
-def _base_row(base: pd.DataFrame, setting: str) -> Row:
-    target = base[base.role == "target"].filter(regex="^(score|accuracy)")
-    prior = base[base.benchmark == "mean"].filter(like="accuracy")
-    prior = prior.rename(columns=lambda name: name.replace("accuracy", "prior"))
-    row: Row = {"setting": setting, "arm": BASE, "replicates": None}
-    return {key: value for own in (row, *rows(target)[:1], *rows(prior)[:1]) for key, value in own.items()}
-
-
 def verdict_section(analysis: Analysis) -> Row:
     """Sentences, a grid of all pairs, and the table behind them."""
     found = rows(analysis.verdicts)
+    table = [row | {"measured": verdicts.NAMES[row["measure"], row["at"]]} for row in found]
     several = len({row["setting"] for row in found}) > 1
-    groups = [*_factor_groups(found), *_arm_groups(found, several)]
-    table = [
-        row | {"measured": verdicts.NAMES[row["measure"], row["at"]], "needed": verdicts.needed(row)} for row in found
-    ]
-    return {"alone": bool(found) and verdicts.alone(found), "rows": table, "settings": several, "groups": groups}
+    return {
+        "alone": bool(found) and verdicts.alone(found),
+        "rows": [row | {"needed": verdicts.needed(row)} for row in table],
+        "settings": several,
+        "groups": list(_groups(found, several)),
+    }
 
 
-def _arm_groups(found: list[Row], several: bool) -> Iterator[Row]:
-    """Of every setting; the grid is of the first measure that has differences."""
-    settings = list(dict.fromkeys(row["setting"] for row in found if row["factor"] == "arm"))
+def _groups(found: list[Row], several: bool) -> Iterator[Row]:
+    """Of every factor; then of every setting, whose grid is of the first measure that has differences."""
+    for factor in dict.fromkeys(row["factor"] for row in found if row["factor"] != "arm"):
+        said = verdicts.level_sentences([row for row in found if row["factor"] == factor])
+        yield {"title": factor, "sentences": said, "grid": {}, "fold": False}
+    arms = [row for row in found if row["factor"] == "arm"]
+    settings = dict.fromkeys(row["setting"] for row in arms)
     for setting in settings:
-        own = [row for row in found if row["setting"] == setting and row["factor"] == "arm"]
-        place, shown = next(((p, g) for p in verdicts.PLACES if (g := verdicts.grid(verdicts.at(own, p)))), (None, {}))
+        own = [row for row in arms if row["setting"] == setting]
+        grids = ((name, verdicts.grid(verdicts.at(own, place))) for place, name in verdicts.NAMES.items())
+        measure, grid = next(((name, grid) for name, grid in grids if grid), ("", {}))
         yield {
             "title": setting if several else "",
             "sentences": verdicts.sentences(own),
-            "names": list(dict.fromkeys(name for row in own for name in (row["a"], row["b"]))),
-            "grid": {} if verdicts.alone(own) else shown,
-            "grid_title": verdicts.NAMES[place] if place else "",
+            "names": list(dict.fromkeys(row[arm] for row in own for arm in ("a", "b"))),
+            "grid": {} if verdicts.alone(own) else grid,
+            "grid_title": measure,
             "fold": len(settings) > GRIDS,
         }
-
-
-def _factor_groups(found: list[Row]) -> Iterator[Row]:
-    for factor in dict.fromkeys(row["factor"] for row in found if row["factor"] != "arm"):
-        own = [row for row in found if row["factor"] == factor]
-        said = verdicts.level_sentences(own)
-        yield {"title": factor, "sentences": said, "names": [], "grid": {}, "grid_title": "", "fold": False}
 
 
 def benchmark_section(analysis: Analysis) -> Row:
@@ -94,7 +96,7 @@ def benchmark_section(analysis: Analysis) -> Row:
     prior = analysis.benchmarks[analysis.benchmarks.role == "prior"]
     base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
     first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
-    return {"names": list(dict.fromkeys(prior.benchmark)), "base": first, "rows": _by_arm(prior)}
+    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior)}
 
 
 def _by_arm(frame: pd.DataFrame) -> list[Row]:
@@ -127,17 +129,21 @@ def influence_section(analysis: Analysis, settings: dict[str, FinishedStudy]) ->
     if found is None:
         return None
     agreement = rows(found.agreement)
-    notes = found.notes.drop_duplicates(["arm", "note", "text"]) if len(found.notes) else found.notes
+    changes = found.changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)
+    # Where training begins, over prior benchmarks.
+    start = found.measures[(found.measures.step == 0) & (found.measures.stage == 0) & (found.measures.role != "target")]
+    start = start[start.measure.isin(list(SOURCE_MEASURES))]
+    sources = start.groupby(["setting", "arm", "source", "measure"], sort=False, observed=True)["value"].mean()
     return {
         "sentence": _predicts(agreement),
         "agreement": [row for row in agreement if not row["contradicted"]],
         "contradicted": [row for row in agreement if row["contradicted"]],
-        "changes": _changes(found.changes),
-        "benchmarks": list(dict.fromkeys(found.changes.benchmark)),
-        "sources": _sources(found.measures),
+        "changes": _by_arm(changes[["measured", *PREDICTIONS]].mean().reset_index()),
+        "benchmarks": list(found.changes.benchmark.unique()),
+        "sources": rows(sources.unstack("measure").reset_index()),
         "shown": {name: title for name, title in SOURCE_MEASURES.items() if name in set(found.measures.measure)},
-        "rankings": [ranking for study in list(settings.values())[:1] for ranking in influential.rankings(study)],
-        "notes": rows(notes),
+        "rankings": examples.rankings(next(iter(settings.values()))),
+        "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
     }
 
 
@@ -156,21 +162,27 @@ def _predicts(agreement: list[Row]) -> str:
     ).replace("-", "−")
 
 
-def _changes(changes: pd.DataFrame) -> list[Row]:
-    """Means over replicates of what was measured and predicted."""
-    grouped = changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)
-    return _by_arm(grouped[["measured", *PREDICTIONS]].mean().reset_index())
+def run_section(job: Compare) -> Row:
+    """The runs of all studies, those that several share once: their notes, and where completions were sampled."""
+    runs = {run.path: run for study in job.studies for run in study.runs}.values()
+    return {
+        "samples": [_samples(run) for run in runs if run.kind == "sample"],
+        "notes": list(dict.fromkeys(note for run in runs for note in _notes(run))),
+        "other_seconds": sum(run.seconds for run in runs if run.kind != "train"),
+    }
 
 
-SOURCE_MEASURES = {
-    **{"perplexity_start": "perplexity", "norm_per_token": "magnitude", "kernel_per_token": "kernel"},
-    **{"coherence": "coherence", "cosine": "direction ↑", "dot": "dot product ↑", "positive": "positive ↑"},
-}
+def _notes(run: RunRecord) -> Iterator[tuple[str, str, str]]:
+    """Run, fact, value."""
+    file = Path(run.path) / "result.json"
+    notes = Result.model_validate_json(file.read_text()).notes if file.is_file() else {}
+    name = " ".join(filter(None, [run.kind, run.arm, f"replicate {run.replicate}" if run.replicate > 1 else ""]))
+    yield from ((name, key.replace("_", " "), fact(value)) for key, value in notes.items() if key != "flips")
 
 
-def _sources(measures: pd.DataFrame) -> list[Row]:
-    """By setting, arm and source, each measure where training begins; means over prior benchmarks."""
-    start = measures[(measures.step == 0) & (measures.stage == 0) & (measures.role != "target")]
-    start = start[start.measure.isin(SOURCE_MEASURES)]
-    means = start.groupby(["setting", "arm", "source", "measure"], sort=False, observed=True)["value"].mean()
-    return rows(means.unstack("measure").reset_index())
+def _samples(run: RunRecord) -> Row:
+    """Where the completions that an arm learned from were sampled."""
+    table = pq.read_table(Path(run.path) / "samples.parquet", columns=[*SAMPLED, "accuracy", "id"]).to_pandas()
+    found = {"completions": len(table), "questions": table.id.nunique(), "right": table.accuracy.mean()}
+    found |= {name: sorted(table[name].unique().tolist()) for name in SAMPLED}
+    return {"arm": run.arm, "replicate": run.replicate} | found

@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
+from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.journal import strict_json
-from holdfast.report import drawing, provenance, sections, theme, verdicts, words
+from holdfast.report import drawing, sections, theme, verdicts, words
 
 
 def compare(job: Compare, out: Path) -> dict[str, Any]:
@@ -32,24 +33,27 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
 
 def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup]) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
-    job, settings = analysis.job, _settings(analysis)
+    job = analysis.job
+    studies: dict[str, FinishedStudy] = {}
+    for place, study in zip(analysis.tables.places, job.studies, strict=True):
+        studies.setdefault(place.setting, study)
     context = {
         "job": job,
         "headline": headline,
         "drawn": drawn,
-        "sheet": Markup(theme.sheet()),
         "swatches": {name: theme.swatch(one) for name, one in drawing.looks(analysis).items()},
-        "settings": [name for name in settings if name],
+        "studies": studies,
+        "settings": [name for name in studies if name],
         "verdicts": sections.verdict_section(analysis),
         "benchmarks": sections.benchmark_section(analysis),
-        "influence": sections.influence_section(analysis, settings),
+        "influence": sections.influence_section(analysis, studies),
         "length_split": sections.rows(analysis.length_split),
         "flips": sections.rows(analysis.tables.flips),
         "trainings": int(analysis.arms.replicates.sum()),
         "evidence": content.get("evidence", ""),
         **sections.arms_section(analysis),
-        **sections.example_section(job, settings),
-        **provenance.run_section(job, settings),
+        **sections.example_section(job, studies),
+        **sections.run_section(job),
     }
     return _environment().get_template("page.html.j2").render(context)
 
@@ -58,14 +62,6 @@ def _environment() -> Environment:
     """The pages, which escape everything and know no undefined names."""
     environment = Environment(loader=PackageLoader("holdfast.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    shown = (words.number, words.signed, words.significant, words.duration)
+    shown = (words.number, words.signed, words.significant, words.duration, described)
     environment.filters |= {function.__name__: function for function in shown}
     return environment
-
-
-def _settings(analysis: Analysis) -> dict[str, FinishedStudy]:
-    """The first study of each setting."""
-    found: dict[str, FinishedStudy] = {}
-    for place, study in zip(analysis.tables.places, analysis.job.studies, strict=True):
-        found.setdefault(place.setting, study)
-    return found
