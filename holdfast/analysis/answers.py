@@ -55,6 +55,10 @@ class Answers:
         steps = (last["offset"] + last["steps"]).to_dict()
         return [one for one in self.checkpoints(arm) if one.step == steps.get(one.replicate)]
 
+    def role(self, benchmark: str) -> str:
+        """Of a benchmark; nothing of what is about none."""
+        return ("target" if benchmark == self.benchmarks[0] else "prior") if benchmark else ""
+
     def checkpoints(self, arm: str) -> list[Checkpoint]:
         """Of all replicates, in order of replicate and step."""
         return sorted(one for one in self.bounds if one.arm == arm)
@@ -119,11 +123,8 @@ class Answers:
 
     def levels(self, checkpoint: Checkpoint, split: str = TEST) -> dict[str, float]:
         """score, prior, retention and forgetting of one checkpoint, without intervals."""
-        score, right, before = (
-            self.means(one, field, split)
-            for one, field in ((checkpoint, "score"), (checkpoint, "correct"), (self.base, "correct"))
-        )
-        prior, base = float(right[1:].mean()), float(before[1:].mean())
+        score = self.means(checkpoint, "score", split)
+        prior, base = (float(self.means(one, "correct", split)[1:].mean()) for one in (checkpoint, self.base))
         kept = prior / base if base > 0 else float("nan")
         return {"score": float(score[0]), "prior": prior, "retention": kept, "forgetting": base - prior}
 

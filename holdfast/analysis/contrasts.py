@@ -20,7 +20,6 @@ from holdfast.analysis.verdicts import Difference, difference, holm, needed, pai
 
 MEASURES = ("score", "retention")
 END, MATCHED = "end", "matched"
-ARM = "arm"
 COLUMNS = [
     *("setting", "factor", "arm", "a", "b", "measure", "at", "matched_score"),
     *("difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict", "reason"),
@@ -95,8 +94,7 @@ def _judged(rows: Sequence[Row]) -> Iterator[Row]:
             given |= {"difference": whole.value, "difference_low": whole.low, "difference_high": whole.high}
             given |= {"p": found.p, "verdict": word(found, adjusted), "covers": whole.covers}
         if found is not None and given["verdict"] == "not distinguishable":
-            replicates, questions = needed(found, int(np.isfinite(p).sum()))
-            given |= {"needed_replicates": replicates, "needed_questions": questions}
+            given["needed_replicates"], given["needed_questions"] = needed(found, int(np.isfinite(p).sum()))
         yield row | given
 
 
@@ -108,14 +106,13 @@ def _row(about: Row, found: Difference | None, reason: str = "", score: float = 
 def _arms(setting: Setting) -> Iterator[Row]:
     for a, b in combinations(setting.arms, 2):
         having = setting.having(a, b)
-        about: Row = {"setting": setting.name, "factor": ARM, "arm": "", "a": a, "b": b, "at": END}
+        about: Row = {"setting": setting.name, "factor": "arm", "arm": "", "a": a, "b": b, "at": END}
+        about |= {f"replicates_{side}": sum(len(draw.ends[about[side]]) for draw in having) for side in ("a", "b")}
         if not having:
-            about |= {"replicates_a": 0, "replicates_b": 0}
             reason = "they were trained on no common data"
             yield from (_row(about | {"measure": measure}, None, reason) for measure in MEASURES)
             continue
         both = setting if len(having) == len(setting.draws) else Setting(having)
-        about |= {"replicates_a": len(both.ends(a)), "replicates_b": len(both.ends(b))}
         first, second = both.measures(a), both.measures(b)
         for measure in MEASURES:
             yield _row(about | {"measure": measure}, _difference(first[measure], second[measure]))

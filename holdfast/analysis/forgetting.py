@@ -7,24 +7,13 @@ from math import comb
 PRIOR_MEAN = "prior/mean/accuracy"
 
 
-def prior_accuracies(metrics: dict[str, float]) -> dict[str, float]:
-    """Accuracy of each prior benchmark by name."""
-    found = {}
-    for name, value in metrics.items():
-        kind, *benchmark, measure = name.split("/")
-        if kind == "prior" and measure == "accuracy" and benchmark != ["mean"]:
-            found["/".join(benchmark)] = value
-    return found
-
-
 def forgetting(base: dict[str, float], now: dict[str, float]) -> dict[str, float]:
     """Accuracy lost since the base on every prior benchmark and on their mean; retention is the share that is left.
 
     Positive is forgotten, negative is gained: the negative of backward transfer.
     """
-    before, after = prior_accuracies(base), prior_accuracies(now)
-    lost = {f"forgetting/{name}": before[name] - after[name] for name in before}
-    lost["forgetting/mean"] = base[PRIOR_MEAN] - now[PRIOR_MEAN]
+    known = [name for name in base if name.startswith("prior/") and name.endswith("/accuracy")]
+    lost = {f"forgetting/{name[len('prior/') : -len('/accuracy')]}": base[name] - now[name] for name in known}
     if base[PRIOR_MEAN] > 0:
         lost["retention"] = now[PRIOR_MEAN] / base[PRIOR_MEAN]
     return lost

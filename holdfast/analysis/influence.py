@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from holdfast.analysis.answers import Answers
-from holdfast.analysis.trainings import journal, whose
+from holdfast.analysis.table import journal, whose
 from holdfast.config.jobs import FinishedStudy, RunRecord
 
-PREDICTIONS = ("trapezoid", "first_order", "tracin", "adam_tracin")
+SUMS = ("tracin", "adam_tracin")
+PREDICTIONS = ("trapezoid", "first_order", *SUMS)
 """`trapezoid` and `first_order` go along the path that the weights took; the others are sums over samples."""
 
 
@@ -47,50 +48,30 @@ OF_MEASURE = ("setting", "arm", "stage", "source", "benchmark", "role", "measure
 PATH = ("measured", "first_order", "trapezoid")
 
 
-class Traced(NamedTuple):
-    """An influence run with the study that it belongs to."""
-
-    run: RunRecord
-    answers: Answers
-    source: str
-    notes: dict[str, Any]
-    logged: pd.DataFrame
-    """benchmark, measure, step, value."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Whose it is."""
-        return self.answers.place.columns | whose(self.run) | {"source": self.source}
-
-    def role(self, benchmark: str) -> str:
-        """Of a benchmark; nothing of what is of the source alone."""
-        return ("target" if benchmark == self.answers.benchmarks[0] else "prior") if benchmark else ""
-
-
 def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> InfluenceTables | None:
     """What the influence runs of the arms that finished came to; None where there are none."""
-    runs = [
-        _read(run, answers)
+    traced = [
+        _traced(run, answers)
         for study, answers in zip(studies, every, strict=True)
         for arm in answers.arms
         for run in study.runs
         if run.kind == "influence" and run.arm == arm
     ]
-    if not runs:
+    if not traced:
         return None
-    changes = pd.DataFrame([row for one in runs for row in _changes(one)])
-    logged = [one.logged.assign(**one.about, role=[*map(one.role, one.logged["benchmark"])]) for one in runs]
-    notes = [one.about | {"note": note, "text": str(text)} for one in runs for note, text in one.notes.items()]
+    changes, logged, notes = (pd.concat(frames, ignore_index=True) for frames in zip(*traced, strict=True))
     return InfluenceTables(
         changes=changes,
-        agreement=pd.DataFrame(list(_agreements(changes))),
-        measures=_measures(pd.concat(logged, ignore_index=True)),
-        notes=pd.DataFrame(notes, columns=[*WHOSE, "note", "text"]),
+        agreement=pd.DataFrame(_agreements(changes)),
+        measures=_measures(logged),
+        notes=notes[[*WHOSE, "note", "text"]],
     )
 
 
-def _read(run: RunRecord, answers: Answers) -> Traced:
+def _traced(run: RunRecord, answers: Answers) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Of one run: its changes; benchmark, measure, step and value of what it logged; its notes."""
     notes = dict(json.loads((Path(run.path) / "result.json").read_text())["notes"])
+    about = answers.place.columns | whose(run) | {"source": str(notes.pop("source", ""))}
     rows = []
     for line in journal(run):
         for name, value in line.get("metrics", {}).items():
@@ -98,25 +79,28 @@ def _read(run: RunRecord, answers: Answers) -> Traced:
                 benchmark, _, measure = name.split("/", 2)[2].rpartition("/")
                 rows.append((benchmark, measure, line["step"], value))
     logged = pd.DataFrame(rows, columns=["benchmark", "measure", "step", "value"])
-    return Traced(run, answers, str(notes.pop("source", "")), notes, logged)
+    changes = pd.DataFrame([about | row for row in _changes(run, answers, logged)])
+    logged = logged.assign(**about, role=[answers.role(name) for name in logged["benchmark"]])
+    said = pd.DataFrame([(note, str(text)) for note, text in notes.items()], columns=["note", "text"])
+    return changes, logged, said.assign(**about)
 
 
-def _changes(one: Traced) -> Iterator[dict[str, Any]]:
+def _changes(run: RunRecord, answers: Answers, logged: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Summed over the stretches between checkpoints, in the mean over questions."""
-    path = pq.read_table(Path(one.run.path) / "path.parquet").to_pandas()
-    last = one.logged.drop_duplicates(["benchmark", "measure"], keep="last").set_index(["benchmark", "measure"])
+    path = pq.read_table(Path(run.path) / "path.parquet").to_pandas()
+    last = logged.drop_duplicates(["benchmark", "measure"], keep="last").set_index(["benchmark", "measure"])
     known = last["value"].to_dict()
     lost: dict[Any, float] = {}
-    for end in one.answers.ends[str(one.run.arm)]:
-        if end.replicate == one.run.replicate:
-            before, now = (one.answers.means(checkpoint, "correct") for checkpoint in (one.answers.base, end))
-            lost = dict(zip(one.answers.benchmarks, (before - now).tolist(), strict=True))
+    for end in answers.ends[str(run.arm)]:
+        if end.replicate == run.replicate:
+            before, now = (answers.means(checkpoint, "correct") for checkpoint in (answers.base, end))
+            lost = dict(zip(answers.benchmarks, (before - now).tolist(), strict=True))
     for name, rows in path.groupby("benchmark", sort=False):
         questions = rows["id"].nunique()
-        row = one.about | {"benchmark": name, "role": one.role(str(name)), "questions": questions}
         # A stretch that is not finite leaves no sum of the whole.
+        row: dict[str, Any] = {"benchmark": name, "role": answers.role(str(name)), "questions": questions}
         row |= {kind: float(rows[kind].sum(skipna=False)) / questions for kind in PATH}
-        row |= {kind: known.get((name, kind), np.nan) for kind in PREDICTIONS if kind not in PATH}
+        row |= {kind: known.get((name, kind), np.nan) for kind in SUMS}
         yield row | {"forgetting": lost.get(name, np.nan)}
 
 

@@ -5,7 +5,7 @@ A measure NAME has three columns: NAME, and NAME_low and NAME_high, its 95 % int
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,9 +74,6 @@ class Analysis:
     base: pd.DataFrame
     """One row a setting and benchmark, and the prior ones' "mean": setting, benchmark, role, chance; measures accuracy,
     score, unparsed; questions."""
-    ledger: pd.DataFrame
-    """One row a prior question and training whose answer turned at the end: the columns of `Tables.records`, with their
-    index, and turned (lost_unreadable | lost_wrong | gained)."""
     aliases: pd.DataFrame
     """Checkpoints chosen on validation questions: setting, alias (best-skill | best-retention), study, arm, replicate,
     stage, stage_step, step, run_id, validation_score, validation_prior, and score and retention on test questions."""
@@ -100,33 +97,26 @@ def analyse(job: Compare) -> Analysis:
         raise UserError(f"{job.name}: no base has been evaluated, so there is nothing to compare")
     tables = load(job.studies)
     every = [Answers(study, place, tables) for study, place in zip(job.studies, tables.places, strict=True)]
-    by_setting: dict[str, list[Answers]] = {}
-    for study in every:
-        by_setting.setdefault(study.place.setting, []).append(study)
-    settings = [Setting(draws) for draws in by_setting.values()]
+    names = dict.fromkeys(study.place.setting for study in every)
+    settings = [Setting([study for study in every if study.place.setting == name]) for name in names]
     ended = [(setting, arm) for setting in settings for arm in setting.arms]
     if not ended:
         raise UserError(f"{job.name}: no arm has been trained and evaluated to its end, so there is nothing to compare")
-    trajectory = _frame(row for setting, arm in ended for row in _trajectory(setting, arm))
+    trajectory = pd.DataFrame(row for setting, arm in ended for row in _trajectory(setting, arm))
     return Analysis(
         job=job,
         tables=tables,
-        arms=_frame(_arm(setting, arm) for setting, arm in ended),
+        arms=pd.DataFrame(_arm(setting, arm) for setting, arm in ended),
         trajectory=trajectory,
-        benchmarks=_frame(row for setting, arm in ended for row in _benchmarks(setting, arm)),
+        benchmarks=pd.DataFrame(row for setting, arm in ended for row in _benchmarks(setting, arm)),
         verdicts=verdicts(settings),
         frontier=_frontier(trajectory),
-        matched=_frame(row for setting in settings for row in _matched(setting)),
-        base=_frame(row for setting in settings for row in _base(setting)),
-        ledger=_ledger(every, tables),
+        matched=pd.DataFrame(row for setting in settings for row in _matched(setting)),
+        base=pd.DataFrame(row for setting in settings for row in _base(setting)),
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),
-        length_split=_frame(row for setting, arm in ended for row in length_split(setting, arm)),
+        length_split=pd.DataFrame(row for setting, arm in ended for row in length_split(setting, arm)),
         influence=influence_tables(job.studies, every),
     )
-
-
-def _frame(rows: Iterable[Row]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows))
 
 
 def _measures(found: Named) -> Row:
@@ -144,20 +134,17 @@ def _arm(setting: Setting, arm: str) -> Row:
     trained = trained[trained["study"].isin([draw.place.study for draw in draws]) & (trained["arm"] == arm)]
     seconds = trained.groupby(["study", "replicate"])["seconds"].sum().to_numpy(float)
     measured = {"kl": UNKNOWN} | found | {"seconds": of_trainings(seconds)}
-    return (
-        {"setting": setting.name, "arm": arm}
-        | _measures(measured)
-        | {
-            "replicates": len(ends),
-            "draws": len(draws),
-            "questions": found["score"].questions,
-            "questions_prior": found["prior"].questions,
-            "covers": found["retention"].covers,
-            "steps": max(one.step for one in ends),
-            "alarms": int(trained["alarms"].sum()),
-            "left_out": sum(moments.left_out for moments in found.values()),
-        }
-    )
+    row = {"setting": setting.name, "arm": arm} | _measures(measured)
+    return row | {
+        "replicates": len(ends),
+        "draws": len(draws),
+        "questions": found["score"].questions,
+        "questions_prior": found["prior"].questions,
+        "covers": found["retention"].covers,
+        "steps": max(one.step for one in ends),
+        "alarms": int(trained["alarms"].sum()),
+        "left_out": sum(moments.left_out for moments in found.values()),
+    }
 
 
 def _benchmarks(setting: Setting, arm: str) -> Iterator[Row]:
@@ -226,36 +213,18 @@ def _matched(setting: Setting) -> Iterator[Row]:
         yield row | {"reason": "" if reached else "not every arm rises above the base's score"}
 
 
-def _ledger(every: Sequence[Answers], tables: Tables) -> pd.DataFrame:
-    """Prior questions whose answers turned."""
-    right, read = (tables.records[name].to_numpy() for name in ("correct", "parsed_ok"))
-    prior = (tables.records["role"] == "prior").to_numpy()
-    indices, words = [np.empty(0, int)], [np.empty(0, object)]
-    for study in every:
-        before = study.records(study.base)
-        for end in [end for ends in study.ends.values() for end in ends]:
-            now = study.records(end)
-            turned = (right[before] != right[now]) & prior[now]
-            lost = np.where(read[now], "lost_wrong", "lost_unreadable")
-            indices.append(now[turned])
-            words.append(np.where(right[now], "gained", lost)[turned].astype(object))
-    return tables.records.iloc[np.concatenate(indices)].assign(turned=np.concatenate(words))
-
-
 def _aliases(study: Answers) -> Iterator[Row]:
     """The most skilled checkpoint, and the one with most retention among those at the score that all arms reach.
 
     Validation questions choose; score and retention are those of the test questions.
     """
-    trained = study.tables.trainings
-    trained = trained[trained["study"] == study.place.study]
-    run_ids = trained.set_index(["arm", "replicate", "stage"])["run_id"].to_dict()
+    run_ids = study.tables.trainings.set_index(["study", "arm", "replicate", "stage"])["run_id"].to_dict()
     checkpoints = [one for arm in study.study.arms for one in study.checkpoints(arm)]
     rows = []
     for one in checkpoints:
         found = study.levels(one, VALIDATION)
         row = {"setting": study.place.setting, "study": study.place.study} | one._asdict()
-        row |= {"run_id": run_ids.get((one.arm, one.replicate, one.stage), "")}
+        row |= {"run_id": run_ids.get((study.place.study, one.arm, one.replicate, one.stage), "")}
         rows.append(row | {"validation_score": found["score"], "validation_prior": found["prior"]})
     known = pd.DataFrame(rows, columns=ALIASES)
     known = known[np.isfinite(known["validation_score"].astype(float))]

@@ -20,15 +20,17 @@ import pyarrow.parquet as pq
 
 from holdfast.analysis.questions import Questions, read_questions, refuse_incomparable
 from holdfast.analysis.settings import Place, places
-from holdfast.analysis.trainings import read_trainings
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.jobs import Evaluated, FinishedStudy, RunRecord
 from holdfast.errors import UserError
+from holdfast.journal import METRICS, read_lines
 
 BASE = "base"
 """Stands where an arm's name would."""
-TEXTS = ("prompt", "completion", "parsed", "answer", "grader")
-MEASURED = {"correct": np.bool_, "score": np.float64, "logprob": np.float64, "tokens": np.int32}
+MEASURED = {"correct": np.bool_, "score": np.float64, "tokens": np.int32}
 THREADS = 2
+WHOSE = ("study", "setting", "draw", "arm", "replicate", "stage")
+TRAININGS = (*WHOSE, "run_id", "path", "seconds", "steps", "method", "source", "alarms")
+ALARMS = (*WHOSE, "step", "alarm", "sentence")
 PLACE = ("study", "setting", "draw", "arm", "replicate", "stage", "stage_step", "step")
 """Columns that all tables share. `study` is a name; `setting` is "" or "factor=level, …" of the factors that are
 compared; `draw` is the same of the factors that only reseed (data, base); `arm` is "base" for the base, with replicate
@@ -41,8 +43,8 @@ class Tables:
 
     records: pd.DataFrame
     """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
-    question (its id), image, parsed_ok, correct (bool), score (0 to 1), logprob (nats per token of the reference),
-    tokens (of the completion), file (row of `files`). Strings are categorical."""
+    question (its id), image, parsed_ok, correct (bool), score (0 to 1), tokens (of the completion), file (row of
+    `files`). Strings are categorical."""
     files: pd.DataFrame
     """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
     stop: its rows in `records`, test questions before `middle`."""
@@ -69,12 +71,11 @@ def load(studies: Sequence[FinishedStudy]) -> Tables:
         UserError: two studies cannot be compared, or an evaluation lacks questions that its base was asked.
     """
     where = places(studies)
-    trainings, alarms = read_trainings(studies, where)
+    trainings, alarms = _trainings(studies, where)
     asked = [read_questions(study) for study in studies]
     refuse_incomparable([study.study.experiment for study in studies], where, asked)
     own = {place.study: questions for place, questions in zip(where, asked, strict=True)}
-    listed = [_files(study, place, trainings) for study, place in zip(studies, where, strict=True)]
-    files = pd.concat(listed, ignore_index=True)
+    files = pd.concat([_files(*one, trainings) for one in zip(studies, where, strict=True)], ignore_index=True)
     of_records = files[files["kind"] == "records"].reset_index(drop=True)
     records, of_records = _records(of_records, own)
     return Tables(
@@ -89,17 +90,41 @@ def load(studies: Sequence[FinishedStudy]) -> Tables:
     )
 
 
-def texts(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tables.records` with what was said: prompt, completion, parsed (None: unreadable), answer, grader."""
-    parts = []
-    for file, own in rows.groupby("file", sort=False):
-        said = pq.ParquetFile(tables.files.loc[file, "path"]).read(["split", "id", *TEXTS]).to_pandas()
-        keys = pd.MultiIndex.from_arrays([own["split"].astype(str), own["question"].astype(str)])
-        parts.append(said.set_index(["split", "id"]).loc[keys].set_axis(own.index))
-    if not parts:
-        return rows.assign(**{name: pd.Series(dtype=object) for name in TEXTS})
-    found = rows.join(pd.concat(parts))
-    return found.assign(parsed=found["parsed"].astype(object).where(found["parsed"].notna(), None))
+def _trainings(studies: Sequence[FinishedStudy], places: Sequence[Place]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`Tables.trainings` and `Tables.alarms`, in the order of the files' arms."""
+    rows: list[dict[str, Any]] = []
+    alarms: list[dict[str, Any]] = []
+    for study, place in zip(studies, places, strict=True):
+        order = list(study.study.arms)
+        trained = [run for run in study.runs if run.kind == "train" and run.arm in order]
+        for run in sorted(trained, key=lambda run: (order.index(str(run.arm)), run.replicate, run.stage)):
+            own, lines = whose(run), journal(run)
+            gone_off = [place.columns | own | line for line in lines if "alarm" in line]
+            evaluated = [one.step for one in study.evaluated if whose(one) == own]
+            stage = study.study.arms[str(run.arm)][run.stage]
+            rows.append(
+                place.columns
+                | own
+                | run.model_dump(include={"run_id", "path", "seconds"})
+                | {"steps": max([0, *evaluated, *(line["step"] for line in lines if "step" in line)])}
+                | {"method": stage.method, "source": stage.source.kind if stage.method == "sft" else stage.method}
+                | {"alarms": len(gone_off)}
+            )
+            alarms += gone_off
+    trainings = pd.DataFrame(rows, columns=TRAININGS)
+    steps = trainings.groupby(["study", "arm", "replicate"], sort=False)["steps"]
+    return trainings.assign(offset=steps.cumsum() - trainings["steps"]), pd.DataFrame(alarms, columns=ALARMS)
+
+
+def whose(run: RunRecord | Evaluated) -> dict[str, Any]:
+    """Arm, replicate and stage of a run, or of a file that an evaluation left."""
+    return {"arm": run.arm, "replicate": run.replicate, "stage": run.stage}
+
+
+def journal(run: RunRecord) -> list[dict[str, Any]]:
+    """All lines of a run's journal; none where it left none."""
+    path = Path(run.path) / METRICS
+    return read_lines(path) if path.is_file() else []
 
 
 def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,7 @@ class Difference(NamedTuple):
 def difference(first: Moments, second: Moments, same_questions: bool = True) -> Difference:
     """Of two arms whose replicates are independent; paired by question where they answered the same."""
     smaller = min(first, second, key=lambda moments: moments.means.shape[-1])
-    value, left_out = float(first.means.mean(-1) - second.means.mean(-1)), first.left_out + second.left_out
-    whole = estimate(smaller)._replace(value=value, left_out=left_out)
+    whole = estimate(smaller)._replace(value=float(first.means.mean(-1) - second.means.mean(-1)))
     return _tested(whole, difference_spread(first, second, same_questions))
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from holdfast.analysis.study import Analysis
-from holdfast.analysis.trainings import journal
-from holdfast.report import figures, influence_figures, theme, verdicts
-from holdfast.report.figures import Line
+from holdfast.analysis.table import journal
+from holdfast.report import figures, theme, verdicts
 from holdfast.report.theme import Folder, Look
 
+PANELS = 12
+"""More settings than this stand in the tables alone."""
 PAIRS = 45
 """A figure of differences has no more rows."""
 LOGGED = {"train/reward": "reward", "train/completions/mean_length": "length of completions, tokens"}
@@ -29,7 +31,7 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
     """Save all figures for which there is something to draw; returns them by name."""
     folder = Folder(path)
     if len(analysis.arms):
-        with theme.style():
+        with matplotlib.rc_context(fname=theme.STYLE):
             _measures(analysis, folder)
             _differences(analysis.verdicts, folder)
             _training(analysis, folder)
@@ -40,17 +42,17 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
 def _measures(analysis: Analysis, folder: Folder) -> None:
     own, arms, base = looks(analysis), analysis.arms, analysis.base
     path = _shares(analysis.trajectory, ["setting", "arm"])
-    settings = list(arms.setting.unique())[: figures.PANELS]
+    settings = list(arms.setting.unique())[:PANELS]
+    shown = arms[arms.setting.isin(settings)]
     prior = base[base.benchmark == "mean"]
-    chance = Line(one(base[base.role == "target"].chance), "chance")
-    folder.save("frontier", "Skill against retention", path, figures.frontier(path, arms, own, chance))
-    levels = {"score": [chance], "prior": [Line(one(prior.chance), "chance"), Line(one(prior.accuracy), "base")]}
+    chance = one(base[base.role == "target"].chance)
+    folder.save("frontier", "Skill against retention", path, figures.frontier(path, shown, own, chance))
+    levels = {"score": {"chance": chance}, "prior": {"chance": one(prior.chance), "base": one(prior.accuracy)}}
     folder.save("curves", "Skill and prior along training", path, figures.curves(path, own, levels, settings))
     lost = analysis.benchmarks[analysis.benchmarks.role == "prior"]
     if len(lost):
         folder.save("forgetting", "What was forgotten, by benchmark", lost, figures.forgetting(lost, own))
     if len(settings) > 1:
-        shown = arms[arms.setting.isin(settings)]
         folder.save("settings", "Retention by setting", arms, figures.settings(shown, "retention", own))
     moved = path[(path.replicate != "mean") & (path.kl > 0) & (path.kl < np.inf)]
     if len(moved):
@@ -70,7 +72,7 @@ def one(values: pd.Series) -> float | None:
 
 
 def _differences(found: pd.DataFrame, folder: Folder) -> None:
-    panels = {verdicts.NAMES[place]: place for place in verdicts.NAMES}
+    panels = {title: place for place, title in verdicts.NAMES.items()}
     for name, what in (("verdicts", "arms"), ("levels", "settings")):
         own = found[(found.factor == "arm") == (name == "verdicts")].dropna(subset="difference")
         where = own.setting if own.setting.nunique() > 1 else [""] * len(own)
@@ -93,9 +95,8 @@ def _training(analysis: Analysis, folder: Folder) -> None:
         frame = pd.DataFrame(found, columns=["arm", "training", "share", "metric", "value"])
         frame = frame.sort_values(["training", "metric", "share"], kind="stable")
         known = {metric: name for metric, name in LOGGED.items() if metric in set(frame.metric)}
-        folder.save(
-            "training", "Reward and length along training", frame, figures.logged(frame, known, looks(analysis))
-        )
+        drawn = figures.logged(frame, known, looks(analysis))
+        folder.save("training", "Reward and length along training", frame, drawn)
 
 
 def _influence(analysis: Analysis, folder: Folder) -> None:
@@ -104,11 +105,11 @@ def _influence(analysis: Analysis, folder: Folder) -> None:
     if found is None or not len(found.changes):
         return
     changes = found.changes.assign(predicted=found.changes.trapezoid, target=found.changes.role == "target")
-    folder.save("influence", "Predicted and measured forgetting", changes, influence_figures.predicted(changes, own))
+    folder.save("influence", "Predicted and measured forgetting", changes, figures.predicted(changes, own))
     measures = found.measures[(found.measures.benchmark != "") & (found.measures.stage == 0)]
+    measures = measures[measures.setting == found.changes.setting.iloc[0]]
     for measure, label in (("dot", "dot product"), ("cosine", "cosine")):
-        rows = measures[measures.measure == measure]
-        rows = _shares(rows[rows.setting == rows.setting.iloc[0]] if len(rows) else rows, ["arm"])
+        rows = _shares(measures[measures.measure == measure], ["arm"])
         if len(rows):
             title = f"{label} along training".capitalize()
-            folder.save(measure, title, rows, influence_figures.along(rows, own, label))
+            folder.save(measure, title, rows, figures.along(rows, own, label))

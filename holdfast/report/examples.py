@@ -50,7 +50,7 @@ def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[
     """Randomly drawn test questions of the target that all models answered.
 
     A row has question, prompts (as the models were asked; more than one where studies word it otherwise), shown and
-    solved (its pictures), and attempts: what every model answered, as arm, row, text and picture.
+    solved (its pictures), and attempts: what every model answered, as arm, row and picture.
     """
     known = [
         question
@@ -62,8 +62,7 @@ def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[
         rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
         target = study.study.target
         attempts = [
-            {"arm": arm, "row": row, "text": excerpt(row["completion"])}
-            | {"picture": answer_picture(question, target, row["parsed"])}
+            {"arm": arm, "row": row, "picture": answer_picture(question, target, row["parsed"])}
             for arm, row in rows.items()
         ]
         prompts = list(dict.fromkeys(row["prompt"] for row in rows.values()))
@@ -75,7 +74,7 @@ def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[
 def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[str, list[Row]]:
     """By arm, a few randomly drawn questions that it lost, of different benchmarks where there are several.
 
-    A row has before and after (the records of the base and of the arm), text and pictures.
+    A row has before and after (the records of the base and of the arm) and pictures.
     """
     base = answers.get(BASE, {})
     drawn = {arm: _drawn(base, own, seed) for arm, own in answers.items() if arm != BASE}
@@ -87,11 +86,7 @@ def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[s
         if any((name, question.id) in keys for keys in drawn.values())
     }
     return {
-        arm: [
-            {"before": base[key], "after": answers[arm][key], "pictures": questions[key]}
-            | {"text": excerpt(answers[arm][key]["completion"], 200)}
-            for key in keys
-        ]
+        arm: [{"before": base[key], "after": answers[arm][key], "pictures": questions[key]} for key in keys]
         for arm, keys in drawn.items()
     }
 
@@ -103,11 +98,6 @@ def _drawn(base: Answers, own: Answers, seed: int) -> list[Key]:
     order = pd.DataFrame(random.Random(seed).sample(gone, len(gone)), columns=["benchmark", "id"])
     turns = order.groupby("benchmark").cumcount().sort_values(kind="stable")
     return [tuple(order.loc[place]) for place in turns.index[:SHOWN]]
-
-
-def excerpt(completion: str, longest: int = 800) -> str:
-    """The beginning of a long completion."""
-    return completion if len(completion) <= longest else completion[:longest] + " …"
 
 
 def rankings(study: FinishedStudy) -> list[Row]:
@@ -136,7 +126,6 @@ def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     found = rows.agg(
         tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
     ).sort_values("effect", kind="stable")
-    found["text"] = [excerpt(text, 500) for text in found.text]
     return {
         "label": arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
         "arm": arm,

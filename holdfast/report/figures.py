@@ -1,34 +1,27 @@
-"""Figures of what was learned and what was forgotten. Each takes data frames of the analysis and returns a figure."""
+"""Figures of what was learned, forgotten and predicted. Each takes data frames of the analysis and returns a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from holdfast.report.theme import INK, PAPER, RIGHT, SOFT, WRONG, Look, legend
+from holdfast.report.theme import FAINT, INK, PAPER, RIGHT, SOFT, WRONG, Look, legend
 
 WIDTH = 8.6
 """Inches: 620 points, so that type of 9.5 points reads well on a page and in print."""
-PANELS = 12
-"""More settings than this stand in the tables alone."""
 LABELS = {"score": "target score ↑", "prior": "prior accuracy, mean ↑", "retention": "retention ↑"}
 DOTTED = (0, (2, 3))
+LARGE = 50.0
+"""Times the middle magnitude; an axis that has to hold more than that is bent."""
 
 
-class Line(NamedTuple):
-    """A reference value with its name."""
-
-    value: float | None
-    name: str
-
-
-def facets(names: Sequence[str], height: float, wide: int = 2, share: bool = True) -> tuple[Figure, list[Axes]]:
+def _facets(names: Sequence[str], height: float, wide: int = 2, share: bool = True) -> tuple[Figure, list[Axes]]:
     """A panel for every name, `wide` beside each other; the single panel of an empty name has no title."""
     across = min(wide, len(names))
     down = -(-len(names) // across)
@@ -42,18 +35,18 @@ def facets(names: Sequence[str], height: float, wide: int = 2, share: bool = Tru
     return figure, list(grid[: len(names)])
 
 
-def beside(panels: int) -> int:
+def _beside(panels: int) -> int:
     """How many small panels stand side by side, so that the last row is not nearly empty."""
     return 3 if panels in (3, 5, 6, 9) else min(4, panels)
 
 
-def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look], chance: Line) -> Figure:
+def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look], chance: float | None) -> Figure:
     """Skill against retention: every arm's mean over replicates from the base on, its end with both intervals."""
-    settings = _settings(arms)
-    figure, panels = facets(settings, 4.1 if len(settings) == 1 else 3.0)
+    settings = list(arms.setting.unique())
+    figure, panels = _facets(settings, 4.1 if len(settings) == 1 else 3.0)
     for axes, setting in zip(panels, settings, strict=True):
         axes.axhline(1, color=SOFT, linewidth=0.8, linestyle=":")
-        _reference(axes, chance, upright=True)
+        _reference(axes, "chance", chance, upright=True)
         for name, mean in _means(axes, trajectory[trajectory.setting == setting], ("score", "retention"), looks):
             one, end = looks[name], arms[(arms.setting == setting) & (arms.arm == name)]
             how: dict[str, Any] = {"color": one.color, "marker": one.marker}
@@ -73,11 +66,11 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
 
 
 def curves(
-    trajectory: pd.DataFrame, looks: dict[str, Look], lines: dict[str, list[Line]], settings: Sequence[str]
+    trajectory: pd.DataFrame, looks: dict[str, Look], lines: dict[str, dict[str, float | None]], settings: Sequence[str]
 ) -> Figure:
     """Measures over the share of each arm's own training; bands are intervals, thin lines replicates.
 
-    `lines` has the reference values of each measure that is drawn: a column of panels each.
+    `lines` has the reference values, by name, of each measure that is drawn: a column of panels each.
     """
     figure = Figure(figsize=(WIDTH, (3.3 if len(settings) == 1 else 2.4) * len(settings) + 0.4))
     grid = figure.subplots(len(settings), len(lines), sharex=True, sharey="col", squeeze=False)
@@ -85,16 +78,16 @@ def curves(
         own = trajectory[trajectory.setting == setting]
         for axes, (measure, levels) in zip(row, lines.items(), strict=True):
             axes.set(title=setting, ylabel=LABELS[measure], xlim=(-0.02, 1.03))
-            for line in levels:
-                _reference(axes, line)
+            for name, value in levels.items():
+                _reference(axes, name, value)
             for name, mean in _means(axes, own, ("share", measure), looks):
-                course(axes, mean, measure, looks[name])
+                _course(axes, mean, measure, looks[name])
     figure.supxlabel("share of the arm's own training")
     legend(figure, looks)
     return figure
 
 
-def course(axes: Axes, rows: pd.DataFrame, measure: str, one: Look, size: float = 5) -> None:
+def _course(axes: Axes, rows: pd.DataFrame, measure: str, one: Look, size: float = 5) -> None:
     """A measure with its interval over the share of a training."""
     axes.fill_between(rows.share, rows[f"{measure}_low"], rows[f"{measure}_high"], color=one.color, alpha=0.13, lw=0)
     axes.plot(rows.share, rows[measure], color=one.color, linestyle=one.line, marker=one.marker, markersize=size)
@@ -133,7 +126,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     several = benchmarks.setting.nunique() > 1
     frame = benchmarks.assign(label=benchmarks.arm + (" · " + benchmarks.setting if several else ""))
     labels, names = list(frame.label.unique()), list(frame.benchmark.unique())
-    figure, panels = facets(names, 0.75 + 0.21 * len(labels), beside(len(names)))
+    figure, panels = _facets(names, 0.75 + 0.21 * len(labels), _beside(len(names)))
     unreadable: dict[str, Any] = {"facecolor": PAPER, "edgecolor": WRONG, "hatch": "//////", "linewidth": 0.6}
     mark: dict[str, Any] = {"color": INK, "marker": "|", "ms": 7, "linewidth": 1.2}
     for axes, name in zip(panels, names, strict=True):
@@ -171,7 +164,7 @@ def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
 
 def settings(arms: pd.DataFrame, measure: str, looks: dict[str, Look]) -> Figure:
     """A measure at the end of training by setting, each arm with its interval; arms stand side by side."""
-    names = _settings(arms)
+    names = list(arms.setting.unique())
     figure = Figure(figsize=(WIDTH, 0.8 + len(names) * max(0.35, 0.15 * len(looks))))
     axes = figure.subplots()
     for (arm, one), offset in zip(looks.items(), np.linspace(-0.3, 0.3, len(looks)), strict=True):
@@ -191,13 +184,60 @@ def logged(rows: pd.DataFrame, metrics: dict[str, str], looks: dict[str, Look]) 
 
     Columns: arm, training (one line each), share, metric, value.
     """
-    figure, panels = facets(list(metrics.values()), 2.5, share=False)
+    figure, panels = _facets(list(metrics.values()), 2.5, share=False)
     for axes, metric in zip(panels, metrics, strict=True):
         for (arm, _), own in rows[rows.metric == metric].groupby(["arm", "training"], observed=True, sort=False):
             smooth = own.value.rolling(max(1, len(own) // 20), min_periods=1).mean()
             axes.plot(own.share, smooth, color=looks[arm].color, linestyle=looks[arm].line, linewidth=1.2)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     figure.supxlabel("share of the training")
+    legend(figure, looks, set(rows.arm))
+    return figure
+
+
+def predicted(changes: pd.DataFrame, looks: dict[str, Look]) -> Figure:
+    """Measured against predicted change of the right answers' log-likelihood: a mark a benchmark, arm and replicate.
+
+    Columns: arm, target (whether the benchmark is the target), predicted, measured.
+    """
+    known = changes[np.isfinite(changes.predicted) & np.isfinite(changes.measured)]
+    figure = Figure(figsize=(WIDTH, 4.6))
+    axes = figure.subplots()
+    axes.axhline(0, color=SOFT, linewidth=0.8)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
+    for name, one in looks.items():
+        own = known[known.arm == name]
+        for rows, face in ((own[~own.target], one.color), (own[own.target], PAPER)):
+            axes.plot(rows.predicted, rows.measured, one.marker, color=one.color, mfc=face, ms=6, alpha=0.85)
+    values = np.concatenate([known.predicted, known.measured])
+    _bend(axes, values, "x")
+    _bend(axes, values, "y")
+    low, high = min(axes.get_xlim() + axes.get_ylim()), max(axes.get_xlim() + axes.get_ylim())
+    axes.plot([low, high], [low, high], color=SOFT, linewidth=0.9, linestyle=DOTTED)
+    axes.fill_between([low, 0], low, 0, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
+    axes.annotate("forgotten, as predicted", (low, 0), (4, -11), textcoords="offset points", color=SOFT, fontsize=8.5)
+    label = "predicted from gradients: change of log-likelihood per token"
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel=label, ylabel="measured change")
+    legend(figure, looks, set(known.arm))
+    return figure
+
+
+def along(rows: pd.DataFrame, looks: dict[str, Look], label: str) -> Figure:
+    """A measure along the training, a panel for each benchmark, with intervals; over zero the source reinforces it.
+
+    Columns: arm, benchmark, share (of the arm's training), value with its interval.
+    """
+    names = list(rows.benchmark.unique())
+    figure, panels = _facets(names, 1.75, _beside(len(names)))
+    for axes, name in zip(panels, names, strict=True):
+        axes.axhline(0, color=SOFT, linewidth=1)
+        for arm, own in rows[rows.benchmark == name].sort_values("share").groupby("arm"):
+            _course(axes, own, "value", looks[str(arm)], 3.5)
+        axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        _bend(axes, rows.value.to_numpy(), "y")
+    figure.supxlabel("share of the arm's own training")
+    figure.supylabel(label)
     legend(figure, looks, set(rows.arm))
     return figure
 
@@ -233,14 +273,24 @@ def _listed(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def _reference(axes: Axes, line: Line, upright: bool = False) -> None:
-    if line.value is None or not np.isfinite(line.value):
+def _reference(axes: Axes, name: str, value: float | None, upright: bool = False) -> None:
+    if value is None or not np.isfinite(value):
         return
     draw, along = (axes.axvline, axes.get_xaxis_transform()) if upright else (axes.axhline, axes.get_yaxis_transform())
-    draw(line.value, color=SOFT, linewidth=0.9, linestyle=DOTTED)
-    place, offset = ((line.value, 0.0), (3, 4)) if upright else ((1.0, line.value), (4, -3))
-    axes.annotate(line.name, place, offset, xycoords=along, textcoords="offset points", color=SOFT, fontsize=8.5)
+    draw(value, color=SOFT, linewidth=0.9, linestyle=DOTTED)
+    place, offset = ((value, 0.0), (3, 4)) if upright else ((1.0, value), (4, -3))
+    axes.annotate(name, place, offset, xycoords=along, textcoords="offset points", color=SOFT, fontsize=8.5)
 
 
-def _settings(frame: pd.DataFrame) -> list[str]:
-    return list(frame.setting.unique())[:PANELS]
+def _bend(axes: Axes, values: np.ndarray, which: Literal["x", "y"]) -> None:
+    """Linear near zero, logarithmic beyond, where one arm far out would press all others into a point."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    if not len(sizes) or sizes.max() < LARGE * np.median(sizes):
+        return
+    near = 10.0 ** np.floor(np.log10(np.median(sizes)))
+    powers = near * 10.0 ** np.arange(np.ceil(np.log10(sizes.max() / near)) + 1)
+    getattr(axes, f"set_{which}scale")("symlog", linthresh=near)
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(FixedLocator([*-powers[::-1], 0.0, *powers]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))

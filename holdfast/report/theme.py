@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Collection
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +18,8 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-HERE = Path(__file__).parent
-SHEET = (HERE / "colors.css").read_text(encoding="utf-8")
+STYLE = Path(__file__).with_name("figures.mplstyle")
+SHEET = Path(__file__).with_name("colors.css").read_text(encoding="utf-8")
 """The variables of both themes."""
 LIGHT = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", SHEET.partition("@media")[0]))
 """The colour of each."""
@@ -45,11 +44,6 @@ class Look(NamedTuple):
 def look(index: int) -> Look:
     """Of the series with this number."""
     return Look(SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)], LINES[index // len(SERIES) % len(LINES)])
-
-
-def style() -> AbstractContextManager[None]:
-    """The theme, for as long as figures are drawn in it."""
-    return matplotlib.rc_context(fname=HERE / "figures.mplstyle")
 
 
 def legend(figure: Figure, looks: dict[str, Look], shown: Collection[str] | None = None) -> None:
@@ -79,23 +73,20 @@ class Folder:
         figure.set_layout_engine("none")
         figure.savefig(self.path / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         data.to_csv(self.path / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-        svg = themed(text.getvalue(), name, title)
-        alone = svg.replace(">", f' xmlns="http://www.w3.org/2000/svg" {LINKS}><style>{SHEET}</style>', 1)
+        svg = themed(text.getvalue(), title)
+        spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        alone = svg.replace(">", f" {spaces}><style>{SHEET}</style>", 1)
         (self.path / f"{name}.svg").write_text(alone + "\n", encoding="utf-8")
         self.drawn[name] = Markup(svg)
 
 
-LINKS = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-
-
-def themed(text: str, name: str, title: str) -> str:
-    """matplotlib's SVG with colours as CSS variables, the page's type, ids of its own, and a name to be read aloud."""
+def themed(text: str, title: str) -> str:
+    """matplotlib's SVG with colours as CSS variables, the page's type, the ids that it uses, and a name to read out."""
     body = text[text.index(">", text.index("<svg")) + 1 :].strip()
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", body))
-    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", body)
+    body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
     body = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font: \1var(--font, sans-serif)", body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{VARIABLES[m[0]]}, {m[0]})" if m[0] in VARIABLES else m[0], body)
     body = re.sub(r"\s*\n\s*", "\n", body)
