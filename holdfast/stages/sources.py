@@ -29,8 +29,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 }
 """What `holdfast.stages.process` imports to run a job, by its verb."""
 ALWAYS = "holdfast.stages.process"
-PAGES = (".j2", ".css")
-"""Templates and style sheets count with the modules of their directory."""
+PAGES = (".j2", ".css", ".mplstyle")
+"""Templates and style sheets, of pages and of figures, count with the modules of their directory."""
 
 
 @functools.cache
