@@ -138,20 +138,22 @@ class Answers:
     def benchmark(self, arm: str, names: Sequence[str]) -> dict[str, Moments]:
         """accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong and gained, in the mean over benchmarks,
         of an arm's ends or of the base."""
-        checkpoints = [self.base] if arm == BASE else self.ends[arm]
-        right, read = self.values(checkpoints, "correct"), self.values(checkpoints, "parsed_ok")
-        before = self.values([self.base], "correct")
+        own, base = [self.base] if arm == BASE else self.ends[arm], [self.base]
+        asked = np.isin(self.strata, [self.benchmarks.index(name) for name in names])
+        fields = ((own, "correct"), (own, "parsed_ok"), (own, "score"), (base, "correct"))
+        right, read, score, before = (self.values(one, field)[:, asked] for one, field in fields)
         lost = before * (1 - right)
         values = {
             "accuracy": right,
-            "score": self.values(checkpoints, "score"),
+            "score": score,
             "unparsed": 1 - read,
             "forgetting": before - right,
             "lost_unreadable": lost * (1 - read),
             "lost_wrong": lost * read,
             "gained": (1 - before) * right,
         }
-        return {measure: self.mean(found, names) for measure, found in values.items()}
+        strata, clusters = self.strata[asked], self.clusters[asked]
+        return {measure: mean_of(found, strata, clusters) for measure, found in values.items()}
 
     def prompts(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Moments]:
         """kl, and pass_at_K, of prompts; only what was measured for all of them."""

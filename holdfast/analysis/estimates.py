@@ -40,8 +40,6 @@ class Estimate(NamedTuple):
     questions: int
     covers: str
     """`QUESTIONS_ONLY`, `REPLICATES`, or, over several draws of data or base, `SEEDS`."""
-    left_out: int = 0
-    """Values that are not finite."""
 
 
 class Moments(NamedTuple):
@@ -56,6 +54,7 @@ class Moments(NamedTuple):
     seeds: bool = False
     """Rows are draws of data or base, not replicates."""
     left_out: int = 0
+    """Values that are not finite."""
 
     @property
     def covers(self) -> str:
@@ -93,20 +92,19 @@ def mean_of(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray) -> Mom
     values, strata, clusters = values[..., used], strata[used], clusters[used]
     names, codes = np.unique(strata, return_inverse=True)
     member = (codes[:, None] == np.arange(len(names))).astype(float)
+    count, width = len(clusters), int(clusters.max(initial=0)) + 1
+    by_cluster = sparse.csr_array((np.ones(count), clusters, np.arange(count + 1)), shape=(count, width))
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
     counts = known.astype(float) @ member
     with np.errstate(invalid="ignore", divide="ignore"):
         by_stratum = (filled @ member) / counts
-        width = int(clusters.max(initial=0)) + 1
-        groups = np.bincount(np.unique(codes * width + clusters) // width, minlength=len(names))
+        groups = (member.T @ by_cluster > 0).sum(1)
         # A mean of n takes one degree of freedom, as in n / (n − 1).
         scale = np.sqrt(groups / (groups - 1.0))
         weights = (1.0 / (counts * len(names))) * scale
     errors = np.where(known, values - by_stratum[..., codes], 0.0) * np.nan_to_num(weights)[..., codes]
-    places = (np.arange(len(clusters)), clusters)
-    by_cluster = sparse.csr_array((np.ones(len(clusters)), places), shape=(len(clusters), width))
-    parts = (errors.reshape(-1, len(clusters)) @ by_cluster).reshape(*errors.shape[:-1], width)
+    parts = np.ascontiguousarray(errors.reshape(-1, count) @ by_cluster).reshape(*errors.shape[:-1], width)
     if (groups < 2).any():
         parts[:] = np.nan
     return Moments(by_stratum.mean(-1), parts, int(used.sum()), left_out=int((~known).sum()))
@@ -140,7 +138,6 @@ def weighted(terms: Sequence[tuple[float, Moments]]) -> Moments:
     return measures[0]._replace(
         means=sum(weight * one.means for weight, one in terms),
         parts=sum(weight * parts for weight, parts in zip(weights, padded, strict=True)),
-        left_out=max(one.left_out for one in measures),
     )
 
 
@@ -193,10 +190,12 @@ def estimate(moments: Moments) -> Estimate:
     found, value = spread(moments), float(moments.means.mean(-1))
     half = float(half_width(found.between, found.questions))
     count = moments.means.shape[-1]
-    return Estimate(value, value - half, value + half, count, moments.questions, moments.covers, moments.left_out)
+    return Estimate(value, value - half, value + half, count, moments.questions, moments.covers)
 
 
 def _padded(*parts: np.ndarray) -> list[np.ndarray]:
     """All as wide as the widest, with clusters that have no part in them."""
     width = max(part.shape[-1] for part in parts)
+    if all(part.shape[-1] == width for part in parts):
+        return list(parts)
     return [np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, width - part.shape[-1])]) for part in parts]

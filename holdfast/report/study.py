@@ -113,17 +113,16 @@ def arms_section(analysis: Analysis) -> Row:
 def verdict_section(analysis: Analysis) -> Row:
     """Sentences, a grid of all pairs, and the table behind them."""
     found = rows(analysis.verdicts)
-    several = len({row["setting"] for row in found}) > 1
     return {
         "alone": bool(found) and verdicts.alone(found),
         "rows": found,
         "names": verdicts.NAMES,
-        "settings": several,
-        "groups": list(_groups(found, several)),
+        "settings": len({row["setting"] for row in found}) > 1,
+        "groups": list(_groups(found)),
     }
 
 
-def _groups(found: list[Row], several: bool) -> Iterator[Row]:
+def _groups(found: list[Row]) -> Iterator[Row]:
     """Of every factor; then of every setting, whose grid is of the first measure that has differences."""
     for factor in dict.fromkeys(row["factor"] for row in found if row["factor"] != "arm"):
         said = verdicts.level_sentences([row for row in found if row["factor"] == factor])
@@ -135,7 +134,7 @@ def _groups(found: list[Row], several: bool) -> Iterator[Row]:
         grids = ((name, verdicts.grid(verdicts.at(own, place))) for place, name in verdicts.NAMES.items())
         measure, grid = next(((name, grid) for name, grid in grids if grid), ("", {}))
         yield {
-            "title": setting if several else "",
+            "title": setting,
             "sentences": verdicts.sentences(own),
             "names": list(dict.fromkeys(row[arm] for row in own for arm in ("a", "b"))),
             "grid": {} if verdicts.alone(own) else grid,
