@@ -305,8 +305,8 @@ class Store:
         model = next(found, None) or self._create_model(run, checkpoint)
         if model.status != LoggedModelStatus.READY:
             # A process that died may have said the one and not the other.
-            outputs = run.outputs.model_outputs if run.outputs else []
-            if model.model_id not in {output.model_id for output in outputs}:
+            said = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+            if model.model_id not in said:
                 self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return model.model_id

@@ -31,10 +31,10 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 """What `holdfast.stages.process` imports to run a job, by its verb."""
 ALWAYS = "holdfast.stages.process"
 PARSING = threading.Lock()
-"""Held while sources are parsed: in two threads at once, CPython's parser fails now and then ("AST constructor recursion
-depth mismatch"), and arms are threads."""
-PAGES = (".j2", ".css")
-"""Templates and style sheets count with the modules of their directory."""
+"""Held while sources are parsed. Arms are threads, and in two at once CPython's parser fails now and then ("AST
+constructor recursion depth mismatch")."""
+PAGES = (".j2", ".css", ".mplstyle")
+"""Templates and style sheets, of pages and of figures, count with the modules of their directory."""
 
 
 @functools.cache
