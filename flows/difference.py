@@ -15,9 +15,13 @@ from holdfast.config.jobs import Compare, Evaluated, FinishedStudy, RunRecord
 from holdfast.config.refs import FileRef
 from holdfast.errors import UserError
 from holdfast.evaluation.records import measured, read_records
+from holdfast.journal import METRICS
 from tasks import data_version, evaluations, recorded
 from tasks.data import is_sample
 from tasks.tracking import Store
+
+OF_A_RUN = ("job.json", METRICS)
+"""Files with places and times, which are each run's own."""
 
 
 class Bytes(NamedTuple):
@@ -145,7 +149,7 @@ def _stages(target: Target, again: Reproduced, store: Store) -> list[Bytes]:
         wanted = {
             name: digest
             for name, digest in files.items()
-            if what != "checkpoints" or not digest or name.startswith("checkpoints/")
+            if name not in OF_A_RUN and (what != "checkpoints" or not digest or name.startswith("checkpoints/"))
         }
         label = " ".join(filter(None, [record.arm, f"r{record.replicate}" if record.replicate > 1 else ""]))
         wrong = [f"{label}: {name}" for name, digest in wanted.items() if now.files.get(name) != digest]

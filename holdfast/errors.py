@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LONGEST = 280
+LONGEST = 400
 """Characters of a message; a user's values can be of any length."""
 
 

@@ -27,6 +27,7 @@ CASES = [
     ("data", "holdfast.data.world", "holdfast.training.sft"),
     ("base", "holdfast.models.tiny.curriculum", "holdfast.training.sft"),
     ("check", "holdfast.training.arguments", "holdfast.report.study"),
+    ("trial", "holdfast.training.arguments", "holdfast.report.study"),
     ("evaluate", "holdfast.benchmarks.grading.numbers", "holdfast.training.rewards"),
     ("sample", "holdfast.evaluation.generate", "holdfast.training.grpo"),
     ("train", "holdfast.training.length_rewards", "holdfast.report.study"),

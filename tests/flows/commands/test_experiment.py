@@ -124,7 +124,7 @@ def test_set_reaches_what_the_file_leaves_to_defaults():
     [
         ("target.gird=[3,3]", "bundled.yaml: target.gird: unknown field (did you mean 'grid'?)"),
         ("arms.rft.0.trianer.x=1", "arms.rft.0.trianer: unknown field (did you mean 'trainer'?)"),
-        ("evaluation.pause=1", "evaluation.pause: unknown field (known here: keep, every, "),
+        ("evaluation.pause=1", "evaluation.pause: unknown field (known here: keep, keep_dtype, "),
         ("prior=[colour]", "prior.0: unknown benchmark 'colour' (did you mean 'color'?)"),
         ("arms.self.0.source=selfie", "arms.self.0.source: unknown kind 'selfie' (did you mean 'self'?)"),
         (

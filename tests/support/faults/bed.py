@@ -234,9 +234,19 @@ def _disk(place: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def resize(place: Path, size: int) -> None:
-    """Make a bed's disk smaller or larger."""
-    subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+def resize(place: Path, size: int) -> bool:
+    """Make a bed's disk smaller or larger; False if it holds more than that."""
+    remounted = subprocess.run(["mount", "-o", f"remount,size={size}", place], capture_output=True, check=False)
+    return remounted.returncode == 0
+
+
+def leave(place: Path, free: int) -> None:
+    """Make a bed's disk so small that so many bytes are free, while others write to it."""
+    for _ in range(20):
+        disk = os.statvfs(place)
+        if resize(place, (disk.f_blocks - disk.f_bfree) * disk.f_frsize + free):
+            return
+    raise RuntimeError(f"{place}: cannot be made smaller")
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-from faults.bed import SIZE, Bed, Running, may_mount, resize
+from faults.bed import SIZE, Bed, Running, leave, may_mount, resize
 from faults.damage import damaged, hot_journal
 from faults.draw import Fault
 
@@ -63,10 +63,8 @@ def _signal_at_call(bed: Bed, fault: Fault, until: str) -> Struck:
 def _disk_full(bed: Bed, fault: Fault, until: str) -> Struck:
     _needs_mount()
     running = _in_stage(bed, fault, until)
-    disk = os.statvfs(bed.place)
-    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
     try:
-        resize(bed.place, used + int(fault.way.split()[0]) * 1024)
+        leave(bed.place, int(fault.way.split()[0]) * 1024)
         ended = running.wait()
     finally:
         resize(bed.place, SIZE)
