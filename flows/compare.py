@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.graph import needed_arms
 from flows.study import Compared, Outcome, StageRunner, compare_studies
 from holdfast.config.jobs import Compare, FinishedStudy
 from holdfast.errors import UserError
@@ -83,7 +84,8 @@ def _only(study: FinishedStudy, run_id: str) -> FinishedStudy:
     wanted = trained | {(None, 0)}
     if not trained:
         return study.model_copy(update={"evaluated": ()})
-    names = {arm for arm, _ in trained}
+    # Those that it learns from are a part of what it is, and have no answers here.
+    names = {needed for arm, _ in trained if arm for needed in needed_arms(study.study, arm)}
     arms = {arm: stages for arm, stages in study.study.arms.items() if arm in names}
     return study.model_copy(
         update={

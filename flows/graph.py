@@ -125,6 +125,16 @@ def arm_order(study: Study) -> list[str]:
     return order
 
 
+def needed_arms(study: Study, arm: str) -> list[str]:
+    """An arm after all those that it learns from, directly or not."""
+    needed, waiting = {arm}, [arm]
+    while waiting:
+        others = study.sampled_arms(waiting.pop()) - needed
+        needed |= others
+        waiting += others
+    return [one for one in arm_order(study) if one in needed]
+
+
 def _sampled_model(source: SampledSource, start: Start, sampled: Mapping[str, Runs]) -> ModelRef:
     """The model that is sampled; a file has been written already."""
     if not isinstance(source, Rollouts):

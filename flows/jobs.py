@@ -25,6 +25,7 @@ from holdfast.config.study import Study
 from holdfast.data.teacher_file import require_file
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
+from holdfast.stages.sources import PARSING
 from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
 from tasks.stage import StageRun, file_of, trained_model
@@ -132,7 +133,8 @@ def training_questions(data: DataRef) -> FileRef:
 def function_digests(stage: AnyStage) -> dict[str, str]:
     """Digest of the module of every reward function of the user's own: a changed one is another stage."""
     terms = stage.rewards.values() if isinstance(stage, GRPO) else ()
-    return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
+    with PARSING:
+        return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
 
 
 def select_job(study: Study, train: Train) -> Select:

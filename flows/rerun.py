@@ -13,7 +13,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.certificate import code_digests
-from flows.graph import Replicate, Runs, arm_order
+from flows.graph import Replicate, Runs, needed_arms
 from flows.jobs import check_job
 from flows.study import (
     STAGE_THREADS,
@@ -77,16 +77,6 @@ def differing_code(study: Study, code: dict[str, str], lock: str) -> list[str]:
         kind for kind in sorted(code.keys() | here.keys()) if kind != "compare" and code.get(kind) != here.get(kind)
     ]
     return [*kinds, *(["requirements.lock"] if lock != lock_digest() else [])]
-
-
-def needed_arms(study: Study, arm: str) -> list[str]:
-    """An arm after all those that it learns from, directly or not."""
-    needed, waiting = {arm}, [arm]
-    while waiting:
-        others = study.sampled_arms(waiting.pop()) - needed
-        needed |= others
-        waiting += others
-    return [one for one in arm_order(study) if one in needed]
 
 
 def restricted(study: Study, part: Part) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -26,6 +27,8 @@ ANSWER_LIMIT = 5.0
 """Seconds for one answer of a server."""
 ELSE = "correct MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db."
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+LOCK = 0x686F6C6466617374
+"""Number of PostgreSQL's advisory lock under which the tables are made: `holdfast` in ASCII."""
 T = TypeVar("T")
 
 
@@ -83,6 +86,23 @@ def explained(uri: str) -> Iterator[None]:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         sentence = remedy or f"cannot be opened ({_short(first)}); {ELSE}"
         raise UserError(redacted(f"{uri}: {sentence}")) from error
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """One process at a time opens a database: MLflow makes the tables of a new one, and takes no lock for it."""
+    url = sqlalchemy.make_url(uri) if urlsplit(uri).scheme.split("+")[0] in DATABASES else None
+    if url is not None and url.drivername.startswith("postgresql"):
+        with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
+            # Released with the connection, also where this process dies.
+            connection.execute(sqlalchemy.text(f"select pg_advisory_lock({LOCK})"))
+            yield
+    elif url is not None and url.drivername.startswith("sqlite") and url.database:
+        with Path(f"{url.database}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    else:
+        yield
 
 
 def with_timeout(seconds: float, call: Callable[[], T]) -> T:

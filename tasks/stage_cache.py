@@ -18,7 +18,7 @@ from holdfast.config.methods import TeacherFile
 from holdfast.config.model import Model, Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
-from holdfast.stages.sources import source_digest
+from holdfast.stages.sources import PAGES, source_digest
 from tasks.artifact_cache import inside
 from tasks.tracking import Store
 
@@ -48,7 +48,7 @@ RESULT = "holdfast.result"
 RETIRED = "retired.json"
 """Beside a training's result.json: its files that `holdfast gc` removed because the study's `checkpoints` said so."""
 SOURCES = Path(holdfast.__file__).parent
-SUFFIXES = frozenset({".py", ".j2", ".css"})
+SUFFIXES = frozenset({".py", *PAGES})
 
 
 class CachedStage(NamedTuple):

@@ -92,7 +92,7 @@ class Store:
         server_probe.probe(self.uri, lambda: _experiments_answer(self.uri))
         if urlparse(self.uri).scheme in ("http", "https"):
             server_probe.probe_artifacts(self.uri, lambda: _artifacts_answer(self.uri))
-        with server_probe.explained(self.uri):
+        with server_probe.explained(self.uri), server_probe.alone(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.client.search_experiments(max_results=1)
@@ -305,8 +305,8 @@ class Store:
         model = next(found, None) or self._create_model(run, checkpoint)
         if model.status != LoggedModelStatus.READY:
             # A process that died may have said the one and not the other.
-            outputs = run.outputs.model_outputs if run.outputs else []
-            if model.model_id not in {output.model_id for output in outputs}:
+            said = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+            if model.model_id not in said:
                 self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return model.model_id

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.analysis.terminal import arms_table
 from holdfast.errors import UserError
+from holdfast.report.terminal import arms_table
 from tasks.redaction import shown
 from tasks.tracking import open_store
 

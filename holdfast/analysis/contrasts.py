@@ -6,8 +6,9 @@ Draws of data and base that both sides have are paired; their differences vary, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,194 +20,148 @@ from holdfast.analysis.verdicts import Difference, difference, holm, needed, pai
 
 MEASURES = ("score", "retention")
 END, MATCHED = "end", "matched"
-ARM = "arm"
-Named = dict[str, Moments]
-
-
-class Setting(NamedTuple):
-    """The studies of one setting, which differ in nothing but what was drawn."""
-
-    draws: tuple[Answers, ...]
-
-    @property
-    def name(self) -> str:
-        return self.draws[0].place.setting
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Those that some draw has trained to the end, in the order of the file."""
-        return tuple(arm for arm in self.draws[0].study.arms if any(arm in draw.arms for draw in self.draws))
-
-    @property
-    def shared(self) -> bool:
-        """All draws were asked the same questions."""
-        return all(draw.digests == self.draws[0].digests for draw in self.draws)
-
-    def pooled(self, arm: str, of: Callable[[Answers], Named]) -> Named:
-        """Measures over the draws that have an arm; those that all of them have."""
-        found = [of(draw) for draw in self.draws if arm in draw.arms]
-        names = [name for name in found[0] if all(name in one for one in found)]
-        return {name: pooled([one[name] for one in found], self.shared) for name in names}
-
-    def measures(self, arm: str) -> Named:
-        """At the end of training."""
-        return self.pooled(arm, lambda draw: draw.at_end(arm))
-
-    def common(self, arm: str) -> list[Checkpoint]:
-        """Checkpoints whose step all trainings have."""
-        runs = [
-            {one.step: one for one in draw.checkpoints(arm) if one.replicate == end.replicate}
-            for draw in self.draws
-            if arm in draw.arms
-            for end in draw.ends(arm)
-        ]
-        return [runs[0][step] for step in sorted(set.intersection(*(set(run) for run in runs)))]
-
-    def at(self, arm: str, step: int) -> Named:
-        """At a step of all trainings; at 0 of the base."""
-
-        def of(draw: Answers) -> Named:
-            if step == 0:
-                return draw.measures([draw.base]) | draw.prompts([draw.base])
-            replicates = {end.replicate for end in draw.ends(arm)}
-            own = [one for one in draw.checkpoints(arm) if one.step == step and one.replicate in replicates]
-            return draw.measures(own) | draw.prompts(own)
-
-        return self.pooled(arm, of)
-
-    def trajectory(self, arm: str) -> list[Point]:
-        """Mean trajectory, from the base on."""
-        steps = [0, *(one.step for one in self.common(arm))]
-        return [Point(step, found["score"], found["retention"]) for step in steps for found in [self.at(arm, step)]]
-
-    def of_base(self, benchmark: str | None) -> Named:
-        """accuracy, score and unparsed of the base on a benchmark, or on the prior ones' mean."""
-        found = []
-        for draw in self.draws:
-            names = draw.priors if benchmark is None else (benchmark,)
-            values = {
-                name: draw.values([draw.base], field) for name, field in (("accuracy", "correct"), ("score", "score"))
-            }
-            values["unparsed"] = 1 - draw.values([draw.base], "parsed_ok")
-            found.append({name: draw.mean(given, names) for name, given in values.items()})
-        return {name: pooled([one[name] for one in found], self.shared) for name in found[0]}
-
-
-class Compared(NamedTuple):
-    """One row to be."""
-
-    about: dict[str, Any]
-    difference: Difference | None
-    reason: str = ""
-    score: float = float("nan")
-    replicates: tuple[int, ...] = (0, 0)
-    """Of a and b."""
-
-
-def verdicts(settings: Sequence[Setting], trajectories: dict[tuple[str, str], list[Point]]) -> pd.DataFrame:
-    """`Analysis.verdicts`; p-values are adjusted within setting, factor, measure and at."""
-    found = [row for setting in settings for row in _arms(setting, trajectories)] + list(_levels(settings))
-    families: dict[tuple[Any, ...], list[Compared]] = {}
-    for row in found:
-        families.setdefault(tuple(row.about[name] for name in ("setting", "factor", "measure", "at")), []).append(row)
-    rows = [row for family in families.values() for row in _family(family)]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"needed_replicates": float, "needed_questions": float})
-
-
 COLUMNS = [
     *("setting", "factor", "arm", "a", "b", "measure", "at", "matched_score"),
     *("difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict", "reason"),
     *("needed_replicates", "needed_questions", "replicates_a", "replicates_b", "covers"),
 ]
+Named = dict[str, Moments]
+Row = dict[str, Any]
 
 
-def _family(rows: Sequence[Compared]) -> Iterator[dict[str, Any]]:
-    p = np.array([row.difference.p if row.difference else np.nan for row in rows])
-    tested = int(np.isfinite(p).sum())
+class Setting:
+    """The studies of one setting, which differ in nothing but what was drawn."""
+
+    def __init__(self, draws: Sequence[Answers]) -> None:
+        self.draws = draws
+        self.name = draws[0].place.setting
+        self.arms = [arm for arm in draws[0].study.arms if self.having(arm)]
+        """Those that some draw has trained to the end, in the order of the file."""
+        self.shared = all(draw.digests == draws[0].digests for draw in draws)
+        """All draws were asked the same questions."""
+        self._courses: dict[str, list[tuple[Checkpoint, Named]]] = {}
+
+    def having(self, *arms: str) -> list[Answers]:
+        """The draws that have trained all these arms to the end."""
+        return [draw for draw in self.draws if set(arms) <= set(draw.arms)]
+
+    def ends(self, arm: str) -> list[Checkpoint]:
+        """Of all trainings."""
+        return [end for draw in self.having(arm) for end in draw.ends[arm]]
+
+    def pooled(self, of: Callable[[Answers], Named], *arms: str) -> Named:
+        """Measures over the draws that have these arms; those that all of them have."""
+        found = [of(draw) for draw in self.having(*arms)]
+        names = [name for name in found[0] if all(name in one for one in found)]
+        return {name: pooled([one[name] for one in found], self.shared) for name in names}
+
+    def measures(self, arm: str) -> Named:
+        """At the end of training."""
+        return self.pooled(lambda draw: draw.at_end[arm], arm)
+
+    def course(self, arm: str) -> list[tuple[Checkpoint, Named]]:
+        """Measures of the base, and at every step that all trainings have."""
+        if arm not in self._courses:
+            runs = [{one.step: one for one in path} for draw in self.having(arm) for path in draw.paths(arm)]
+            steps = sorted(set.intersection(*(set(run) for run in runs)))
+            common = [self.draws[0].base, *(runs[0][step] for step in steps)]
+            self._courses[arm] = [
+                (one, self.pooled(partial(Answers.at, arm=arm, checkpoint=one), arm)) for one in common
+            ]
+        return self._courses[arm]
+
+    def trajectory(self, arm: str) -> list[Point]:
+        """Mean trajectory, from the base on."""
+        return [Point(one.step, found["score"], found["retention"]) for one, found in self.course(arm)]
+
+
+def verdicts(settings: Sequence[Setting]) -> pd.DataFrame:
+    """`Analysis.verdicts`; p-values are adjusted within setting, factor, measure and at."""
+    families: dict[tuple[str, ...], list[Row]] = {}
+    for row in [*(row for setting in settings for row in _arms(setting)), *_levels(settings)]:
+        families.setdefault((row["setting"], row["factor"], row["measure"], row["at"]), []).append(row)
+    rows = [row for family in families.values() for row in _judged(family)]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"needed_replicates": float, "needed_questions": float})
+
+
+def _judged(rows: Sequence[Row]) -> Iterator[Row]:
+    p = np.array([row["found"].p if row["found"] else np.nan for row in rows])
     for row, adjusted in zip(rows, holm(p).tolist(), strict=True):
-        given = row.about | {"reason": row.reason, "matched_score": row.score, "p_adjusted": adjusted}
-        given |= {"replicates_a": row.replicates[0], "replicates_b": row.replicates[1]}
-        if row.difference is None:
-            yield given | {"verdict": "not comparable", "covers": ""}
-            continue
-        found, verdict = row.difference.estimate, word(row.difference, adjusted)
-        replicates, questions = needed(row.difference, tested) if verdict == "not distinguishable" else (None, None)
-        given |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
-        given |= {"p": row.difference.p, "verdict": verdict, "covers": found.covers}
-        yield given | {"needed_replicates": replicates, "needed_questions": questions}
+        found: Difference | None = row["found"]
+        given: Row = {"p_adjusted": adjusted, "verdict": "not comparable", "covers": ""}
+        if found is not None:
+            whole = found.estimate
+            given |= {"difference": whole.value, "difference_low": whole.low, "difference_high": whole.high}
+            given |= {"p": found.p, "verdict": word(found, adjusted), "covers": whole.covers}
+        if found is not None and given["verdict"] == "not distinguishable":
+            given["needed_replicates"], given["needed_questions"] = needed(found, int(np.isfinite(p).sum()))
+        yield row | given
 
 
-def _arms(setting: Setting, trajectories: dict[tuple[str, str], list[Point]]) -> Iterator[Compared]:
+def _row(about: Row, found: Difference | None, reason: str = "", score: float = float("nan")) -> Row:
+    """A comparison, before the others of its family are known."""
+    return about | {"found": found, "reason": reason, "matched_score": score}
+
+
+def _arms(setting: Setting) -> Iterator[Row]:
     for a, b in combinations(setting.arms, 2):
-        about = {"setting": setting.name, "factor": ARM, "arm": "", "a": a, "b": b}
-        both = [draw for draw in setting.draws if a in draw.arms and b in draw.arms]
-        counts = tuple(sum(len(draw.ends(arm)) for draw in both) for arm in (a, b))
-        if not both:
-            yield from (
-                Compared(about | {"measure": measure, "at": END}, None, "they were trained on no common data")
-                for measure in MEASURES
-            )
+        having = setting.having(a, b)
+        about: Row = {"setting": setting.name, "factor": "arm", "arm": "", "a": a, "b": b, "at": END}
+        about |= {f"replicates_{side}": sum(len(draw.ends[about[side]]) for draw in having) for side in ("a", "b")}
+        if not having:
+            reason = "they were trained on no common data"
+            yield from (_row(about | {"measure": measure}, None, reason) for measure in MEASURES)
             continue
-        narrowed = Setting(tuple(both))
-        first, second = narrowed.measures(a), narrowed.measures(b)
+        both = setting if len(having) == len(setting.draws) else Setting(having)
+        first, second = both.measures(a), both.measures(b)
         for measure in MEASURES:
-            found = _difference(first[measure], second[measure])
-            yield Compared(about | {"measure": measure, "at": END}, found, replicates=counts)
-        whole = len(both) == len(setting.draws)
-        paths = [trajectories[setting.name, arm] if whole else narrowed.trajectory(arm) for arm in (a, b)]
-        yield _at_matched(about | {"measure": "retention", "at": MATCHED}, paths, counts)
+            yield _row(about | {"measure": measure}, _difference(first[measure], second[measure]))
+        paths = [both.trajectory(arm) for arm in (a, b)]
+        yield _at_matched(about | {"measure": "retention", "at": MATCHED}, paths)
 
 
-def _at_matched(about: dict[str, Any], paths: Sequence[list[Point]], counts: tuple[int, ...]) -> Compared:
+def _at_matched(about: Row, paths: Sequence[list[Point]]) -> Row:
     score = common_score(paths)
     if score is None:
-        low = " and ".join(
-            name for name, path in zip((about["a"], about["b"]), paths, strict=True) if common_score([path]) is None
-        )
-        return Compared(about, None, f"{low or 'one of them'} does not rise above the base's score", replicates=counts)
-    reached = [at_score(path, score) for path in paths]
-    if reached[0] is None or reached[1] is None:
-        return Compared(about, None, "they never have the same score", score, counts)
-    return Compared(about, _difference(reached[0].retention, reached[1].retention), "", score, counts)
+        named = zip((about["a"], about["b"]), paths, strict=True)
+        low = " and ".join(name for name, path in named if common_score([path]) is None)
+        return _row(about, None, f"{low or 'one of them'} does not rise above the base's score")
+    first, second = (at_score(path, score) for path in paths)
+    if first is None or second is None:
+        return _row(about, None, "they never have the same score", score)
+    return _row(about, _difference(first.retention, second.retention), score=score)
 
 
-def _difference(first: Moments, second: Moments, same_questions: bool = True) -> Difference:
-    if first.seeds and second.seeds and same_questions:
+def _difference(first: Moments, second: Moments, same_draws: bool = True, same_questions: bool = True) -> Difference:
+    if first.seeds and same_draws:
         return paired(first, second)
     return difference(first, second, same_questions)
 
 
-def _levels(settings: Sequence[Setting]) -> Iterator[Compared]:
+def _levels(settings: Sequence[Setting]) -> Iterator[Row]:
     """The same arm at two levels of one factor, all other factors' levels alike."""
-    for one, other in combinations(settings, 2):
-        mine, others = one.draws[0].place.levels, other.draws[0].place.levels
+    for pair in combinations(settings, 2):
+        mine, others = (setting.draws[0].place.levels for setting in pair)
         differing = [factor for factor in mine if factor in others and mine[factor] != others[factor]]
         if len(differing) != 1 or mine.keys() != others.keys():
             continue
         [factor] = differing
         rest = ", ".join(f"{name}={level}" for name, level in mine.items() if name != factor)
-        same_target = one.draws[0].benchmarks[0] == other.draws[0].benchmarks[0]
-        for arm in [arm for arm in one.arms if arm in other.arms]:
+        for arm in [arm for arm in pair[0].arms if arm in pair[1].arms]:
             about = {"setting": rest, "factor": factor, "arm": arm, "a": mine[factor], "b": others[factor], "at": END}
-            yield from _two_levels(about, arm, (one, other), same_target)
+            yield from _two_levels(about, arm, pair)
 
 
-def _two_levels(
-    about: dict[str, Any], arm: str, pair: tuple[Setting, Setting], same_target: bool
-) -> Iterator[Compared]:
-    one, other = pair
-    draws = [[draw.place.draw for draw in setting.draws if arm in draw.arms] for setting in pair]
-    alike = draws[0] == draws[1]
-    first, second = one.measures(arm), other.measures(arm)
-    counts = tuple(sum(len(draw.ends(arm)) for draw in s.draws if arm in draw.arms) for s in pair)
-    for measure in MEASURES:
-        if measure == "score" and not same_target:
-            yield Compared(about | {"measure": measure}, None, "they learn different targets", replicates=counts)
+def _two_levels(about: Row, arm: str, pair: tuple[Setting, Setting]) -> Iterator[Row]:
+    about |= {"replicates_a": len(pair[0].ends(arm)), "replicates_b": len(pair[1].ends(arm))}
+    first, second = (setting.measures(arm) for setting in pair)
+    draws, others = ([draw.place.draw for draw in setting.having(arm)] for setting in pair)
+    targets = {setting.draws[0].benchmarks[0] for setting in pair}
+    for measure, benchmarks in (("score", slice(1)), ("retention", slice(1, None))):
+        about["measure"] = measure
+        if measure == "score" and len(targets) > 1:
+            yield _row(about, None, "they learn different targets")
             continue
-        digests = [setting.draws[0].digests[0 if measure == "score" else 1 :] for setting in pair]
-        if measure == "score":
-            digests = [digest[:1] for digest in digests]
-        same = digests[0] == digests[1] and len(draws[0]) == len(draws[1]) == 1
-        seeds = len(draws[0]) > 1 and alike
-        found = paired(first[measure], second[measure]) if seeds else difference(first[measure], second[measure], same)
-        yield Compared(about | {"measure": measure}, found, replicates=counts)
+        asked = {setting.draws[0].digests[benchmarks] for setting in pair}
+        same_questions = len(asked) == len(draws) == len(others) == 1
+        yield _row(about, _difference(first[measure], second[measure], draws == others, same_questions))

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.special import stdtrit
 
 LEVEL = 0.95
@@ -39,8 +40,6 @@ class Estimate(NamedTuple):
     questions: int
     covers: str
     """`QUESTIONS_ONLY`, `REPLICATES`, or, over several draws of data or base, `SEEDS`."""
-    left_out: int = 0
-    """Values that are not finite."""
 
 
 class Moments(NamedTuple):
@@ -55,6 +54,12 @@ class Moments(NamedTuple):
     seeds: bool = False
     """Rows are draws of data or base, not replicates."""
     left_out: int = 0
+    """Values that are not finite."""
+
+    @property
+    def covers(self) -> str:
+        """What its interval covers."""
+        return SEEDS if self.seeds else REPLICATES if self.means.shape[-1] > 1 else QUESTIONS_ONLY
 
 
 class Part(NamedTuple):
@@ -87,37 +92,27 @@ def mean_of(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray) -> Mom
     values, strata, clusters = values[..., used], strata[used], clusters[used]
     names, codes = np.unique(strata, return_inverse=True)
     member = (codes[:, None] == np.arange(len(names))).astype(float)
+    count, width = len(clusters), int(clusters.max(initial=0)) + 1
+    by_cluster = sparse.csr_array((np.ones(count), clusters, np.arange(count + 1)), shape=(count, width))
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
     counts = known.astype(float) @ member
     with np.errstate(invalid="ignore", divide="ignore"):
         by_stratum = (filled @ member) / counts
-        width = int(clusters.max(initial=0)) + 1
-        groups = np.bincount(np.unique(codes * width + clusters) // width, minlength=len(names))
+        groups = (member.T @ by_cluster > 0).sum(1)
         # A mean of n takes one degree of freedom, as in n / (n − 1).
         scale = np.sqrt(groups / (groups - 1.0))
         weights = (1.0 / (counts * len(names))) * scale
     errors = np.where(known, values - by_stratum[..., codes], 0.0) * np.nan_to_num(weights)[..., codes]
-    single = bool((groups < 2).any())
-    parts = _summed(errors, clusters)
-    return Moments(
-        by_stratum.mean(-1),
-        np.full_like(parts, np.nan) if single else parts,
-        int(used.sum()),
-        left_out=int((~known).sum()),
-    )
+    parts = np.ascontiguousarray(errors.reshape(-1, count) @ by_cluster).reshape(*errors.shape[:-1], width)
+    if (groups < 2).any():
+        parts[:] = np.nan
+    return Moments(by_stratum.mean(-1), parts, int(used.sum()), left_out=int((~known).sum()))
 
 
-def _summed(errors: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Sums by cluster: (…, questions) → (…, clusters), the last of them `clusters.max()`."""
-    count = int(clusters.max()) + 1 if len(clusters) else 0
-    if count and np.bincount(clusters).max() == 1:
-        parts = np.zeros((*errors.shape[:-1], count))
-        parts[..., clusters] = errors
-        return parts
-    flat = errors.reshape(-1, errors.shape[-1])
-    summed = np.stack([np.bincount(clusters, row, count) for row in flat])
-    return summed.reshape(*errors.shape[:-1], count)
+def of_trainings(values: np.ndarray) -> Moments:
+    """A measure for which no question is asked (replicates,); of one training without an interval."""
+    return Moments(values, np.full((len(values), 1), 0.0 if len(values) > 1 else np.nan))
 
 
 def ratio(now: Moments, base: Moments) -> Moments:
@@ -138,12 +133,12 @@ def less(first: Moments, second: Moments) -> Moments:
 
 def weighted(terms: Sequence[tuple[float, Moments]]) -> Moments:
     """Σ weight · measure, replicate by replicate."""
-    width = max(moments.parts.shape[-1] for _, moments in terms)
-    first = terms[0][1]
-    means, parts = np.zeros(1), np.zeros((1, width))
-    for weight, moments in terms:
-        means, parts = means + weight * moments.means, parts + weight * _wide(moments.parts, width)
-    return first._replace(means=means, parts=parts, left_out=max(moments.left_out for _, moments in terms))
+    weights, measures = zip(*terms, strict=True)
+    padded = _padded(*(one.parts for one in measures))
+    return measures[0]._replace(
+        means=sum(weight * one.means for weight, one in terms),
+        parts=sum(weight * parts for weight, parts in zip(weights, padded, strict=True)),
+    )
 
 
 def pooled(draws: Sequence[Moments], shared: bool) -> Moments:
@@ -154,11 +149,9 @@ def pooled(draws: Sequence[Moments], shared: bool) -> Moments:
     if len(draws) == 1:
         return draws[0]
     means = np.stack([draw.means.mean(-1) for draw in draws], -1)
-    width = max(draw.parts.shape[-1] for draw in draws)
-    parts = np.stack([_wide(draw.parts, width).mean(-2) for draw in draws], -2)
-    if not shared:
-        parts = parts[..., :0]
-    return Moments(means, parts, draws[0].questions, True, sum(draw.left_out for draw in draws))
+    parts = np.stack([part.mean(-2) for part in _padded(*(draw.parts for draw in draws))], -2)
+    left_out = sum(draw.left_out for draw in draws)
+    return Moments(means, parts if shared else parts[..., :0], draws[0].questions, True, left_out)
 
 
 def spread(moments: Moments) -> Spread:
@@ -197,16 +190,12 @@ def estimate(moments: Moments) -> Estimate:
     found, value = spread(moments), float(moments.means.mean(-1))
     half = float(half_width(found.between, found.questions))
     count = moments.means.shape[-1]
-    covers = SEEDS if moments.seeds else REPLICATES if count > 1 else QUESTIONS_ONLY
-    return Estimate(value, value - half, value + half, count, moments.questions, covers, moments.left_out)
+    return Estimate(value, value - half, value + half, count, moments.questions, moments.covers)
 
 
 def _padded(*parts: np.ndarray) -> list[np.ndarray]:
+    """All as wide as the widest, with clusters that have no part in them."""
     width = max(part.shape[-1] for part in parts)
-    return [_wide(part, width) for part in parts]
-
-
-def _wide(parts: np.ndarray, width: int) -> np.ndarray:
-    """With clusters that have no part in it."""
-    missing = width - parts.shape[-1]
-    return np.pad(parts, [(0, 0)] * (parts.ndim - 1) + [(0, missing)]) if missing else parts
+    if all(part.shape[-1] == width for part in parts):
+        return list(parts)
+    return [np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, width - part.shape[-1])]) for part in parts]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from holdfast.analysis.answers import Answers
-from holdfast.analysis.estimates import Moments, estimate
-from holdfast.analysis.trainings import journal
+from holdfast.analysis.table import journal, whose
 from holdfast.config.jobs import FinishedStudy, RunRecord
 
-PREDICTIONS = ("trapezoid", "first_order", "tracin", "adam_tracin")
+SUMS = ("tracin", "adam_tracin")
+PREDICTIONS = ("trapezoid", "first_order", *SUMS)
 """`trapezoid` and `first_order` go along the path that the weights took; the others are sums over samples."""
 
 
@@ -43,67 +43,35 @@ class InfluenceTables:
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
 
 
+WHOSE = ("study", "arm", "replicate", "stage")
 OF_MEASURE = ("setting", "arm", "stage", "source", "benchmark", "role", "measure")
 PATH = ("measured", "first_order", "trapezoid")
 
 
-class Traced(NamedTuple):
-    """An influence run with the study that it belongs to."""
-
-    run: RunRecord
-    answers: Answers
-    source: str
-    notes: dict[str, Any]
-    logged: pd.DataFrame
-    """benchmark, measure, step, value."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Whose it is."""
-        place = self.answers.place
-        return {"study": place.study, "setting": place.setting, "draw": place.draw} | {
-            name: getattr(self.run, name) for name in ("arm", "replicate", "stage")
-        }
-
-    def role(self, benchmark: str) -> str:
-        """Of a benchmark; nothing of what is of the source alone."""
-        return ("target" if benchmark == self.answers.benchmarks[0] else "prior") if benchmark else ""
-
-
 def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> InfluenceTables | None:
     """What the influence runs of the arms that finished came to; None where there are none."""
-    runs = [
-        _read(run, answers)
+    traced = [
+        _traced(run, answers)
         for study, answers in zip(studies, every, strict=True)
         for arm in answers.arms
         for run in study.runs
         if run.kind == "influence" and run.arm == arm
     ]
-    if not runs:
+    if not traced:
         return None
-    changes = pd.DataFrame([row for one in runs for row in _changes(one)])
-    logged = pd.concat([_about(one) for one in runs], ignore_index=True)
-    notes = [
-        {name: one.about[name] for name in ("study", "arm", "replicate", "stage")} | {"note": note, "text": str(text)}
-        for one in runs
-        for note, text in one.notes.items()
-    ]
+    changes, logged, notes = (pd.concat(frames, ignore_index=True) for frames in zip(*traced, strict=True))
     return InfluenceTables(
         changes=changes,
-        agreement=pd.DataFrame(list(_agreements(changes))),
-        measures=pd.DataFrame(list(_measures(logged))),
-        notes=pd.DataFrame(notes, columns=["study", "arm", "replicate", "stage", "note", "text"]),
+        agreement=pd.DataFrame(_agreements(changes)),
+        measures=_measures(logged),
+        notes=notes[[*WHOSE, "note", "text"]],
     )
 
 
-def _about(one: Traced) -> pd.DataFrame:
-    """What a run logged, with whose it is."""
-    roles = [one.role(name) for name in one.logged["benchmark"]]
-    return one.logged.assign(**one.about, source=one.source, role=roles)
-
-
-def _read(run: RunRecord, answers: Answers) -> Traced:
+def _traced(run: RunRecord, answers: Answers) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Of one run: its changes; benchmark, measure, step and value of what it logged; its notes."""
     notes = dict(json.loads((Path(run.path) / "result.json").read_text())["notes"])
+    about = answers.place.columns | whose(run) | {"source": str(notes.pop("source", ""))}
     rows = []
     for line in journal(run):
         for name, value in line.get("metrics", {}).items():
@@ -111,29 +79,34 @@ def _read(run: RunRecord, answers: Answers) -> Traced:
                 benchmark, _, measure = name.split("/", 2)[2].rpartition("/")
                 rows.append((benchmark, measure, line["step"], value))
     logged = pd.DataFrame(rows, columns=["benchmark", "measure", "step", "value"])
-    return Traced(run, answers, str(notes.pop("source", "")), notes, logged)
+    changes = pd.DataFrame([about | row for row in _changes(run, answers, logged)])
+    logged = logged.assign(**about, role=[answers.role(name) for name in logged["benchmark"]])
+    said = pd.DataFrame([(note, str(text)) for note, text in notes.items()], columns=["note", "text"])
+    return changes, logged, said.assign(**about)
 
 
-def _changes(one: Traced) -> Iterator[dict[str, Any]]:
+def _changes(run: RunRecord, answers: Answers, logged: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Summed over the stretches between checkpoints, in the mean over questions."""
-    path = pq.read_table(Path(one.run.path) / "path.parquet").to_pandas()
-    sums = one.logged[one.logged["measure"].isin(PREDICTIONS)].drop_duplicates(["benchmark", "measure"], keep="last")
-    known = {(row.benchmark, row.measure): row.value for row in sums.itertuples()}
-    end = [end for end in one.answers.ends(str(one.run.arm)) if end.replicate == one.run.replicate]
+    path = pq.read_table(Path(run.path) / "path.parquet").to_pandas()
+    last = logged.drop_duplicates(["benchmark", "measure"], keep="last").set_index(["benchmark", "measure"])
+    known = last["value"].to_dict()
+    lost: dict[Any, float] = {}
+    for end in answers.ends[str(run.arm)]:
+        if end.replicate == run.replicate:
+            before, now = (answers.means(checkpoint, "correct") for checkpoint in (answers.base, end))
+            lost = dict(zip(answers.benchmarks, (before - now).tolist(), strict=True))
     for name, rows in path.groupby("benchmark", sort=False):
         questions = rows["id"].nunique()
-        row = one.about | {"source": one.source, "benchmark": name, "role": one.role(str(name)), "questions": questions}
         # A stretch that is not finite leaves no sum of the whole.
+        row: dict[str, Any] = {"benchmark": name, "role": answers.role(str(name)), "questions": questions}
         row |= {kind: float(rows[kind].sum(skipna=False)) / questions for kind in PATH}
-        row |= {kind: known.get((name, kind), np.nan) for kind in PREDICTIONS if kind not in PATH}
-        asked = bool(end) and name in one.answers.benchmarks
-        lost = one.answers.benchmark(end, str(name))["forgetting"].means[0] if asked else np.nan
-        yield row | {"forgetting": float(lost)}
+        row |= {kind: known.get((name, kind), np.nan) for kind in SUMS}
+        yield row | {"forgetting": lost.get(name, np.nan)}
 
 
 def _agreements(changes: pd.DataFrame) -> Iterator[dict[str, Any]]:
     prior = changes[changes["role"] == "prior"]
-    training = prior.groupby(["study", "arm", "replicate", "stage"], sort=False).ngroup().to_numpy()
+    training = prior.groupby(list(WHOSE), sort=False).ngroup().to_numpy()
     for prediction in PREDICTIONS:
         for against, sign in (("measured", 1.0), ("forgetting", -1.0)):
             pairs = np.stack([prior[prediction].to_numpy(float), sign * prior[against].to_numpy(float)])
@@ -147,12 +120,12 @@ def agreement(pairs: np.ndarray, training: np.ndarray) -> dict[str, Any]:
 
     Pearson's r is jackknifed as atanh r. Fewer than three trainings give no interval.
     """
-    r, sign = _pearson(pairs), _same_sign(pairs)
     groups = np.unique(training)
-    without = [pairs[:, training != group] for group in groups]
+    parts = [pairs, *(pairs[:, training != group] for group in groups)]
+    r, sign = _pearson(pairs), _same_sign(pairs)
     # At ±1 atanh has no end.
-    around = _jackknife(np.arctanh(np.clip(r, -1 + 1e-9, 1 - 1e-9)), [_bounded_z(part) for part in without])
-    shares = _jackknife(sign, [_same_sign(part) for part in without])
+    around = _jackknife([np.arctanh(np.clip(_pearson(part), -1 + 1e-9, 1 - 1e-9)) for part in parts])
+    shares = _jackknife([_same_sign(part) for part in parts])
     return {
         **{"pearson": r, "pearson_low": float(np.tanh(around[0])), "pearson_high": float(np.tanh(around[1]))},
         **{"sign": sign, "sign_low": max(shares[0], 0.0), "sign_high": min(shares[1], 1.0)},
@@ -161,13 +134,9 @@ def agreement(pairs: np.ndarray, training: np.ndarray) -> dict[str, Any]:
 
 
 def _pearson(pairs: np.ndarray) -> float:
-    if pairs.shape[1] < 3 or np.ptp(pairs[0]) == 0 or np.ptp(pairs[1]) == 0:
+    if pairs.shape[1] < 3 or (np.ptp(pairs, axis=1) == 0).any():
         return float("nan")
     return float(np.corrcoef(pairs)[0, 1])
-
-
-def _bounded_z(pairs: np.ndarray) -> float:
-    return float(np.arctanh(np.clip(_pearson(pairs), -1 + 1e-9, 1 - 1e-9)))
 
 
 def _same_sign(pairs: np.ndarray) -> float:
@@ -176,22 +145,21 @@ def _same_sign(pairs: np.ndarray) -> float:
     return float((signed[0] * signed[1] > 0).mean()) if signed.shape[1] else float("nan")
 
 
-def _jackknife(whole: float, without: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a statistic from its values without one group each."""
+def _jackknife(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a statistic from its value, and its values without one group each."""
+    whole, *without = values
     count = len(without)
-    if count < 3 or not np.isfinite([whole, *without]).all():
+    if count < 3 or not np.isfinite(values).all():
         return float("nan"), float("nan")
-    scale = np.sqrt((count - 1) * np.var(without))
-    half = float(stats.t.ppf(0.975, count - 1) * scale)
+    half = float(stats.t.ppf(0.975, count - 1) * np.sqrt((count - 1) * np.var(without)))
     return whole - half, whole + half
 
 
-def _measures(logged: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _measures(logged: pd.DataFrame) -> pd.DataFrame:
     """Means over trainings of what each logged at the same step; sums over the whole training stand at its end."""
-    for key, rows in logged.groupby([*OF_MEASURE, "step"], sort=False, observed=True):
-        values = rows.drop_duplicates(["study", "replicate"], keep="last")["value"].to_numpy(float)
-        known = values[np.isfinite(values)]
-        if len(known):
-            whole = estimate(Moments(known, np.zeros((len(known), 1)) if len(known) > 1 else np.full((1, 1), np.nan)))
-            found = {"value": whole.value, "value_low": whole.low, "value_high": whole.high, "replicates": len(known)}
-            yield dict(zip([*OF_MEASURE, "step"], key, strict=True)) | found
+    last = logged.drop_duplicates([*OF_MEASURE, "step", "study", "replicate"], keep="last")
+    values = last[np.isfinite(last["value"])].groupby([*OF_MEASURE, "step"], sort=False)["value"]
+    found = values.agg(value="mean", sd="std", replicates="count").reset_index()
+    half = stats.t.ppf(0.975, found["replicates"] - 1) * found["sd"] / np.sqrt(found["replicates"])
+    found = found.assign(value_low=found["value"] - half, value_high=found["value"] + half)
+    return found[[*OF_MEASURE, "step", "value", "value_low", "value_high", "replicates"]]

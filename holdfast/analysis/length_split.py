@@ -18,19 +18,20 @@ from holdfast.analysis.estimates import Moments, estimate
 
 def length_split(setting: Setting, arm: str) -> Iterator[dict[str, Any]]:
     """A row of `Analysis.length_split`; none where an arm's completions are all of one length."""
-    draws = [draw for draw in setting.draws if arm in draw.arms]
-    if any(len(set(row)) < 2 for draw in draws for row in _target(draw, arm, "tokens").tolist()):
+
+    def target(draw: Answers, field: str) -> np.ndarray:
+        """(replicates, target questions)."""
+        return draw.values(draw.ends[arm], field)[:, draw.strata == 0]
+
+    if any((np.ptp(target(draw, "tokens"), axis=1) == 0).any() for draw in setting.having(arm)):
         return
-    found = setting.pooled(arm, lambda draw: split_halves(_target(draw, arm, "tokens"), _target(draw, arm, "correct")))
-    row: dict[str, Any] = {"setting": setting.name, "arm": arm}
-    row |= {name: float(found[name].means.mean()) for name in found if name != "difference"}
-    whole = estimate(found["difference"])
-    yield row | {"difference": whole.value, "difference_low": whole.low, "difference_high": whole.high}
-
-
-def _target(draw: Answers, arm: str, field: str) -> np.ndarray:
-    """(replicates, target questions)."""
-    return draw.values(draw.ends(arm), field)[:, draw.strata == 0]
+    found = setting.pooled(lambda draw: split_halves(target(draw, "tokens"), target(draw, "correct")), arm)
+    whole = estimate(found.pop("difference"))
+    yield (
+        {"setting": setting.name, "arm": arm}
+        | {name: float(half.means.mean()) for name, half in found.items()}
+        | {"difference": whole.value, "difference_low": whole.low, "difference_high": whole.high}
+    )
 
 
 def split_halves(tokens: np.ndarray, right: np.ndarray) -> dict[str, Moments]:

@@ -7,10 +7,11 @@ by δ times the slope of the trajectory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from holdfast.analysis.estimates import Moments, weighted
 
@@ -42,10 +43,13 @@ class Reached(NamedTuple):
 
 def common_score(trajectories: Sequence[Sequence[Point]]) -> float | None:
     """The highest score, rounded down to two decimals, that all reach; None if that is no more than their bases'."""
-    best = min(max(point.skill for point in points) for points in trajectories)
-    # A mean that should be 0.85 may be a hair below it, and rounding down must not then round up.
-    common = min(best, math.floor(best * 100 + 1e-9) / 100)
+    common = rounded_down(min(max(point.skill for point in points) for points in trajectories))
     return common if all(common > points[0].skill for points in trajectories) else None
+
+
+def rounded_down(score: float) -> float:
+    """To two decimals. A mean that should be 0.85 may be a hair below it, and is then left as it is."""
+    return min(score, float(np.floor(score * 100 + 1e-9) / 100))
 
 
 def at_score(points: Sequence[Point], score: float) -> Reached | None:
@@ -54,13 +58,9 @@ def at_score(points: Sequence[Point], score: float) -> Reached | None:
         if before.skill < score <= after.skill:
             rise = after.skill - before.skill
             share, slope = (score - before.skill) / rise, (after.kept - before.kept) / rise
-            terms = [
-                (share, after.retention),
-                (1 - share, before.retention),
-                (-slope * share, after.score),
-                (-slope * (1 - share), before.score),
-            ]
-            found = weighted(terms)
+            retention = [(share, after.retention), (1 - share, before.retention)]
+            skill = [(-slope * share, after.score), (-slope * (1 - share), before.score)]
+            found = weighted(retention + skill)
             moved = found._replace(means=found.means + slope * score)
             return Reached(before.step + share * (after.step - before.step), moved)
     return None
@@ -68,9 +68,8 @@ def at_score(points: Sequence[Point], score: float) -> Reached | None:
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Of scores and retentions, those for which no other is better in one and at least as good in the other."""
-    return [
-        not any(
-            other[0] >= one[0] and other[1] >= one[1] and (other[0] > one[0] or other[1] > one[1]) for other in points
-        )
-        for one in points
-    ]
+
+    def worse(one: tuple[float, float]) -> bool:
+        return any(other != one and other[0] >= one[0] and other[1] >= one[1] for other in points)
+
+    return [not worse(one) for one in points]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from holdfast.analysis.settings import Place
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.jobs import Evaluated, FinishedStudy
 from holdfast.config.refs import FileRef, content_key
 from holdfast.errors import UserError
 
@@ -30,35 +30,37 @@ class Questions(NamedTuple):
     """A file of one's own may have another one for every question."""
     tested: int
     """How many test questions."""
+    grading: dict[str, str]
+    """The grader of each test question."""
     digest: str
     """Of test questions' ids, images and answers: another seed draws others under the same ids."""
 
 
-def was_evaluated(study: FinishedStudy) -> bool:
-    """Whether its base was asked anything, without which no arm can be measured."""
-    return any(one.kind == "records" and one.arm is None for one in study.evaluated)
+def of_base(study: FinishedStudy) -> list[Evaluated]:
+    """Records of its base, without which no arm can be measured."""
+    return [one for one in study.evaluated if one.kind == "records" and one.arm is None]
 
 
 def read_questions(study: FinishedStudy) -> dict[str, Questions]:
     """By benchmark, what the base of a study was asked."""
-    of_base = [one for one in study.evaluated if one.kind == "records" and one.arm is None]
-    return {one.benchmark: _read(one.file) for one in of_base}
+    return {one.benchmark: _read(one.file) for one in of_base(study)}
 
 
 def _read(file: FileRef) -> Questions:
     table = pq.ParquetFile(file.path).read(["split", "id", "image_id", "answer", "grader"])
     split, ids, images, graders = (table[name].to_numpy() for name in ("split", "id", "image_id", "grader"))
     order = np.argsort(split == "validation", kind="stable")
-    tested = int((split == "test").sum())
+    tested = order[: int((split == "test").sum())]
     answers = table["answer"].to_numpy()
-    asked = [[str(column[row]) for column in (ids, images, answers)] for row in order[:tested]]
+    asked = [[str(column[row]) for column in (ids, images, answers)] for row in tested]
     return Questions(
         keys=table.select(["split", "id"]),
         order=order,
         ids=ids[order],
         images=images[order],
         graders=graders[order],
-        tested=tested,
+        tested=len(tested),
+        grading=dict(zip(ids[tested], graders[tested], strict=True)),
         digest=content_key(sorted(asked)),
     )
 
@@ -73,19 +75,14 @@ def refuse_incomparable(
     Raises:
         UserError: they do not.
     """
-    everything = list(zip(experiments, where, asked, strict=True))
+    everything = zip(experiments, where, asked, strict=True)
     for (one, a, first), (other, b, second) in combinations(everything, 2):
         for name in [name for name in first if name in second and one != other]:
             mine, others = first[name], second[name]
             names = f"{a.study} and {b.study} cannot be compared"
             graded, otherwise = (", ".join(sorted(set(one.graders))) for one in (mine, others))
             same = mine.digest == others.digest
-            if graded != otherwise or (same and _by_question(mine) != _by_question(others)):
+            if graded != otherwise or (same and mine.grading != others.grading):
                 raise UserError(f"{name}: {names}: answers are graded by {graded!r} and by {otherwise!r}")
-            if mine.digest != others.digest and not (a.draw or b.draw):
+            if not (same or a.draw or b.draw):
                 raise UserError(f"{name}: {names}: they were asked different questions")
-
-
-def _by_question(asked: Questions) -> dict[str, str]:
-    """The grader of each test question."""
-    return dict(zip(asked.ids[: asked.tested], asked.graders[: asked.tested], strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,11 @@ class Place(NamedTuple):
     def draw(self) -> str:
         return _label(self.draws)
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """What every table says of the study."""
+        return {"study": self.study, "setting": self.setting, "draw": self.draw}
+
 
 def _label(levels: dict[str, str]) -> str:
     return ", ".join(f"{factor}={level}" for factor, level in levels.items())
@@ -36,41 +42,23 @@ def _label(levels: dict[str, str]) -> str:
 
 def places(studies: Sequence[FinishedStudy]) -> tuple[Place, ...]:
     """The studies' places, in order. Those that belong to no common sweep have one more factor, `study`."""
-    experiments = [study.study.experiment for study in studies]
-    several = len(set(experiments)) > 1
-    levels = [
-        ({STUDY: name} if several else {}) | study.levels for name, study in zip(experiments, studies, strict=True)
-    ]
-    reseeding = _reseeding(studies)
-    names = _unique([study.study.name for study in studies])
-    found = tuple(
-        Place(
-            name,
-            {factor: level for factor, level in own.items() if factor not in reseeding},
-            {factor: level for factor, level in own.items() if factor in reseeding},
-        )
-        for name, own in zip(names, levels, strict=True)
-    )
-    if len({(place.setting, place.draw) for place in found}) == len(found):
-        return found
-    return tuple(place._replace(levels={STUDY: place.study} | place.levels) for place in found)
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names, the second of a kind as `NAME (2)`."""
-    return [
-        name if name not in names[:index] else f"{name} ({names[: index + 1].count(name)})"
-        for index, name in enumerate(names)
-    ]
-
-
-def _reseeding(studies: Sequence[FinishedStudy]) -> set[str]:
-    """Factors whose levels change nothing but seeds."""
-    factors = dict.fromkeys(factor for study in studies for factor in study.levels)
-    return {factor for factor in factors if _only_reseeds(factor, studies)}
+    several = len({study.study.experiment for study in studies}) > 1
+    factors = {factor for study in studies for factor in study.levels}
+    reseeding = {factor for factor in factors if _only_reseeds(factor, studies)}
+    names = [study.study.name for study in studies]
+    found = []
+    for index, (name, study) in enumerate(zip(names, studies, strict=True)):
+        before = names[:index].count(name)
+        levels = ({STUDY: study.study.experiment} if several else {}) | study.levels
+        draws = {factor: levels.pop(factor) for factor in study.levels if factor in reseeding}
+        found.append(Place(f"{name} ({before + 1})" if before else name, levels, draws))
+    if len({(place.setting, place.draw) for place in found}) < len(found):
+        found = [place._replace(levels={STUDY: place.study} | place.levels) for place in found]
+    return tuple(found)
 
 
 def _only_reseeds(factor: str, studies: Sequence[FinishedStudy]) -> bool:
+    """Whether a factor's levels change nothing but seeds."""
     groups: dict[tuple[Any, ...], list[Study]] = {}
     for study in studies:
         if factor in study.levels:
@@ -81,12 +69,6 @@ def _only_reseeds(factor: str, studies: Sequence[FinishedStudy]) -> bool:
 
 
 def _unseeded(study: Study) -> Any:
-    return _without_seeds(study.model_dump(exclude={"name", "sweep"}))
-
-
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
-    if isinstance(value, list | tuple):
-        return [_without_seeds(item) for item in value]
-    return value
+    """What the file says but for seeds, at any depth."""
+    content = study.model_dump_json(exclude={"name", "sweep"})
+    return json.loads(content, object_hook=lambda found: {key: found[key] for key in found if key != "seed"})

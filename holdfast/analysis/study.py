@@ -5,29 +5,36 @@ A measure NAME has three columns: NAME, and NAME_low and NAME_high, its 95 % int
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from holdfast.analysis.answers import Answers, Checkpoint
-from holdfast.analysis.contrasts import Setting, verdicts
-from holdfast.analysis.estimates import Estimate, Moments, estimate
+from holdfast.analysis.answers import VALIDATION, Answers, Checkpoint
+from holdfast.analysis.contrasts import Named, Row, Setting, verdicts
+from holdfast.analysis.estimates import estimate, of_trainings
 from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
-from holdfast.analysis.matched import Point, at_score, common_score, on_front
-from holdfast.analysis.questions import was_evaluated
-from holdfast.analysis.table import Tables, load
+from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
+from holdfast.analysis.questions import of_base
+from holdfast.analysis.table import BASE, Tables, load
 from holdfast.benchmarks import catalog
 from holdfast.config.jobs import Compare
 from holdfast.config.prior import Prior
-from holdfast.config.study import Study
 from holdfast.errors import UserError
 
 SHARES = ("score", "accuracy", "prior", "unparsed", "unparsed_target", "lost_unreadable", "lost_wrong", "gained")
-"""Measures whose intervals end at 0 and 1."""
+LIMITS = dict.fromkeys(SHARES, (0.0, 1.0)) | {"retention": (0.0, np.inf)}
+"""Where measures' intervals end."""
+MEAN = "mean"
+"""Beside the prior benchmarks' names: their mean."""
+UNKNOWN = of_trainings(np.full(1, np.nan))
+ALIASES = [
+    *("setting", "alias", "study", "arm", "replicate", "stage", "stage_step", "step", "run_id"),
+    *("validation_score", "validation_prior", "score", "retention"),
+]
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,6 @@ class Analysis:
     base: pd.DataFrame
     """One row a setting and benchmark, and the prior ones' "mean": setting, benchmark, role, chance; measures accuracy,
     score, unparsed; questions."""
-    ledger: pd.DataFrame
-    """One row a prior question and training whose answer turned at the end: the columns of `Tables.records`, with their
-    index, and turned (lost_unreadable | lost_wrong | gained)."""
     aliases: pd.DataFrame
     """Checkpoints chosen on validation questions: setting, alias (best-skill | best-retention), study, arm, replicate,
     stage, stage_step, step, run_id, validation_score, validation_prior, and score and retention on test questions."""
@@ -88,236 +92,148 @@ def analyse(job: Compare) -> Analysis:
         UserError: no arm has been trained and evaluated to its end, or two studies cannot be compared.
     """
     # Of a study that failed early there is nothing to read; the job says which did.
-    job = job.model_copy(update={"studies": tuple(filter(was_evaluated, job.studies))})
+    job = job.model_copy(update={"studies": tuple(filter(of_base, job.studies))})
     if not job.studies:
         raise UserError(f"{job.name}: no base has been evaluated, so there is nothing to compare")
     tables = load(job.studies)
     every = [Answers(study, place, tables) for study, place in zip(job.studies, tables.places, strict=True)]
-    settings = _settings(every)
-    if not any(setting.arms for setting in settings):
+    names = dict.fromkeys(study.place.setting for study in every)
+    settings = [Setting([study for study in every if study.place.setting == name]) for name in names]
+    ended = [(setting, arm) for setting in settings for arm in setting.arms]
+    if not ended:
         raise UserError(f"{job.name}: no arm has been trained and evaluated to its end, so there is nothing to compare")
-    trajectories = {(s.name, arm): s.trajectory(arm) for s in settings for arm in s.arms}
-    benchmarks = _frame(_benchmark(s, arm, name) for s in settings for arm in s.arms for name in s.draws[0].benchmarks)
-    ledger = _ledger(every, tables)
+    trajectory = pd.DataFrame(row for setting, arm in ended for row in _trajectory(setting, arm))
     return Analysis(
         job=job,
         tables=tables,
-        arms=_frame(_arm(setting, arm) for setting in settings for arm in setting.arms),
-        trajectory=_frame(row for s in settings for arm in s.arms for row in _trajectory(s, arm)),
-        benchmarks=benchmarks,
-        verdicts=verdicts(settings, trajectories),
-        frontier=_frontier(settings, trajectories),
-        matched=_frame(row for setting in settings for row in _matched(setting, trajectories)),
-        base=_frame(row for setting in settings for row in _base(setting)),
-        ledger=ledger,
+        arms=pd.DataFrame(_arm(setting, arm) for setting, arm in ended),
+        trajectory=trajectory,
+        benchmarks=pd.DataFrame(row for setting, arm in ended for row in _benchmarks(setting, arm)),
+        verdicts=verdicts(settings),
+        frontier=_frontier(trajectory),
+        matched=pd.DataFrame(row for setting in settings for row in _matched(setting)),
+        base=pd.DataFrame(row for setting in settings for row in _base(setting)),
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),
-        length_split=_frame(row for s in settings for arm in s.arms for row in length_split(s, arm)),
+        length_split=pd.DataFrame(row for setting, arm in ended for row in length_split(setting, arm)),
         influence=influence_tables(job.studies, every),
     )
 
 
-def measure(name: str, found: Estimate) -> dict[str, float]:
-    """Its three columns."""
-    low, high = found.low, found.high
-    if name in SHARES:
-        low, high = max(low, 0.0), min(high, 1.0)
-    if name == "retention":
-        low = max(low, 0.0)
-    return {name: found.value, f"{name}_low": low, f"{name}_high": high}
+def _measures(found: Named) -> Row:
+    """The three columns of each measure."""
+    row: Row = {}
+    for name, one in ((name, estimate(moments)) for name, moments in found.items()):
+        least, most = LIMITS.get(name, (-np.inf, np.inf))
+        row |= {name: one.value, f"{name}_low": max(one.low, least), f"{name}_high": min(one.high, most)}
+    return row
 
 
-def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows))
-
-
-def _settings(every: Sequence[Answers]) -> list[Setting]:
-    found: dict[str, list[Answers]] = {}
-    for study in every:
-        found.setdefault(study.place.setting, []).append(study)
-    return [Setting(tuple(draws)) for draws in found.values()]
-
-
-def _arm(setting: Setting, arm: str) -> dict[str, Any]:
-    draws = [draw for draw in setting.draws if arm in draw.arms]
-    ends = [draw.ends(arm) for draw in draws]
-    found = {name: estimate(moments) for name, moments in setting.measures(arm).items()}
-    trained = setting.draws[0].tables.trainings
+def _arm(setting: Setting, arm: str) -> Row:
+    draws, ends, found = setting.having(arm), setting.ends(arm), setting.measures(arm)
+    trained = draws[0].tables.trainings
     trained = trained[trained["study"].isin([draw.place.study for draw in draws]) & (trained["arm"] == arm)]
-    seconds = trained.groupby(["study", "replicate"])["seconds"].sum().to_numpy()
-    row: dict[str, Any] = {"setting": setting.name, "arm": arm}
-    for name, one in ({"kl": UNKNOWN} | found | {"seconds": estimate(_of_trainings(seconds))}).items():
-        row |= measure(name, one)
+    seconds = trained.groupby(["study", "replicate"])["seconds"].sum().to_numpy(float)
+    measured = {"kl": UNKNOWN} | found | {"seconds": of_trainings(seconds)}
+    row = {"setting": setting.name, "arm": arm} | _measures(measured)
     return row | {
-        "replicates": sum(map(len, ends)),
+        "replicates": len(ends),
         "draws": len(draws),
         "questions": found["score"].questions,
         "questions_prior": found["prior"].questions,
         "covers": found["retention"].covers,
-        "steps": max(one.step for of_draw in ends for one in of_draw),
+        "steps": max(one.step for one in ends),
         "alarms": int(trained["alarms"].sum()),
-        "left_out": sum(one.left_out for one in found.values()),
+        "left_out": sum(moments.left_out for moments in found.values()),
     }
 
 
-UNKNOWN = Estimate(np.nan, np.nan, np.nan, 0, 0, "")
-ALIASES = [
-    *("setting", "alias", "study", "arm", "replicate", "stage", "stage_step", "step", "run_id"),
-    *("validation_score", "validation_prior", "score", "retention"),
-]
+def _benchmarks(setting: Setting, arm: str) -> Iterator[Row]:
+    for about in _about(setting):
+        found = setting.pooled(partial(Answers.benchmark, arm=arm, names=[about["benchmark"]]), arm)
+        row = {"setting": setting.name, "arm": arm} | about | _measures(found)
+        yield row | {"questions": found["accuracy"].questions}
 
 
-def _of_trainings(values: np.ndarray) -> Moments:
-    """What no question is asked for; of one training, without an interval."""
-    parts = np.zeros((len(values), 2)) if len(values) > 1 else np.full((1, 2), np.nan)
-    return Moments(values.astype(float), parts)
-
-
-def _benchmark(setting: Setting, arm: str, name: str) -> dict[str, Any]:
-    found = setting.pooled(arm, lambda draw: draw.benchmark(draw.ends(arm), name))
-    row: dict[str, Any] = {"setting": setting.name, "arm": arm} | _about(setting, name)
-    for key, moments in found.items():
-        row |= measure(key, estimate(moments))
-    return row | {"questions": found["accuracy"].questions}
-
-
-def _about(setting: Setting, name: str) -> dict[str, Any]:
+def _about(setting: Setting) -> list[Row]:
+    """Every benchmark's name and role, and what guessing scores on it; NaN where nobody knows."""
     draw = setting.draws[0]
-    chance = chances(draw.study).get("target" if name == draw.benchmarks[0] else name)
-    role = "prior" if name in draw.priors else "target"
-    return {"benchmark": name, "role": role, "chance": np.nan if chance is None else chance}
+    target, *priors = draw.benchmarks
+    chances = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in draw.study.prior}
+    rows = [{"benchmark": target, "role": "target", "chance": catalog.target_chance(draw.study.target)}]
+    rows += [{"benchmark": name, "role": "prior", "chance": chances.get(name)} for name in priors]
+    return [row | {"chance": np.nan if row["chance"] is None else row["chance"]} for row in rows]
 
 
-def chances(study: Study) -> dict[str, float | None]:
-    """What guessing scores on the target ("target") and on each prior benchmark; None where nobody knows."""
-    known = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in study.prior}
-    return {"target": catalog.target_chance(study.target), **known}
+def _base(setting: Setting) -> Iterator[Row]:
+    every = _about(setting)
+    priors = [row["benchmark"] for row in every[1:]]
+    mean = {"benchmark": MEAN, "role": "prior", "chance": float(np.mean([row["chance"] for row in every[1:]]))}
+    for about in [*every, mean]:
+        names = priors if about is mean else [about["benchmark"]]
+        found = setting.pooled(partial(Answers.benchmark, arm=BASE, names=names))
+        known = _measures({name: found[name] for name in ("accuracy", "score", "unparsed")})
+        yield {"setting": setting.name} | about | known | {"questions": found["accuracy"].questions}
 
 
-def _base(setting: Setting) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for name in (*setting.draws[0].benchmarks, MEAN):
-        about = _about(setting, name)
-        if name == MEAN:
-            guesses = [row["chance"] for row in rows if row["role"] == "prior"]
-            about |= {"role": "prior", "chance": float(np.mean(guesses))}
-        found = setting.of_base(name if name != MEAN else None)
-        row: dict[str, Any] = {"setting": setting.name} | about
-        for key, moments in found.items():
-            row |= measure(key, estimate(moments))
-        rows.append(row | {"questions": found["accuracy"].questions})
-    return rows
-
-
-MEAN = "mean"
-"""Beside the prior benchmarks' names: their mean."""
-
-
-def _trajectory(setting: Setting, arm: str) -> list[dict[str, Any]]:
+def _trajectory(setting: Setting, arm: str) -> Iterator[Row]:
     """Every replicate's checkpoints and, with intervals, their means."""
-    rows = []
-    for draw in [draw for draw in setting.draws if arm in draw.arms]:
-        own = {"setting": setting.name, "draw": draw.place.draw, "study": draw.place.study, "arm": arm}
-        for replicate in dict.fromkeys(one.replicate for one in draw.ends(arm)):
-            for one in [draw.base, *(c for c in draw.checkpoints(arm) if c.replicate == replicate)]:
-                at = {"replicate": str(replicate)} | {name: getattr(one, name) for name in STEPS}
-                prompts = {name: float(moments.means[0]) for name, moments in draw.prompts([one]).items()}
-                rows.append(own | at | draw.levels(one) | {"kl": prompts.get("kl", np.nan)})
-    for checkpoint in [setting.draws[0].base, *setting.common(arm)]:
-        found = setting.at(arm, checkpoint.step)
-        row: dict[str, Any] = {"setting": setting.name, "draw": "", "study": "", "arm": arm, "replicate": "mean"}
-        row |= {name: getattr(checkpoint, name) for name in STEPS}
-        for name in ALONG:
-            row |= measure(name, estimate(found[name]) if name in found else UNKNOWN)
-        rows.append(row)
-    return rows
+    for draw in setting.having(arm):
+        for path in draw.paths(arm):
+            for one in [draw.base, *path]:
+                kl = draw.prompts([one]).get("kl", UNKNOWN).means
+                at = {"setting": setting.name, "draw": draw.place.draw, "study": draw.place.study, "arm": arm}
+                at |= {"replicate": str(path[0].replicate)} | _steps(one)
+                yield at | draw.levels(one) | {"kl": float(kl[0])}
+    for one, measured in setting.course(arm):
+        found = {"kl": UNKNOWN} | measured
+        at = {"setting": setting.name, "draw": "", "study": "", "arm": arm, "replicate": "mean"} | _steps(one)
+        yield at | _measures({name: found[name] for name in ("score", "prior", "retention", "forgetting", "kl")})
 
 
-ALONG = ("score", "prior", "retention", "forgetting", "kl")
-STEPS = ("stage", "stage_step", "step")
+def _steps(one: Checkpoint) -> Row:
+    return {name: getattr(one, name) for name in ("stage", "stage_step", "step")}
 
 
-def _frontier(settings: Sequence[Setting], trajectories: dict[tuple[str, str], list[Point]]) -> pd.DataFrame:
-    rows = []
-    for setting in settings:
-        points = [(arm, point) for arm in setting.arms for point in trajectories[setting.name, arm]]
-        front = on_front([(point.skill, point.kept) for _, point in points])
-        for (arm, point), best in zip(points, front, strict=True):
-            row: dict[str, Any] = {"setting": setting.name, "arm": arm, "step": point.step}
-            row |= measure("score", estimate(point.score)) | measure("retention", estimate(point.retention))
-            rows.append(row | {"on_front": best})
-    return pd.DataFrame(rows)
+def _frontier(trajectory: pd.DataFrame) -> pd.DataFrame:
+    means = trajectory[trajectory["replicate"] == "mean"]
+    points = [zip(rows["score"], rows["retention"], strict=True) for _, rows in means.groupby("setting", sort=False)]
+    columns = [f"{name}{end}" for name in ("score", "retention") for end in ("", "_low", "_high")]
+    front = [best for own in points for best in on_front(list(own))]
+    return means[["setting", "arm", "step", *columns]].assign(on_front=front).reset_index(drop=True)
 
 
-def _matched(setting: Setting, trajectories: dict[tuple[str, str], list[Point]]) -> list[dict[str, Any]]:
-    own = {arm: trajectories[setting.name, arm] for arm in setting.arms}
+def _matched(setting: Setting) -> Iterator[Row]:
+    own = {arm: setting.trajectory(arm) for arm in setting.arms}
     score = common_score(list(own.values())) if own else None
-    rows = []
     for arm, points in own.items():
         reached = at_score(points, score) if score is not None else None
-        row: dict[str, Any] = {"setting": setting.name, "arm": arm, "matched_score": np.nan if score is None else score}
+        row = {"setting": setting.name, "arm": arm, "matched_score": np.nan if score is None else score}
         row |= {"step": reached.step if reached else np.nan}
-        row |= measure("retention", estimate(reached.retention) if reached else UNKNOWN)
-        rows.append(row | {"reason": "" if reached else "not every arm rises above the base's score"})
-    return rows
+        row |= _measures({"retention": reached.retention if reached else UNKNOWN})
+        yield row | {"reason": "" if reached else "not every arm rises above the base's score"}
 
 
-def _ledger(every: Sequence[Answers], tables: Tables) -> pd.DataFrame:
-    """Prior questions whose answers turned."""
-    right, read = (tables.records[name].to_numpy() for name in ("correct", "parsed_ok"))
-    prior = (tables.records["role"] == "prior").to_numpy()
-    indices, words = [np.empty(0, int)], [np.empty(0, object)]
-    for study in every:
-        before = study.records(study.base, "test")
-        for end in [end for arm in study.arms for end in study.ends(arm)]:
-            now = study.records(end, "test")
-            turned = (right[before] != right[now]) & prior[now]
-            lost = np.where(read[now], "lost_wrong", "lost_unreadable")
-            indices.append(now[turned])
-            words.append(np.where(right[now], "gained", lost)[turned].astype(object))
-    return tables.records.iloc[np.concatenate(indices)].assign(turned=np.concatenate(words))
-
-
-def _aliases(study: Answers) -> list[dict[str, Any]]:
+def _aliases(study: Answers) -> Iterator[Row]:
     """The most skilled checkpoint, and the one with most retention among those at the score that all arms reach.
 
     Validation questions choose; score and retention are those of the test questions.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
-    runs = {
-        (run.arm, run.replicate, run.stage): run.run_id
-        for run in study.tables.trainings.itertuples()
-        if run.study == study.place.study
-    }
-    for arm in study.arms:
-        for one in study.checkpoints(arm):
-            row = {"setting": study.place.setting, "study": study.place.study} | one._asdict()
-            row |= {"run_id": runs.get((one.arm, one.replicate, one.stage), "")} | _validated(study, one)
-            found.setdefault(arm, []).append(row)
-    known = [row for rows in found.values() for row in rows if np.isfinite(row["validation_score"])]
-    if not known:
-        return []
-    floor = min(max(row["validation_score"] for row in rows) for rows in found.values())
-    floor = np.floor(floor * 100 + 1e-9) / 100
-    floor = floor if floor > _validated(study, study.base)["validation_score"] else 0.0
-    able = [row for row in known if row["validation_score"] >= floor] or known
-    chosen = {
-        "best-skill": max(known, key=lambda row: (row["validation_score"], row["validation_prior"])),
-        "best-retention": max(able, key=lambda row: (row["validation_prior"], row["validation_score"])),
-    }
-    return [row | {"alias": alias} | _tested(study, row) for alias, row in chosen.items()]
-
-
-def _validated(study: Answers, one: Checkpoint) -> dict[str, float]:
-    """Score and prior mean of validation questions."""
-    means = {}
-    for name, (_, middle, stop) in study.rows[one].items():
-        field = "correct" if name in study.priors else "score"
-        values = study.tables.records[field].to_numpy()[middle:stop]
-        means[name] = float(np.nanmean(values)) if len(values) else np.nan
-    prior = float(np.mean([means[name] for name in study.priors]))
-    return {"validation_score": means[study.benchmarks[0]], "validation_prior": prior}
-
-
-def _tested(study: Answers, row: dict[str, Any]) -> dict[str, float]:
-    found = study.levels(Checkpoint(*(row[name] for name in Checkpoint._fields)))
-    return {name: found[name] for name in ("score", "retention")}
+    run_ids = study.tables.trainings.set_index(["study", "arm", "replicate", "stage"])["run_id"].to_dict()
+    checkpoints = [one for arm in study.study.arms for one in study.checkpoints(arm)]
+    rows = []
+    for one in checkpoints:
+        found = study.levels(one, VALIDATION)
+        row = {"setting": study.place.setting, "study": study.place.study} | one._asdict()
+        row |= {"run_id": run_ids.get((study.place.study, one.arm, one.replicate, one.stage), "")}
+        rows.append(row | {"validation_score": found["score"], "validation_prior": found["prior"]})
+    known = pd.DataFrame(rows, columns=ALIASES)
+    known = known[np.isfinite(known["validation_score"].astype(float))]
+    reached = rounded_down(known.groupby("arm")["validation_score"].max().min())
+    floor = reached if reached > study.levels(study.base, VALIDATION)["score"] else 0.0
+    able = known[known["validation_score"] >= floor]
+    orders = {"best-skill": ["validation_score", "validation_prior"]}
+    orders["best-retention"] = orders["best-skill"][::-1]
+    for alias, order in orders.items() if len(able) else ():
+        best = able.sort_values(order, ascending=False, kind="stable").index[0]
+        tested = study.levels(checkpoints[best])
+        yield rows[best] | {"alias": alias, "score": tested["score"], "retention": tested["retention"]}

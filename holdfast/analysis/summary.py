@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from holdfast.analysis.study import MEAN, Analysis
+from holdfast.analysis.contrasts import Row
+from holdfast.analysis.study import Analysis
 from holdfast.config.refs import content_key
 
 
@@ -18,12 +19,12 @@ def summary(analysis: Analysis) -> dict[str, Any]:
     for each what stands on top in a study.
     """
     job, tables = analysis.job, analysis.tables
-    settings = {name: _setting(analysis, name) for name in dict.fromkeys(place.setting for place in tables.places)}
+    settings = {place.setting: _setting(analysis, place.setting) for place in tables.places}
     evidence = [
         *sorted([run.kind, run.arm or "", run.replicate, run.stage, run.digest] for s in job.studies for run in s.runs),
         *sorted(one.file.digest for study in job.studies for one in study.evaluated),
     ]
-    content: dict[str, Any] = {
+    content: Row = {
         "study": job.name,
         "seed": job.studies[0].study.seed,
         "data_version": job.data_version,
@@ -45,7 +46,7 @@ def summary(analysis: Analysis) -> dict[str, Any]:
     return _rounded(content)
 
 
-def _setting(analysis: Analysis, name: str) -> dict[str, Any]:
+def _setting(analysis: Analysis, name: str) -> Row:
     """Target, prior, base, arms, matched, frontier, differences and aliases of one setting."""
     arms, base, benchmarks, matched, frontier, verdicts, aliases = (
         frame[frame["setting"] == name] if len(frame) else frame
@@ -54,50 +55,42 @@ def _setting(analysis: Analysis, name: str) -> dict[str, Any]:
             *(analysis.frontier, analysis.verdicts, analysis.aliases),
         )
     )
-    target = base[base["role"] == "target"].iloc[0]
-    prior = base[(base["role"] == "prior") & (base["benchmark"] != MEAN)]
-    mean = base[base["benchmark"] == MEAN].iloc[0]
+    target, *prior, mean = _rows(base)
     return {
-        "target": {"benchmark": target["benchmark"], "chance": target["chance"], "questions": target["questions"]},
+        "target": {key: target[key] for key in ("benchmark", "chance", "questions")},
         "prior": {
-            "benchmarks": list(prior["benchmark"]),
-            "chance": dict(zip(prior["benchmark"], prior["chance"], strict=True)),
+            "benchmarks": [row["benchmark"] for row in prior],
+            "chance": {row["benchmark"]: row["chance"] for row in prior},
             "chance_mean": mean["chance"],
             "questions": mean["questions"],
         },
-        "base": _metrics(base, None),
-        "arms": {row["arm"]: _arm(row, benchmarks[benchmarks["arm"] == row["arm"]]) for _, row in arms.iterrows()},
+        "base": _metrics(_rows(base), None),
+        "arms": {row["arm"]: _arm(row, _rows(benchmarks[benchmarks["arm"] == row["arm"]])) for row in _rows(arms)},
         "matched": {
             "score": matched["matched_score"].iloc[0] if len(matched) else None,
-            "arms": {row["arm"]: _interval(row, "retention") | {"step": row["step"]} for _, row in matched.iterrows()},
+            "arms": {row["arm"]: _interval(row, "retention") | {"step": row["step"]} for row in _rows(matched)},
         },
         "frontier": _rows(frontier[frontier["on_front"]] if len(frontier) else frontier),
         "differences": _rows(verdicts[(verdicts["factor"] == "arm") & (verdicts["at"] == "end")]),
-        "aliases": {row["alias"]: row.drop(["alias", "setting"]).to_dict() for _, row in aliases.iterrows()},
+        "aliases": {row.pop("alias"): row for row in _rows(aliases.drop(columns="setting"))},
     }
 
 
-LOST = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
-
-
-def _arm(row: pd.Series, benchmarks: pd.DataFrame) -> dict[str, Any]:
+def _arm(row: Row, benchmarks: list[Row]) -> Row:
     facts = ("replicates", "draws", "covers", "steps", "seconds", "alarms", "left_out")
-    found: dict[str, Any] = {name: row[name] for name in facts}
+    found: Row = {name: row[name] for name in facts}
     for name in ("score", "retention", "forgetting"):
         interval = _interval(row, name)
         found[name] = {"mean": interval.pop("value"), **interval} | {key: row[key] for key in ("replicates", "covers")}
-    found |= _metrics(benchmarks, row)
-    found["benchmarks"] = {
-        one["benchmark"]: {name: _interval(one, name) for name in LOST}
-        for _, one in benchmarks[benchmarks["role"] == "prior"].iterrows()
-    }
-    return found
+    lost = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
+    of_prior = {one["benchmark"]: {name: _interval(one, name) for name in lost} for one in benchmarks[1:]}
+    return found | _metrics(benchmarks, row) | {"benchmarks": of_prior}
 
 
-def _metrics(benchmarks: pd.DataFrame, arm: pd.Series | None) -> dict[str, Any]:
+def _metrics(benchmarks: list[Row], arm: Row | None) -> Row:
     """`metrics` and `intervals` under their names in MLflow."""
-    named: dict[str, dict[str, float]] = {}
-    for _, row in benchmarks.iterrows():
+    named: dict[str, Row] = {}
+    for row in benchmarks:
         place = f"{row['role']}/{row['benchmark']}"
         for name in ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "unparsed"):
             named[f"{place}/{name}"] = _interval(row, name)
@@ -109,19 +102,18 @@ def _metrics(benchmarks: pd.DataFrame, arm: pd.Series | None) -> dict[str, Any]:
     else:
         own = {"prior/mean/accuracy": "prior", "forgetting/mean": "forgetting", "retention": "retention"}
         own |= {"prior/mean/unparsed": "unparsed", "kl/target": "kl"}
-        target = benchmarks.loc[benchmarks["role"] == "target", "benchmark"].iloc[0]
-        passes = [name for name in map(str, arm.index) if name.startswith("pass_at_") and name[8:].isdigit()]
-        own |= {f"target/{target}/{name}": name for name in passes}
+        passes = [name for name in arm if name.startswith("pass_at_") and name[8:].isdigit()]
+        own |= {f"target/{benchmarks[0]['benchmark']}/{name}": name for name in passes}
         named |= {name: _interval(arm, column) for name, column in own.items()}
     metrics = {name: found["value"] for name, found in sorted(named.items()) if found["value"] == found["value"]}
     return {"metrics": metrics, "intervals": {name: named[name] for name in metrics}}
 
 
-def _interval(row: pd.Series, name: str) -> dict[str, float]:
+def _interval(row: Row, name: str) -> Row:
     return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _rows(frame: pd.DataFrame) -> list[Row]:
     return frame.to_dict("records")
 
 

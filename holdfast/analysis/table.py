@@ -20,15 +20,17 @@ import pyarrow.parquet as pq
 
 from holdfast.analysis.questions import Questions, read_questions, refuse_incomparable
 from holdfast.analysis.settings import Place, places
-from holdfast.analysis.trainings import read_trainings
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.jobs import Evaluated, FinishedStudy, RunRecord
 from holdfast.errors import UserError
+from holdfast.journal import METRICS, read_lines
 
 BASE = "base"
 """Stands where an arm's name would."""
-TEXTS = ("prompt", "completion", "parsed", "answer", "grader")
-MEASURED = ("parsed", "correct", "score", "logprob", "tokens")
+MEASURED = {"correct": np.bool_, "score": np.float64, "tokens": np.int32}
 THREADS = 2
+WHOSE = ("study", "setting", "draw", "arm", "replicate", "stage")
+TRAININGS = (*WHOSE, "run_id", "path", "seconds", "steps", "method", "source", "alarms")
+ALARMS = (*WHOSE, "step", "alarm", "sentence")
 PLACE = ("study", "setting", "draw", "arm", "replicate", "stage", "stage_step", "step")
 """Columns that all tables share. `study` is a name; `setting` is "" or "factor=level, …" of the factors that are
 compared; `draw` is the same of the factors that only reseed (data, base); `arm` is "base" for the base, with replicate
@@ -41,8 +43,8 @@ class Tables:
 
     records: pd.DataFrame
     """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
-    question (its id), image, parsed_ok, correct (bool), score (0 to 1), logprob (nats per token of the reference),
-    tokens (of the completion), file (row of `files`). Strings are categorical."""
+    question (its id), image, parsed_ok, correct (bool), score (0 to 1), tokens (of the completion), file (row of
+    `files`). Strings are categorical."""
     files: pd.DataFrame
     """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
     stop: its rows in `records`, test questions before `middle`."""
@@ -51,8 +53,8 @@ class Tables:
     pass_at: pd.DataFrame
     """`PLACE`, and benchmark, question, right (of the most samples that any k asks for)."""
     trainings: pd.DataFrame
-    """One row a training: study, setting, draw, arm, replicate, stage, run_id, path, seconds, steps, offset (steps of
-    the stages before), method, source (`grpo` for its own rollouts), alarms (how many)."""
+    """One row a training: study, setting, draw, arm, replicate, stage, run_id, path, seconds, steps, method, source
+    (`grpo` for its own rollouts), alarms (how many), offset (steps of the stages before)."""
     alarms: pd.DataFrame
     """study, setting, draw, arm, replicate, stage, step (of the stage), alarm, sentence."""
     flips: pd.DataFrame
@@ -69,12 +71,11 @@ def load(studies: Sequence[FinishedStudy]) -> Tables:
         UserError: two studies cannot be compared, or an evaluation lacks questions that its base was asked.
     """
     where = places(studies)
-    trainings, alarms = read_trainings(studies, where)
+    trainings, alarms = _trainings(studies, where)
     asked = [read_questions(study) for study in studies]
     refuse_incomparable([study.study.experiment for study in studies], where, asked)
     own = {place.study: questions for place, questions in zip(where, asked, strict=True)}
-    listed = [_files(study, place, trainings) for study, place in zip(studies, where, strict=True)]
-    files = pd.concat(listed, ignore_index=True)
+    files = pd.concat([_files(*one, trainings) for one in zip(studies, where, strict=True)], ignore_index=True)
     of_records = files[files["kind"] == "records"].reset_index(drop=True)
     records, of_records = _records(of_records, own)
     return Tables(
@@ -89,17 +90,41 @@ def load(studies: Sequence[FinishedStudy]) -> Tables:
     )
 
 
-def texts(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tables.records` with what was said: prompt, completion, parsed (None: unreadable), answer, grader."""
-    parts = []
-    for file, own in rows.groupby("file", sort=False):
-        said = pq.ParquetFile(tables.files.loc[file, "path"]).read(["split", "id", *TEXTS]).to_pandas()
-        keys = pd.MultiIndex.from_arrays([own["split"].astype(str), own["question"].astype(str)])
-        parts.append(said.set_index(["split", "id"]).loc[keys].set_axis(own.index))
-    if not parts:
-        return rows.assign(**{name: pd.Series(dtype=object) for name in TEXTS})
-    found = rows.join(pd.concat(parts))
-    return found.assign(parsed=found["parsed"].astype(object).where(found["parsed"].notna(), None))
+def _trainings(studies: Sequence[FinishedStudy], places: Sequence[Place]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`Tables.trainings` and `Tables.alarms`, in the order of the files' arms."""
+    rows: list[dict[str, Any]] = []
+    alarms: list[dict[str, Any]] = []
+    for study, place in zip(studies, places, strict=True):
+        order = list(study.study.arms)
+        trained = [run for run in study.runs if run.kind == "train" and run.arm in order]
+        for run in sorted(trained, key=lambda run: (order.index(str(run.arm)), run.replicate, run.stage)):
+            own, lines = whose(run), journal(run)
+            gone_off = [place.columns | own | line for line in lines if "alarm" in line]
+            evaluated = [one.step for one in study.evaluated if whose(one) == own]
+            stage = study.study.arms[str(run.arm)][run.stage]
+            rows.append(
+                place.columns
+                | own
+                | run.model_dump(include={"run_id", "path", "seconds"})
+                | {"steps": max([0, *evaluated, *(line["step"] for line in lines if "step" in line)])}
+                | {"method": stage.method, "source": stage.source.kind if stage.method == "sft" else stage.method}
+                | {"alarms": len(gone_off)}
+            )
+            alarms += gone_off
+    trainings = pd.DataFrame(rows, columns=TRAININGS)
+    steps = trainings.groupby(["study", "arm", "replicate"], sort=False)["steps"]
+    return trainings.assign(offset=steps.cumsum() - trainings["steps"]), pd.DataFrame(alarms, columns=ALARMS)
+
+
+def whose(run: RunRecord | Evaluated) -> dict[str, Any]:
+    """Arm, replicate and stage of a run, or of a file that an evaluation left."""
+    return {"arm": run.arm, "replicate": run.replicate, "stage": run.stage}
+
+
+def journal(run: RunRecord) -> list[dict[str, Any]]:
+    """All lines of a run's journal; none where it left none."""
+    path = Path(run.path) / METRICS
+    return read_lines(path) if path.is_file() else []
 
 
 def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.DataFrame:
@@ -112,20 +137,11 @@ def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.Da
     known = [one for one in study.evaluated if one.arm in arms and one.benchmark in benchmarks]
     known.sort(key=lambda o: (arms.index(o.arm), o.replicate, o.stage, o.step, benchmarks.index(o.benchmark)))
     rows = [
-        {
-            "study": place.study,
-            "setting": place.setting,
-            "draw": place.draw,
-            "arm": one.arm or BASE,
-            "replicate": one.replicate,
-            "stage": one.stage,
-            "stage_step": one.step,
-            "step": offsets.get((one.arm, one.replicate, one.stage), 0) + one.step,
-            "benchmark": one.benchmark,
-            "role": "target" if one.benchmark == target else "prior",
-            "kind": one.kind,
-            "path": str(one.file.path),
-        }
+        place.columns
+        | one.model_dump(include={"replicate", "stage", "benchmark", "kind"})
+        | {"arm": one.arm or BASE, "stage_step": one.step, "path": str(one.file.path)}
+        | {"step": offsets.get((one.arm, one.replicate, one.stage), 0) + one.step}
+        | {"role": "target" if one.benchmark == target else "prior"}
         for one in known
     ]
     return pd.DataFrame(rows, columns=[*PLACE, "benchmark", "role", "kind", "path"])
@@ -133,32 +149,28 @@ def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.Da
 
 def _records(files: pd.DataFrame, asked: dict[str, dict[str, Questions]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All rows, and the files with their rows' numbers."""
-    keys = [(row.study, row.benchmark) for row in files.itertuples()]
-    for (study, benchmark), arm in zip(keys, files["arm"], strict=True):
-        if benchmark not in asked[study]:
-            raise UserError(f"{study}: {arm} was asked {benchmark}, and the base was not")
+    for row in files.itertuples():
+        if row.benchmark not in asked[row.study]:
+            raise UserError(f"{row.study}: {row.arm} was asked {row.benchmark}, and the base was not")
+    questions = [asked[row.study][row.benchmark] for row in files.itertuples()]
     with ThreadPoolExecutor(THREADS) as pool:
-        read = list(pool.map(lambda row: _read(row, asked[row.study][row.benchmark]), files.itertuples()))
-    lengths = np.array([len(one["score"]) for one in read], dtype=np.int64)
-    tested = np.array([asked[study][name].tested for study, name in keys], dtype=np.int64)
+        read = list(pool.map(_read, files.itertuples(), questions))
+    lengths = np.array([len(one.ids) for one in questions], np.int64)
     stop = np.cumsum(lengths)
-    digests = [asked[study][name].digest for study, name in keys]
-    files = files.assign(digest=digests, start=stop - lengths, middle=stop - lengths + tested, stop=stop)
-    columns: dict[str, Any] = {}
-    for name in (*PLACE, "benchmark", "role"):
-        if name in ("replicate", "stage", "stage_step", "step"):
-            columns[name] = np.repeat(files[name].to_numpy(np.int32), lengths)
-        else:
-            values = pd.Categorical(files[name], categories=list(dict.fromkeys(files[name])))
-            columns[name] = pd.Categorical.from_codes(np.repeat(values.codes, lengths), dtype=values.dtype)
-    splits = np.repeat(np.tile(np.array([0, 1], np.int8), len(files)), np.stack([tested, lengths - tested], 1).ravel())
-    columns["split"] = pd.Categorical.from_codes(splits, ["test", "validation"])
-    columns["question"] = _categorical([asked[study][name].ids for study, name in keys])
-    columns["image"] = _categorical([asked[study][name].images for study, name in keys])
-    for name in ("parsed_ok", "correct", "score", "logprob", "tokens"):
-        columns[name] = np.concatenate([one.pop(name) for one in read])
-    columns["file"] = np.repeat(np.arange(len(files), dtype=np.int32), lengths)
-    return pd.DataFrame(columns), files
+    middle = stop - lengths + [one.tested for one in questions]
+    files = files.assign(digest=[one.digest for one in questions], start=stop - lengths, middle=middle, stop=stop)
+    own = np.repeat(np.arange(len(files), dtype=np.int32), lengths)
+    numbers = dict.fromkeys(("replicate", "stage", "stage_step", "step"), np.int32)
+    words = [name for name in (*PLACE, "benchmark", "role") if name not in numbers]
+    kinds = numbers | {name: pd.CategoricalDtype(files[name].unique()) for name in words}
+    records = files[[*PLACE, "benchmark", "role"]].astype(kinds).take(own).reset_index(drop=True)
+    validating = (np.arange(len(own)) >= middle[own]).astype(np.int8)
+    records["split"] = pd.Categorical.from_codes(validating, ["test", "validation"])
+    records["question"] = _categorical([one.ids for one in questions])
+    records["image"] = _categorical([one.images for one in questions])
+    for name in ("parsed_ok", *MEASURED):
+        records[name] = np.concatenate([one.pop(name) for one in read])
+    return records.assign(file=own), files
 
 
 def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
@@ -173,19 +185,14 @@ def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
 
 def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
     """The measured columns of a file, in the order of the base's questions."""
-    table = pq.ParquetFile(row.path).read(["split", "id", "grader", *MEASURED], use_threads=False)
+    table = pq.ParquetFile(row.path).read(["split", "id", "grader", "parsed", *MEASURED], use_threads=False)
     order = questions.order
     if not table.select(["split", "id"]).equals(questions.keys):
         order = _matching(row, table, questions)
     if (table["grader"].to_numpy()[order] != questions.graders).any():
         raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
-    return {
-        "parsed_ok": table["parsed"].is_valid().to_numpy()[order],
-        "correct": table["correct"].to_numpy()[order],
-        "score": table["score"].to_numpy()[order].astype(np.float64),
-        "logprob": table["logprob"].to_numpy()[order].astype(np.float64),
-        "tokens": table["tokens"].to_numpy()[order].astype(np.int32),
-    }
+    measured = {name: table[name].to_numpy()[order].astype(kind, copy=False) for name, kind in MEASURED.items()}
+    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order]}
 
 
 def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:
@@ -198,24 +205,20 @@ def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:
 
 def _small(files: pd.DataFrame, kind: str, columns: dict[str, str]) -> pd.DataFrame:
     """Drift or pass@k: one row a prompt."""
-    found = [
-        pq.ParquetFile(row["path"])
-        .read(list(columns))
-        .to_pandas()
-        .rename(columns=columns)
-        .assign(**row[[*PLACE, "benchmark"]])
-        for _, row in files[files["kind"] == kind].iterrows()
-    ]
     named = [*PLACE, "benchmark", *columns.values()]
+    found = []
+    for _, row in files[files["kind"] == kind].iterrows():
+        read = pq.ParquetFile(row["path"]).read(list(columns)).to_pandas().rename(columns=columns)
+        found.append(read.assign(**row[[*PLACE, "benchmark"]]))
     return pd.concat(found, ignore_index=True)[named] if found else pd.DataFrame(columns=named)
 
 
 def _flips(of_base: pd.DataFrame) -> pd.DataFrame:
     """Noted by the run that evaluated the base, where it asked twice."""
     rows = []
-    for row in of_base.drop_duplicates("study").itertuples():
-        result = Path(row.path).parents[2] / "result.json"
+    for _, row in of_base.drop_duplicates("study").iterrows():
+        result = Path(row["path"]).parents[2] / "result.json"
         noted = json.loads(result.read_text())["notes"].get("flips") if result.is_file() else None
         if noted:
-            rows.append({"study": row.study, "setting": row.setting, "draw": row.draw} | noted)
+            rows.append(row[["study", "setting", "draw"]].to_dict() | noted)
     return pd.DataFrame(rows, columns=["study", "setting", "draw", "questions", "answers", "verdicts"])

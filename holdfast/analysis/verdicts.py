@@ -6,18 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from holdfast.analysis.estimates import (
-    QUESTIONS_ONLY,
-    Estimate,
-    Moments,
-    Part,
-    Spread,
-    clusters,
-    estimate,
-    half_width,
-    less,
-    spread,
-)
+from holdfast.analysis.estimates import Estimate, Moments, Part, Spread, clusters, estimate, half_width, less, spread
 
 VerdictWord = Literal["better", "worse", "not distinguishable", "no verdict (one replicate)", "not comparable"]
 LEVEL = 0.05
@@ -38,25 +27,21 @@ class Difference(NamedTuple):
 
 def difference(first: Moments, second: Moments, same_questions: bool = True) -> Difference:
     """Of two arms whose replicates are independent; paired by question where they answered the same."""
-    value = float(first.means.mean(-1) - second.means.mean(-1))
     smaller = min(first, second, key=lambda moments: moments.means.shape[-1])
-    whole = estimate(smaller)._replace(left_out=first.left_out + second.left_out)
-    return _difference(value, whole, difference_spread(first, second, same_questions))
+    whole = estimate(smaller)._replace(value=float(first.means.mean(-1) - second.means.mean(-1)))
+    return _tested(whole, difference_spread(first, second, same_questions))
 
 
 def paired(first: Moments, second: Moments) -> Difference:
     """Over draws of data or base that both arms have, row by row: their differences in each vary, and nothing else."""
     together = less(first, second)
-    whole = estimate(together)
-    return _difference(whole.value, whole, spread(together))
+    return _tested(estimate(together), spread(together))
 
 
-def _difference(value: float, whole: Estimate, found: Spread) -> Difference:
+def _tested(whole: Estimate, found: Spread) -> Difference:
     half = float(half_width(found.between, found.questions))
-    interval = whole._replace(value=value, low=value - half, high=value + half)
-    if whole.replicates < 2:
-        return Difference(interval._replace(covers=QUESTIONS_ONLY), float("nan"), found)
-    return Difference(interval, float(p_value(np.array(value), found)), found)
+    p = float(p_value(np.array(whole.value), found)) if whole.replicates > 1 else float("nan")
+    return Difference(whole._replace(low=whole.value - half, high=whole.value + half), p, found)
 
 
 def difference_spread(first: Moments, second: Moments, same_questions: bool = True) -> Spread:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from holdfast.analysis.study import Analysis
-from holdfast.journal import read_lines
-from holdfast.report import figures, influence_figures, theme, verdicts
-from holdfast.report.figures import Line
+from holdfast.analysis.table import journal
+from holdfast.report import figures, theme, verdicts
 from holdfast.report.theme import Folder, Look
 
+PANELS = 12
+"""More settings than this stand in the tables alone."""
 PAIRS = 45
 """A figure of differences has no more rows."""
 LOGGED = {"train/reward": "reward", "train/completions/mean_length": "length of completions, tokens"}
@@ -21,14 +24,14 @@ LOGGED = {"train/reward": "reward", "train/completions/mean_length": "length of 
 
 def looks(analysis: Analysis) -> dict[str, Look]:
     """An arm looks the same in every figure."""
-    return {name: theme.look(index) for index, name in enumerate(dict.fromkeys(analysis.arms.arm))}
+    return {name: theme.look(index) for index, name in enumerate(analysis.arms.arm.unique())}
 
 
 def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
     """Save all figures for which there is something to draw; returns them by name."""
     folder = Folder(path)
     if len(analysis.arms):
-        with theme.style():
+        with matplotlib.rc_context(fname=theme.STYLE):
             _measures(analysis, folder)
             _differences(analysis.verdicts, folder)
             _training(analysis, folder)
@@ -39,19 +42,19 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
 def _measures(analysis: Analysis, folder: Folder) -> None:
     own, arms, base = looks(analysis), analysis.arms, analysis.base
     path = _shares(analysis.trajectory, ["setting", "arm"])
-    settings = list(dict.fromkeys(arms.setting))[: figures.PANELS]
+    settings = list(arms.setting.unique())[:PANELS]
+    shown = arms[arms.setting.isin(settings)]
     prior = base[base.benchmark == "mean"]
-    chance = Line(one(base[base.role == "target"].chance), "chance")
-    folder.save("frontier", "Skill against retention", path, figures.frontier(path, arms, own, chance))
-    levels = {"score": [chance], "prior": [Line(one(prior.chance), "chance"), Line(one(prior.accuracy), "base")]}
+    chance = one(base[base.role == "target"].chance)
+    folder.save("frontier", "Skill against retention", path, figures.frontier(path, shown, own, chance))
+    levels = {"score": {"chance": chance}, "prior": {"chance": one(prior.chance), "base": one(prior.accuracy)}}
     folder.save("curves", "Skill and prior along training", path, figures.curves(path, own, levels, settings))
     lost = analysis.benchmarks[analysis.benchmarks.role == "prior"]
     if len(lost):
         folder.save("forgetting", "What was forgotten, by benchmark", lost, figures.forgetting(lost, own))
     if len(settings) > 1:
-        shown = arms[arms.setting.isin(settings)]
         folder.save("settings", "Retention by setting", arms, figures.settings(shown, "retention", own))
-    moved = path[(path.replicate != "mean") & (path.kl > 0) & (path.kl < float("inf"))]
+    moved = path[(path.replicate != "mean") & (path.kl > 0) & (path.kl < np.inf)]
     if len(moved):
         folder.save("drift", "Drift against forgetting", moved, figures.drift(moved, own))
 
@@ -69,13 +72,13 @@ def one(values: pd.Series) -> float | None:
 
 
 def _differences(found: pd.DataFrame, folder: Folder) -> None:
-    panels = {verdicts.NAMES[place]: place for place in verdicts.PLACES}
+    panels = {title: place for place, title in verdicts.NAMES.items()}
     for name, what in (("verdicts", "arms"), ("levels", "settings")):
         own = found[(found.factor == "arm") == (name == "verdicts")].dropna(subset="difference")
         where = own.setting if own.setting.nunique() > 1 else [""] * len(own)
         parts = zip(own.a + " − " + own.b, own.arm, where, strict=True)
         pairs = own.assign(name=[" · ".join(filter(None, part)) for part in parts])
-        if 0 < pairs.name.nunique() <= PAIRS:
+        if 0 < pairs["name"].nunique() <= PAIRS:
             folder.save(name, f"Differences between {what}", pairs, figures.differences(pairs, panels))
 
 
@@ -85,7 +88,7 @@ def _training(analysis: Analysis, folder: Folder) -> None:
     found = [
         (row.arm, number, line["step"] / max(1, row.steps), metric, line["metrics"][metric])
         for number, row in enumerate(trainings[trainings.method == "grpo"].itertuples(), 1)
-        for line in read_lines(Path(row.path) / "metrics.jsonl")
+        for line in journal(row)
         for metric in LOGGED.keys() & line.get("metrics", {}).keys()
     ]
     if found:
@@ -98,16 +101,15 @@ def _training(analysis: Analysis, folder: Folder) -> None:
 
 def _influence(analysis: Analysis, folder: Folder) -> None:
     """Along the training the first setting's alone: others' stand in summary.json."""
-    found = analysis.influence
+    found, own = analysis.influence, looks(analysis)
     if found is None or not len(found.changes):
         return
     changes = found.changes.assign(predicted=found.changes.trapezoid, target=found.changes.role == "target")
-    drawn = influence_figures.predicted(changes, looks(analysis))
-    folder.save("influence", "Predicted and measured forgetting", changes, drawn)
+    folder.save("influence", "Predicted and measured forgetting", changes, figures.predicted(changes, own))
     measures = found.measures[(found.measures.benchmark != "") & (found.measures.stage == 0)]
+    measures = measures[measures.setting == found.changes.setting.iloc[0]]
     for measure, label in (("dot", "dot product"), ("cosine", "cosine")):
-        own = measures[measures.measure == measure]
-        own = _shares(own[own.setting == own.setting.iloc[0]] if len(own) else own, ["arm"])
-        if len(own):
-            drawn = influence_figures.along(own, looks(analysis), label)
-            folder.save(measure, f"{label} along training".capitalize(), own, drawn)
+        rows = _shares(measures[measures.measure == measure], ["arm"])
+        if len(rows):
+            title = f"{label} along training".capitalize()
+            folder.save(measure, title, rows, figures.along(rows, own, label))

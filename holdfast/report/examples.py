@@ -1,4 +1,4 @@
-"""What the report shows of single questions: target questions with each model's answer, and knowledge that was lost.
+"""Single questions and samples: each model's answers, knowledge that was lost, and what did most to prior knowledge.
 
 Examples are drawn by the job's seed, never picked. Of an arm's replicates the first one speaks.
 """
@@ -6,12 +6,14 @@ Examples are drawn by the job's seed, never picked. Of an arm's replicates the f
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 
-from holdfast.config.jobs import Evaluated, FinishedStudy
+from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.targets import Target
 from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions
@@ -21,8 +23,10 @@ LONGEST = 4000
 """Characters of a text that are kept."""
 SHOWN = 3
 """Questions of a target, and those that an arm lost."""
+RANKED = 6
+"""Samples on either side."""
 BASE = "base"
-TEXTS = ("id", "benchmark", "role", "split", "prompt", "completion", "parsed", "answer", "correct", "score", "tokens")
+TEXTS = ["id", "benchmark", "role", "split", "prompt", "completion", "parsed", "answer", "correct", "score", "tokens"]
 Row = dict[str, Any]
 Key = tuple[str, str]
 """Benchmark and id of a question."""
@@ -30,97 +34,135 @@ Answers = dict[Key, Row]
 """A model's test records."""
 
 
-class Asked(NamedTuple):
-    """A target question with what every model answered: arm, row, text and picture."""
-
-    question: Question
-    prompts: list[str]
-    """As the models were asked; more than one where studies word it otherwise."""
-    shown: list[Picture]
-    solved: Picture | None
-    attempts: list[Row]
-
-
-class Lost(NamedTuple):
-    """A question that the base answered right and the arm no longer does."""
-
-    before: Row
-    after: Row
-    text: str
-    pictures: list[Picture]
-
-
 def last_answers(study: FinishedStudy) -> dict[str, Answers]:
     """What the base and each arm's first replicate answer to test questions at their last checkpoint."""
     records = [one for one in study.evaluated if one.kind == "records" and one.replicate in (0, 1)]
-    found = {}
+    found: dict[str, Answers] = {}
     for arm in (None, *study.study.arms):
         own = [one for one in records if one.arm == arm]
         end = max(((one.stage, one.step) for one in own), default=None)
-        if end is not None:
-            found[arm or BASE] = _read(one for one in own if (one.stage, one.step) == end)
+        last = [one.file.path for one in own if (one.stage, one.step) == end]
+        rows = [row for path in last for row in pq.read_table(path, columns=TEXTS).to_pylist()]
+        if last:
+            found[arm or BASE] = {(row["benchmark"], row["id"]): _cut(row) for row in rows if row["split"] == "test"}
     return found
-
-
-def _read(files: Iterable[Evaluated]) -> Answers:
-    rows = [row for one in files for row in pq.read_table(one.file.path, columns=list(TEXTS)).to_pylist()]
-    return {(row["benchmark"], row["id"]): _cut(row) for row in rows if row["split"] == "test"}
 
 
 def _cut(row: Row) -> Row:
     """With texts that a page can show."""
-    return {name: excerpt(value, LONGEST) if isinstance(value, str) else value for name, value in row.items()}
+    return {name: value[:LONGEST] if isinstance(value, str) else value for name, value in row.items()}
 
 
-def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[Asked]:
-    """Randomly drawn test questions of the target that all models answered."""
+def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[Row]:
+    """Randomly drawn test questions of the target that all models answered.
+
+    A row has question, prompts (as the models were asked; more than one where studies word it otherwise), shown and
+    solved (its pictures), and attempts: what every model answered, as arm, row and picture.
+    """
     known = [
         question
         for question in read_questions(study.data.path / "target-test.parquet")
         if all((question.benchmark, question.id) in own for own in answers.values())
     ]
-    drawn = random.Random(seed).sample(known, min(SHOWN, len(known)))
-    return [_asked(question, study.study.target, answers) for question in drawn]
+    found = []
+    for question in random.Random(seed).sample(known, min(SHOWN, len(known))):
+        rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
+        target = study.study.target
+        attempts = [
+            {"arm": arm, "row": row, "picture": answer_picture(question, target, row["parsed"])}
+            for arm, row in rows.items()
+        ]
+        prompts = list(dict.fromkeys(row["prompt"] for row in rows.values()))
+        drawn = {"shown": question_pictures(question, target), "solved": solution_picture(question, target)}
+        found.append({"question": question, "prompts": prompts, "attempts": attempts} | drawn)
+    return found
 
 
-def _asked(question: Question, target: Target, answers: dict[str, Answers]) -> Asked:
-    rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
-    attempts = [
-        {"arm": arm, "row": row, "text": excerpt(row["completion"])}
-        | {"picture": answer_picture(question, target, row["parsed"])}
-        for arm, row in rows.items()
-    ]
-    prompts = list(dict.fromkeys(row["prompt"] for row in rows.values()))
-    return Asked(question, prompts, question_pictures(question, target), solution_picture(question, target), attempts)
+def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[str, list[Row]]:
+    """By arm, a few randomly drawn questions that it lost, of different benchmarks where there are several.
 
-
-def lost(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> dict[str, list[Lost]]:
-    """By arm, a few randomly drawn questions that it lost, of different benchmarks where there are several."""
+    A row has before and after (the records of the base and of the arm) and pictures.
+    """
     base = answers.get(BASE, {})
     drawn = {arm: _drawn(base, own, seed) for arm, own in answers.items() if arm != BASE}
+    names = sorted({name for keys in drawn.values() for name, _ in keys})
     questions = {
-        (name, question.id): question
-        for name in sorted({benchmark for keys in drawn.values() for benchmark, _ in keys})
+        (name, question.id): [picture(image) for image in pictures(question)]
+        for name in names
         for question in read_questions(study.data.path / prior_shard(name))
+        if any((name, question.id) in keys for keys in drawn.values())
     }
-
-    def shown(arm: str, key: Key) -> Lost:
-        after = answers[arm][key]
-        return Lost(base[key], after, excerpt(after["completion"], 200), [*map(picture, pictures(questions[key]))])
-
-    return {arm: [shown(arm, key) for key in keys] for arm, keys in drawn.items()}
+    return {
+        arm: [{"before": base[key], "after": answers[arm][key], "pictures": questions[key]} for key in keys]
+        for arm, keys in drawn.items()
+    }
 
 
 def _drawn(base: Answers, own: Answers, seed: int) -> list[Key]:
     """One of each benchmark before a second of any."""
     known = [key for key, row in base.items() if row["role"] == "prior" and row["correct"] and key in own]
     gone = [key for key in known if not own[key]["correct"]]
-    order = random.Random(seed).sample(gone, len(gone))
-    names = [benchmark for benchmark, _ in order]
-    turns = [names[:place].count(name) for place, name in enumerate(names)]
-    return [order[place] for place in sorted(range(len(order)), key=lambda place: (turns[place], place))[:SHOWN]]
+    order = pd.DataFrame(random.Random(seed).sample(gone, len(gone)), columns=["benchmark", "id"])
+    turns = order.groupby("benchmark").cumcount().sort_values(kind="stable")
+    return [tuple(order.loc[place]) for place in turns.index[:SHOWN]]
 
 
-def excerpt(completion: str, longest: int = 800) -> str:
-    """The beginning of a long completion."""
-    return completion if len(completion) <= longest else completion[:longest] + " …"
+def rankings(study: FinishedStudy) -> list[Row]:
+    """The strongest samples of every stage's first replicate: label, arm, reinforced, harmful and helpful samples.
+
+    A sample has prompt, text, tokens; times (rollouts that said just this, or checkpoints that looked at a supervised
+    sample), weight (mean over them), effect: Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of
+    training that began at its checkpoint; pictures.
+    """
+    arms = study.study.arms
+    traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1) and run.arm in arms]
+    found = [_ranking(run, study) for run in traced]
+    samples = [sample for ranking in found for sample in (*ranking["harmful"], *ranking["helpful"])]
+    names = {sample["prompt"] for sample in samples}
+    boards = _boards(study.data.path / "target-train.parquet", names, study.study.target)
+    for sample in samples:
+        sample["pictures"] = boards.get(sample["prompt"], [])
+    return found
+
+
+def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
+    """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
+    arm = str(run.arm)
+    stages = study.study.arms[arm]
+    rows = _effects(Path(run.path), study.study.target.benchmark).groupby(["prompt", "text"], as_index=False)
+    found = rows.agg(
+        tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
+    ).sort_values("effect", kind="stable")
+    return {
+        "label": arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
+        "arm": arm,
+        "reinforced": stages[run.stage].method == "grpo",
+        "harmful": found[found.effect < 0][:RANKED].to_dict("records"),
+        "helpful": found[found.effect > 0][::-1][:RANKED].to_dict("records"),
+    }
+
+
+def _effects(directory: Path, target: str) -> pd.DataFrame:
+    """One row for each sample and checkpoint, blocks of layers added up: prompt, text, tokens, weight, effect."""
+    rows = pq.read_table(directory / "influence.parquet").to_pandas()
+    halves = [name for name in rows.columns if name.startswith("dot/") and name.endswith(("/a", "/b"))]
+    prior = [name for name in halves if name.removeprefix("dot/").rpartition("/")[0] != target]
+    # A benchmark's dot is the mean of those with its two halves.
+    rows["dots"] = rows[prior].sum(axis=1) / 2
+    keys = ["step", "sample", "prompt", "tokens", "weight"]
+    summed = rows.groupby(keys, sort=False, as_index=False)["dots"].sum()
+    steps = np.unique(summed.step)
+    ahead = np.diff(steps, append=steps[-1]).astype(float)
+    shares = ahead / ahead.sum() if ahead.sum() else np.ones(len(steps))
+    summed["effect"] = shares[np.searchsorted(steps, summed.step)] * summed.weight * summed.dots
+    texts = pq.read_table(directory / "sources.parquet", columns=["step", "sample", "text"]).to_pandas()
+    return summed.merge(texts, on=["step", "sample"], how="left").fillna({"text": ""})
+
+
+def _boards(path: Path, names: set[str], target: Target) -> dict[str, list[Picture]]:
+    """By question id; a prompt that the shard does not hold is shown without its pictures."""
+    if not names or not path.exists():
+        return {}
+    rows = pq.read_table(path, filters=[("id", "in", sorted(names))]).to_pylist()
+    questions = [Question(**{**row, "images": tuple(row["images"])}) for row in rows]
+    return {question.id: question_pictures(question, target) for question in questions}

@@ -69,7 +69,8 @@ def answer_picture(question: Question, target: Target, answer: str | None) -> Pi
     None if there is nothing to draw.
     """
     if isinstance(target, Detection) and answer is not None:
-        return _boxed(question, target, answer)
+        outlines = (*_outlines(question.answer, target, "right"), *_outlines(answer, target, "given"))
+        return picture(pictures(question)[0])._replace(outlines=outlines)
     if not isinstance(target, Jigsaw) or target.question == "pair" or answer is None:
         return None
     if not all(part.isdecimal() for part in answer.split()):
@@ -111,11 +112,6 @@ def _pieces(question: Question, target: Jigsaw) -> list[Image.Image]:
 def _board(image: Image.Image, target: Jigsaw, marks: tuple[str, ...]) -> Picture:
     rows, columns = target.grid
     return picture(image)._replace(rows=rows, columns=columns, marks=marks)
-
-
-def _boxed(question: Question, target: Detection, answer: str) -> Picture:
-    outlines = [*_outlines(question.answer, target, "right"), *_outlines(answer, target, "given")]
-    return picture(pictures(question)[0])._replace(outlines=tuple(outlines))
 
 
 def _outlines(answer: str, target: Detection, kind: Literal["right", "given"]) -> list[Outline]:

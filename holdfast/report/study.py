@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from holdfast.analysis.influence import PREDICTIONS
 from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
-from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.benchmarks.targets.protocol import described
+from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.journal import strict_json
-from holdfast.report import drawing, provenance, sections, theme, verdicts, words
+from holdfast.report import drawing, examples, theme, verdicts, words
+
+EXAMPLES = 4
+"""Settings whose answers are shown."""
+GRIDS = 3
+"""With more settings than this, their verdicts are folded away."""
+SOURCE_MEASURES = {
+    **{"perplexity_start": "perplexity", "norm_per_token": "magnitude", "kernel_per_token": "kernel"},
+    **{"coherence": "coherence", "cosine": "direction ↑", "dot": "dot product ↑", "positive": "positive ↑"},
+}
+SAMPLED = ["model", "step", "temperature", "seed"]
+Row = dict[str, Any]
 
 
 def compare(job: Compare, out: Path) -> dict[str, Any]:
@@ -24,7 +40,7 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
     analysis = analyse(job)
     content = summary(analysis)
     (out / "summary.json").write_text(strict_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    headline = verdicts.headline(sections.rows(analysis.verdicts), sections.rows(analysis.arms))
+    headline = verdicts.headline(rows(analysis.verdicts), rows(analysis.arms))
     page = render(analysis, content, headline, drawing.draw(analysis, out / "figures"))
     (out / "report.html").write_text(page, encoding="utf-8")
     return {"arms": analysis.arms.arm.nunique(), "headline": headline, "report_bytes": len(page.encode())}
@@ -32,24 +48,27 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
 
 def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup]) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
-    job, settings = analysis.job, _settings(analysis)
+    job = analysis.job
+    studies: dict[str, FinishedStudy] = {}
+    for place, study in zip(analysis.tables.places, job.studies, strict=True):
+        studies.setdefault(place.setting, study)
     context = {
         "job": job,
         "headline": headline,
         "drawn": drawn,
-        "sheet": Markup(theme.sheet()),
         "swatches": {name: theme.swatch(one) for name, one in drawing.looks(analysis).items()},
-        "settings": [name for name in settings if name],
-        "verdicts": sections.verdict_section(analysis),
-        "benchmarks": sections.benchmark_section(analysis),
-        "influence": sections.influence_section(analysis, settings),
-        "length_split": sections.rows(analysis.length_split),
-        "flips": sections.rows(analysis.tables.flips),
+        "studies": studies,
+        "settings": [name for name in studies if name],
+        "verdicts": verdict_section(analysis),
+        "benchmarks": benchmark_section(analysis),
+        "examples": example_section(job, studies),
+        "influence": influence_section(analysis, studies),
+        "length_split": rows(analysis.length_split),
+        "flips": rows(analysis.tables.flips),
         "trainings": int(analysis.arms.replicates.sum()),
         "evidence": content.get("evidence", ""),
-        **sections.arms_section(analysis),
-        **sections.example_section(job, settings),
-        **provenance.run_section(job, settings),
+        **arms_section(analysis),
+        **run_section(job),
     }
     return _environment().get_template("page.html.j2").render(context)
 
@@ -58,14 +77,140 @@ def _environment() -> Environment:
     """The pages, which escape everything and know no undefined names."""
     environment = Environment(loader=PackageLoader("holdfast.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    shown = (words.number, words.signed, words.significant, words.duration)
+    shown = (words.number, words.signed, words.significant, words.duration, described, verdicts.needed)
     environment.filters |= {function.__name__: function for function in shown}
     return environment
 
 
-def _settings(analysis: Analysis) -> dict[str, FinishedStudy]:
-    """The first study of each setting."""
-    found: dict[str, FinishedStudy] = {}
-    for place, study in zip(analysis.tables.places, analysis.job.studies, strict=True):
-        found.setdefault(place.setting, study)
-    return found
+def rows(frame: pd.DataFrame) -> list[Row]:
+    """Of a table, with None where there is no number."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def arms_section(analysis: Analysis) -> Row:
+    """The table of arms, each setting's base first, and what stands around it."""
+    arms, base = analysis.arms, analysis.base
+    table: list[Row] = []
+    for setting, own in arms.groupby("setting", sort=False, observed=True):
+        target, *_, mean = rows(base[base.setting == setting])
+        for end in ("", "_low", "_high"):
+            target |= {f"prior{end}": mean[f"accuracy{end}"], f"unparsed{end}": mean[f"unparsed{end}"]}
+        table += [target | {"arm": "base", "replicates": None}, *rows(own)]
+    measured = arms.dropna(axis=1, how="all").columns
+    asked = [int(arms[name].max()) if len(arms) else 0 for name in ("questions", "questions_prior")]
+    return {
+        "arms": table,
+        "passes": [name[8:] for name in measured if name.startswith("pass_at_") and name[8:].isdigit()],
+        "drifts": "kl" in measured,
+        "covers": " / ".join(arms.covers.unique()),
+        "questions": f"{asked[0]} target and {asked[1]} prior questions",
+        "chance": drawing.one(base[base.role == "target"].chance),
+        "prior_chance": drawing.one(base[base.benchmark == "mean"].chance),
+        "alarms": rows(analysis.tables.alarms),
+    }
+
+
+def verdict_section(analysis: Analysis) -> Row:
+    """Sentences, a grid of all pairs, and the table behind them."""
+    found = rows(analysis.verdicts)
+    return {
+        "alone": bool(found) and verdicts.alone(found),
+        "rows": found,
+        "names": verdicts.NAMES,
+        "settings": len({row["setting"] for row in found}) > 1,
+        "groups": list(_groups(found)),
+    }
+
+
+def _groups(found: list[Row]) -> Iterator[Row]:
+    """Of every factor; then of every setting, whose grid is of the first measure that has differences."""
+    for factor in dict.fromkeys(row["factor"] for row in found if row["factor"] != "arm"):
+        said = verdicts.level_sentences([row for row in found if row["factor"] == factor])
+        yield {"title": factor, "sentences": said, "grid": {}, "fold": False}
+    arms = [row for row in found if row["factor"] == "arm"]
+    settings = dict.fromkeys(row["setting"] for row in arms)
+    for setting in settings:
+        own = [row for row in arms if row["setting"] == setting]
+        grids = ((name, verdicts.grid(verdicts.at(own, place))) for place, name in verdicts.NAMES.items())
+        measure, grid = next(((name, grid) for name, grid in grids if grid), ("", {}))
+        yield {
+            "title": setting,
+            "sentences": verdicts.sentences(own),
+            "names": list(dict.fromkeys(row[arm] for row in own for arm in ("a", "b"))),
+            "grid": {} if verdicts.alone(own) else grid,
+            "grid_title": measure,
+            "fold": len(settings) > GRIDS,
+        }
+
+
+def benchmark_section(analysis: Analysis) -> Row:
+    """Forgetting by prior benchmark."""
+    prior = analysis.benchmarks[analysis.benchmarks.role == "prior"]
+    base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
+    first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
+    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior)}
+
+
+def _by_arm(frame: pd.DataFrame) -> list[Row]:
+    """One row a setting and arm, with a cell for every benchmark."""
+    return [
+        {"setting": setting, "arm": arm, "cells": {row["benchmark"]: row for row in rows(own)}}
+        for (setting, arm), own in frame.groupby(["setting", "arm"], sort=False, observed=True)
+    ]
+
+
+def example_section(job: Compare, studies: dict[str, FinishedStudy]) -> list[Row]:
+    """Answers of the first study of each setting."""
+    groups = []
+    for setting, study in list(studies.items())[:EXAMPLES]:
+        answers = examples.last_answers(study)
+        own = {"asked": examples.asked(study, answers, job.seed), "lost": examples.lost(study, answers, job.seed)}
+        groups.append({"setting": setting} | own)
+    return groups
+
+
+def influence_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> Row | None:
+    """Predictions and what happened, the sources and their samples."""
+    found = analysis.influence
+    if found is None:
+        return None
+    changes = found.changes.groupby(["setting", "arm", "benchmark"], sort=False, observed=True)
+    # Where training begins, over prior benchmarks.
+    start = found.measures[(found.measures.step == 0) & (found.measures.stage == 0) & (found.measures.role != "target")]
+    start = start[start.measure.isin(list(SOURCE_MEASURES))]
+    sources = start.groupby(["setting", "arm", "source", "measure"], sort=False, observed=True)["value"].mean()
+    return {
+        "agreement": rows(found.agreement),
+        "changes": _by_arm(changes[["measured", *PREDICTIONS]].mean().reset_index()),
+        "benchmarks": list(found.changes.benchmark.unique()),
+        "sources": rows(sources.unstack("measure").reset_index()),
+        "shown": {name: title for name, title in SOURCE_MEASURES.items() if name in set(found.measures.measure)},
+        "rankings": examples.rankings(next(iter(studies.values()))),
+        "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
+    }
+
+
+def run_section(job: Compare) -> Row:
+    """The runs of all studies, those that several share once: their notes, and where completions were sampled."""
+    runs = {run.path: run for study in job.studies for run in study.runs}.values()
+    return {
+        "samples": [_samples(run) for run in runs if run.kind == "sample"],
+        "notes": list(dict.fromkeys(note for run in runs for note in _notes(run))),
+        "other_seconds": sum(run.seconds for run in runs if run.kind != "train"),
+    }
+
+
+def _notes(run: RunRecord) -> Iterator[tuple[str, str, str]]:
+    """Run, fact, value."""
+    file = Path(run.path) / "result.json"
+    notes = Result.model_validate_json(file.read_text()).notes if file.is_file() else {}
+    name = " ".join(filter(None, [run.kind, run.arm, f"replicate {run.replicate}" if run.replicate > 1 else ""]))
+    yield from ((name, key.replace("_", " "), words.fact(value)) for key, value in notes.items() if key != "flips")
+
+
+def _samples(run: RunRecord) -> Row:
+    """Where the completions that an arm learned from were sampled."""
+    table = pq.read_table(Path(run.path) / "samples.parquet", columns=[*SAMPLED, "accuracy", "id"]).to_pandas()
+    found = {"completions": len(table), "questions": table.id.nunique(), "right": table.accuracy.mean()}
+    found |= {name: sorted(table[name].dropna().unique().tolist()) for name in SAMPLED}
+    return {"arm": run.arm, "replicate": run.replicate} | found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,44 +18,19 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-PAPER, INK, SOFT, FAINT, WASH = "#ffffff", "#1b1f24", "#5b6570", "#dfe3e8", "#f5f7f9"
-RIGHT, WRONG = "#00795c", "#b8460e"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a4fb3", "#6b6f76")
-"""Okabe and Ito's palette without its yellow and black, which white and black paper swallow, and two more."""
+STYLE = Path(__file__).with_name("figures.mplstyle")
+SHEET = Path(__file__).with_name("colors.css").read_text(encoding="utf-8")
+"""The variables of both themes."""
+LIGHT = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", SHEET.partition("@media")[0]))
+"""The colour of each."""
+VARIABLES = {color: name for name, color in LIGHT.items()}
+PAPER, INK, SOFT, FAINT, RIGHT, WRONG = (LIGHT[name] for name in ("paper", "ink", "soft", "faint", "right", "wrong"))
+SERIES = [LIGHT[f"c{number}"] for number in range(8)]
 MARKERS, SIGNS = ("o", "s", "^", "D", "v", "P", "X", "*"), "●■▲◆▼✚✖★"
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 """Beyond the palette, colours come again with another stroke."""
-VARIABLES = {
-    **{PAPER: "paper", INK: "ink", SOFT: "soft", FAINT: "faint", WASH: "wash", RIGHT: "right", WRONG: "wrong"},
-    **{color: f"c{index}" for index, color in enumerate(SERIES)},
-}
-DARK = {
-    **{"paper": "#14171b", "ink": "#e6e9ed", "soft": "#9aa4af", "faint": "#323941", "wash": "#1c2127"},
-    **{"right": "#35c79b", "wrong": "#ff9052"},
-    **{"c0": "#58b0f0", "c1": "#ff8c42", "c2": "#35c79b", "c3": "#e7a3cd", "c4": "#f0b93a", "c5": "#9bd8fa"},
-    **{"c6": "#ab97ec", "c7": "#adb4bd"},
-}
 SCALE = 1.3
 """Pixels of the page for a point of the figure: type of 9.5 points is as large as a table's."""
-FONT = 'Inter, "Segoe UI", system-ui, -apple-system, "Helvetica Neue", Arial, sans-serif'
-STYLE: dict[Any, Any] = {
-    **{"svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False},
-    **{"font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK},
-    **{"axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.facecolor": "none", "axes.linewidth": 0.8},
-    **{"axes.spines.top": False, "axes.spines.right": False},
-    **{"axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.labelsize": 9.5},
-    **{"axes.grid": True, "axes.axisbelow": True, "axes.unicode_minus": True},
-    **{"grid.color": FAINT, "grid.linewidth": 0.8},
-    **{"xtick.color": SOFT, "xtick.labelsize": 8.5, "xtick.major.size": 3},
-    **{"ytick.color": SOFT, "ytick.labelsize": 8.5, "ytick.major.size": 0},
-    **{"legend.frameon": False, "legend.fontsize": 9, "legend.handlelength": 1.8},
-    **{"lines.linewidth": 1.6, "lines.markersize": 5},
-    "hatch.linewidth": 1.2,
-    "figure.facecolor": PAPER,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.06,
-    "figure.constrained_layout.w_pad": 0.06,
-}
 
 
 class Look(NamedTuple):
@@ -71,19 +46,12 @@ def look(index: int) -> Look:
     return Look(SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)], LINES[index // len(SERIES) % len(LINES)])
 
 
-def style() -> AbstractContextManager[None]:
-    """The theme, for as long as figures are drawn in it."""
-    return matplotlib.rc_context(STYLE)
-
-
-def legend(figure: Figure, looks: dict[str, Look]) -> None:
-    """The key to all series, above the figure."""
-    handles = [
-        Line2D([], [], color=one.color, marker=one.marker, linestyle=one.line, label=name)
-        for name, one in looks.items()
-    ]
+def legend(figure: Figure, looks: dict[str, Look], shown: Collection[str] | None = None) -> None:
+    """The key to all series, or to those that are shown, above the figure."""
+    own = {name: one for name, one in looks.items() if shown is None or name in shown}
+    handles = [Line2D([], [], color=one.color, marker=one.marker, linestyle=one.line) for one in own.values()]
     # A label that begins with an underscore would be left out.
-    names = [f"\u200b{name}" if name.startswith("_") else name for name in looks]
+    names = [f"\u200b{name}" if name.startswith("_") else name for name in own]
     fitting = max(1, 100 // (max(map(len, names), default=0) + 7))
     figure.legend(handles, names, loc="outside upper left", ncols=min(fitting, len(names)), columnspacing=1.6)
 
@@ -105,23 +73,20 @@ class Folder:
         figure.set_layout_engine("none")
         figure.savefig(self.path / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         data.to_csv(self.path / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-        svg = themed(text.getvalue(), name, title)
-        alone = svg.replace(">", f' xmlns="http://www.w3.org/2000/svg" {LINKS}><style>{sheet()}</style>', 1)
+        svg = themed(text.getvalue(), title)
+        spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        alone = svg.replace(">", f" {spaces}><style>{SHEET}</style>", 1)
         (self.path / f"{name}.svg").write_text(alone + "\n", encoding="utf-8")
         self.drawn[name] = Markup(svg)
 
 
-LINKS = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-
-
-def themed(text: str, name: str, title: str) -> str:
-    """matplotlib's SVG with colours as CSS variables, the page's type, ids of its own, and a name to be read aloud."""
+def themed(text: str, title: str) -> str:
+    """matplotlib's SVG with colours as CSS variables, the page's type, the ids that it uses, and a name to read out."""
     body = text[text.index(">", text.index("<svg")) + 1 :].strip()
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", body))
-    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", body)
+    body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
     body = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font: \1var(--font, sans-serif)", body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{VARIABLES[m[0]]}, {m[0]})" if m[0] in VARIABLES else m[0], body)
     body = re.sub(r"\s*\n\s*", "\n", body)
@@ -129,14 +94,6 @@ def themed(text: str, name: str, title: str) -> str:
         f'<svg class="chart" viewBox="0 0 {width} {height}" width="{SCALE * float(width):.0f}" role="img" '
         f'aria-label="{escape(title)}">{body}'
     )
-
-
-def sheet() -> str:
-    """The variables of both themes, for an SVG that stands alone."""
-    light = "".join(f"--{variable}:{color};" for color, variable in VARIABLES.items())
-    dark = "".join(f"--{variable}:{color};" for variable, color in DARK.items())
-    family = FONT.replace('"', "'")
-    return f":root{{{light}--font:{family}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def swatch(one: Look) -> Markup:

@@ -9,13 +9,19 @@ from holdfast.report.words import listed
 
 OPEN, ALONE = "not distinguishable", "no verdict (one replicate)"
 DECIDED = ("better", "worse")
-PLACES = (("retention", "matched"), ("retention", "end"), ("score", "end"))
+NAMES = {
+    ("retention", "matched"): "retention at the same skill",
+    ("retention", "end"): "retention at the end",
+    ("score", "end"): "target score at the end",
+}
 """Measures, and where they are compared, in the order of what matters."""
-TITLES = ("retention at the same skill", "retention at the end", "target score at the end")
-NAMES = dict(zip(PLACES, TITLES, strict=True))
 WHEN = {"matched": "At the same skill", "end": "At the end of training"}
-VERBS = {"retention": ("retain", "more prior knowledge"), "score": ("reach", "a higher target score")}
+VERBS = {
+    "retention": ("retains", "retain", "more prior knowledge"),
+    "score": ("reaches", "reach", "a higher target score"),
+}
 Row = dict[str, Any]
+Place = tuple[str, str]
 
 
 def alone(rows: Sequence[Row]) -> bool:
@@ -27,61 +33,52 @@ def alone(rows: Sequence[Row]) -> bool:
 def headline(rows: Sequence[Row], arms: Sequence[Row]) -> str:
     """The result in one sentence, without taking sides."""
     pairs = [row for row in rows if row["factor"] == "arm" and row["verdict"] in (*DECIDED, OPEN)]
-    for place in PLACES:
-        if known := at(pairs, place):
-            return _strongest(known, place)
-    return _measured(arms)
+    return next((_strongest(known, place) for place in NAMES if (known := at(pairs, place))), _measured(arms))
 
 
-def at(rows: Sequence[Row], place: tuple[str, str]) -> list[Row]:
+def at(rows: Sequence[Row], place: Place) -> list[Row]:
     """The comparisons of a measure."""
     return [row for row in rows if (row["measure"], row["at"]) == place]
 
 
 def _measured(arms: Sequence[Row]) -> str:
     """What was measured, where there is no verdict."""
-    known = [row for row in arms if row["retention"] is not None]
+    known = sorted((row for row in arms if row["retention"] is not None), key=lambda row: row["retention"])
     if not known:
         return f"{len(arms)} arms were trained." if arms else "No arm has finished training yet."
-    least, most = (end(known, key=lambda row: row["retention"]) for end in (min, max))
-    if least is most:
-        ends = f"ends with a target score of {least['score']:.2f}"
-        return f"The arm {_name(least)} {ends} and retains {least['retention']:.2f} of its prior accuracy."
-    kept = (f"{row['retention']:.2f} ({_name(row)})" for row in (least, most))
-    return f"At the end of training, retention ranges from {' to '.join(kept)}. Single trainings give no verdict."
+    names = [f"{row['arm']}, {row['setting']}" if row["setting"] else row["arm"] for row in known]
+    least, most = (f"{row['retention']:.2f}" for row in (known[0], known[-1]))
+    if len(known) == 1:
+        ends = f"ends with a target score of {known[0]['score']:.2f}"
+        return f"The arm {names[0]} {ends} and retains {least} of its prior accuracy."
+    ranges = f"retention ranges from {least} ({names[0]}) to {most} ({names[-1]})"
+    return f"At the end of training, {ranges}. Single trainings give no verdict."
 
 
-def _name(row: Row) -> str:
-    return f"{row['arm']}, {row['setting']}" if row["setting"] else row["arm"]
-
-
-def _strongest(rows: Sequence[Row], place: tuple[str, str]) -> str:
+def _strongest(rows: Sequence[Row], place: Place) -> str:
     """What the arms with the most wins are better than; of several settings, in all of them."""
     settings = {row["setting"] for row in rows}
-    decided = [pair for row in rows if (pair := _won(row))]
+    decided = _won(rows)
     always = [pair for pair in dict.fromkeys(decided) if decided.count(pair) == len(settings)]
-    where = f"{WHEN[place[1]]}{', in every setting' if len(settings) > 1 else ''}"
+    when, what = WHEN[place[1]], NAMES[place].split(" at ")[0]
     if always:
         better, worse = max(wins(always).items(), key=lambda group: (len(group[1]), len(group[0])))
-        return f"{where}, {_sentence(better, worse, place[0])}."
+        everywhere = ", in every setting" if len(settings) > 1 else ""
+        return f"{when}{everywhere}, {_surpass(better, place[0])} than {listed(worse)}."
     if decided:
-        return (
-            f"{WHEN[place[1]]}, {len(decided)} of {len(rows)} pairs of arms differ in {NAMES[place].split(' at ')[0]}."
-        )
-    return f"{WHEN[place[1]]}, no arm is distinguishable from another by its {NAMES[place].split(' at ')[0]}."
+        return f"{when}, {len(decided)} of {len(rows)} pairs of arms differ in {what}."
+    return f"{when}, no arm is distinguishable from another by its {what}."
 
 
-def _sentence(better: Sequence[str], worse: Sequence[str], measure: str) -> str:
-    verb, what = VERBS[measure]
-    ending = ("es" if verb.endswith("ch") else "s") if len(better) == 1 else ""
-    return f"{listed(better)} {verb}{ending} {what} than {listed(worse)}"
+def _surpass(who: Sequence[str], measure: str) -> str:
+    one, several, what = VERBS[measure]
+    return f"{listed(who)} {one if len(who) == 1 else several} {what}"
 
 
-def _won(row: Row) -> tuple[str, str] | None:
-    """(better, worse), where there is a verdict."""
-    if row["verdict"] not in DECIDED:
-        return None
-    return (row["a"], row["b"]) if row["verdict"] == "better" else (row["b"], row["a"])
+def _won(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(better, worse) of every verdict."""
+    decided = [row for row in rows if row["verdict"] in DECIDED]
+    return [(row["a"], row["b"]) if row["verdict"] == "better" else (row["b"], row["a"]) for row in decided]
 
 
 def wins(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -98,15 +95,15 @@ def wins(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], tuple[str, .
 def sentences(rows: Sequence[Row]) -> list[str]:
     """Of one setting, all measures: who is better than whom, and which pairs are undecided."""
     said = []
-    for place in PLACES:
+    for place, name in NAMES.items():
         own = at(rows, place)
-        pairs = [pair for row in own if (pair := _won(row))]
-        for better, worse in wins(pairs).items():
-            said.append(f"{WHEN[place[1]]}, {_sentence(better, worse, place[0])}.")
+        for better, worse in wins(_won(own)).items():
+            said.append(f"{WHEN[place[1]]}, {_surpass(better, place[0])} than {listed(worse)}.")
         undecided = [f"{row['a']} and {row['b']}" for row in own if row["verdict"] == OPEN]
+        if len(undecided) > 4:
+            undecided[4:] = [f"{len(undecided) - 4} more pairs"]
         if undecided:
-            more = [f"{len(undecided) - 4} more pairs"] if len(undecided) > 4 else []
-            said.append(f"Undecided, by {NAMES[place]}: {'; '.join([*undecided[:4], *more])}.")
+            said.append(f"Undecided, by {name}: {'; '.join(undecided)}.")
     return said
 
 
@@ -114,26 +111,23 @@ def level_sentences(rows: Sequence[Row]) -> list[str]:
     """Of one factor: which level is better, for which arm."""
     said = []
     for row in rows:
-        if pair := _won(row):
-            verb, what = VERBS[row["measure"]]
-            ending = "es" if verb.endswith("ch") else "s"
-            where = f" ({row['setting']})" if row["setting"] else ""
-            who = f"{row['arm']} {verb}{ending} {what}"
-            said.append(f"{WHEN[row['at']]}, {who} with {row['factor']}={pair[0]} than with {pair[1]}{where}.")
+        where = f" ({row['setting']})" if row["setting"] else ""
+        for better, worse in _won([row]):
+            than = f"with {row['factor']}={better} than with {worse}{where}"
+            said.append(f"{WHEN[row['at']]}, {_surpass([row['arm']], row['measure'])} {than}.")
     undecided = sum(row["verdict"] == OPEN for row in rows)
     return said + ([f"Undecided: {undecided} of {len(rows)} comparisons."] if undecided else [])
 
 
 def grid(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """Both directions of every pair: the verdict in a word, and the difference, row − column."""
+    opposite = {"better": "worse", "worse": "better"}
     found = {}
     for row in rows:
-        if row["difference"] is None:
-            continue
-        pair = _won(row)
-        for first, second, sign in ((row["a"], row["b"], 1), (row["b"], row["a"], -1)):
-            word = "undecided" if pair is None else "better" if pair[0] == first else "worse"
-            found[first, second] = {"word": word, "difference": sign * row["difference"]}
+        if row["difference"] is not None:
+            word = row["verdict"] if row["verdict"] in DECIDED else "undecided"
+            found[row["a"], row["b"]] = {"word": word, "difference": row["difference"]}
+            found[row["b"], row["a"]] = {"word": opposite.get(word, word), "difference": -row["difference"]}
     return found
 
 

@@ -10,7 +10,7 @@ from trl import GRPOConfig
 
 from holdfast.config.measurement import Influence
 from holdfast.config.methods import AnyStage
-from holdfast.config.schedule import chosen, scheduled
+from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from holdfast.influence.parts import COPIES, block_sizes, choose, target_count
@@ -98,13 +98,6 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
-
-
-def traced_steps(study: Study, steps: int) -> int:
-    """Checkpoints that an influence analysis looks at, the beginning among them."""
-    if study.influence is None:
-        return 0
-    return 1 + len(chosen(study.influence.every, scheduled(study.evaluation.keep, steps)))
 
 
 def precision_of(study: Study, shape: Shape, on_gpu: bool) -> Precision:

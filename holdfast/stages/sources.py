@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +30,18 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 }
 """What `holdfast.stages.process` imports to run a job, by its verb."""
 ALWAYS = "holdfast.stages.process"
-PAGES = (".j2", ".css")
-"""Templates and style sheets count with the modules of their directory."""
+PARSING = threading.Lock()
+"""Held while sources are parsed. Arms are threads, and in two at once CPython's parser fails now and then ("AST
+constructor recursion depth mismatch")."""
+PAGES = (".j2", ".css", ".mplstyle")
+"""Templates and style sheets, of pages and of figures, count with the modules of their directory."""
 
 
 @functools.cache
 def source_digest(verb: str, root: Path = ROOT) -> str:
     """sha256 over the names and contents of a kind's sources."""
-    found = modules(verb, root)
+    with PARSING:
+        found = modules(verb, root)
     files = {_file(name, root) for name in found}
     files |= {page for file in files for page in file.parent.iterdir() if page.suffix in PAGES}
     return content_key({file.relative_to(root).as_posix(): file_digest(file) for file in sorted(files)})

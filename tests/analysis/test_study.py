@@ -14,8 +14,8 @@ from holdfast.analysis.length_split import longer_weights, split_halves
 from holdfast.analysis.matched import Point, at_score, common_score, on_front
 from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
-from holdfast.analysis.terminal import arms_table
 from holdfast.errors import UserError
+from holdfast.report.terminal import arms_table
 
 ARMS = {"rft": Truth(0.6, 0.95, 0.02), "self": Truth(0.65, 0.8, 0.02), "answers": Truth(0.7, 0.4, 0.02, 0.6)}
 
@@ -49,10 +49,14 @@ def test_forgetting_is_what_was_lost_without_what_was_gained(found: Analysis) ->
     assert (rows.forgetting - (rows.lost_unreadable + rows.lost_wrong - rows.gained)).abs().max() < 1e-12
 
 
-def test_the_ledger_counts_the_same(found: Analysis) -> None:
-    counted = found.ledger.groupby(["arm", "benchmark", "turned"], observed=True).size()
+def test_what_was_lost_can_be_counted_in_the_records(found: Analysis) -> None:
+    records = found.tables.records
+    own = records[(records.benchmark == "color") & (records.split == "test")]
+    known = own[(own.arm == "base") & own.correct].question
+    end = own[(own.arm == "answers") & (own.step == 32)]
+    wrong = end[end.question.isin(known) & ~end.correct & end.parsed_ok]
     row = found.benchmarks.set_index(["arm", "benchmark"]).loc["answers", "color"]
-    assert counted["answers", "color", "lost_wrong"] == pytest.approx(row.lost_wrong * 3 * row.questions)
+    assert len(wrong) == pytest.approx(row.lost_wrong * 3 * row.questions)
 
 
 def test_verdicts_of_arms_that_differ(found: Analysis) -> None:

@@ -7,7 +7,7 @@ import pytest
 from synthetic_studies import Shape, Truth, finished_study
 
 from holdfast.analysis.settings import places
-from holdfast.analysis.table import load, texts
+from holdfast.analysis.table import load
 from holdfast.config.jobs import FinishedStudy
 from holdfast.errors import UserError
 
@@ -55,15 +55,6 @@ def test_a_question_that_stands_twice_is_refused(tmp_path: Path) -> None:
     rewrite(study, "self", lambda table: pa.concat_tables([table.slice(1), table.slice(1, 1)]))
     with pytest.raises(UserError, match="other questions"):
         load([study])
-
-
-def test_texts_are_those_of_the_rows(tmp_path: Path) -> None:
-    tables = load([finished_study(tmp_path / "a", ARMS, SMALL)])
-    rows = tables.records[~tables.records["correct"]].iloc[[0, 7, 20]]
-    found = texts(tables, rows)
-    assert found.index.equals(rows.index)
-    assert [one is None for one in found["parsed"]] == (~rows["parsed_ok"]).tolist()
-    assert found["prompt"].tolist() == [f"{name}?" for name in rows["benchmark"]]
 
 
 def test_studies_that_ask_other_questions_are_refused(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from pathlib import Path
 
-from synthetic_studies import Shape, Truth, finished_study
+from synthetic_studies import Shape, Truth, compare_job, finished_study
 
 from flows.compare import _only, merged
+from holdfast.analysis.study import analyse
+from holdfast.config.methods import SFT
+from holdfast.config.study import Study
 
 
 def test_trainings_of_one_study_are_its_arms_again(tmp_path: Path):
@@ -15,3 +18,15 @@ def test_trainings_of_one_study_are_its_arms_again(tmp_path: Path):
     assert {(one.arm, one.replicate) for one in found.evaluated} == {(None, 0), ("rft", 1), ("answers", 1)}
     assert len(found.evaluated) == len(set(found.evaluated))
     assert merged([whole]) == (whole,)
+
+
+def test_a_training_on_the_rollouts_of_another_arm_is_compared_without_it(tmp_path: Path):
+    whole = finished_study(tmp_path, {"rft": Truth(), "rollouts": Truth()}, Shape(target=4, prior=4))
+    learner = SFT(method="sft", source={"kind": "rollouts", "arm": "rft"})
+    study = whole.study.model_copy(update={"arms": {**whole.study.arms, "rollouts": (learner,)}})
+    [run] = [run for run in whole.runs if (run.kind, run.arm, run.replicate) == ("train", "rollouts", 1)]
+    found = _only(whole.model_copy(update={"study": study}), run.run_id)
+    assert Study.model_validate_json(found.study.model_dump_json()) == found.study
+    assert {one.arm for one in found.evaluated} == {None, "rollouts"}
+    analysis = analyse(compare_job(found))
+    assert list(analysis.arms.arm) == ["rollouts"]

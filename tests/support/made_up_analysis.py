@@ -157,7 +157,6 @@ def analysed(job: Compare, influence: bool = False) -> Analysis:
         frontier=nothing,
         matched=nothing,
         base=frame([row for study, _, setting in every for row in _base(study, setting)]),
-        ledger=nothing,
         aliases=nothing,
         length_split=nothing,
         influence=_influence(job.studies[0], every[0][2]) if influence else None,

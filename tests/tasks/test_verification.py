@@ -78,12 +78,13 @@ def test_a_study_as_it_was_recorded_is_whole(recorded: Recorded):
     assert {name: one.files for name, one in found.items() if name != "base"} == {
         "certificate": 1,
         "data": 3,
-        "train answers": 1,
+        "train answers": 2,
         "evaluate base": 1,
         "evaluate answers": 1,
         "report": 4,
     }
-    assert found["train answers"].size == len(b"weights" * 1000)
+    metrics = (recorded.trained.path / "metrics.jsonl").stat().st_size
+    assert found["train answers"].size == len(b"weights" * 1000) + metrics
 
 
 DAMAGED: dict[str, tuple[Callable[[Recorded], Path], str, str]] = {

@@ -62,7 +62,7 @@ def finished(store: Store) -> list[Stage]:
 def results(store: Store) -> dict[str, Any]:
     """By stage key, what the latest finished run measured and made, without times and places."""
     found: dict[str, Any] = {}
-    for stage in finished(store):
+    for stage in {stage.key: stage for stage in finished(store)}.values():
         said = json.loads((stage.path / "result.json").read_text())
         # A report names runs and times, and so does its key.
         compares = stage.kind == "compare"

@@ -40,7 +40,7 @@ def outcome(bed: Bed, fault: Fault, short: bool = False) -> dict[str, Any]:
             said["outcome"] = BEYOND
     except Unable as error:
         said["outcome"], said["problems"] = UNABLE, [str(error)]
-    except (Hangs, AssertionError, FileNotFoundError) as error:
+    except (Hangs, AssertionError, FileNotFoundError, ValueError) as error:
         said["outcome"], said["problems"] = FAILED, [f"{type(error).__name__}: {error}"]
     return {**said, "seconds": round(time.monotonic() - began, 1)}
 

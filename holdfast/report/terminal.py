@@ -1,4 +1,4 @@
-"""The table of arms for the terminal; the report shows the same numbers."""
+"""The table of arms for the terminal; the page shows the same numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
+
+from holdfast.report.words import number
 
 COLUMNS = ("arm", "replicates", "skill", "prior mean", "retention", "forgetting", "unparsed")
 
@@ -20,7 +22,7 @@ def arms_table(summary: dict[str, Any]) -> Table:
         label = [Text(setting)] if setting else []
         score = f"target/{found['target']['benchmark']}/score"
         names = (score, "prior/mean/accuracy", "retention", "forgetting/mean", "prior/mean/unparsed")
-        table.add_row(*label, "base", "", *(_number(found["base"]["metrics"].get(name)) for name in names), style="dim")
+        table.add_row(*label, "base", "", *(number(found["base"]["metrics"].get(name)) for name in names), style="dim")
         for arm, row in found["arms"].items():
             cells = [_ranged(row["intervals"].get(name)) for name in names]
             table.add_row(*label, Text(arm), str(row["replicates"]), *cells)
@@ -30,10 +32,5 @@ def arms_table(summary: dict[str, Any]) -> Table:
 def _ranged(found: dict[str, float | None] | None) -> str:
     """A number with half the width of its interval."""
     if found is None or found["low"] is None or found["high"] is None:
-        return _number(found["value"] if found else None)
-    return f"{_number(found['value'])} ± {_number((found['high'] - found['low']) / 2)}"
-
-
-def _number(value: float | None) -> str:
-    """With a true minus sign, and no minus before zero."""
-    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+        return number(found["value"] if found else None)
+    return f"{number(found['value'])} ± {number((found['high'] - found['low']) / 2)}"
