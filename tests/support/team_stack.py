@@ -128,16 +128,8 @@ def check_results(stack: Stack, flow_run_id: str, digests: dict[str, str]) -> No
     ]
     assert len(parents) == 1
     parent = parents[0]
-    trained = [run for run in runs if run["tags"].get("holdfast.kind") == "train" and run["status"] == "FINISHED"]
-    assert {run["tags"]["holdfast.arm"] for run in trained} == {
-        "rft",
-        "self",
-        "rollouts",
-        "teacher",
-        "answers",
-        "aligned",
-    }
-    assert len(trained) == 6, "no stage is trained twice"
+    trained = sorted(run["tags"]["holdfast.arm"] for run in stack.trainings() if run["status"] == "FINISHED")
+    assert trained == ["aligned", "answers", "rft", "rollouts", "self", "teacher"], "each once"
     stored = _stored(stack)
     assert f"mlflow/{parent['experiment_id']}/{parent['run_id']}/artifacts/report.html" in stored
     assert any(name.endswith(".safetensors") for name in stored if name.startswith("mlflow/"))
@@ -145,9 +137,10 @@ def check_results(stack: Stack, flow_run_id: str, digests: dict[str, str]) -> No
     missing = {name for name, md5 in digests.items() if f"dvc/files/md5/{md5[:2]}/{md5[2:]}" not in stored}
     assert not missing
     artifacts = stack.prefect_answer("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
-    shown = {one["key"]: json.dumps(one["data"]) for one in artifacts}
-    assert parent["run_id"] in shown[f"mlflow-{STUDY}"]
-    assert "report.html" in shown[f"report-{STUDY}"]
+    # The worker that was killed has left a link, too: to its own run.
+    shown = [(one["key"], json.dumps(one["data"])) for one in artifacts]
+    assert any(key == f"mlflow-{STUDY}" and parent["run_id"] in text for key, text in shown)
+    assert any(key == f"report-{STUDY}" and "report.html" in text for key, text in shown)
 
 
 def _stored(stack: Stack) -> set[str]:
