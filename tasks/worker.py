@@ -165,9 +165,8 @@ def _raise_failure(code: int, partial: Path) -> None:
         return
     if stopping.is_set():
         raise Stopped
-    error = partial / "error.json"
-    if error.is_file():
-        raise UserError(json.loads(error.read_text())["message"])
+    if message := _message(partial / "error.json"):
+        raise UserError(message)
     log = (partial / "log.txt").read_text(errors="replace") if (partial / "log.txt").is_file() else ""
     last = "\n".join(log.splitlines()[-LOG_LINES:])
     refused = REFUSED.search(last)
@@ -178,6 +177,14 @@ def _raise_failure(code: int, partial: Path) -> None:
     if code < 0 or code == 255:
         raise StageKilled(f"the stage's process was killed ({code}); its last lines:\n{last}")
     raise StageFailed(f"the stage's process ended with code {code}; its last lines:\n{last}")
+
+
+def _message(error: Path) -> str:
+    """What the stage says of a user's mistake; empty without one, also where the disk was too full to write it down."""
+    try:
+        return json.loads(error.read_text())["message"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return ""
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
