@@ -81,7 +81,7 @@ def arm_stages(
         source = sampled_source(stage)
         if source is not None:
             model_to_sample = _sampled_model(source, start, sampled)
-            runs.append(executor.run(sample_job(study, source, model_to_sample, start, seed), position))
+            runs.append(executor.run(sample_job(study, source, model_to_sample, job), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         if isinstance(stage, SFT) and stage.select is not None:
             runs.append(executor.run(select_job(study, job), position))

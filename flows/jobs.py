@@ -22,6 +22,7 @@ from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
+from holdfast.data.shards import target_shard
 from holdfast.data.teacher_file import require_file
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
@@ -85,18 +86,18 @@ def base_job(study: Study) -> BuildBase:
     return BuildBase(seed=seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
 
 
-def sample_job(study: Study, source: SampledSource, model: ModelRef, start: Start, seed: int) -> Sample:
-    """Sample completions of the training prompts, or take them from a file."""
+def sample_job(study: Study, source: SampledSource, model: ModelRef, train: Train) -> Sample:
+    """Sample completions of the prompts that a stage is going to train on, or take them from a file."""
     return Sample(
-        seed=seed,
+        seed=train.seed,
         threads=study.compute.threads,
         device=study.compute.device,
         source=FromFile(file=_teacher(source), settings=source) if isinstance(source, TeacherFile) else source,
         model=model,
-        base=start.base,
+        base=train.base,
         dtype=study.model.dtype,
-        data=start.data,
-        questions=training_questions(start.data),
+        data=train.data,
+        questions=train.questions,
         limit=study.evaluation.max_new_tokens,
         batch_size=study.evaluation.batch_size,
     )
@@ -104,16 +105,17 @@ def sample_job(study: Study, source: SampledSource, model: ModelRef, start: Star
 
 def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed: int) -> Train:
     """Fine-tune one stage from `model`."""
+    name = study.learned_by(stage)
     return Train(
         seed=seed,
         threads=study.compute.threads,
         device=study.compute.device,
-        stage=stage,
+        stage=stage.model_copy(update={"target": name if study.targets else None}),
         start=model,
         base=start.base,
         dtype=study.model.dtype,
         data=start.data,
-        questions=training_questions(start.data),
+        questions=training_questions(start.data, name if study.targets else ""),
         limit=study.evaluation.max_new_tokens,
         keep=study.evaluation.keep,
         keep_dtype=study.evaluation.keep_dtype,
@@ -124,9 +126,9 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed
 
 
 @functools.cache
-def training_questions(data: DataRef) -> FileRef:
-    """The shard that every stage learns from."""
-    path = data.path / "target-train.parquet"
+def training_questions(data: DataRef, name: str = "") -> FileRef:
+    """The shard that stages learn from; of several targets, that of one."""
+    path = data.path / target_shard("train", name)
     return FileRef(path=path, digest=file_digest(path))
 
 

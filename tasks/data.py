@@ -30,9 +30,9 @@ Generate = Callable[[MakeData, Path], object]
 
 def data_job(study: Study) -> MakeData:
     """The job that makes a study's data; refuses images and benchmark files that cannot be used."""
-    job = MakeData(seed=study.seed, images=study.images, target=study.target, prior=study.prior)
+    job = MakeData(seed=study.seed, images=study.images, target=study.target, targets=study.targets, prior=study.prior)
     check(job)
-    return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior, study.target)})
+    return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior, [*study.all_targets.values()])})
 
 
 def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
@@ -43,6 +43,11 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     content = job.model_dump(mode="json", include={"seed", "target", "inputs"}, exclude_none=True)
     content["images"] = job.images.model_dump(mode="json", exclude={"path"}, exclude_none=True)
     content["target"].pop("path", None)
+    if job.targets:
+        content["target"] = {
+            name: target.model_dump(mode="json", exclude={"path"}, exclude_none=True)
+            for name, target in job.targets.items()
+        }
     content["prior"] = [
         prior.model_dump(mode="json", exclude={"path", "validation_path"}, exclude_none=True) for prior in job.prior
     ]

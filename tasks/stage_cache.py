@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import TeacherFile
+from holdfast.config.methods import Stage, TeacherFile
 from holdfast.config.model import Model, Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
@@ -37,6 +37,9 @@ asked along the way. By class: what a user has named, a reward or an argument, m
 LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Model: frozenset({"attention", "min_pixels", "max_pixels"}),
     ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
+    Study: frozenset({"targets", "order"}),
+    MakeData: frozenset({"targets"}),
+    Stage: frozenset({"target"}),
     Train: frozenset({"keep_dtype"}),
     Evaluation: frozenset({"keep_dtype"}),
     Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb"}),

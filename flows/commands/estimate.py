@@ -61,19 +61,21 @@ class Estimates:
         return self.study.arms[position.arm or ""][position.stage].trainer.get("max_steps")
 
     def _by_thumb(self, stage_id: StageId) -> float:
-        study, target = self.study, self.study.target
+        study, targets = self.study, list(self.study.all_targets.values())
         verb, (arm, _, number) = stage_id
-        asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
+        asked = sum(target.test for target in targets) + sum(getattr(prior, "questions", 100) for prior in study.prior)
         if verb == "data":
-            validated = target.validation + sum(getattr(prior, "validation", 0) for prior in study.prior)
-            return QUESTION * (target.train + validated + asked)
-        asked += study.evaluation.validation * (1 + len(study.prior))
+            validated = sum(getattr(prior, "validation", 0) for prior in study.prior)
+            return QUESTION * (sum(one.train + one.validation for one in targets) + validated + asked)
+        benchmarks = len(targets) + len(study.prior)
+        asked += study.evaluation.validation * benchmarks
         if verb == "base":
             recipe = study.model.recipe
             return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size
         if verb == "evaluate" and arm is None:
             return 3 * ANSWER * asked
         stage = study.arms[arm or ""][number]
+        target = study.target_of(stage)
         if verb == "sample":
             source = sampled_source(stage)
             some = source.prompts if isinstance(source, Rollouts) else None
@@ -84,11 +86,11 @@ class Estimates:
         batch = stage.trainer.get("per_device_train_batch_size", 8)
         steps = self._steps(stage_id) or max(1, 3 * target.train // batch)
         if verb == "influence":
-            asked = traced.questions * (1 + len(study.prior))
+            asked = traced.questions * benchmarks
             return TRACED * (1 + len(scheduled(traced.every, steps))) * (3 * asked + 3 * traced.samples)
         if verb == "evaluate":
             return ANSWER * asked * len(scheduled(study.evaluation.every, steps))
-        validated = study.evaluation.validation * (1 + len(study.prior)) * len(scheduled(study.evaluation.keep, steps))
+        validated = study.evaluation.validation * benchmarks * len(scheduled(study.evaluation.keep, steps))
         return steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE) + ANSWER * validated
 
 

@@ -20,7 +20,7 @@ from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import When
 from holdfast.config.study import Study
-from holdfast.config.targets import Target
+from holdfast.config.targets import Target, Targets
 
 
 class Job(Config):
@@ -33,11 +33,13 @@ class Job(Config):
 
 class MakeData(Job):
     """Ask the target's and the prior questions: target-{train,validation,test}.parquet, prior-NAME.parquet (test) and
-    prior_validation-NAME.parquet."""
+    prior_validation-NAME.parquet; of several targets, target_{train,validation,test}-NAME.parquet."""
 
     verb: Literal["data"] = "data"
     images: Images
     target: Target
+    targets: Targets = {}
+    """In place of `target`."""
     prior: tuple[PriorBenchmark, ...]
     inputs: str = ""
     """Digest of the user's files that are read (photographs, imported benchmarks)."""

@@ -86,6 +86,8 @@ class Stage(Config):
     """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
     trainer: dict[str, Any] = {}
     """Arguments of TRL's config class under its own names, for example max_steps and learning_rate."""
+    target: str | PositiveInt | None = None
+    """Which of the study's `targets` it learns: a name, or a place in their order, from 1."""
 
 
 class SFT(Stage):

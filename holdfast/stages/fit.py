@@ -84,7 +84,7 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     """What a stage of a study takes with its longest samples."""
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
-    whole = length(config, study.target.train)
+    whole = length(config, study.target_of(stage).train)
     precision, method = precision_of(study, shape, on_gpu), method_of(config, stage, study, shape)
     batch = batch_of(config, lengths)
     memory = needs.memory(shape, precision, batch, method)
