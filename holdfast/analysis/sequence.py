@@ -92,7 +92,8 @@ def measures(draw: Answers, arm: str) -> Named:
 
 def _sum(counts: np.ndarray, grid: Sequence[Sequence[Moments]]) -> Moments:
     """Σ counts · cells; `counts` are (rows, tasks, replicates)."""
-    places = np.argwhere(counts.any(-1)).tolist()
+    # Cells that cancel in every replicate leave 0.
+    places = np.argwhere(counts.any(-1)).tolist() or [[0, 0]]
     return weighted([(counts[row, task], grid[row][task]) for row, task in places])
 
 
