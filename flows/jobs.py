@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from holdfast.benchmarks.dataset import prior_splits
 from holdfast.config.base import Config
 from holdfast.config.jobs import (
     BuildBase,
@@ -22,8 +23,9 @@ from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
-from holdfast.data.shards import target_shard
+from holdfast.data.shards import prior_shard, target_shard
 from holdfast.data.teacher_file import require_file
+from holdfast.data.training_set import replayed_shards
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
 from holdfast.stages.sources import PARSING
@@ -125,11 +127,36 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed
     )
 
 
+def with_old_questions(job: Train, study: Study, earlier: Sequence[str]) -> Train:
+    """With the training questions of what its stage replays or protects; `earlier` targets were learned before."""
+    data, stage = job.data, job.stage
+    priors = [prior.name for prior in study.prior if "train" in prior_splits(prior)] if stage.needs("prior") else []
+    targets = earlier if stage.needs("targets") else []
+    old = {
+        "priors": tuple(shard_ref(data, prior_shard(name, "train")) for name in priors),
+        "earlier": tuple(training_questions(data, name) for name in targets),
+    }
+    return job.model_copy(update=old)
+
+
+def replay_job(study: Study, train: Train) -> Sample | None:
+    """Ask the model that a stage starts from old questions, if the stage replays its own answers to them."""
+    replay = train.stage.replay
+    if replay is None or replay.answers != "own" or not (old := replayed_shards(train)):
+        return None
+    source = Rollouts(arm="", per_prompt=1, prompts=replay.questions)
+    return sample_job(study, source, train.start, train).model_copy(update={"replayed": old})
+
+
 @functools.cache
+def shard_ref(data: DataRef, name: str) -> FileRef:
+    """A file of the data."""
+    return FileRef(path=data.path / name, digest=file_digest(data.path / name))
+
+
 def training_questions(data: DataRef, name: str = "") -> FileRef:
     """The shard that stages learn from; of several targets, that of one."""
-    path = data.path / target_shard("train", name)
-    return FileRef(path=path, digest=file_digest(path))
+    return shard_ref(data, target_shard("train", name))
 
 
 def function_digests(stage: AnyStage) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from holdfast.data.shards import target_shards
+from holdfast.data.shards import shard_paths
 
 ROWS = 32
 LONGEST = 8000
@@ -21,7 +21,7 @@ SPLITS = {"evaluations": "test", "rollouts": "train", "samples": "train"}
 def completion_tables(directory: Path, data: Path) -> Iterator[tuple[str, dict[str, list[Any]]]]:
     """Name and columns of a table for the last evaluation's target answers, for rollouts, and for samples."""
     for name, rows in _sources(directory):
-        shards = [shard for shard in target_shards(data, SPLITS[name]) if shard.is_file()]
+        shards = [shard for shard in shard_paths(data, SPLITS[name]) if shard.is_file()]
         if rows and shards:
             chosen = rows[:ROWS]
             wanted = [("id", "in", [row["id"] for row in chosen])]

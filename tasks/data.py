@@ -21,6 +21,7 @@ from holdfast.errors import UserError, writing
 from tasks import data_version
 from tasks.atomic_move import copy, move
 from tasks.data_version import POINTER
+from tasks.stage_cache import DATA_PATHS
 
 SAMPLES = "samples-"
 Read = TypeVar("Read")
@@ -49,7 +50,7 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
             for name, target in job.targets.items()
         }
     content["prior"] = [
-        prior.model_dump(mode="json", exclude={"path", "validation_path"}, exclude_none=True) for prior in job.prior
+        prior.model_dump(mode="json", exclude=set(DATA_PATHS), exclude_none=True) for prior in job.prior
     ]
     return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 

@@ -84,7 +84,8 @@ def stage_ids(study: Study) -> list[StageId]:
     for arm, replicate in replicates(study):
         for number, stage in enumerate(study.arms[arm]):
             selects = isinstance(stage, SFT) and stage.select is not None
-            wanted = {"sample": sampled_source(stage), "select": selects, "train": True, "evaluate": True}
+            samples = sampled_source(stage) or (stage.replay is not None and stage.replay.answers == "own")
+            wanted = {"sample": samples, "select": selects, "train": True, "evaluate": True}
             position = Position(arm, replicate, number)
             arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
             arms += [StageId("influence", position)] if study.influence else []

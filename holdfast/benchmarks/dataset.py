@@ -126,8 +126,16 @@ def prior_questions(prior: PriorBenchmark, seed: int, told: list[str]) -> Iterat
     if isinstance(prior, PublicPrior):
         yield from public_questions.splits(prior, seed, told)
         return
-    for split, number in (("test", prior.questions), ("validation", prior.validation)):
+    for split, number in (("test", prior.questions), ("validation", prior.validation), ("train", prior.train)):
+        if number is None:
+            continue
         yield split, catalog.prior_questions(prior.benchmark, number, seed, split, prior.dialect == "plain")
+
+
+def prior_splits(prior: PriorBenchmark) -> list[str]:
+    """The splits that a prior benchmark has: questions to learn from only where the study asks for some."""
+    learned = getattr(prior, "train", None) or getattr(prior, "train_path", None)
+    return ["test", "validation", *(["train"] if learned else [])]
 
 
 def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
@@ -151,7 +159,7 @@ def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> 
 
 def shard_names(job: MakeData) -> list[str]:
     """The files that the data stage writes."""
-    priors = [prior_shard(prior.name, split) for prior in job.prior for split in ("test", "validation")]
+    priors = [prior_shard(prior.name, split) for prior in job.prior for split in prior_splits(prior)]
     return sorted([*(target_shard(split, name) for split in SPLITS for name in _targets(job)), *priors])
 
 

@@ -134,6 +134,8 @@ class Sample(Job):
     data: DataRef
     questions: FileRef
     """target-train.parquet."""
+    replayed: tuple[FileRef, ...] = ()
+    """In place of `questions`, old ones, of which the source's `prompts` are asked each."""
     limit: int
     """Of a completion, in tokens."""
     batch_size: int = 100
@@ -152,6 +154,12 @@ class Train(Job):
     """target-train.parquet."""
     samples: FileRef | None = None
     """For the sources `self` and `rollouts`, and for a selection from any source."""
+    priors: tuple[FileRef, ...] = ()
+    """Training questions of prior benchmarks, where the stage replays or protects them."""
+    earlier: tuple[FileRef, ...] = ()
+    """The same of targets that the arm has learned before."""
+    replayed: FileRef | None = None
+    """The start's own right answers to some of these, where the stage replays them."""
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"

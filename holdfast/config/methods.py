@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.config.base import Config, LocalPath
+from holdfast.config.mitigations import TALR, Mitigations
 from holdfast.config.rewards import GradedTerm, RewardTerm, terms
 
 
@@ -75,7 +76,7 @@ Source = Annotated[
 ]
 
 
-class Stage(Config):
+class Stage(Mitigations):
     """What both methods share."""
 
     freeze: tuple[str, ...] = ("vis",)
@@ -97,6 +98,7 @@ class SFT(Stage):
     source: Source
     select: Selection | None = None
     """Learn from a part of the source's samples only; by default from all."""
+    talr: TALR | None = None
 
 
 class GRPO(Stage):
@@ -109,6 +111,22 @@ class GRPO(Stage):
         Field(min_length=1),
     ] = {kind: GradedTerm(kind=kind) for kind in ("score", "accuracy", "format")}
     """Reward terms by name: a weight (`score: 1.0`), or a mapping with the term's own fields."""
+
+    @model_validator(mode="after")
+    def _mitigations_fit_reinforcement(self) -> Self:
+        if self.replay is not None and self.replay.answers == "own":
+            raise ValueError("replay.answers: grpo learns from its own answers to old questions always; leave it out")
+        if self.kl is not None and self.kl.on == "target":
+            if "beta" in self.trainer:
+                raise ValueError("kl: on target prompts is TRL's beta, which trainer.beta sets too; leave one out")
+            if (self.kl.direction, self.kl.temperature) != ("reverse", 1.0):
+                raise ValueError(
+                    "kl: on its own rollouts grpo has TRL's estimate of KL(now ‖ then) alone; say `direction: reverse` "
+                    "without a temperature, or `on: prior`"
+                )
+            if self.kl.to == "base" and self.lora is not None:
+                raise ValueError("kl.to: with lora, TRL's KL is from the model as the stage found it; say `to: start`")
+        return self
 
 
 AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]

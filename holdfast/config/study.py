@@ -126,6 +126,29 @@ class Study(Config):
         return f", nor a place from 1 to {len(self.targets)}" if self.targets else ""
 
     @model_validator(mode="after")
+    def _mitigations_have_questions(self) -> Self:
+        trained = any(getattr(prior, "train", None) or getattr(prior, "train_path", None) for prior in self.prior)
+        for arm, stages in self.arms.items():
+            for number, stage in enumerate(stages):
+                old = stage.needs("targets") and any(self.earlier(arm, one) for one in range(len(stages)))
+                if not trained and ((stage.needs("prior") and not old) or (stage.kl and stage.kl.on == "prior")):
+                    name = "replay" if stage.replay else "kl" if stage.kl and stage.kl.on == "prior" else "ewc"
+                    raise ValueError(
+                        f"arms.{arm}.{number}.{name}: no prior benchmark has training questions; set `train: 500` "
+                        "of a bundled one, or `train_path` of your own"
+                    )
+                if not old and stage.needs("targets") and not stage.needs("prior"):
+                    name = "replay" if stage.replay else "ewc"
+                    raise ValueError(f"arms.{arm}.{number}.{name}: this arm learns no target before; say `of: [prior]`")
+        return self
+
+    def earlier(self, arm: str, number: int) -> list[str]:
+        """The targets that an arm has learned before one of its stages, and does not learn in it."""
+        stages = self.arms[arm]
+        before = dict.fromkeys(self.learned_by(stage) for stage in stages[:number])
+        return [name for name in before if name != self.learned_by(stages[number])]
+
+    @model_validator(mode="after")
     def _rewards_fit_the_target(self) -> Self:
         for where, stage in self._stages():
             target = self.target_of(stage)

@@ -65,7 +65,8 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     own = isinstance(source, SelfReasoning)
     everything = isinstance(source, SelfReasoning) or source.keep == "all"
     limit = None if isinstance(source, SelfReasoning) else source.prompts
-    questions = read_questions(job.questions.path, limit)
+    shards = job.replayed or (job.questions,)
+    questions = [question for shard in shards for question in read_questions(shard.path, limit)]
     rows: list[dict[str, Any]] = []
     drawn = 0
     for item in _draw(job, questions, journal):
@@ -162,6 +163,11 @@ def _nothing_kept(job: Sample, drawn: int) -> str:
         return (
             f"source self: none of {drawn} samples of {job.model.path} holds reasoning in <think> tags; "
             "set target.thinking: true, raise evaluation.max_new_tokens, or use another source"
+        )
+    if job.replayed:
+        return (
+            f"replay.answers: none of {drawn} answers of {job.model.path} to old questions is right; "
+            "set `replay.answers: truth`"
         )
     return (
         f"source rollouts: none of {drawn} samples of arm {source.arm} at step {job.model.step} is right; "
