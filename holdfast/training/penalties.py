@@ -39,10 +39,18 @@ def add_penalties(trainer: Any, job: Train, processor: Any) -> None:
         for name, term in terms.items():
             value = term(model, batch)
             trainer._metrics["train"][f"penalty/{name}"].append(value.item())
-            loss = loss + value / trainer.current_gradient_accumulation_steps
+            loss = loss + value / (trainer.current_gradient_accumulation_steps if _is_scaled(trainer, named) else 1)
         return loss
 
     trainer.compute_loss = penalized
+
+
+def _is_scaled(trainer: Any, named: Mapping[str, Any]) -> bool:
+    """Whether the passes' losses add up to the step's; otherwise transformers divides each by the passes of a step."""
+    if trainer.loss_is_scaled_for_ga is not None:
+        return bool(trainer.loss_is_scaled_for_ga)
+    counted = trainer.model_accepts_loss_kwargs and named.get("num_items_in_batch") is not None
+    return bool(counted or trainer.compute_loss_func is not None)
 
 
 def _terms(trainer: Any, job: Train, collate: Collator) -> dict[str, Term]:
