@@ -23,7 +23,7 @@ from flows.jobs import (
     with_old_questions,
 )
 from holdfast.config.jobs import AnyJob, Evaluated
-from holdfast.config.methods import GRPO, SFT, Rollouts
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -92,7 +92,7 @@ def arm_stages(
         job = with_old_questions(job, study, study.earlier(arm, place))
         source = sampled_source(stage)
         if source is not None:
-            model_to_sample = _sampled_model(source, start, sampled)
+            model_to_sample = model if isinstance(source, OwnRollouts) else _sampled_model(source, start, sampled)
             runs.append(executor.run(sample_job(study, source, model_to_sample, job), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         if isinstance(stage, SFT) and stage.select is not None:

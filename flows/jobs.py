@@ -19,7 +19,7 @@ from holdfast.config.jobs import (
     Train,
 )
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -33,7 +33,7 @@ from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
 from tasks.stage import StageRun, file_of, trained_model
 
-SampledSource = SelfReasoning | Rollouts | TeacherFile
+SampledSource = SelfReasoning | Rollouts | OwnRollouts | TeacherFile
 
 
 class Start(Config):
@@ -144,7 +144,7 @@ def replay_job(study: Study, train: Train) -> Sample | None:
     replay = train.stage.replay
     if replay is None or replay.answers != "own" or not (old := replayed_shards(train)):
         return None
-    source = Rollouts(arm="", per_prompt=1, prompts=replay.questions)
+    source = OwnRollouts(per_prompt=1, prompts=replay.questions)
     return sample_job(study, source, train.start, train).model_copy(update={"replayed": old})
 
 

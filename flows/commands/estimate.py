@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, Rollouts
+from holdfast.config.methods import GRPO, OwnRollouts, Rollouts
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from tasks.stage import COMMON, Position
@@ -78,8 +78,9 @@ class Estimates:
         target = study.target_of(stage)
         if verb == "sample":
             source = sampled_source(stage)
-            some = source.prompts if isinstance(source, Rollouts) else None
-            return ANSWER * (some or target.train) * (source.per_prompt if isinstance(source, Rollouts) else 1)
+            if isinstance(source, Rollouts | OwnRollouts):
+                return ANSWER * (source.prompts or target.train) * source.per_prompt
+            return ANSWER * target.train
         if verb == "select":
             return EXAMPLE * target.train
         traced = study.influence or Influence()

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from holdfast.config.base import Config
 from holdfast.config.images import Images
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -127,7 +127,7 @@ class Sample(Job):
     them from a file."""
 
     verb: Literal["sample"] = "sample"
-    source: Annotated[SelfReasoning | Rollouts | FromFile, Field(discriminator="kind")]
+    source: Annotated[SelfReasoning | Rollouts | OwnRollouts | FromFile, Field(discriminator="kind")]
     model: ModelRef
     base: ModelRef
     dtype: str = "float32"

@@ -46,6 +46,18 @@ class Rollouts(Config):
     temperature: PositiveFloat = 1.0
 
 
+class OwnRollouts(Config):
+    """What the model that the stage starts from samples, filtered."""
+
+    kind: Literal["own"] = "own"
+    keep: Literal["correct", "all"] = "correct"
+    per_prompt: PositiveInt = 4
+    """Completions sampled for every training prompt."""
+    prompts: PositiveInt | None = None
+    """How many training prompts are sampled; by default all."""
+    temperature: PositiveFloat = 1.0
+
+
 class TeacherFile(Config):
     """Your own teacher's completions of the training questions, for example a 72B model's."""
 
@@ -71,7 +83,10 @@ def _kinded(value: Any) -> Any:
 
 
 Source = Annotated[
-    Annotated[Answers | Teacher | SelfReasoning | Rollouts | TeacherFile, Field(discriminator="kind")],
+    Annotated[
+        Answers | Teacher | SelfReasoning | Rollouts | OwnRollouts | TeacherFile,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_kinded),
 ]
 

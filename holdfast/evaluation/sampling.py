@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import formatted
 from holdfast.config.jobs import FromFile, Sample
-from holdfast.config.methods import SelfReasoning
+from holdfast.config.methods import OwnRollouts, SelfReasoning
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
@@ -164,7 +164,12 @@ def _nothing_kept(job: Sample, drawn: int) -> str:
             f"source self: none of {drawn} samples of {job.model.path} holds reasoning in <think> tags; "
             "set target.thinking: true, raise evaluation.max_new_tokens, or use another source"
         )
-    if job.replayed:
+    if isinstance(source, OwnRollouts) and not job.replayed:
+        return (
+            f"source own: none of {drawn} samples of the model that the stage starts from is right; let a stage before "
+            "it learn something, raise per_prompt, or set keep: all"
+        )
+    if isinstance(source, OwnRollouts):
         return (
             f"replay.answers: none of {drawn} answers of {job.model.path} to old questions is right; "
             "set `replay.answers: truth`"

@@ -203,7 +203,7 @@ def _check_lengths(
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{shard} in the style that {where} teaches")
         if isinstance(stage, SFT) and isinstance(stage.source, TeacherFile):
             answer = _longest_taught(processor, stage.source, shards[shard])
-        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts"):
+        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
             answer = Longest(limit + answer.tokens, answer.id)
         _check_stage_lengths(where, stage, found[shard], answer, shard)

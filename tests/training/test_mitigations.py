@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from holdfast.benchmarks.catalog import prior_questions
 from holdfast.config.jobs import Sample, Train
-from holdfast.config.methods import Rollouts
+from holdfast.config.methods import OwnRollouts
 from holdfast.config.mitigations import KL
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.data.shards import write_questions
@@ -213,7 +213,7 @@ def test_own_answers_are_kept_when_they_are_right(
     job: Callable, old: FileRef, schooled: ModelRef, tmp_path: Path
 ) -> None:
     made = job(replay={"share": 0.5, "answers": "own"})
-    source = Rollouts(arm="", per_prompt=1, prompts=12, keep="all")
+    source = OwnRollouts(per_prompt=1, prompts=12, keep="all")
     asked = Sample(
         source=source,
         model=schooled,
