@@ -128,7 +128,14 @@ def plan_lines(experiment: Study | Sweep, plans: list[list[PlannedStage]]) -> li
     new = sum(not stage.found for stage in stages)
     if not new:
         return [*lines, ALL_THERE]
-    return [*lines, f"To do: {new} of {len(stages)} stages, {rough_time(remaining(experiment, stages))}."]
+    time = rough_time(remaining(experiment, stages))
+    if not stages[0].found:
+        # What follows is looked up by the data's digests, which nobody knows before they are made.
+        return [
+            *lines,
+            f"To do: up to {new} of {len(stages)} stages, {time}; those that new data leave as they are will be found.",
+        ]
+    return [*lines, f"To do: {new} of {len(stages)} stages, {time}."]
 
 
 def _sweep_lines(sweep: Sweep, plans: list[list[PlannedStage]]) -> list[str]:

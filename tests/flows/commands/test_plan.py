@@ -77,6 +77,12 @@ def test_found_stages_take_no_time():
     assert "Everything is there" in plan_lines(BUNDLED, [stages(True, None)])[-1]
 
 
+def test_stages_behind_data_that_are_not_made_may_still_be_found():
+    assert "up to" in plan_lines(BUNDLED, [stages(False, 1.0)])[-1]
+    data, *others = stages(False, 1.0)
+    assert "up to" not in plan_lines(BUNDLED, [[data._replace(found=True), *others]])[-1]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(1, "about 5 s"), (61, "about 60 s"), (100, "about 2 min"), (9000, "about 2.5 h")]
 )
