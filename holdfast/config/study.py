@@ -17,15 +17,21 @@ from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
 from holdfast.config.targets import Jigsaw, Target
 
+Strategy = Literal["ddp", "fsdp2", "zero3"]
+
 
 class Compute(Config):
-    """Where stages run. Parallelism changes no result; threads may change rounding."""
+    """Where stages run. Parallelism changes no result; threads and GPUs may change rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
     """CPU threads of a stage's process."""
     parallel: PositiveInt | None = None
     """Stages at a time; by default one a GPU, or cores / threads."""
+    gpus: PositiveInt = 1
+    """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
+    strategy: Strategy = "ddp"
+    """How: `ddp`, each holds the whole model."""
 
 
 class Study(Config):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from holdfast import group
 from holdfast.journal import METRICS, Journal, read_lines
 from holdfast.models.load import save_checkpoint
 from holdfast.training.adam_state import save_moments
@@ -47,6 +48,8 @@ class StageCallback(TrainerCallback):
         self.alarms = Alarms({})
         self.non_finite = NonFiniteWatch()
         self.moments = False
+        self.leads = group.number() == 0
+        """Of several processes, the first measures and writes."""
         self.kept: dict[str, str] = {}
         self.dtype: torch.dtype | None = None
         """Of kept weights; by default the model's."""
@@ -76,6 +79,8 @@ class StageCallback(TrainerCallback):
             self.journal.progress(state.global_step, state.max_steps, **self.shown)
 
     def _keep(self, model: Any, step: int) -> None:
+        if not self.leads:
+            return
         with untouched_randomness(), evaluating(model):
             measured = self.measure(model, step)
         place = kept_path(self.out, step)
@@ -92,6 +97,8 @@ class StageCallback(TrainerCallback):
             self.log.write()
 
     def _keep_moments(self, model: Any, optimizer: Any, step: int) -> None:
+        if not self.leads:
+            return
         path = moments_path(self.out, step)
         save_moments(model, optimizer, path)
         if path.is_file():
@@ -113,7 +120,7 @@ class StageCallback(TrainerCallback):
         if not self.non_finite.logged(metrics):
             self._stop(state.global_step, f"its loss was not finite {STAYS} logged times in a row")
         self.shown |= {name: numbers[name] for name in ("loss", "reward") if name in numbers}
-        if self.log is not None:
+        if self.log is not None and self.leads:
             self.log.write()
 
     def _record(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
@@ -129,6 +136,9 @@ class StageCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """TRL has written its last file of the checkpoint; what we remember joins it."""
+        group.wait_for_all()
+        if not self.leads:
+            return
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if self.rewards is not None:
             self.rewards.save(checkpoint)
@@ -158,6 +168,8 @@ class StageCallback(TrainerCallback):
 
     def remove_unkept(self) -> None:
         """Remove what an interrupted process did after the checkpoint from which this one goes on."""
+        if not self.leads:
+            return
         for place in [*(self.out / "checkpoints").glob("*"), *(self.out / "moments").glob("*")]:
             if place.relative_to(self.out).as_posix() not in self.kept:
                 shutil.rmtree(place) if place.is_dir() else place.unlink()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from holdfast import group
 from holdfast.errors import UserError
 
 STAYS = 3
@@ -40,7 +41,7 @@ class NonFiniteWatch:
 
     def after_step(self, model: Any) -> bool:
         """Count the step if its loss was not finite; whether all weights that learn still are."""
-        self.steps += any(bool(broken) for broken in self.broken)
+        self.steps += group.anywhere(any(bool(broken) for broken in self.broken))
         self.broken.clear()
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return bool(torch.stack([parameter.detach().isfinite().all() for parameter in learning]).all())

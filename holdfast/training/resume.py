@@ -46,6 +46,16 @@ def last_intact(out: Path) -> Path | None:
     return None
 
 
+def ready_for(checkpoint: Path | None, ranks: int) -> Path | None:
+    """The checkpoint with a random state for every rank. All of a group have the same, whatever their number."""
+    if checkpoint is not None:
+        there = min(checkpoint.glob("rng_state*.pth"))
+        for name in ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]:
+            if not (checkpoint / name).exists():
+                shutil.copy(there, checkpoint / name)
+    return checkpoint
+
+
 def step_of(checkpoint: Path) -> int:
     """Optimizer steps that a checkpoint-N has taken."""
     return int(checkpoint.name.rsplit("-", 1)[1])
@@ -67,7 +77,8 @@ def _is_intact(checkpoint: Path, out: Path) -> bool:
         kept = {name: digest(out / name) for name in mark.kept}
     except (ValueError, TypeError, OSError):
         return False
-    return mark.files == _digests(checkpoint) and mark.kept == kept
+    there = _digests(checkpoint)
+    return mark.files == {name: there.get(name) for name in mark.files} and mark.kept == kept
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:

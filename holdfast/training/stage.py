@@ -10,6 +10,7 @@ import torch
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
+from holdfast import group
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
@@ -21,14 +22,14 @@ from holdfast.models.load import device, load_model
 from holdfast.models.lora import adapted
 from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
-from holdfast.training.arguments import length, trainer_config
+from holdfast.training.arguments import length, share, trainer_config
 from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import order
 from holdfast.training.grpo import grpo_trainer, prompt_dataset
 from holdfast.training.non_finite import SAMPLING
-from holdfast.training.resume import last_intact, step_of
-from holdfast.training.rewards import Rewards, token_counter
+from holdfast.training.resume import last_intact, ready_for, step_of
+from holdfast.training.rewards import Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
 
 LARGE = 1_000_000_000
@@ -46,7 +47,7 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
-    found = last_intact(out)
+    found = group.of_the_first(lambda: ready_for(last_intact(out), group.size()))
     if found is not None:
         callback.go_on_from(found)
         restore(model, found, job)
@@ -58,6 +59,7 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
         if SAMPLING not in str(error):
             raise
         raise callback.non_finite.failure("it cannot sample, since its logits are not finite") from error
+    group.wait_for_all()
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     counted = {"non_finite_steps": callback.non_finite.steps} if callback.non_finite.steps else {}
@@ -78,11 +80,13 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         config.gradient_checkpointing = model.num_parameters() > LARGE
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
-        group = config.num_generations or 1
-        callback.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
+        rollouts = config.num_generations or 1
+        callback.rewards = Rewards(job.stage.rewards, rollouts, token_counter(processor.tokenizer))
         callback.alarms = Alarms(job.stage.rewards)
-        callback.log = log = CompletionLog(out / "completions.parquet", group)
+        callback.log = log = CompletionLog(out / "completions.parquet", rollouts)
         rewards = {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
+        if group.number():
+            rewards = {name: unpaid(name) for name in rewards}
         trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
@@ -102,6 +106,7 @@ def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, An
         "use_cpu": where.type == "cpu",
         "bf16": half == "bfloat16",
         "fp16": half == "float16",
+        **share(job.stage, group.size()),
     }
 
 

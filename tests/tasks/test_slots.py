@@ -125,7 +125,7 @@ def test_without_nvidia_smi_stages_share_no_gpu(tmp_path, monkeypatch, visible, 
 
 
 def test_what_nvidia_smi_cannot_tell_of_an_instance_is_left_out(two_gpus, tmp_path, monkeypatch):
-    usage = ResourceUsage(None, "MIG-cccc0000-3333")
+    usage = ResourceUsage([None], "MIG-cccc0000-3333")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '[N/A], 1234'\n")
     assert usage._gpu() == {"system/gpu_memory_usage_megabytes": 1234.0}
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))

@@ -1,0 +1,173 @@
+"""Several processes train as one: the same rows, rollouts and batches, and so the same weights up to rounding."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from holdfast.config.jobs import Train
+from holdfast.config.methods import GRPO, SFT
+from holdfast.config.refs import ModelRef
+from holdfast.errors import UserError
+from holdfast.journal import read_lines
+from holdfast.training.arguments import share
+from tasks import worker
+
+SUPERVISED = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 6,
+    "gradient_accumulation_steps": 3,
+    "learning_rate": 1e-3,
+}
+REINFORCED = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "num_generations": 8,
+    "num_iterations": 2,
+    "learning_rate": 1e-3,
+    "max_completion_length": 16,
+    "beta": 0.05,
+}
+
+
+@pytest.fixture(autouse=True)
+def not_stopping() -> Iterator[None]:
+    worker.stopping.clear()
+    yield
+    worker.stop_all()
+
+
+def sft(**more: Any) -> dict[str, Any]:
+    return {"method": "sft", "source": "answers", "trainer": SUPERVISED, **more}
+
+
+def grpo(trainer: dict[str, Any] = REINFORCED) -> dict[str, Any]:
+    near = {"kind": "length", "variant": "running-mean", "weight": 0.3}
+    return {"method": "grpo", "trainer": trainer, "rewards": {"score": 1.0, "format": 0.5, "near": near}}
+
+
+def together(job: Train, out: Path, gpus: int = 2, **how: Any) -> Path:
+    """Run a training in several processes, as a study does."""
+    worker.run(job.model_copy(update={"gpus": gpus, "device": "cpu", **how}), out, lambda lines: None)
+    return out
+
+
+def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
+    [file] = (out / "checkpoints" / f"step-{step:06d}").glob("*.safetensors")
+    return load_file(file)
+
+
+def metrics(out: Path) -> dict[tuple[int, str], float]:
+    lines = read_lines(out / "metrics.jsonl")
+    found = {(line["step"], name): value for line in lines for name, value in line.get("metrics", {}).items()}
+    return {(step, name): value for (step, name), value in found.items() if name != "train/step_time"}
+
+
+def assert_same_training(one: Path, two: Path, step: int = 4) -> None:
+    before, expected, found = weights(one, 2), weights(one, step), weights(two, step)
+    assert found.keys() == expected.keys()
+    moved = sum((expected[name] - before[name]).square().sum() for name in expected).sqrt()
+    apart = sum((expected[name] - found[name]).square().sum() for name in expected).sqrt()
+    assert moved > 1e-3
+    assert apart <= 2e-3 * moved
+    told, again = metrics(one), metrics(two)
+    assert again.keys() == told.keys()
+    for name, value in told.items():
+        assert again[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
+
+
+def test_two_processes_reinforce_what_one_does(
+    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job(grpo(), schooled, keep=2)
+    one, two = run_stage(job, tmp_path / "one"), together(job, tmp_path / "two")
+    written = [pq.read_table(out / "completions.parquet").to_pylist() for out in (one, two)]
+    assert [row["completion"] for row in written[1]] == [row["completion"] for row in written[0]]
+    assert len({row["completion"] for row in written[0]}) > 4
+    assert written[1] == written[0]
+    assert_same_training(one, two)
+    assert not [*two.glob("rank-*"), *two.glob("meeting-*")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "gpus"),
+    [
+        (sft(freeze=[]), 2),
+        (sft(), 3),
+        (sft(lora={"r": 4, "target_modules": "all-linear"}), 2),
+        ({**grpo(), "lora": {"r": 4, "target_modules": "all-linear"}}, 4),
+    ],
+    ids=["all of it", "whole passes each", "an adapter", "a group over four"],
+)
+def test_several_processes_train_what_one_does(
+    stage: dict[str, Any], gpus: int, schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job(stage, schooled, keep=2)
+    assert_same_training(run_stage(job, tmp_path / "one"), together(job, tmp_path / "several", gpus))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "then"), [(0, 2), (1, 2), (1, 1), (1, 4)])
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(
+    killed: int, then: int, schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+) -> None:
+    job = train_job(grpo({**REINFORCED, "max_steps": 12}), schooled, keep=2)
+    out = tmp_path / "two"
+    mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
+    seen: list[Any] = []
+
+    def kill() -> None:
+        while not mark.is_file():
+            time.sleep(0.01)
+        seen.extend(worker._running)
+        own = tmp_path / "two.partial" / (f"rank-{killed}" if killed else "")
+        [victim] = [one for one in seen if _writes_to(one.pid, own / "log.txt")]
+        os.kill(victim.pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(worker.StageKilled, match=rf"rank {killed} of 2, was killed \(-9\) and the others were ended"):
+        together(job, out)
+    assert not [one for one in seen if Path(f"/proc/{one.pid}").exists()]
+    together(job, out, then)
+    resumed = [row for row in read_lines(out / "metrics.jsonl") if row.get("step")]
+    assert resumed
+    assert '"resumed_at": 0' not in (out / "result.json").read_text()
+    assert_same_training(run_stage(job, tmp_path / "one"), out, 12)
+
+
+def _writes_to(pid: int, log: Path) -> bool:
+    return Path(f"/proc/{pid}/fd/1").readlink() == log
+
+
+@pytest.mark.parametrize(
+    ("trainer", "ranks", "own"),
+    [
+        ({}, 2, (4, 1)),
+        ({"gradient_accumulation_steps": 8}, 4, (8, 2)),
+        ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}, 4, (3, 1)),
+        ({"gradient_accumulation_steps": 4, "steps_per_generation": 2}, 4, (4, 2, 1)),
+        ({"gradient_accumulation_steps": 4, "generation_batch_size": 16}, 4, (4, 2)),
+    ],
+)
+def test_ranks_share_the_passes_of_a_step_and_then_the_rows_of_a_pass(
+    trainer: dict[str, int], ranks: int, own: tuple[int, ...]
+) -> None:
+    assert tuple(share(GRPO(method="grpo", trainer=trainer), ranks).values()) == own
+
+
+def test_what_ranks_cannot_share_is_refused() -> None:
+    stage = SFT(method="sft", source="answers", trainer={"per_device_train_batch_size": 6})
+    with pytest.raises(UserError, match="4 GPUs cannot share per_device_train_batch_size 6 × gradient_acc.*multiple"):
+        share(stage, 4)
