@@ -182,6 +182,10 @@ class Trial(Job):
     prompts: int = 16
     """Prompts whose groups the base samples, to see in how many the rewards differ."""
 
+    @property
+    def ranks(self) -> int:
+        return self.train.ranks
+
 
 class Select(Job):
     """Choose among a stage's samples by influence: samples.parquet with those that are kept."""

@@ -6,7 +6,7 @@ import hashlib
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
@@ -32,6 +32,13 @@ class Compute(Config):
     """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
     strategy: Strategy = "ddp"
     """How: `ddp`, each holds the whole model."""
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_works(cls, value: Strategy) -> Strategy:
+        if value != "ddp":
+            raise ValueError(f"{value} is not there yet; ddp is")
+        return value
 
 
 class Study(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import psutil
@@ -18,7 +19,7 @@ from holdfast.models.precision import HALF as HALVES
 from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
 from holdfast.stages.needs import Batch, Memory, Method, Precision
-from holdfast.training.arguments import TrainerConfig, anywhere, length
+from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
 
 GB = 1e9
@@ -85,9 +86,10 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
     whole = length(config, study.target.train)
+    config, ranks = shared(config, stage, study.compute.gpus), study.compute.gpus
     precision, method = precision_of(study, shape, on_gpu), method_of(config, stage, study, shape)
     batch = batch_of(config, lengths)
-    memory = needs.memory(shape, precision, batch, method)
+    memory = needs.memory(shape, precision, batch, method._replace(buckets=ranks > 1))
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
     return Need(
@@ -98,6 +100,16 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
+
+
+def shared(config: TrainerConfig, stage: AnyStage, ranks: int) -> TrainerConfig:
+    """The arguments of one of several ranks."""
+    own = copy.copy(config)
+    for name, value in share(stage, ranks).items() if ranks > 1 else ():
+        setattr(own, name, value)
+    if isinstance(own, GRPOConfig) and own.generation_batch_size:
+        own.generation_batch_size //= ranks
+    return own
 
 
 def precision_of(study: Study, shape: Shape, on_gpu: bool) -> Precision:
@@ -139,11 +151,11 @@ def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> 
     return adapted.shape.parameters * size + held
 
 
-def room_there(where: torch.device, settings: Influence | None) -> Room:
-    """Of the device that trains; what samples are held against may lie in the host's memory too."""
+def room_there(where: torch.device, settings: Influence | None, ranks: int = 1) -> Room:
+    """Of the device that trains, for one rank; what samples are held against may lie in the host's memory too."""
     host = psutil.virtual_memory().total
     if where.type != "cuda":
-        return Room(host, host)
+        return Room(host // ranks, host)
     card = torch.cuda.get_device_properties(where).total_memory
     return Room(card, card + host if settings is not None and settings.memory_gb is not None else card)
 

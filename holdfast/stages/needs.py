@@ -59,6 +59,8 @@ class Method(NamedTuple):
     """A frozen copy of the model for the KL; an adapter is switched off instead."""
     eager: bool = False
     """Attention that keeps its scores."""
+    buckets: bool = False
+    """Gradients have copies in which ranks add them up."""
 
 
 class Memory(NamedTuple):
@@ -94,7 +96,7 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
     head_learns = shape.learning > shape.parameters / 2
     return Memory(
         weights=beneath * precision.weights + shape.adapter * FLOAT32,
-        gradients=shape.learning * FLOAT32,
+        gradients=shape.learning * FLOAT32 * (2 if method.buckets else 1),
         optimizer=shape.learning * MOMENTS.get(method.optimizer, 8),
         copies=shape.learning * precision.compute if precision.casts else 0,
         reference=beneath * precision.compute if method.reference and not shape.adapter else 0,

@@ -107,7 +107,8 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
     if isinstance(job, Trial):
         from holdfast.stages.trial import trial
 
-        return trial(job, out, journal)
+        # Each rank lays out the longest samples for itself.
+        return trial(job, journal.path.parent, journal)
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 

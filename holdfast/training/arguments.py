@@ -91,6 +91,10 @@ def share(stage: SFT | GRPO, ranks: int) -> dict[str, int]:
     Raises:
         UserError: the rows cannot be shared evenly. It names `trainer`.
     """
+    if ranks == 1:
+        return {}
+    if stage.trainer.get("use_vllm"):
+        raise UserError(f"trainer.use_vllm: works on one GPU, and compute.gpus is {ranks}; leave one of them out")
     fields = SFTConfig.__dataclass_fields__ if stage.method == "sft" else GRPOConfig.__dataclass_fields__
     given = {name: stage.trainer.get(name, fields[name].default) for name in (BATCH, PASSES)}
     batch, passes = given[BATCH], given[PASSES]
@@ -100,8 +104,8 @@ def share(stage: SFT | GRPO, ranks: int) -> dict[str, int]:
     rows, left = divmod(batch, ranks // at_once)
     if left:
         raise UserError(
-            f"trainer: {ranks} GPUs cannot share {BATCH} {batch} × {PASSES} {passes} evenly; these are of all GPUs "
-            f"together, so make one of them a multiple of {ranks}, or lower compute.gpus"
+            f"trainer: compute.gpus {ranks} cannot share {BATCH} {batch} × {PASSES} {passes} evenly; these are of all "
+            f"GPUs together, so make one of them a multiple of {ranks}, or lower compute.gpus"
         )
     own = {BATCH: rows, PASSES: passes // at_once}
     return own | ({REUSED: reused // at_once} if reused and not generated else {})

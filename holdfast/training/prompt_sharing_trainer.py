@@ -45,7 +45,7 @@ class PromptSharingTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Of a generation, TRL shuffles the rows of each process; that takes what shuffling all of them would take."""
-        self._unshuffled = None
+        self._unshuffled: torch.Tensor | None = None
         inputs = super()._prepare_inputs(generation_batch)
         if self._unshuffled is not None:
             torch.set_rng_state(self._unshuffled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -71,7 +72,8 @@ def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
 def metrics(out: Path) -> dict[tuple[int, str], float]:
     lines = read_lines(out / "metrics.jsonl")
     found = {(line["step"], name): value for line in lines for name, value in line.get("metrics", {}).items()}
-    return {(step, name): value for (step, name), value in found.items() if name != "train/step_time"}
+    # Extremes are those of a pass, which is larger where several processes take it.
+    return {at: value for at, value in found.items() if not at[1].endswith(("step_time", "low_min", "high_max"))}
 
 
 def assert_same_training(one: Path, two: Path, step: int = 4) -> None:
@@ -87,11 +89,17 @@ def assert_same_training(one: Path, two: Path, step: int = 4) -> None:
         assert again[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
 
 
+@pytest.fixture(scope="session")
+def in_one(run_stage: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Train], Path]:
+    """Where a training in one process lies."""
+    return lambda job: run_stage(job, tmp_path_factory.mktemp("one"))
+
+
 def test_two_processes_reinforce_what_one_does(
-    schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+    schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
     job = train_job(grpo(), schooled, keep=2)
-    one, two = run_stage(job, tmp_path / "one"), together(job, tmp_path / "two")
+    one, two = in_one(job), together(job, tmp_path / "two")
     written = [pq.read_table(out / "completions.parquet").to_pylist() for out in (one, two)]
     assert [row["completion"] for row in written[1]] == [row["completion"] for row in written[0]]
     assert len({row["completion"] for row in written[0]}) > 4
@@ -112,18 +120,18 @@ def test_two_processes_reinforce_what_one_does(
     ids=["all of it", "whole passes each", "an adapter", "a group over four"],
 )
 def test_several_processes_train_what_one_does(
-    stage: dict[str, Any], gpus: int, schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+    stage: dict[str, Any], gpus: int, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(stage, schooled, keep=2)
-    assert_same_training(run_stage(job, tmp_path / "one"), together(job, tmp_path / "several", gpus))
+    job = train_job(stage, keep=2)
+    assert_same_training(in_one(job), together(job, tmp_path / "several", gpus))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("killed", "then"), [(0, 2), (1, 2), (1, 1), (1, 4)])
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    killed: int, then: int, schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
+    killed: int, then: int, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(grpo({**REINFORCED, "max_steps": 12}), schooled, keep=2)
+    job = train_job(grpo({**REINFORCED, "max_steps": 12}), keep=2)
     out = tmp_path / "two"
     mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
     seen: list[Any] = []
@@ -141,10 +149,8 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(
         together(job, out)
     assert not [one for one in seen if Path(f"/proc/{one.pid}").exists()]
     together(job, out, then)
-    resumed = [row for row in read_lines(out / "metrics.jsonl") if row.get("step")]
-    assert resumed
-    assert '"resumed_at": 0' not in (out / "result.json").read_text()
-    assert_same_training(run_stage(job, tmp_path / "one"), out, 12)
+    assert json.loads((out / "result.json").read_text())["notes"]["resumed_at"] >= 4
+    assert_same_training(in_one(job), out, 12)
 
 
 def _writes_to(pid: int, log: Path) -> bool:
@@ -169,5 +175,5 @@ def test_ranks_share_the_passes_of_a_step_and_then_the_rows_of_a_pass(
 
 def test_what_ranks_cannot_share_is_refused() -> None:
     stage = SFT(method="sft", source="answers", trainer={"per_device_train_batch_size": 6})
-    with pytest.raises(UserError, match="4 GPUs cannot share per_device_train_batch_size 6 × gradient_acc.*multiple"):
+    with pytest.raises(UserError, match=r"gpus 4 cannot share per_device_train_batch_size 6 × grad.*multiple of 4"):
         share(stage, 4)
