@@ -61,11 +61,6 @@ def of_the_first(find: Callable[[], Any]) -> Any:
     return told[0]
 
 
-def anywhere(true: bool) -> bool:
-    """Whether it is true of any process."""
-    return any(of_all([true]))
-
-
 def of_all(rows: Sequence[Any]) -> list[Any]:
     """The rows of all processes, one process after another."""
     if size() == 1:

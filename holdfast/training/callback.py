@@ -24,6 +24,7 @@ from holdfast.training.completions import CompletionLog
 from holdfast.training.non_finite import STAYS, NonFiniteWatch
 from holdfast.training.resume import digest, mark_complete, mark_of
 from holdfast.training.rewards import Rewards
+from holdfast.training.sharded import is_sharded
 
 Measure = Callable[[Any, int], dict[str, float]]
 REPORT_EVERY = 1.0
@@ -48,6 +49,8 @@ class StageCallback(TrainerCallback):
         self.alarms = Alarms({})
         self.non_finite = NonFiniteWatch()
         self.moments = False
+        self.whole: Callable[[Any], Any] = lambda model: model
+        """Puts a model together whose parts lie on several processes."""
         self.leads = group.number() == 0
         """Of several processes, the first measures and writes."""
         self.kept: dict[str, str] = {}
@@ -79,6 +82,9 @@ class StageCallback(TrainerCallback):
             self.journal.progress(state.global_step, state.max_steps, **self.shown)
 
     def _keep(self, model: Any, step: int) -> None:
+        if is_sharded(model):
+            with untouched_randomness():
+                model = self.whole(model)
         if not self.leads:
             return
         with untouched_randomness(), evaluating(model):
@@ -97,11 +103,9 @@ class StageCallback(TrainerCallback):
             self.log.write()
 
     def _keep_moments(self, model: Any, optimizer: Any, step: int) -> None:
-        if not self.leads:
-            return
         path = moments_path(self.out, step)
         save_moments(model, optimizer, path)
-        if path.is_file():
+        if self.leads and path.is_file():
             self.kept[path.relative_to(self.out).as_posix()] = digest(path)
 
     def on_log(

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 from holdfast import group
 from holdfast.models.prompt_sharing import can_share, shared_prompts
 from holdfast.training.sampling_together import drawn_as_one
+from holdfast.training.sharded import is_sharded
 
 IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
 COUNTS = "batch_num_images"
@@ -98,12 +99,16 @@ class PromptSharingTrainer(GRPOTrainer):
         return found
 
     def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
+        if is_sharded(self.model):
+            # transformers goes on until all processes are done where it knows that they need each other's parts.
+            self.model._is_fsdp_managed_module = True
         with shared_prompts(self.model) if self._shares else nullcontext(), drawn_as_one():
             return super()._generate_single_turn(*rest, **others)
 
     @property
     def _shares(self) -> bool:
-        return not self.args.gradient_checkpointing and can_share(self.model)
+        # Parts of a model are gathered as often on every process, and some have prompts alone to read.
+        return not self.args.gradient_checkpointing and not is_sharded(self.model) and can_share(self.model)
 
 
 def _seen(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from holdfast.training.non_finite import SAMPLING
 from holdfast.training.resume import last_intact, ready_for, step_of
 from holdfast.training.rewards import Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
+from holdfast.training.sharded import layers_of, whole_model
 
 LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
@@ -78,6 +79,9 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
     if "gradient_checkpointing" not in job.stage.trainer:
         config.gradient_checkpointing = model.num_parameters() > LARGE
+    if config.fsdp:
+        plugin: Any = config.fsdp_plugin_args
+        plugin["transformer_cls_names_to_wrap"] = layers_of(model)
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         rollouts = config.num_generations or 1
@@ -90,6 +94,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
+    if job.strategy == "fsdp2":
+        callback.whole = lambda sharded: whole_model(sharded, job)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
@@ -107,6 +113,7 @@ def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, An
         "bf16": half == "bfloat16",
         "fp16": half == "float16",
         **share(job.stage, group.size()),
+        **({"fsdp": True, "fsdp_config": {"version": 2}} if job.strategy == "fsdp2" and group.size() > 1 else {}),
     }
 
 
