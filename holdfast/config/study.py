@@ -31,7 +31,7 @@ class Compute(Config):
     gpus: PositiveInt = 1
     """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
     strategy: Strategy = "ddp"
-    """How: `ddp`, each holds the whole model."""
+    """How: with `ddp` each holds the whole model; with `fsdp2` each holds a part of weights, gradients and moments."""
 
     @field_validator("strategy")
     @classmethod

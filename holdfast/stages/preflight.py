@@ -32,6 +32,7 @@ from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require
 from holdfast.training.arguments import anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
+from holdfast.training.sharded import require_shardable
 
 TRAIN = "target-train.parquet"
 
@@ -139,6 +140,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
+    if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
+        require_shardable(stage, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"

@@ -101,7 +101,7 @@ class PromptSharingTrainer(GRPOTrainer):
     def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
         if is_sharded(self.model):
             # transformers goes on until all processes are done where it knows that they need each other's parts.
-            self.model._is_fsdp_managed_module = True
+            setattr(self.model, "_is_fsdp_managed_module", True)  # noqa: B010
         with shared_prompts(self.model) if self._shares else nullcontext(), drawn_as_one():
             return super()._generate_single_turn(*rest, **others)
 

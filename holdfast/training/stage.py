@@ -29,9 +29,9 @@ from holdfast.training.dataset import order
 from holdfast.training.grpo import grpo_trainer, prompt_dataset
 from holdfast.training.non_finite import SAMPLING
 from holdfast.training.resume import last_intact, ready_for, step_of
-from holdfast.training.rewards import Rewards, token_counter, unpaid
+from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
-from holdfast.training.sharded import layers_of, whole_model
+from holdfast.training.sharded import set_sharding, whole_model
 
 LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
@@ -48,7 +48,7 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
-    found = group.of_the_first(lambda: ready_for(last_intact(out), group.size()))
+    found = group.of_the_first(lambda: ready_for(last_intact(out), group.size(), bool(trainer.args.fsdp)))
     if found is not None:
         callback.go_on_from(found)
         restore(model, found, job)
@@ -80,27 +80,29 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     if "gradient_checkpointing" not in job.stage.trainer:
         config.gradient_checkpointing = model.num_parameters() > LARGE
     if config.fsdp:
-        plugin: Any = config.fsdp_plugin_args
-        plugin["transformer_cls_names_to_wrap"] = layers_of(model)
+        set_sharding(config, model)
+        callback.whole = lambda sharded: whole_model(sharded, job)
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
-        rollouts = config.num_generations or 1
-        callback.rewards = Rewards(job.stage.rewards, rollouts, token_counter(processor.tokenizer))
-        callback.alarms = Alarms(job.stage.rewards)
-        callback.log = log = CompletionLog(out / "completions.parquet", rollouts)
-        rewards = {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
-        if group.number():
-            rewards = {name: unpaid(name) for name in rewards}
+        rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
         trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
-    if job.strategy == "fsdp2":
-        callback.whole = lambda sharded: whole_model(sharded, job)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(callback)
     return trainer
+
+
+def watched_rewards(stage: GRPO, rollouts: int, processor: Any, callback: StageCallback) -> dict[str, Reward]:
+    """A function a term for TRL, which the callback remembers; of several processes, the first gives the rewards."""
+    callback.rewards = Rewards(stage.rewards, rollouts, token_counter(processor.tokenizer))
+    callback.alarms = Alarms(stage.rewards)
+    callback.log = log = CompletionLog(callback.out / "completions.parquet", rollouts)
+    if group.number():
+        return {name: unpaid(name) for name in stage.rewards}
+    return {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
 
 
 def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
 from holdfast.journal import read_lines
+from holdfast.models.load import load_model, load_processor, save_checkpoint
 from holdfast.training.arguments import share
 from tasks import worker
 
@@ -108,6 +109,36 @@ def test_two_processes_reinforce_what_one_does(
     assert not [*two.glob("rank-*"), *two.glob("meeting-*")]
 
 
+@pytest.fixture(scope="session")
+def with_a_head(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """As models of 7B: the output layer is not the table of tokens."""
+    model, processor = load_model(tiny_model, "float32", torch.device("cpu")), load_processor(tiny_model)
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() * 0.9)
+    path = tmp_path_factory.mktemp("untied") / "model"
+    save_checkpoint(model, processor, path)
+    return ModelRef(path=str(path), digest="untied")
+
+
+UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [False, True], ids=["tied", "a head of its own"])
+@pytest.mark.parametrize("stage", [sft(freeze=[]), sft(), grpo(UNMOORED)], ids=["all of it", "language", "grpo"])
+def test_parts_of_a_model_are_trained_as_the_whole_one_is(
+    stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
+) -> None:
+    start = request.getfixturevalue("with_a_head" if head else "tiny_model")
+    job = train_job(stage, start, keep=2).model_copy(update={"keep_moments": True})
+    one, two = in_one(job), together(job, request.getfixturevalue("tmp_path") / "two", strategy="fsdp2")
+    assert_same_training(one, two)
+    expected, found = (load_file(out / "moments" / "step-000004.safetensors") for out in (one, two))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-3 * value.norm() + 1e-12, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "gpus"),
@@ -127,11 +158,11 @@ def test_several_processes_train_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("killed", "then"), [(0, 2), (1, 2), (1, 1), (1, 4)])
+@pytest.mark.parametrize("killed", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    killed: int, then: int, train_job: Callable, in_one: Callable, tmp_path: Path
+    killed: int, then: int, strategy: str, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(grpo({**REINFORCED, "max_steps": 12}), keep=2)
+    job = train_job(grpo({**UNMOORED, "max_steps": 12}), keep=2).model_copy(update={"strategy": strategy})
     out = tmp_path / "two"
     mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
     seen: list[Any] = []
@@ -140,12 +171,12 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(
         while not mark.is_file():
             time.sleep(0.01)
         seen.extend(worker._running)
-        own = tmp_path / "two.partial" / (f"rank-{killed}" if killed else "")
+        own = tmp_path / "two.partial" / (f"rank-{rank}" if rank else "")
         [victim] = [one for one in seen if _writes_to(one.pid, own / "log.txt")]
         os.kill(victim.pid, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(worker.StageKilled, match=rf"rank {killed} of 2, was killed \(-9\) and the others were ended"):
+    with pytest.raises(worker.StageKilled, match=rf"rank {rank} of 2, was killed \(-9\) and the others were ended"):
         together(job, out)
     assert not [one for one in seen if Path(f"/proc/{one.pid}").exists()]
     together(job, out, then)
