@@ -160,8 +160,9 @@ def test_several_processes_train_what_one_does(
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    killed: int, then: int, strategy: str, train_job: Callable, in_one: Callable, tmp_path: Path
+    killed: tuple[int, int, str], train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
+    rank, then, strategy = killed
     job = train_job(grpo({**UNMOORED, "max_steps": 12}), keep=2).model_copy(update={"strategy": strategy})
     out = tmp_path / "two"
     mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
