@@ -86,20 +86,27 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
     whole = length(config, study.target.train)
-    config, ranks = shared(config, stage, study.compute.gpus), study.compute.gpus
-    precision, method = precision_of(study, shape, on_gpu), method_of(config, stage, study, shape)
+    config = shared(config, stage, study.compute.gpus)
+    precision = precision_of(study, shape, on_gpu)
+    method = method_of(config, stage, study, shape)._replace(**_together(study))
     batch = batch_of(config, lengths)
-    memory = needs.memory(shape, precision, batch, method._replace(buckets=ranks > 1))
+    memory = needs.memory(shape, precision, batch, method)
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
     return Need(
         shape=shape,
         memory=memory,
-        disk=needs.disk(shape, len(kept), size, study.influence is not None),
+        disk=needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1),
         influence=influence_memory(study.influence, 1 + len(study.prior), adapted) if study.influence else 0,
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
+
+
+def _together(study: Study) -> dict[str, Any]:
+    """How the ranks of a training hold the model."""
+    ranks, sharded = study.compute.gpus, study.compute.strategy == "fsdp2"
+    return {"buckets": ranks > 1 and not sharded, "parts": ranks if sharded else 1}
 
 
 def shared(config: TrainerConfig, stage: AnyStage, ranks: int) -> TrainerConfig:
@@ -182,7 +189,8 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     if fixed > there:
         raise UserError(
             f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
-            f"{_gb(there)}; train an adapter (lora), freeze more, or take a smaller model"
+            f"{_gb(there)}; train an adapter (lora), freeze more, take a smaller "
+            "model, or several GPUs (compute.gpus, with compute.strategy: fsdp2)"
         )
     if need.influence > room.tracing:
         raise UserError(

@@ -50,7 +50,9 @@ class StageCallback(TrainerCallback):
         self.non_finite = NonFiniteWatch()
         self.moments = False
         self.whole: Callable[[Any], Any] = lambda model: model
-        """Puts a model together whose parts lie on several processes."""
+        """Puts a model together whose parts lie on several processes, for keeping."""
+        self.placed: Callable[[Any], Any] = lambda model: model
+        """Moves it to where it is measured."""
         self.leads = group.number() == 0
         """Of several processes, the first measures and writes."""
         self.kept: dict[str, str] = {}
@@ -87,11 +89,11 @@ class StageCallback(TrainerCallback):
                 model = self.whole(model)
         if not self.leads:
             return
-        with untouched_randomness(), evaluating(model):
-            measured = self.measure(model, step)
         place = kept_path(self.out, step)
         shutil.rmtree(place, ignore_errors=True)
         save_checkpoint(model, self.processor, place, self.dtype)
+        with untouched_randomness(), evaluating(model):
+            measured = self.measure(self.placed(model), step)
         if self.rewards is not None:
             self.rewards.save(place)
         name = place.relative_to(self.out).as_posix()

@@ -51,7 +51,8 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     found = group.of_the_first(lambda: ready_for(last_intact(out), group.size(), bool(trainer.args.fsdp)))
     if found is not None:
         callback.go_on_from(found)
-        restore(model, found, job)
+        if not trainer.args.fsdp:
+            restore(model, found, job)
     callback.remove_unkept()
     try:
         with cached_image_features(model, {}):
@@ -82,6 +83,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     if config.fsdp:
         set_sharding(config, model)
         callback.whole = lambda sharded: whole_model(sharded, job)
+        callback.placed = lambda copy: copy.to(where, HALF.get(study_dtype(job), torch.float32))
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
