@@ -43,11 +43,11 @@ def file_lock(path: Path, stopping: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterator[str]:
+def slot(job: AnyJob, parallel: int | None, stopping: threading.Event, first: bool = False) -> Iterator[str]:
     """Wait for room for a job; yields the GPU it may use, several with commas between, or an empty string.
 
     A job on a GPU has that GPU alone, one of several ranks as many. A job on CPUs takes a slot for each of its threads,
-    or one of `parallel` for each rank.
+    or one of `parallel` for each rank. Those that go `first` have their turn before all others.
 
     Raises:
         UserError: there are fewer GPUs than ranks.
@@ -55,12 +55,12 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterat
     if uses_gpu(job):
         require_gpus(job.ranks)
         locks = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
-        with _hold(list(locks), job.ranks, stopping) as names:
+        with _hold(list(locks), job.ranks, stopping, first) as names:
             yield ",".join(locks[name] for name in names)
         return
     names = [f"slot-{n}" for n in range(parallel or cores())]
     wanted = job.ranks if parallel else job.ranks * job.threads
-    with _hold(names, min(wanted, len(names)), stopping):
+    with _hold(names, min(wanted, len(names)), stopping, first):
         yield ""
 
 
@@ -143,13 +143,13 @@ def cores() -> int:
 
 
 @contextmanager
-def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
+def _hold(names: Sequence[str], count: int, stopping: threading.Event, first: bool) -> Iterator[list[str]]:
     """Hold `count` of the named locks, all or none: two who see different GPUs would else wait for each other's.
 
     Of those who begin with the same name, one at a time collects, so none is passed over for ever.
     """
     with ExitStack() as stack:
-        with _turn(LOCKS / f"queue-{names[0]}", stopping):
+        with _turn(LOCKS / f"queue-{names[0]}", stopping, first):
             while len(taken := _collected(names, count, stack)) < count:
                 if stopping.wait(POLL):
                     raise Stopped
@@ -170,17 +170,19 @@ def _collected(names: Sequence[str], count: int, stack: ExitStack) -> list[str]:
 
 
 @contextmanager
-def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
+def _turn(queue: Path, stopping: threading.Event, first: bool) -> Iterator[None]:
     """Wait until all who came before have had their turn or are dead.
 
-    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked. At the desk is
+    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked; one of those who
+    go first stands before all others. At the desk is
     one at a time, so that nobody takes a ticket that is not locked yet for a dead one's.
     """
     queue.mkdir(parents=True, exist_ok=True)
     desk = queue.with_suffix(".lock")
     with ExitStack() as stack:
         with file_lock(desk, stopping):
-            ticket = queue / f"{time.monotonic_ns():020d}-{os.getpid()}-{threading.get_ident()}"
+            place = f"{0 if first else 1}-{time.monotonic_ns():020d}"
+            ticket = queue / f"{place}-{os.getpid()}-{threading.get_ident()}"
             _locked(stack.enter_context(ticket.open("a")).fileno())
             stack.callback(ticket.unlink, missing_ok=True)
         while (before := _before(ticket, desk, stopping)) is not None:

@@ -179,8 +179,9 @@ class _End(NamedTuple):
 
 def _watch(processes: list[Process], tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> _End:
     usage = ResourceUsage([process.pid for process in processes], gpu)
+    codes: dict[Process, int] = {}
     try:
-        while (end := _ended(processes)) is None:
+        while (end := _ended(processes, codes)) is None:
             on_lines(tail.new_lines() + usage.new_lines())
     finally:
         # Also what the stage left behind in its groups, and all of it when on_lines raised.
@@ -191,29 +192,29 @@ def _watch(processes: list[Process], tail: _Tail, on_lines: Callable[[list[Line]
     return end
 
 
-def _ended(processes: list[Process]) -> _End | None:
-    """The end of a stage, or nothing after a while: it ends with its first rank, or with any that fails."""
-    working = [process for process in processes if process.exitcode is None]
-    if not wait([process.sentinel for process in working], POLL):
-        return None
-    codes = _exit_codes(processes)
-    if any(code for code in codes if code is not None) and len(processes) > 1:
-        wait([process.sentinel for process in working if process.exitcode is None], AFTERMATH)
-        codes = _exit_codes(processes)
+def _ended(processes: list[Process], codes: dict[Process, int]) -> _End | None:
+    """The end of a stage, or nothing after a while: it ends with its first rank, or with any that fails.
+
+    `codes` are those of processes that have ended, and grow.
+    """
+    _wait(processes, codes, POLL)
+    if any(codes.values()):
+        _wait(processes, codes, AFTERMATH)
+    failed = [_End(code, rank) for rank, process in enumerate(processes) if (code := codes.get(process, 0))]
     # Whom others lost says more than that they lost it.
-    failed = sorted(
-        (_End(code, rank) for rank, code in enumerate(codes) if code), key=lambda end: not _killed(end.code)
-    )
-    return failed[0] if failed else _End(0) if codes[0] == 0 else None
+    failed.sort(key=lambda end: not _killed(end.code))
+    return failed[0] if failed else _End(0) if processes[0] in codes else None
 
 
-def _exit_codes(processes: list[Process]) -> list[int | None]:
-    """Of those that have ended."""
+def _wait(processes: list[Process], codes: dict[Process, int], seconds: float) -> None:
+    """Wait for another process to end."""
+    working = {process.sentinel: process for process in processes if process not in codes}
+    ready = wait(list(working), seconds) if working else []
     with _polling:
-        for process in processes:
-            if process.exitcode is None and wait([process.sentinel], 0):
-                process.join()
-        return [process.exitcode for process in processes]
+        for sentinel in ready:
+            process = working[sentinel]  # type: ignore[index]
+            process.join()
+            codes[process] = 255 if process.exitcode is None else process.exitcode
 
 
 def _killed(code: int) -> bool:

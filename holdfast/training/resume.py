@@ -64,7 +64,8 @@ def ready_for(checkpoint: Path | None, ranks: int, sharded: bool) -> Path | None
         there = min(checkpoint.glob("rng_state*.pth"))
         for name in ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]:
             if not (checkpoint / name).exists():
-                shutil.copy(there, checkpoint / name)
+                shutil.copy(there, checkpoint / f"{name}.partial")
+                (checkpoint / f"{name}.partial").rename(checkpoint / name)
     return checkpoint
 
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.estimate import StageId
 from flows.commands.experiment import load_study
-from flows.commands.plan import PlannedStage, plan_lines, remaining, rough_time, stage_ids
+from flows.commands.plan import PlannedStage, plan_lines, remaining
+from flows.estimate import StageId, rough_time, stage_ids
 from tasks.stage import Position
 
 BUNDLED = load_study(Path("experiments/bundled.yaml"), ["replicates=2", "compute.parallel=2", "compute.device=cpu"])
