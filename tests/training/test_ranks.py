@@ -51,7 +51,7 @@ def not_stopping() -> Iterator[None]:
 
 
 def sft(**more: Any) -> dict[str, Any]:
-    return {"method": "sft", "source": "answers", "trainer": SUPERVISED, **more}
+    return {"method": "sft", "source": "answers", "trainer": SUPERVISED} | more
 
 
 def grpo(trainer: dict[str, Any] = REINFORCED) -> dict[str, Any]:
@@ -125,7 +125,17 @@ UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [False, True], ids=["tied", "a head of its own"])
-@pytest.mark.parametrize("stage", [sft(freeze=[]), sft(), grpo(UNMOORED)], ids=["all of it", "language", "grpo"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        sft(freeze=[]),
+        sft(),
+        sft(trainer={**SUPERVISED, "gradient_checkpointing": True}),
+        grpo(UNMOORED),
+        grpo({**UNMOORED, "gradient_checkpointing": True}),
+    ],
+    ids=["all of it", "language", "language again", "grpo", "grpo again"],
+)
 def test_parts_of_a_model_are_trained_as_the_whole_one_is(
     stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
 ) -> None:
