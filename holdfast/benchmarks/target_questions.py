@@ -20,7 +20,7 @@ from holdfast.benchmarks.public.rows import PublicRows, columns_of
 from holdfast.benchmarks.question import Draw, TargetQuestion, form
 from holdfast.benchmarks.targets.protocol import PublicTarget
 from holdfast.config.prior import Imported
-from holdfast.config.targets import Banner, Classes, Counting, Detection, Spatial, Target
+from holdfast.config.targets import Arithmetic, Banner, Classes, Counting, Detection, Spatial, Target
 from holdfast.data.hub import local_files
 from holdfast.data.near_duplicates import NearDuplicates
 from holdfast.data.pixels import pattern
@@ -32,7 +32,7 @@ from holdfast.errors import UserError
 
 SPLITS = ("test", "validation", "train")
 """In the order in which they choose their images."""
-Readable = Classes | Spatial | Detection | Counting
+Readable = Classes | Spatial | Detection | Counting | Arithmetic
 
 
 def check(target: Target) -> None:
@@ -55,7 +55,7 @@ def input_files(target: Target) -> list[tuple[str, Path]]:
     if isinstance(target, Banner) and target.path is not None:
         return imported.input_files(_as_imported(target))
     public = target.public if isinstance(target, Readable) else None
-    return [] if public is None else local_files(public.name, columns_of(public).image)
+    return [] if public is None else local_files(public.name, columns_of(public).image or "")
 
 
 class TargetQuestions:
@@ -87,7 +87,8 @@ class TargetQuestions:
     def warnings(self) -> list[str]:
         """On rows that were left out and on near duplicates, once the questions of all splits are taken."""
         names = self._left_out
-        left_out = f"{len(names)} row(s) are left out, since another split shows their picture: {listed(names)}."
+        shown = "question" if isinstance(self.target, Arithmetic) else "picture"
+        left_out = f"{len(names)} row(s) are left out, since another split shows their {shown}: {listed(names)}."
         near_duplicates = self._near_duplicates.warning(self._splits)
         return [*([left_out] if names else []), *([near_duplicates] if near_duplicates else [])]
 
@@ -106,7 +107,7 @@ class TargetQuestions:
             question = self._public_question(rows, index)
             if question is not None:
                 completed = question.with_completions(f"{rows.split}/{index:08d}", self.target)
-                if self._claim(completed.images, split):
+                if self._claim(completed.images or (completed.prompt.encode(),), split):
                     self._remember(completed, split)
                     yield question.group, completed
                 else:
@@ -152,9 +153,9 @@ class TargetQuestions:
             self._splits[name] = split
             self._near_duplicates.add(name, pattern(Image.open(BytesIO(image))))
 
-    def _claim(self, images: Iterable[bytes], split: str) -> bool:
-        """Whether the split may show these images; they are its own from now on."""
-        digests = [_digest(image) for image in images]
+    def _claim(self, shown: Iterable[bytes], split: str) -> bool:
+        """Whether the split may show these images, or a text without any; they are its own from now on."""
+        digests = [_digest(content) for content in shown]
         if any(self.split_of_image.get(digest, split) != split for digest in digests):
             return False
         self.split_of_image |= dict.fromkeys(digests, split)

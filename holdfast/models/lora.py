@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
-from holdfast.models.load import with_adapter
+from holdfast.models.load import sees, with_adapter
 
 PARTS = {
     "vision": r"(?:visual|vision_tower|vision_model)(?!\.(?:merger|deepstack_merger_list))\b",
@@ -19,6 +19,10 @@ PARTS = {
     "language": r"language_model|text_model|lm_head",
 }
 """Parts of a model by what the names of their parameters contain, whatever an architecture calls them."""
+
+
+TOWER = "vis"
+"""In the names of all that lies in a vision tower, and what stays as it is unless a study says otherwise."""
 
 
 def pattern(word: str) -> str:
@@ -29,9 +33,13 @@ def pattern(word: str) -> str:
 def freeze(model: Any, words: tuple[str, ...]) -> None:
     """Stop every parameter from learning whose name contains one of the words, or belongs to a part that one names.
 
+    A model of text has no tower, so the default, `vis`, freezes nothing of it.
+
     Raises:
         UserError: a word matches no parameter, or nothing is left to learn.
     """
+    if not sees(model.config):
+        words = tuple(word for word in words if word != TOWER)
     names = [name for name, _ in model.named_parameters()]
     for word in words:
         if not any(re.search(pattern(word), name) for name in names):

@@ -83,7 +83,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         callback.alarms = Alarms(job.stage.rewards)
         callback.log = log = CompletionLog(out / "completions.parquet", group)
         rewards = {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
-        trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
+        trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards)
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
     callback.non_finite.watch(trainer)
