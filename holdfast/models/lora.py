@@ -22,7 +22,7 @@ PARTS = {
 
 
 TOWER = "vis"
-"""In the names of all that lies in a vision tower, and what stays as it is unless a study says otherwise."""
+"""What stays as it is unless a study says otherwise; a model of text has no such part."""
 
 
 def pattern(word: str) -> str:
@@ -33,13 +33,9 @@ def pattern(word: str) -> str:
 def freeze(model: Any, words: tuple[str, ...]) -> None:
     """Stop every parameter from learning whose name contains one of the words, or belongs to a part that one names.
 
-    A model of text has no tower, so the default, `vis`, freezes nothing of it.
-
     Raises:
         UserError: a word matches no parameter, or nothing is left to learn.
     """
-    if not sees(model.config):
-        words = tuple(word for word in words if word != TOWER)
     names = [name for name, _ in model.named_parameters()]
     for word in words:
         if not any(re.search(pattern(word), name) for name in names):
@@ -65,10 +61,11 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
 
 def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
     """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
-    freeze(model, stage.freeze)
+    frozen = stage.freeze if sees(model.config) else tuple(word for word in stage.freeze if word != TOWER)
+    freeze(model, frozen)
     if stage.lora is None:
         return model
-    spared = {"exclude_modules": f".*({'|'.join(map(pattern, stage.freeze))}).*"} if stage.freeze else {}
+    spared = {"exclude_modules": f".*({'|'.join(map(pattern, frozen))}).*"} if frozen else {}
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config({**spared, **stage.lora}))
 
