@@ -22,7 +22,7 @@ from holdfast.benchmarks.public.rows import KNOWN
 from holdfast.config.images import Folder, Hub, World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Imported, Prior
-from holdfast.config.targets import Banner, Classes, Columns, Counting, Detection, Public, Spatial, Target
+from holdfast.config.targets import Arithmetic, Banner, Classes, Columns, Counting, Detection, Public, Spatial, Target
 from holdfast.data.folder import photographs
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
@@ -30,6 +30,7 @@ from holdfast.errors import UserError
 COUNTS = {"train": 20, "validation": 4, "test": 6}
 PRIOR = (Prior(benchmark="color", questions=2),)
 KINDS = {"classes": Classes, "spatial": Spatial, "banner": Banner, "detection": Detection, "counting": Counting}
+KINDS["arithmetic"] = Arithmetic
 SERVED = {"aircraft": "classes", "sat": "spatial", "coco": "detection", "refcoco": "detection"}
 
 
@@ -59,6 +60,8 @@ def check_apart(splits: dict[str, list[Question]]) -> None:
     """No image in two splits, no question twice, all references right."""
     shown = [{image for question in questions for image in question.images} for questions in splits.values()]
     assert sum(map(len, shown)) == len(set.union(*shown))
+    told = [{question.prompt for question in questions if not question.images} for questions in splits.values()]
+    assert sum(map(len, told)) == len(set.union(*told))
     ids = [question.id for questions in splits.values() for question in questions]
     assert len(ids) == len(set(ids))
     for question in (question for questions in splits.values() for question in questions):
