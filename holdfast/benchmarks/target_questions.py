@@ -107,7 +107,7 @@ class TargetQuestions:
             question = self._public_question(rows, index)
             if question is not None:
                 completed = question.with_completions(f"{rows.split}/{index:08d}", self.target)
-                if self._claim(completed.images or (completed.prompt.encode(),), split):
+                if self._claim(_shown(completed), split):
                     self._remember(completed, split)
                     yield question.group, completed
                 else:
@@ -130,7 +130,7 @@ class TargetQuestions:
         """Questions about the images of the split; several rows may ask about one image."""
         splits = self._split_images(target)
         for question in _imported(target):
-            if splits.get(_digest(question.images[0])) == split:
+            if splits.get(_digest(_shown(question)[0])) == split:
                 self._remember(question, split)
                 yield (
                     question.answer,
@@ -139,7 +139,7 @@ class TargetQuestions:
 
     def _split_images(self, target: Banner) -> dict[str, str]:
         if not self.split_of_image:
-            first = _connected([[_digest(image) for image in question.images] for question in _imported(target)])
+            first = _connected([[*map(_digest, _shown(question))] for question in _imported(target)])
             images = list(dict.fromkeys(first.values()))
             counts = {name: getattr(target, name) for name in SPLITS}
             shares = split_images(len(images), counts, self.seed, "target.path").items()
@@ -208,5 +208,10 @@ def _connected(shown: list[list[str]]) -> dict[str, str]:
     return {image: first(image) for image in before}
 
 
-def _digest(image: bytes) -> str:
-    return hashlib.sha256(image).hexdigest()
+def _shown(question: Question) -> tuple[bytes, ...]:
+    """What no other split may show: the images, or the text of a question without any."""
+    return question.images or (question.prompt.encode(),)
+
+
+def _digest(shown: bytes) -> str:
+    return hashlib.sha256(shown).hexdigest()

@@ -90,6 +90,16 @@ def test_a_public_target_fills_its_splits_and_comes_out_the_same(name: str, tmp_
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
+def test_rows_of_text_of_ones_own_are_dealt_out_by_their_question(tmp_path: Path) -> None:
+    rows = [{"question": f"{number % 12} + 2?", "answer": number % 12 + 2} for number in range(24)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    target = target_of("banner", path=tmp_path / "own.jsonl", grader="number", train=30, validation=2, test=2)
+    splits = made(target, tmp_path / "a")
+    asked = [{question.prompt for question in questions} for questions in splits.values()]
+    assert sum(map(len, asked)) == len(set.union(*asked)) == 12
+    assert {question.images for questions in splits.values() for question in questions} == {()}
+
+
 def test_images_that_test_questions_show_are_not_learned_from(tmp_path: Path) -> None:
     """RefCOCO's training and validation questions are dealt out of one split with four rows an image."""
     target = public_target("refcoco", tmp_path, train=400, validation=3, test=3)
