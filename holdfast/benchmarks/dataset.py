@@ -103,7 +103,7 @@ def check(job: MakeData) -> None:
 
 def shows_images(target: Target, prior: Sequence[PriorBenchmark]) -> str | None:
     """The first field whose questions show images, whatever the data; None where all are text, or may be."""
-    if not isinstance(target, Arithmetic | Banner) or (isinstance(target, Banner) and target.path is None):
+    if not (isinstance(target, Arithmetic) or (isinstance(target, Banner) and target.path is not None)):
         return f"target: {target.benchmark}"
     for one in prior:
         public_images = isinstance(one, PublicPrior) and public.MODULES[one.benchmark].SOURCES[one.benchmark].images

@@ -31,6 +31,6 @@ class TextProcessor:
 def refusal(field: str, kind: str) -> UserError:
     """Of a benchmark that shows images to a text model of this type."""
     return UserError(
-        f"{field} shows images, and model.path is a {kind} model, which reads text alone; leave it out, or name a "
-        "vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
+        f"{field} shows images, and model.path is a {kind} model, which reads text alone; ask in text, as "
+        "arithmetic and gsm8k do, or name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
     )

@@ -115,10 +115,9 @@ def _require_text(processor: Any, config: Any, shards: dict[str, list[Question]]
     if reads_images(processor):
         return
     for name, questions in shards.items():
-        for question in questions:
-            if question.images:
-                role = "target" if name.startswith("target") else "prior"
-                raise refusal(f"{role}: {question.benchmark}", config.model_type)
+        if any(question.images for question in questions):
+            role = "target" if name.startswith("target") else "prior"
+            raise refusal(f"{role}: {questions[0].benchmark}", config.model_type)
 
 
 def _largest(

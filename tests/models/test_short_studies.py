@@ -138,14 +138,14 @@ def test_what_a_model_of_text_cannot_see_is_refused_before_data_is_made_and_by_t
     save_checkpoint(model, processor, tmp_path / "base")
     study = study_of(tmp_path / "base", arms={"sft": [{"method": "sft", "source": "teacher", "trainer": STEPS}]})
     base = reference(study.model)
-    said = "shows images, and model.path is a qwen2 model, which reads text alone; leave it out, or name a vision"
+    said = "shows images, and model.path is a qwen2 model, which reads text alone; ask in text, as arithmetic"
     with pytest.raises(UserError, match=f"^target: jigsaw {said}"):
         require_sight(study, base)
-    seeing = text_study(tmp_path / "base", tmp_path)
-    require_sight(seeing, base)
+    text = {"benchmark": "arithmetic"}
+    require_sight(study_of(tmp_path / "base", target=text, prior=["gsm8k", "arc"]), base)
     for prior in ({"benchmark": "color"}, {"benchmark": "pope", "name": "own", "data": str(tmp_path)}):
         with pytest.raises(UserError, match=f"^prior: {prior.get('name', 'color')} {said}"):
-            require_sight(study_of(tmp_path / "base", target=seeing.target, prior=[prior]), base)
+            require_sight(study_of(tmp_path / "base", target=text, prior=[prior]), base)
     with pytest.raises(SystemExit) as ended:
         run_stage(check_job(study, tiny_data), tmp_path / "c")
     assert ended.value.code == 2
