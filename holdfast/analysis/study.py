@@ -26,8 +26,9 @@ from holdfast.config.jobs import Compare
 from holdfast.config.prior import Prior
 from holdfast.errors import UserError
 
-SHARES = ("score", "accuracy", "prior", "unparsed", "unparsed_target", "lost_unreadable", "lost_wrong", "gained")
-LIMITS = dict.fromkeys(SHARES, (0.0, 1.0)) | {"retention": (0.0, np.inf)}
+SHARES = ("score", "accuracy", "strict", "prior", "unparsed", "unparsed_target")
+LOST = ("lost_unreadable", "lost_wrong", "gained")
+LIMITS = dict.fromkeys((*SHARES, *LOST), (0.0, 1.0)) | {"retention": (0.0, np.inf)}
 """Where measures' intervals end."""
 MEAN = "mean"
 """Beside the prior benchmarks' names: their mean."""
@@ -58,8 +59,8 @@ class Analysis:
     "mean" rows, which have draw "" and the steps that all trainings have."""
     benchmarks: pd.DataFrame
     """One row a setting, arm and benchmark at the end. setting, arm, benchmark, role, chance (NaN where unknown);
-    measures accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable +
-    lost_wrong − gained, exactly; questions."""
+    measures accuracy, strict (NaN where form does not count apart), score, unparsed, forgetting, forgetting_strict,
+    lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable + lost_wrong − gained, exactly; questions."""
     verdicts: pd.DataFrame
     """One row a comparison, a − b. setting, factor ("arm", or the factor whose levels a and b are), arm (whose levels
     are compared; "" where arms are), a, b, measure (score | retention), at (end | matched), matched_score (NaN at the
@@ -76,7 +77,7 @@ class Analysis:
     ("" or why not)."""
     base: pd.DataFrame
     """One row a setting and benchmark, and the prior ones' "mean": setting, benchmark, role, chance; measures accuracy,
-    score, unparsed; questions."""
+    strict, score, unparsed; questions."""
     aliases: pd.DataFrame
     """Checkpoints chosen on validation questions: setting, alias (best-skill | best-retention), study, arm, replicate,
     stage, stage_step, step, run_id, validation_score, validation_prior, and score and retention on test questions."""
@@ -175,7 +176,7 @@ def _base(setting: Setting) -> Iterator[Row]:
     for about in [*every, mean]:
         names = priors if about is mean else [about["benchmark"]]
         found = setting.pooled(partial(Answers.benchmark, arm=BASE, names=names))
-        known = _measures({name: found[name] for name in ("accuracy", "score", "unparsed")})
+        known = _measures({name: found[name] for name in ("accuracy", "strict", "score", "unparsed")})
         yield {"setting": setting.name} | about | known | {"questions": found["accuracy"].questions}
 
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
-from holdfast.models.load import with_adapter
+from holdfast.models.load import sees, with_adapter
 
 PARTS = {
     "vision": r"(?:visual|vision_tower|vision_model)(?!\.(?:merger|deepstack_merger_list))\b",
@@ -19,6 +19,10 @@ PARTS = {
     "language": r"language_model|text_model|lm_head",
 }
 """Parts of a model by what the names of their parameters contain, whatever an architecture calls them."""
+
+
+TOWER = "vis"
+"""What stays as it is unless a study says otherwise; a model of text has no such part."""
 
 
 def pattern(word: str) -> str:
@@ -57,10 +61,11 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
 
 def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
     """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
-    freeze(model, stage.freeze)
+    frozen = stage.freeze if sees(model.config) else tuple(word for word in stage.freeze if word != TOWER)
+    freeze(model, frozen)
     if stage.lora is None:
         return model
-    spared = {"exclude_modules": f".*({'|'.join(map(pattern, stage.freeze))}).*"} if stage.freeze else {}
+    spared = {"exclude_modules": f".*({'|'.join(map(pattern, frozen))}).*"} if frozen else {}
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config({**spared, **stage.lora}))
 

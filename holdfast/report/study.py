@@ -149,7 +149,8 @@ def benchmark_section(analysis: Analysis) -> Row:
     prior = analysis.benchmarks[analysis.benchmarks.role == "prior"]
     base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
     first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
-    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior)}
+    in_form = any(row.get("strict") is not None for row in first.values())
+    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior), "in_form": in_form}
 
 
 def _by_arm(frame: pd.DataFrame) -> list[Row]:

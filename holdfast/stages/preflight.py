@@ -10,23 +10,23 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
 from holdfast.config.methods import SFT, AnyStage, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import rendered
+from holdfast.data.chat import reads_images, rendered
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
 from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.encode import encode, frames
-from holdfast.models.load import device, fitting, load_config, load_processor
+from holdfast.models.load import auto_class, device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
+from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.training.arguments import anywhere, share
@@ -58,6 +58,7 @@ def check(job: Check) -> dict[str, Any]:
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
+    _require_text(processor, model().config, shards)
     for name, questions in shards.items():
         require_readable(processor, model().config, name, questions)
     _check_functions(study, processor, shards[TRAIN])
@@ -102,12 +103,22 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         ) from error
     place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
     require_finite(ref.path, stored_weights(place))
-    return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
+    return processor, lambda: _without_weights(auto_class(config).from_config, config)
 
 
 def _without_weights(make: Any, argument: Any) -> Any:
     with torch.device("meta"):
         return make(argument)
+
+
+def _require_text(processor: Any, config: Any, shards: dict[str, list[Question]]) -> None:
+    """A model of text is asked about no images."""
+    if reads_images(processor):
+        return
+    for name, questions in shards.items():
+        if any(question.images for question in questions):
+            role = "target" if name.startswith("target") else "prior"
+            raise refusal(f"{role}: {questions[0].benchmark}", config.model_type)
 
 
 def _largest(

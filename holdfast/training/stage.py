@@ -87,7 +87,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
-        trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
+        trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards)
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
     callback.non_finite.watch(trainer)
