@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from holdfast.config.jobs import AnyJob, Compare, MakeData
+from holdfast.errors import UserError
 
 LOCKS = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1
@@ -42,19 +43,39 @@ def file_lock(path: Path, stopping: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterator[str]:
-    """Wait for room for a job; yields the GPU it may use, or an empty string.
+def slot(job: AnyJob, parallel: int | None, stopping: threading.Event, first: bool = False) -> Iterator[str]:
+    """Wait for room for a job; yields the GPU it may use, several with commas between, or an empty string.
 
-    A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`.
+    A job on a GPU has that GPU alone, one of several ranks as many. A job on CPUs takes a slot for each of its threads,
+    or one of `parallel` for each rank. Those that go `first` have their turn before all others.
+
+    Raises:
+        UserError: there are fewer GPUs than ranks.
     """
     if uses_gpu(job):
+        require_gpus(job.ranks)
         locks = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
-        with _hold(list(locks), 1, stopping) as [name]:
-            yield locks[name]
+        with _hold(list(locks), job.ranks, stopping, first) as names:
+            yield ",".join(locks[name] for name in names)
         return
     names = [f"slot-{n}" for n in range(parallel or cores())]
-    with _hold(names, 1 if parallel else min(job.threads, len(names)), stopping):
+    wanted = job.ranks if parallel else job.ranks * job.threads
+    with _hold(names, min(wanted, len(names)), stopping, first):
         yield ""
+
+
+def require_gpus(wanted: int) -> None:
+    """Refuse a training on more GPUs than there are.
+
+    Raises:
+        UserError: it names both numbers.
+    """
+    there = len(gpus())
+    if wanted > max(1, there):
+        raise UserError(
+            f"compute.gpus: {wanted}, and this machine has {there}; lower it, or set compute.device to cpu to train in "
+            "as many processes on its CPUs"
+        )
 
 
 def uses_gpu(job: AnyJob) -> bool:
@@ -122,32 +143,46 @@ def cores() -> int:
 
 
 @contextmanager
-def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
-    """Hold `count` of the named locks. One at a time collects, so that no two wait for each other's."""
-    taken: list[str] = []
+def _hold(names: Sequence[str], count: int, stopping: threading.Event, first: bool) -> Iterator[list[str]]:
+    """Hold `count` of the named locks, all or none: two who see different GPUs would else wait for each other's.
+
+    Of those who begin with the same name, one at a time collects, so none is passed over for ever.
+    """
     with ExitStack() as stack:
-        with _turn(LOCKS / f"queue-{names[0]}", stopping):
-            while len(taken) < count:
-                for name in names:
-                    if len(taken) < count and name not in taken and _took(LOCKS / f"{name}.lock", stack):
-                        taken.append(name)
-                if len(taken) < count and stopping.wait(POLL):
+        with _turn(LOCKS / f"queue-{names[0]}", stopping, first):
+            while len(taken := _collected(names, count, stack)) < count:
+                if stopping.wait(POLL):
                     raise Stopped
         yield taken
 
 
+def _collected(names: Sequence[str], count: int, stack: ExitStack) -> list[str]:
+    """As many of the locks as are wanted, or none."""
+    taken: list[str] = []
+    with ExitStack() as held:
+        for name in names:
+            if len(taken) < count and _took(LOCKS / f"{name}.lock", held):
+                taken.append(name)
+        if len(taken) < count:
+            return []
+        stack.push(held.pop_all())
+    return taken
+
+
 @contextmanager
-def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
+def _turn(queue: Path, stopping: threading.Event, first: bool) -> Iterator[None]:
     """Wait until all who came before have had their turn or are dead.
 
-    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked. At the desk is
+    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked; one of those who
+    go first stands before all others. At the desk is
     one at a time, so that nobody takes a ticket that is not locked yet for a dead one's.
     """
     queue.mkdir(parents=True, exist_ok=True)
     desk = queue.with_suffix(".lock")
     with ExitStack() as stack:
         with file_lock(desk, stopping):
-            ticket = queue / f"{time.monotonic_ns():020d}-{os.getpid()}-{threading.get_ident()}"
+            place = f"{0 if first else 1}-{time.monotonic_ns():020d}"
+            ticket = queue / f"{place}-{os.getpid()}-{threading.get_ident()}"
             _locked(stack.enter_context(ticket.open("a")).fileno())
             stack.callback(ticket.unlink, missing_ok=True)
         while (before := _before(ticket, desk, stopping)) is not None:

@@ -26,10 +26,10 @@ from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
-    Train: frozenset({"data", "evaluation"}),
+    Train: frozenset({"data", "evaluation", "gpus", "strategy"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
-    Study: frozenset({"compute", "checkpoints"}),
+    Study: frozenset({"compute", "checkpoints", "budget"}),
     Recipe: frozenset({"threads"}),
     TeacherFile: frozenset({"path"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),

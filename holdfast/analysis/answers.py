@@ -138,18 +138,21 @@ class Answers:
         return np.array([np.nanmean(part) if len(part) else np.nan for part in parts])
 
     def benchmark(self, arm: str, names: Sequence[str]) -> dict[str, Moments]:
-        """accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong and gained, in the mean over benchmarks,
-        of an arm's ends or of the base."""
+        """accuracy, strict, score, unparsed, forgetting, forgetting_strict, lost_unreadable, lost_wrong and gained, in
+        the mean over benchmarks, of an arm's ends or of the base."""
         own, base = [self.base] if arm == BASE else self.ends[arm], [self.base]
         asked = np.isin(self.strata, [self.benchmarks.index(name) for name in names])
-        fields = ((own, "correct"), (own, "parsed_ok"), (own, "score"), (base, "correct"))
-        right, read, score, before = (self.values(one, field)[:, asked] for one, field in fields)
+        now = ("correct", "strict", "parsed_ok", "score")
+        right, strict, read, score = (self.values(own, field)[:, asked] for field in now)
+        before, formed = (self.values(base, field)[:, asked] for field in ("correct", "strict"))
         lost = before * (1 - right)
         values = {
             "accuracy": right,
+            "strict": strict,
             "score": score,
             "unparsed": 1 - read,
             "forgetting": before - right,
+            "forgetting_strict": formed - strict,
             "lost_unreadable": lost * (1 - read),
             "lost_wrong": lost * read,
             "gained": (1 - before) * right,

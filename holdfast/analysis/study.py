@@ -15,6 +15,7 @@ import pandas as pd
 from holdfast.analysis.answers import VALIDATION, Answers, Checkpoint
 from holdfast.analysis.contrasts import Named, Row, Setting, verdicts
 from holdfast.analysis.estimates import estimate, of_trainings
+from holdfast.analysis.frontier import Fronts, fronts
 from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
@@ -26,8 +27,9 @@ from holdfast.config.jobs import Compare
 from holdfast.config.prior import Prior
 from holdfast.errors import UserError
 
-SHARES = ("score", "accuracy", "prior", "unparsed", "unparsed_target", "lost_unreadable", "lost_wrong", "gained")
-LIMITS = dict.fromkeys(SHARES, (0.0, 1.0)) | {"retention": (0.0, np.inf)}
+SHARES = ("score", "accuracy", "strict", "prior", "unparsed", "unparsed_target")
+LOST = ("lost_unreadable", "lost_wrong", "gained")
+LIMITS = dict.fromkeys((*SHARES, *LOST), (0.0, 1.0)) | {"retention": (0.0, np.inf)}
 """Where measures' intervals end."""
 MEAN = "mean"
 """Beside the prior benchmarks' names: their mean."""
@@ -58,8 +60,8 @@ class Analysis:
     "mean" rows, which have draw "" and the steps that all trainings have."""
     benchmarks: pd.DataFrame
     """One row a setting, arm and benchmark at the end. setting, arm, benchmark, role, chance (NaN where unknown);
-    measures accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable +
-    lost_wrong − gained, exactly; questions."""
+    measures accuracy, strict (NaN where form does not count apart), score, unparsed, forgetting, forgetting_strict,
+    lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable + lost_wrong − gained, exactly; questions."""
     verdicts: pd.DataFrame
     """One row a comparison, a − b. setting, factor ("arm", or the factor whose levels a and b are), arm (whose levels
     are compared; "" where arms are), a, b, measure (score | retention), at (end | matched), matched_score (NaN at the
@@ -69,12 +71,14 @@ class Analysis:
     covers."""
     frontier: pd.DataFrame
     """Mean trajectories as points: setting, arm, step; measures score, retention; on_front (no other is better)."""
+    fronts: Fronts | None
+    """Each arm's frontier over all settings; None where settings cannot be put together."""
     matched: pd.DataFrame
     """One row a setting and arm: the highest score that all arms reach (matched_score), step; measure retention; reason
     ("" or why not)."""
     base: pd.DataFrame
     """One row a setting and benchmark, and the prior ones' "mean": setting, benchmark, role, chance; measures accuracy,
-    score, unparsed; questions."""
+    strict, score, unparsed; questions."""
     aliases: pd.DataFrame
     """Checkpoints chosen on validation questions: setting, alias (best-skill | best-retention), study, arm, replicate,
     stage, stage_step, step, run_id, validation_score, validation_prior, and score and retention on test questions."""
@@ -120,6 +124,7 @@ def analyse(job: Compare) -> Analysis:
         benchmarks=pd.DataFrame(row for setting, arm in ended for row in _benchmarks(setting, arm)),
         verdicts=verdicts(settings),
         frontier=_frontier(trajectory),
+        fronts=fronts(settings),
         matched=pd.DataFrame(row for setting in settings for row in _matched(setting)),
         base=pd.DataFrame(row for setting in settings for row in _base(setting)),
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),
@@ -182,7 +187,7 @@ def _base(setting: Setting) -> Iterator[Row]:
     for about in [*every, mean]:
         names = priors if about is mean else [about["benchmark"]]
         found = setting.pooled(partial(Answers.benchmark, arm=BASE, names=names))
-        known = _measures({name: found[name] for name in ("accuracy", "score", "unparsed")})
+        known = _measures({name: found[name] for name in ("accuracy", "strict", "score", "unparsed")})
         yield {"setting": setting.name} | about | known | {"questions": found["accuracy"].questions}
 
 

@@ -39,6 +39,8 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "flips": _rows(tables.flips),
         "failed": job.failed,
     }
+    if analysis.fronts is not None:
+        content["fronts"] = {name: _rows(frame) for name, frame in analysis.fronts._asdict().items()}
     if analysis.influence is not None:
         content["influence"] = {
             name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures")
@@ -109,10 +111,11 @@ def _metrics(benchmarks: list[Row], arm: Row | None) -> Row:
     named: dict[str, Row] = {}
     for row in benchmarks:
         place = f"{row['role']}/{row['benchmark']}"
-        for name in ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "unparsed"):
-            named[f"{place}/{name}"] = _interval(row, name)
+        measures = ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "strict", "unparsed")
+        named |= {f"{place}/{name}": _interval(row, name) for name in measures}
         if "forgetting" in row and row["role"] == "prior":
             named[f"forgetting/{row['benchmark']}"] = _interval(row, "forgetting")
+            named[f"forgetting/{row['benchmark']}/strict"] = _interval(row, "forgetting_strict")
     if arm is None:
         named |= {"retention": dict.fromkeys(("value", "low", "high"), 1.0)}
         named |= {"forgetting/mean": dict.fromkeys(("value", "low", "high"), 0.0)}

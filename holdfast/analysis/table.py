@@ -43,8 +43,9 @@ class Tables:
 
     records: pd.DataFrame
     """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
-    question (its id), image, parsed_ok, correct (bool), score (0 to 1), tokens (of the completion), file (row of
-    `files`). Strings are categorical."""
+    question (its id), image, parsed_ok, correct (bool), strict (right and in the form that was asked for, 0 or 1; NaN
+    where form does not count apart), score (0 to 1), tokens (of the completion), file (row of `files`). Strings are
+    categorical."""
     files: pd.DataFrame
     """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
     stop: its rows in `records`, test questions before `middle`."""
@@ -168,7 +169,7 @@ def _records(files: pd.DataFrame, asked: dict[str, dict[str, Questions]]) -> tup
     records["split"] = pd.Categorical.from_codes(validating, ["test", "validation"])
     records["question"] = _categorical([one.ids for one in questions])
     records["image"] = _categorical([one.images for one in questions])
-    for name in ("parsed_ok", *MEASURED):
+    for name in ("parsed_ok", "strict", *MEASURED):
         records[name] = np.concatenate([one.pop(name) for one in read])
     return records.assign(file=own), files
 
@@ -185,14 +186,16 @@ def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
 
 def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
     """The measured columns of a file, in the order of the base's questions."""
-    table = pq.ParquetFile(row.path).read(["split", "id", "grader", "parsed", *MEASURED], use_threads=False)
+    table = pq.ParquetFile(row.path).read(["split", "id", "grader", "parsed", "strict", *MEASURED], use_threads=False)
     order = questions.order
     if not table.select(["split", "id"]).equals(questions.keys):
         order = _matching(row, table, questions)
     if (table["grader"].to_numpy()[order] != questions.graders).any():
         raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
     measured = {name: table[name].to_numpy()[order].astype(kind, copy=False) for name, kind in MEASURED.items()}
-    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order]}
+    known = "strict" in table.column_names  # not in old records
+    strict = table["strict"].cast(pa.float32()).to_numpy() if known else np.full(len(order), np.nan, np.float32)
+    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order], "strict": strict[order]}
 
 
 def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:

@@ -17,7 +17,7 @@ from holdfast.config.images import Images, World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Imported, Prior, PriorBenchmark, PublicPrior
 from holdfast.config.refs import content_key, file_digest
-from holdfast.config.targets import Jigsaw, Target
+from holdfast.config.targets import Arithmetic, Banner, Jigsaw, Target
 from holdfast.data.images import Source, input_files, open_source
 from holdfast.data.shards import Question, prior_shard, target_shard, write_questions
 from holdfast.data.splits import in_order, listed
@@ -100,7 +100,8 @@ def check(job: MakeData) -> None:
         else:
             target_questions.check(target)
     if job.images != World() and not any(isinstance(target, Jigsaw) for target in targets):
-        raise UserError(f"images: {targets[0].benchmark} has images of its own; leave this field out.")
+        own = "shows no images" if isinstance(targets[0], Arithmetic) else "has images of its own"
+        raise UserError(f"images: {targets[0].benchmark} {own}; leave this field out.")
     for prior in job.prior:
         if isinstance(prior, PublicPrior):
             public.check(prior)
@@ -113,6 +114,17 @@ def check(job: MakeData) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
+
+
+def shows_images(target: Target, prior: Sequence[PriorBenchmark]) -> str | None:
+    """The first field whose questions show images, whatever the data; None where all are text, or may be."""
+    if not (isinstance(target, Arithmetic) or (isinstance(target, Banner) and target.path is not None)):
+        return f"target: {target.benchmark}"
+    for one in prior:
+        public_images = isinstance(one, PublicPrior) and public.MODULES[one.benchmark].SOURCES[one.benchmark].images
+        if isinstance(one, Prior) or public_images:
+            return f"prior: {one.name}"
+    return None
 
 
 def prior_questions(prior: PriorBenchmark, seed: int, told: list[str]) -> Iterator[tuple[str, Iterator[Question]]]:

@@ -97,7 +97,7 @@ class Stage(Mitigations):
     freeze: tuple[str, ...] = ("vis",)
     """What stays as it is: `vision`, `projector` or `language`, the parts of any architecture, or parameters whose name
     contains a word. `vis` is the vision tower with what lies in it, which architectures call visual, vision_tower or
-    vision_model."""
+    vision_model; a model of text has none, and all of it learns."""
     lora: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
     trainer: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
@@ -18,15 +18,28 @@ from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
 from holdfast.config.targets import Jigsaw, Target, Targets
 
+Strategy = Literal["ddp", "fsdp2", "zero3"]
+
 
 class Compute(Config):
-    """Where stages run. Parallelism changes no result; threads may change rounding."""
+    """Where stages run. Parallelism changes no result; threads and GPUs may change rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
     """CPU threads of a stage's process."""
     parallel: PositiveInt | None = None
     """Stages at a time; by default one a GPU, or cores / threads."""
+    gpus: PositiveInt = 1
+    """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
+    strategy: Strategy = "ddp"
+    """How: with `ddp` each holds the whole model; with `fsdp2` each holds a part of weights, gradients and moments."""
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_works(cls, value: Strategy) -> Strategy:
+        if value == "zero3":
+            raise ValueError("zero3 is not there; ddp and fsdp2 are")
+        return value
 
 
 class Study(Config):
@@ -59,6 +72,9 @@ class Study(Config):
     checkpoints: Literal["all", "last", "best"] | PositiveInt = "all"
     """Which of a training's checkpoints `holdfast gc` leaves once the study has its report: all of them, the last, so
     many of the last, or, as `best`, only those that the model registry names, which always stay."""
+    budget: PositiveFloat | None = None
+    """Hours of one command: no training begins that would not end, and be measured, within them. The report names what
+    was left out, and the same command goes on with it."""
     sweep: str = ""
     """The sweep that this study belongs to, set by `vary`: its studies share an experiment in MLflow."""
 
@@ -130,6 +146,12 @@ class Study(Config):
         trained = any(getattr(prior, "train", None) or getattr(prior, "train_path", None) for prior in self.prior)
         for arm, stages in self.arms.items():
             for number, stage in enumerate(stages):
+                penalty = next((name for name in ("kl", "ewc", "l2") if getattr(stage, name)), "")
+                if penalty and self.compute.gpus > 1 and self.compute.strategy != "ddp":
+                    raise ValueError(
+                        f"arms.{arm}.{number}.{penalty}: needs the whole model, and compute.strategy "
+                        f"{self.compute.strategy} leaves each GPU a part; set it to ddp"
+                    )
                 old = stage.needs("targets") and any(self.earlier(arm, one) for one in range(len(stages)))
                 if not trained and ((stage.needs("prior") and not old) or (stage.kl and stage.kl.on == "prior")):
                     name = "replay" if stage.replay else "kl" if stage.kl and stage.kl.on == "prior" else "ewc"

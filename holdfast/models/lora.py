@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
-from holdfast.models.load import with_adapter
+from holdfast.models.load import sees, with_adapter
 
 PARTS = {
     "vision": r"(?:visual|vision_tower|vision_model)(?!\.(?:merger|deepstack_merger_list))\b",
@@ -21,6 +21,10 @@ PARTS = {
     "gate-up": r"^(?!.*vis).*mlp\.(?:gate|up|gate_up)_proj",
 }
 """Parts of a model by what the names of their parameters contain, whatever an architecture calls them."""
+
+
+TOWER = "vis"
+"""What stays as it is unless a study says otherwise; a model of text has no such part."""
 
 
 def pattern(word: str) -> str:
@@ -62,10 +66,11 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
 
 def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
     """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
-    freeze(model, stage.freeze, stage.learn)
+    frozen = stage.freeze if sees(model.config) else tuple(word for word in stage.freeze if word != TOWER)
+    freeze(model, frozen, stage.learn)
     if stage.lora is None:
         return model
-    spared = {"exclude_modules": f".*({'|'.join(map(pattern, stage.freeze))}).*"} if stage.freeze else {}
+    spared = {"exclude_modules": f".*({'|'.join(map(pattern, frozen))}).*"} if frozen else {}
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config({**spared, **stage.lora}))
 

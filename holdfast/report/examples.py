@@ -113,7 +113,7 @@ def rankings(study: FinishedStudy) -> list[Row]:
 
     A sample has prompt, text, tokens; times (rollouts that said just this, or checkpoints that looked at a supervised
     sample), weight (mean over them), effect: Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of
-    training that began at its checkpoint; pictures.
+    training that began at its checkpoint; pictures (None where they are not to be had).
     """
     arms = study.study.arms
     traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1) and run.arm in arms]
@@ -122,7 +122,7 @@ def rankings(study: FinishedStudy) -> list[Row]:
     names = {sample["prompt"] for sample in samples}
     boards = _boards(study.data.path / "target-train.parquet", names, study.study.target)
     for sample in samples:
-        sample["pictures"] = boards.get(sample["prompt"], [])
+        sample["pictures"] = boards.get(sample["prompt"])
     return found
 
 

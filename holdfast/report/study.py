@@ -61,6 +61,7 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
         "settings": [name for name in studies if name],
         "targets": [target for study in studies.values() for target in study.study.all_targets.values()],
         "verdicts": verdict_section(analysis),
+        "fronts": {name: rows(part) for name, part in analysis.fronts._asdict().items()} if analysis.fronts else None,
         "benchmarks": benchmark_section(analysis),
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),
@@ -156,7 +157,8 @@ def benchmark_section(analysis: Analysis) -> Row:
     prior = analysis.benchmarks[analysis.benchmarks.role == "prior"]
     base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
     first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
-    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior)}
+    in_form = any(row.get("strict") is not None for row in first.values())
+    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior), "in_form": in_form}
 
 
 def _by_arm(frame: pd.DataFrame) -> list[Row]:

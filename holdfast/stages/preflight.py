@@ -10,28 +10,29 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
 from holdfast.config.methods import SFT, AnyStage, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import rendered
+from holdfast.data.chat import reads_images, rendered
 from holdfast.data.shards import Question, read_questions, shard_paths, target_shard
 from holdfast.errors import UserError, reason
 from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.encode import encode, frames
-from holdfast.models.load import device, fitting, load_config, load_processor
+from holdfast.models.load import auto_class, device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
+from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
-from holdfast.training.arguments import anywhere
+from holdfast.training.arguments import anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
+from holdfast.training.sharded import require_shardable
 
 
 def learned_shard(stage: AnyStage, study: Study) -> str:
@@ -60,6 +61,7 @@ def check(job: Check) -> dict[str, Any]:
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
+    _require_text(processor, model().config, shards)
     for name, questions in shards.items():
         require_readable(processor, model().config, name, questions)
     _check_functions(study, processor, shards)
@@ -78,7 +80,7 @@ def check(job: Check) -> dict[str, Any]:
         )
         for at, stage in _stages(study)
     }
-    room = room_there(where, study.influence)
+    room = room_there(where, study.influence, study.compute.gpus)
     told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
@@ -110,12 +112,22 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         ) from error
     place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
     require_finite(ref.path, stored_weights(place))
-    return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
+    return processor, lambda: _without_weights(auto_class(config).from_config, config)
 
 
 def _without_weights(make: Any, argument: Any) -> Any:
     with torch.device("meta"):
         return make(argument)
+
+
+def _require_text(processor: Any, config: Any, shards: dict[str, list[Question]]) -> None:
+    """A model of text is asked about no images."""
+    if reads_images(processor):
+        return
+    for name, questions in shards.items():
+        if any(question.images for question in questions):
+            role = "target" if name.startswith("target") else "prior"
+            raise refusal(f"{role}: {questions[0].benchmark}", config.model_type)
 
 
 def _largest(longest: tuple[Longest, Longest], config: Any, processor: Any, questions: list[Question]) -> Lengths:
@@ -137,6 +149,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     """What TRL, peft and influence refuse, before a model is loaded."""
     try:
         config = anywhere(stage, study.evaluation.max_new_tokens)
+        share(stage, study.compute.gpus)
         model = adapted(model, stage, study.seed)
         found = shape_for(model, study.influence)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
@@ -145,6 +158,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
+    if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
+        require_shardable(stage, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"

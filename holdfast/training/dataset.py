@@ -51,12 +51,12 @@ def dataset(rows: list[TrainingRow], places: list[int], shown: Callable[[Trainin
     return Dataset.from_dict({"row": places}).with_transform(look_up)
 
 
-def conversation(row: TrainingRow) -> dict[str, Any]:
+def conversation(processor: Any, row: TrainingRow) -> dict[str, Any]:
     """A question with the columns that TRL's GRPOTrainer and the rewards read."""
     question = row.question
     return {
         "id": question.id,
-        "prompt": messages(question),
+        "prompt": messages(processor, question),
         "images": pictures(question),
         "question": question.prompt,
         "answer": question.answer,
@@ -72,7 +72,7 @@ def reward_columns(written: Sequence[tuple[Question, str]], processor: Any, step
 
     Keyword arguments for completions of questions, the ones of a group one after another, after `step` steps.
     """
-    asked = {question.id: conversation(TrainingRow(question)) for question, _ in written}
+    asked = {question.id: conversation(processor, TrainingRow(question)) for question, _ in written}
     rows = [asked[question.id] for question, _ in written]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
     tokenize = processor.tokenizer

@@ -59,6 +59,30 @@ def test_what_was_lost_can_be_counted_in_the_records(found: Analysis) -> None:
     assert len(wrong) == pytest.approx(row.lost_wrong * 3 * row.questions)
 
 
+def test_form_that_is_lost_stands_beside_knowledge_that_stays(tmp_path: Path) -> None:
+    """The base keeps the form of its right answers, an arm of every second one; other benchmarks have no form."""
+    study = finished_study(tmp_path / "a", ARMS, Shape(target=20, prior=40))
+    for one in study.evaluated:
+        if one.kind == "records" and one.benchmark == "count":
+            table = pq.read_table(one.file.path)
+            right = table["correct"].to_pylist()
+            formed = [correct and (one.arm is None or place % 2 == 0) for place, correct in enumerate(right)]
+            column = table.column_names.index("strict")
+            pq.write_table(table.set_column(column, "strict", pa.array(formed)), one.file.path)
+    found = analyse(compare_job(study))
+    rows = found.benchmarks.set_index(["arm", "benchmark"])
+    base = found.base.set_index("benchmark")
+    row = rows.loc["self", "count"]
+    assert base.strict["count"] == base.accuracy["count"]
+    assert row.forgetting_strict == pytest.approx(base.strict["count"] - row.strict)
+    assert row.forgetting_strict > row.forgetting + 0.2
+    assert rows.strict.unstack()[["jigsaw", "color"]].isna().all(axis=None)
+    assert np.isnan(base.strict["mean"])
+    arm = summary(found)["arms"]["self"]
+    assert arm["metrics"]["forgetting/count/strict"] == pytest.approx(row.forgetting_strict, rel=1e-5)
+    assert {name for name in arm["intervals"] if "strict" in name} == {"prior/count/strict", "forgetting/count/strict"}
+
+
 def test_verdicts_of_arms_that_differ(found: Analysis) -> None:
     rows = found.verdicts[(found.verdicts.measure == "retention") & (found.verdicts["at"] == "end")]
     said = {(row.a, row.b): row.verdict for row in rows.itertuples()}
