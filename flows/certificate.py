@@ -24,12 +24,13 @@ def certify(study: Study, base: ModelRef, read: DataRef, runs: Runs) -> Certific
 
 def code_digests(study: Study) -> dict[str, str]:
     """sha256 of the sources of every kind of stage that a study has, but for its data, whose bytes count themselves."""
-    stages = [stage for arm in study.arms.values() for stage in arm]
+    stages = [stage for arm in study.trained.values() for stage in arm]
     wanted = {
         "base": study.model.is_built,
         "sample": any(sampled_source(stage) for stage in stages),
         "select": any(isinstance(stage, SFT) and stage.select is not None for stage in stages),
         "influence": study.influence is not None,
+        "interpolate": len(study.trained) < len(study.arms),
         **dict.fromkeys(("train", "evaluate", "compare"), True),
     }
     functions = [function_digests(stage) for stage in stages]

@@ -39,7 +39,9 @@ def stage_ids(study: Study) -> list[StageId]:
         common.remove(StageId("base"))
     arms: list[StageId] = []
     for arm, replicate in replicates(study):
-        for number, stage in enumerate(study.arms[arm]):
+        if arm not in study.trained:
+            arms += [StageId(verb, Position(arm, replicate, 0)) for verb in ("interpolate", "evaluate")]
+        for number, stage in enumerate(study.trained.get(arm, ())):
             selects = isinstance(stage, SFT) and stage.select is not None
             samples = sampled_source(stage) or (stage.replay is not None and stage.replay.answers == "own")
             wanted = {"sample": samples, "select": selects, "train": True, "evaluate": True}
@@ -87,7 +89,7 @@ class Estimates:
 
     def _steps(self, stage_id: StageId) -> int | None:
         position = stage_id.position
-        return self.study.arms[position.arm or ""][position.stage].trainer.get("max_steps")
+        return self.study.trained[position.arm or ""][position.stage].trainer.get("max_steps")
 
     def _by_thumb(self, stage_id: StageId) -> float:
         study, targets = self.study, list(self.study.all_targets.values())
@@ -103,7 +105,9 @@ class Estimates:
             return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size
         if verb == "evaluate" and arm is None:
             return 3 * ANSWER * asked
-        stage = study.arms[arm or ""][number]
+        if arm not in study.trained:
+            return 3 * ANSWER * asked if verb == "evaluate" else START
+        stage = study.trained[arm][number]
         target = study.target_of(stage)
         if verb == "sample":
             source = sampled_source(stage)

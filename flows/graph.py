@@ -14,6 +14,7 @@ from flows.jobs import (
     SampledSource,
     Start,
     base_job,
+    blend_job,
     replay_job,
     sample_job,
     sampled_source,
@@ -23,7 +24,7 @@ from flows.jobs import (
     with_old_questions,
 )
 from holdfast.config.jobs import AnyJob, Evaluated
-from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts
+from holdfast.config.methods import GRPO, SFT, Interpolate, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -86,7 +87,12 @@ def arm_stages(
     seed = study.training_seed(number)
     model = start.base
     runs: list[StageRun] = []
-    for place, stage in enumerate(study.arms[arm]):
+    for stage in study.arms[arm]:
+        if isinstance(stage, Interpolate):
+            blend = blend_job(study, stage, trained_model(sampled[stage.arm][-1]), start)
+            # From here on its models are evaluated and compared as a training's checkpoints are.
+            return (executor.run(blend, Position(arm, number)).model_copy(update={"kind": "train"}),)
+    for place, stage in enumerate(study.trained[arm]):
         position = Position(arm, number, place)
         job = train_job(study, stage, model, start, seed)
         job = with_old_questions(job, study, study.earlier(arm, place))
@@ -111,7 +117,8 @@ def evaluation_stages(study: Study, trained: StageRun, start: Start, executor: E
     """What the checkpoints of a training answer, of those that it kept the ones that are evaluated."""
     questions = questions_of(study, start.data, start.base, start.references)
     kept = [checkpoint.step for checkpoint in trained.result.checkpoints]
-    models = [trained_model(trained, step) for step in chosen(study.evaluation.every, kept)]
+    every = sorted(kept) if trained.arm not in study.trained else chosen(study.evaluation.every, kept)
+    models = [trained_model(trained, step) for step in every]
     position = Position(trained.arm, trained.replicate, trained.stage)
     return evaluated(questions, units_of(questions, models, position, executor), position)
 
@@ -120,7 +127,7 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
     """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
-    trained = [run for run in runs if run.kind == "train"]
+    trained = [run for run in runs if run.kind == "train" and run.arm in study.trained]
     return tuple(
         executor.run(trace_job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
         for run in trained

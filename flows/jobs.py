@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from holdfast.benchmarks.dataset import prior_splits
 from holdfast.config.base import Config
 from holdfast.config.jobs import (
+    Blend,
     BuildBase,
     Check,
     Compare,
@@ -19,7 +20,7 @@ from holdfast.config.jobs import (
     Train,
 )
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, AnyStage, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, Interpolate, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -62,7 +63,7 @@ def failure_reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
 
 def check_job(study: Study, data: DataRef) -> Check:
     """Refuse what can be refused before time is spent."""
-    stages = [stage for arm in study.arms.values() for stage in arm]
+    stages = [stage for arm in study.trained.values() for stage in arm]
     functions = {path: digest for stage in stages for path, digest in function_digests(stage).items()}
     sources = [stage.source for stage in stages if isinstance(stage, SFT)]
     teachers = {str(one.path): _teacher(one).digest for one in sources if isinstance(one, TeacherFile)}
@@ -148,6 +149,12 @@ def replay_job(study: Study, train: Train) -> Sample | None:
         return None
     source = OwnRollouts(per_prompt=1, prompts=replay.questions)
     return sample_job(study, source, train.start, train).model_copy(update={"replayed": old})
+
+
+def blend_job(study: Study, stage: Interpolate, end: ModelRef, start: Start) -> Blend:
+    """Models between the base and another arm's end."""
+    about = {"seed": study.seed, "threads": study.compute.threads, "device": study.compute.device}
+    return Blend(**about, start=start.base, end=end, shares=stage.shares)
 
 
 @functools.cache

@@ -57,7 +57,7 @@ def _trials(context: Context, data: DataRef, base: ModelRef) -> dict[str, dict[s
     study, found = context.study, {}
     start = Start(data=data, base=base, references=FileRef(path=Path(), digest=""))
     alike: dict[str, dict[str, Any]] = {}
-    for arm, stages in study.arms.items():
+    for arm, stages in study.trained.items():
         for number, stage in enumerate(stages):
             job = train_job(study, stage, base, start, study.seed)
             content = job.model_dump_json()

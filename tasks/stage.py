@@ -6,16 +6,16 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 from prefect.states import State
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter
 
 from holdfast.config.base import Config
-from holdfast.config.jobs import AnyJob, Evaluate, MakeData, Result, RunRecord, Train
+from holdfast.config.jobs import AnyJob, Blend, Evaluate, MakeData, Result, RunRecord, Train
 from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -66,7 +66,19 @@ COMMON = Position()
 class StageRun(Config):
     """A finished stage."""
 
-    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare", "contrast"]
+    kind: Literal[
+        "data",
+        "base",
+        "check",
+        "evaluate",
+        "sample",
+        "select",
+        "train",
+        "interpolate",
+        "influence",
+        "compare",
+        "contrast",
+    ]
     arm: str | None = None
     stage: int = 0
     replicate: int = 0
@@ -258,6 +270,9 @@ def find_stage(job: AnyJob, context: Context, position: Position = COMMON) -> St
     return None if found is None else Attempt(job, context, position).stage_run(key, found, True)
 
 
+_TRAINED: TypeAdapter[Train | Blend] = TypeAdapter(Annotated[Train | Blend, Field(discriminator="verb")])
+
+
 def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelRef:
     """The model that a `base` stage built, or a checkpoint that a `train` stage kept."""
     if run.kind == "base":
@@ -268,12 +283,12 @@ def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelR
     if wanted not in kept:
         steps = ", ".join(map(str, sorted(kept)))
         raise UserError(f"arms.{run.arm}: step {wanted} was not kept; choose one of {steps}, or `last`")
-    checkpoint, job = kept[wanted], Train.model_validate_json((run.path / "job.json").read_text())
+    checkpoint, job = kept[wanted], _TRAINED.validate_json((run.path / "job.json").read_bytes())
     return ModelRef(
         path=str(run.path / checkpoint.path),
         digest=checkpoint.digest,
         step=checkpoint.step,
-        adapter_of=job.start if job.stage.lora is not None else None,
+        adapter_of=job.start if isinstance(job, Train) and job.stage.lora is not None else None,
         attention=job.start.attention,
     )
 

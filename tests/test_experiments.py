@@ -32,7 +32,7 @@ def test_an_experiment_file_describes_studies_whose_arguments_are_taken(file: Pa
     assert studies(file)
     for study in studies(file):
         assert study.name.startswith(file.stem)
-        for stages in study.arms.values():
+        for stages in study.trained.values():
             for stage in stages:
                 anywhere(stage, study.evaluation.max_new_tokens)
                 lora_config(stage.lora or {})

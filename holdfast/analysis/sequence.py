@@ -68,7 +68,7 @@ def weights(matrix: np.ndarray, learned: Sequence[int]) -> dict[str, np.ndarray]
 
 def learning(draw: Answers, arm: str) -> list[str]:
     """The target of each stage of an arm."""
-    return [draw.study.learned_by(stage) for stage in draw.study.arms[arm]]
+    return [draw.study.learned_by(stage) for stage in draw.study.trained[arm]]
 
 
 def stage_ends(path: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -116,7 +116,8 @@ def courses(settings: Sequence[Setting]) -> pd.DataFrame:
 
 def _sequences(settings: Sequence[Setting]) -> list[tuple[Setting, str]]:
     """Trained arms of studies that have several targets."""
-    return [(setting, arm) for setting in settings if setting.draws[0].study.targets for arm in setting.arms]
+    several = [(setting, setting.draws[0].study) for setting in settings if setting.draws[0].study.targets]
+    return [(setting, arm) for setting, study in several for arm in setting.arms if arm in study.trained]
 
 
 def _course(setting: Setting, arm: str) -> Iterator[Row]:

@@ -184,6 +184,15 @@ class Train(Job):
         return self.gpus
 
 
+class Blend(Job):
+    """Models between two others, as checkpoints; nothing is trained."""
+
+    verb: Literal["interpolate"] = "interpolate"
+    start: ModelRef
+    end: ModelRef
+    shares: tuple[float, ...]
+
+
 class Trial(Job):
     """Some steps of a stage on its longest samples, to see whether they fit and how long they take; keeps nothing."""
 
@@ -284,7 +293,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Blend | Trace | Compare,
     Field(discriminator="verb"),
 ]
 

@@ -145,3 +145,16 @@ class GRPO(Stage):
 
 
 AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]
+
+
+class Interpolate(Config):
+    """No training: models between the base and another arm's end (WiSE-FT), each of which is evaluated."""
+
+    method: Literal["interpolate"]
+    arm: str
+    """Whose end; it learns without an adapter."""
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.25, 0.5, 0.75), min_length=1)
+    """Of the way from the base to that end, ascending; the last one is this arm's end."""
+
+
+ArmStage = Annotated[SFT | GRPO | Interpolate, Field(discriminator="method")]

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts
+from holdfast.config.methods import GRPO, SFT, AnyStage, ArmStage, Interpolate, Rollouts
 from holdfast.config.model import Model
 from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
@@ -59,7 +59,7 @@ class Study(Config):
     model: Model = Model()
     arms: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")],
-        Annotated[tuple[AnyStage, ...], Field(min_length=1)],
+        Annotated[tuple[ArmStage, ...], Field(min_length=1)],
     ] = Field(min_length=1)
     """Each arm is an ordered list of stages."""
     replicates: PositiveInt = 1
@@ -109,14 +109,21 @@ class Study(Config):
             return self.seed
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{replicate}".encode()).digest()[:4])
 
+    @property
+    def trained(self) -> dict[str, tuple[AnyStage, ...]]:
+        """The arms that are trained, in their order."""
+        own = {a: tuple(one for one in stages if not isinstance(one, Interpolate)) for a, stages in self.arms.items()}
+        return {arm: stages for arm, stages in own.items() if stages}
+
     def sampled_arms(self, arm: str) -> set[str]:
-        """The arms whose rollouts an arm learns from."""
-        sources = (stage.source for stage in self.arms[arm] if isinstance(stage, SFT))
-        return {source.arm for source in sources if isinstance(source, Rollouts)}
+        """The arms whose rollouts an arm learns from, or whose end it is on the way to."""
+        sources = (stage.source for stage in self.trained.get(arm, ()) if isinstance(stage, SFT))
+        ends = {stage.arm for stage in self.arms[arm] if isinstance(stage, Interpolate)}
+        return ends | {source.arm for source in sources if isinstance(source, Rollouts)}
 
     def _stages(self) -> Iterator[tuple[str, AnyStage]]:
         """Every stage, and where it stands in the file."""
-        for arm, stages in self.arms.items():
+        for arm, stages in self.trained.items():
             yield from ((f"arms.{arm}.{number}", stage) for number, stage in enumerate(stages))
 
     @model_validator(mode="after")
@@ -144,7 +151,7 @@ class Study(Config):
     @model_validator(mode="after")
     def _mitigations_have_questions(self) -> Self:
         trained = any(getattr(prior, "train", None) or getattr(prior, "train_path", None) for prior in self.prior)
-        for arm, stages in self.arms.items():
+        for arm, stages in self.trained.items():
             for number, stage in enumerate(stages):
                 penalty = next((name for name in ("kl", "ewc", "l2") if getattr(stage, name)), "")
                 if penalty and self.compute.gpus > 1 and self.compute.strategy != "ddp":
@@ -166,7 +173,7 @@ class Study(Config):
 
     def earlier(self, arm: str, number: int) -> list[str]:
         """The targets that an arm has learned before one of its stages, and does not learn in it."""
-        stages = self.arms[arm]
+        stages = self.trained[arm]
         before = dict.fromkeys(self.learned_by(stage) for stage in stages[:number])
         return [name for name in before if name != self.learned_by(stages[number])]
 
@@ -181,12 +188,29 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _influence_has_answers(self) -> Self:
-        stages = (stage for arm in self.arms.values() for stage in arm)
+        stages = (stage for arm in self.trained.values() for stage in arm)
         selects = any(isinstance(stage, SFT) and stage.select is not None for stage in stages)
         if (self.influence is not None or selects) and any(prior.benchmark == "ifeval" for prior in self.prior):
             raise ValueError(
                 "prior: ifeval has no right answer whose gradient influence, or select, needs; leave one of them out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ends_are_of_weights(self) -> Self:
+        for arm, stages in self.arms.items():
+            between = [one for one in stages if isinstance(one, Interpolate)]
+            if between and len(stages) > 1:
+                raise ValueError(f"arms.{arm}: interpolate is a whole arm; leave the other stages out")
+            for one in between:
+                trained = self.trained.get(one.arm)
+                if trained is None or any(stage.lora is not None for stage in trained):
+                    known = [name for name, own in self.trained.items() if all(stage.lora is None for stage in own)]
+                    raise ValueError(
+                        f"arms.{arm}.0.arm: name one that trains without lora: {', '.join(known) or 'none does'}"
+                    )
+                if list(one.shares) != sorted(set(one.shares)):
+                    raise ValueError(f"arms.{arm}.0.shares: name them in ascending order, each once")
         return self
 
     @model_validator(mode="after")

@@ -229,7 +229,7 @@ def _check_lengths(
 
 
 def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
-    for arm, stages in study.arms.items():
+    for arm, stages in study.trained.items():
         for number, stage in enumerate(stages):
             yield f"arms.{arm}.{number}", stage
 

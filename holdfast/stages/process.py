@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from holdfast.config.jobs import (
     AnyJob,
+    Blend,
     BuildBase,
     Checkpoint,
     Compare,
@@ -119,6 +120,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         return sample(job, out, journal)
     if isinstance(job, Train):
         return _train(job, out, journal)
+    if isinstance(job, Blend):
+        from holdfast.models.interpolate import interpolate
+
+        return interpolate(job, out, journal)
     if isinstance(job, Select):
         from holdfast.influence.selection import select
 

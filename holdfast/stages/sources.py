@@ -24,6 +24,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "evaluate": ("holdfast.evaluation.stage",),
     "sample": ("holdfast.evaluation.sampling",),
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),
+    "interpolate": ("holdfast.models.interpolate",),
     "select": ("holdfast.influence.selection",),
     "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
     "compare": ("holdfast.report.study",),

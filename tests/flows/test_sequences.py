@@ -31,6 +31,7 @@ SEQUENCE = {
             SFT | {"target": row, "replay": {"share": 0.5}, "ewc": {"weight": 1, "samples": 2}} for row in (1, 2)
         ],
         "rft": [GRPO | {"target": row, "kl": {"weight": 0.1, "on": "prior", "batch": 2}} for row in (1, 2)],
+        "between": [{"method": "interpolate", "arm": "replay", "shares": [0.25, 0.5]}],
     },
     "evaluation": {"keep": 0.99, "every": 0.99, "max_new_tokens": 16, "drift_prompts": 2, "validation": 2},
     "compute": {"device": "cpu"},
@@ -64,6 +65,13 @@ def test_the_matrix_has_every_stage_and_benchmark(ran: Ran) -> None:
     page = ran.first.report.read_text()
     assert "The sequence of targets" in page
     assert "Measures of continual learning" in page
+
+
+def test_models_between_are_compared_as_an_arm_of_their_own(ran: Ran) -> None:
+    path = pd.read_csv(ran.first.report.parent / "figures" / "curves.csv", dtype={"replicate": str})
+    own = path[(path.arm == "between") & (path.replicate == "1")]
+    assert own.step.tolist() == [0, 1, 2]
+    assert "between" not in json.loads((ran.first.report.parent / "summary.json").read_text())["sequence"]
 
 
 def test_a_sequence_is_found_again(ran: Ran) -> None:
