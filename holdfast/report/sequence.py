@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -18,11 +17,12 @@ def matrices(ends: pd.DataFrame) -> Figure:
     columns = list(ends.benchmark.unique())
     most = max(own.step.nunique() for _, own in groups)
     figure, panels = facets([" · ".join(filter(None, key[::-1])) for key, _ in groups], 0.95 + 0.24 * most, share=False)
-    shades = LinearSegmentedColormap.from_list("shares", [PAPER, RIGHT])
     for axes, (_, own) in zip(panels, groups, strict=True):
         table = own.pivot(index="step", columns="benchmark", values="value")[columns]
-        axes.imshow(table, cmap=shades, vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(table.to_numpy()):
+            # A shape and not a picture, so that its colour follows the page's theme.
+            place = (column - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(place, 1, 1, facecolor=RIGHT, alpha=0.6 * value, linewidth=0))
             axes.annotate(f"{value:.2f}", (column, row), ha="center", va="center", fontsize=7, color=INK)
         learned = own.drop_duplicates("step").sort_values("step").learned.tolist()
         for row, name in enumerate(learned):
@@ -30,6 +30,7 @@ def matrices(ends: pd.DataFrame) -> Figure:
                 axes.add_patch(Rectangle((columns.index(name) - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK))
         axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
         axes.set_yticks(range(len(learned)), ["base", *(f"{n + 1} {name}" for n, name in enumerate(learned[1:]))])
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(learned) - 0.5, -0.5))
         axes.grid(False)
     return figure
 
