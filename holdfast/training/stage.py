@@ -31,7 +31,7 @@ from holdfast.training.non_finite import SAMPLING
 from holdfast.training.resume import last_intact, ready_for, step_of
 from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
-from holdfast.training.sharded import set_sharding, whole_model
+from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
 
 LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
@@ -90,6 +90,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
+    if config.fsdp:
+        shard_on_cpus(trainer)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
