@@ -50,6 +50,14 @@ def set_sharding(config: Any, model: Any) -> None:
     half = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
     if half is not None:
         plugin["mixed_precision_policy"] = MixedPrecisionPolicy(half, torch.float32, torch.float32)
+    model.register_forward_pre_hook(_gather_head)
+
+
+def _gather_head(model: Any, _: Any) -> None:
+    """TRL reads an output layer's weights without calling it, and of parts would not add up their gradients."""
+    head = model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        head.unshard()
 
 
 def shard_on_cpus(trainer: Any) -> None:
