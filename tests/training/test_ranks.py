@@ -154,7 +154,7 @@ def test_parts_of_a_model_are_trained_as_the_whole_one_is(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "gpus"),
+    "several",
     [
         (sft(freeze=[]), 2),
         (sft(), 3),
@@ -164,9 +164,10 @@ def test_parts_of_a_model_are_trained_as_the_whole_one_is(
     ids=["all of it", "whole passes each", "an adapter", "a group over four"],
 )
 def test_several_processes_train_what_one_does(
-    stage: dict[str, Any], gpus: int, train_job: Callable, in_one: Callable, tmp_path: Path
+    several: tuple[dict[str, Any], int], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(stage, keep=2)
+    stage, gpus = several
+    job = train_job(stage, schooled, keep=2)
     assert_same_training(in_one(job), together(job, tmp_path / "several", gpus))
 
 
