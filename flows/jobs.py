@@ -120,6 +120,8 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed
         evaluation=study.evaluation,
         functions=function_digests(stage),
         keep_moments=study.influence is not None,
+        gpus=study.compute.gpus,
+        strategy=study.compute.strategy,
     )
 
 

@@ -24,7 +24,7 @@ from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
-    Train: frozenset({"data", "evaluation"}),
+    Train: frozenset({"data", "evaluation", "gpus", "strategy"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
     Study: frozenset({"compute", "checkpoints", "budget"}),

@@ -15,6 +15,7 @@ import pandas as pd
 from holdfast.analysis.answers import VALIDATION, Answers, Checkpoint
 from holdfast.analysis.contrasts import Named, Row, Setting, verdicts
 from holdfast.analysis.estimates import estimate, of_trainings
+from holdfast.analysis.frontier import Fronts, fronts
 from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
@@ -69,6 +70,8 @@ class Analysis:
     covers."""
     frontier: pd.DataFrame
     """Mean trajectories as points: setting, arm, step; measures score, retention; on_front (no other is better)."""
+    fronts: Fronts | None
+    """Each arm's frontier over all settings; None where settings cannot be put together."""
     matched: pd.DataFrame
     """One row a setting and arm: the highest score that all arms reach (matched_score), step; measure retention; reason
     ("" or why not)."""
@@ -112,6 +115,7 @@ def analyse(job: Compare) -> Analysis:
         benchmarks=pd.DataFrame(row for setting, arm in ended for row in _benchmarks(setting, arm)),
         verdicts=verdicts(settings),
         frontier=_frontier(trajectory),
+        fronts=fronts(settings),
         matched=pd.DataFrame(row for setting in settings for row in _matched(setting)),
         base=pd.DataFrame(row for setting in settings for row in _base(setting)),
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),

@@ -39,6 +39,8 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "flips": _rows(tables.flips),
         "failed": job.failed,
     }
+    if analysis.fronts is not None:
+        content["fronts"] = {name: _rows(frame) for name, frame in analysis.fronts._asdict().items()}
     if analysis.influence is not None:
         content["influence"] = {
             name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures")

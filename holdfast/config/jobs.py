@@ -19,7 +19,7 @@ from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import When
-from holdfast.config.study import Study
+from holdfast.config.study import Strategy, Study
 from holdfast.config.targets import Target
 
 
@@ -29,6 +29,11 @@ class Job(Config):
     seed: int = 0
     threads: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def ranks(self) -> int:
+        """Processes that do it together."""
+        return 1
 
 
 class MakeData(Job):
@@ -161,6 +166,12 @@ class Train(Job):
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+    gpus: int = 1
+    strategy: Strategy = "ddp"
+
+    @property
+    def ranks(self) -> int:
+        return self.gpus
 
 
 class Trial(Job):
@@ -170,6 +181,10 @@ class Trial(Job):
     train: Train
     prompts: int = 16
     """Prompts whose groups the base samples, to see in how many the rewards differ."""
+
+    @property
+    def ranks(self) -> int:
+        return self.train.ranks
 
 
 class Select(Job):

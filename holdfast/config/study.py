@@ -6,7 +6,7 @@ import hashlib
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
@@ -17,15 +17,28 @@ from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
 from holdfast.config.targets import Jigsaw, Target
 
+Strategy = Literal["ddp", "fsdp2", "zero3"]
+
 
 class Compute(Config):
-    """Where stages run. Parallelism changes no result; threads may change rounding."""
+    """Where stages run. Parallelism changes no result; threads and GPUs may change rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
     """CPU threads of a stage's process."""
     parallel: PositiveInt | None = None
     """Stages at a time; by default one a GPU, or cores / threads."""
+    gpus: PositiveInt = 1
+    """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
+    strategy: Strategy = "ddp"
+    """How: with `ddp` each holds the whole model; with `fsdp2` each holds a part of weights, gradients and moments."""
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_works(cls, value: Strategy) -> Strategy:
+        if value == "zero3":
+            raise ValueError("zero3 is not there; ddp and fsdp2 are")
+        return value
 
 
 class Study(Config):

@@ -47,6 +47,10 @@ def _measures(analysis: Analysis, folder: Folder) -> None:
     prior = base[base.benchmark == "mean"]
     chance = one(base[base.role == "target"].chance)
     folder.save("frontier", "Skill against retention", path, figures.frontier(path, shown, own, chance))
+    if analysis.fronts is not None:
+        common = one(analysis.fronts.areas.common)
+        drawn = figures.fronts(analysis.fronts.curves, own, common)
+        folder.save("fronts", "What can be kept at a skill", analysis.fronts.curves, drawn)
     levels = {"score": {"chance": chance}, "prior": {"chance": one(prior.chance), "base": one(prior.accuracy)}}
     folder.save("curves", "Skill and prior along training", path, figures.curves(path, own, levels, settings))
     lost = analysis.benchmarks[analysis.benchmarks.role == "prior"]

@@ -65,6 +65,24 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
     return figure
 
 
+def fronts(rows: pd.DataFrame, looks: dict[str, Look], common: float | None) -> Figure:
+    """The retention that each arm can have at a skill, over all settings, with its interval."""
+    figure = Figure(figsize=(WIDTH, 4.1))
+    axes = figure.subplots()
+    axes.axhline(1, color=SOFT, linewidth=0.8, linestyle=":")
+    _reference(axes, "all arms reach", common, upright=True)
+    for arm, own in rows.groupby("arm", sort=False):
+        one = looks[str(arm)]
+        axes.plot(own.score, own.retention, color=one.color, linestyle=one.line, drawstyle="steps-pre")
+        how: Any = {"color": one.color, "alpha": 0.15, "linewidth": 0, "step": "pre"}
+        axes.fill_between(own.score, own.retention_low.clip(lower=0), own.retention_high, **how)
+    axes.set_ylim(0, max(1.08, rows.retention.max() + 0.05))
+    figure.supxlabel("skill: target score of at least →")
+    figure.supylabel("retention ↑")
+    legend(figure, looks, set(rows.arm))
+    return figure
+
+
 def curves(
     trajectory: pd.DataFrame, looks: dict[str, Look], lines: dict[str, dict[str, float | None]], settings: Sequence[str]
 ) -> Figure:

@@ -60,6 +60,7 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
         "studies": studies,
         "settings": [name for name in studies if name],
         "verdicts": verdict_section(analysis),
+        "fronts": {name: rows(part) for name, part in analysis.fronts._asdict().items()} if analysis.fronts else None,
         "benchmarks": benchmark_section(analysis),
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),

@@ -29,9 +29,10 @@ from holdfast.models.prompt_check import require_readable
 from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
-from holdfast.training.arguments import anywhere
+from holdfast.training.arguments import anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
+from holdfast.training.sharded import require_shardable
 
 TRAIN = "target-train.parquet"
 
@@ -70,7 +71,7 @@ def check(job: Check) -> dict[str, Any]:
         at: need_of(stage, study, shapes[at], _largest(lengths[at], config, processor, shards), where.type == "cuda")
         for at, stage in _stages(study)
     }
-    room = room_there(where, study.influence)
+    room = room_there(where, study.influence, study.compute.gpus)
     told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
@@ -141,6 +142,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     """What TRL, peft and influence refuse, before a model is loaded."""
     try:
         config = anywhere(stage, study.evaluation.max_new_tokens)
+        share(stage, study.compute.gpus)
         model = adapted(model, stage, study.seed)
         found = shape_for(model, study.influence)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
@@ -149,6 +151,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
+    if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
+        require_shardable(stage, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"

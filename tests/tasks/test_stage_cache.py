@@ -38,6 +38,7 @@ def train(**changes) -> Train:
         {"data": DataRef(path=Path("/here/data"), digest="with another prior benchmark")},
         {"evaluation": Evaluation(batch_size=7, validation=3, pass_at=(4,))},
         {"threads": 2},
+        {"gpus": 8, "strategy": "fsdp2"},
         {"device": "cpu"},
     ],
 )
