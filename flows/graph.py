@@ -10,9 +10,20 @@ from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
 
 from flows.evaluation import REFERENCES, evaluated, questions_of, units_of
-from flows.jobs import SampledSource, Start, base_job, sample_job, sampled_source, select_job, trace_job, train_job
+from flows.jobs import (
+    SampledSource,
+    Start,
+    base_job,
+    replay_job,
+    sample_job,
+    sampled_source,
+    select_job,
+    trace_job,
+    train_job,
+    with_old_questions,
+)
 from holdfast.config.jobs import AnyJob, Evaluated
-from holdfast.config.methods import GRPO, SFT, Rollouts
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -78,14 +89,19 @@ def arm_stages(
     for place, stage in enumerate(study.arms[arm]):
         position = Position(arm, number, place)
         job = train_job(study, stage, model, start, seed)
+        job = with_old_questions(job, study, study.earlier(arm, place))
         source = sampled_source(stage)
         if source is not None:
-            model_to_sample = _sampled_model(source, start, sampled)
-            runs.append(executor.run(sample_job(study, source, model_to_sample, start, seed), position))
+            model_to_sample = model if isinstance(source, OwnRollouts) else _sampled_model(source, start, sampled)
+            runs.append(executor.run(sample_job(study, source, model_to_sample, job), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         if isinstance(stage, SFT) and stage.select is not None:
             runs.append(executor.run(select_job(study, job), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
+        replay = replay_job(study, job)
+        if replay is not None:
+            runs.append(executor.run(replay, position))
+            job = job.model_copy(update={"replayed": executor.keep(runs[-1])})
         runs.append(executor.run(job, position))
         model = trained_model(runs[-1])
     return tuple(runs)

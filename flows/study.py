@@ -131,7 +131,7 @@ class StageRunner:
 
 @flow(
     name="study",
-    flow_run_name="{config.name}: {config.target.benchmark}, seed {config.seed}",
+    flow_run_name="{config.name}: {config.skills}, seed {config.seed}",
     task_runner=STAGE_THREADS,
     persist_result=False,
 )

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
+from holdfast.data.shards import shard_paths
+
 ROWS = 32
 LONGEST = 8000
 """Characters of a text."""
@@ -19,10 +21,11 @@ SPLITS = {"evaluations": "test", "rollouts": "train", "samples": "train"}
 def completion_tables(directory: Path, data: Path) -> Iterator[tuple[str, dict[str, list[Any]]]]:
     """Name and columns of a table for the last evaluation's target answers, for rollouts, and for samples."""
     for name, rows in _sources(directory):
-        shard = data / f"target-{SPLITS[name]}.parquet"
-        if rows and shard.is_file():
+        shards = [shard for shard in shard_paths(data, SPLITS[name]) if shard.is_file()]
+        if rows and shards:
             chosen = rows[:ROWS]
-            asked = pq.read_table(shard, filters=[("id", "in", [row["id"] for row in chosen])]).to_pylist()
+            wanted = [("id", "in", [row["id"] for row in chosen])]
+            asked = [row for shard in shards for row in pq.read_table(shard, filters=wanted).to_pylist()]
             yield f"{name}.json", _columns(chosen, {question["id"]: question for question in asked})
 
 

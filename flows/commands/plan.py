@@ -141,7 +141,7 @@ def _sweep_lines(sweep: Sweep, plans: list[list[PlannedStage]]) -> list[str]:
 
 def _summary(study: Study) -> str:
     return (
-        f"{study.name}: {_asked(study.target)}, prior benchmarks: {len(study.prior)}, "
+        f"{study.name}: {', '.join(map(_asked, study.all_targets.values()))}, prior benchmarks: {len(study.prior)}, "
         f"arms: {len(study.arms)}, stages at a time: {stages_at_once(study)}"
     )
 

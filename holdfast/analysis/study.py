@@ -20,6 +20,7 @@ from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
 from holdfast.analysis.questions import of_base
+from holdfast.analysis.sequence import continual, courses
 from holdfast.analysis.table import BASE, Tables, load
 from holdfast.benchmarks import catalog
 from holdfast.config.jobs import Compare
@@ -85,6 +86,14 @@ class Analysis:
     """Whether a model is right more often where it says more: setting, arm; accuracy and tokens of the shorter and the
     longer half of its own target completions (shorter, longer, shorter_tokens, longer_tokens), measure difference
     (longer − shorter)."""
+    courses: pd.DataFrame
+    """Of studies with several targets, every benchmark along the whole sequence; where `ends`, a stage has just ended,
+    and these rows are the matrix A[stage, task]. setting, draw, study, arm, replicate ("1", …, or "mean"), stage,
+    stage_step, step, learned (the stage's target; "" for the base, step 0), ends, benchmark, role; measures accuracy
+    and score, with intervals on "mean" rows alone."""
+    continual: pd.DataFrame
+    """Of studies with several targets, one row a setting, arm and measure of continual learning: setting, arm, measure,
+    source (whose definition it is), value, low, high, replicates, covers."""
     influence: InfluenceTables | None
     """None where nothing was traced."""
 
@@ -120,6 +129,8 @@ def analyse(job: Compare) -> Analysis:
         base=pd.DataFrame(row for setting in settings for row in _base(setting)),
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),
         length_split=pd.DataFrame(row for setting, arm in ended for row in length_split(setting, arm)),
+        courses=courses(settings),
+        continual=continual(settings),
         influence=influence_tables(job.studies, every),
     )
 
@@ -162,17 +173,17 @@ def _benchmarks(setting: Setting, arm: str) -> Iterator[Row]:
 def _about(setting: Setting) -> list[Row]:
     """Every benchmark's name and role, and what guessing scores on it; NaN where nobody knows."""
     draw = setting.draws[0]
-    target, *priors = draw.benchmarks
     chances = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in draw.study.prior}
-    rows = [{"benchmark": target, "role": "target", "chance": catalog.target_chance(draw.study.target)}]
-    rows += [{"benchmark": name, "role": "prior", "chance": chances.get(name)} for name in priors]
+    chances |= {name: catalog.target_chance(target) for name, target in draw.study.all_targets.items()}
+    rows = [{"benchmark": name, "role": draw.role(name), "chance": chances.get(name)} for name in draw.benchmarks]
     return [row | {"chance": np.nan if row["chance"] is None else row["chance"]} for row in rows]
 
 
 def _base(setting: Setting) -> Iterator[Row]:
     every = _about(setting)
-    priors = [row["benchmark"] for row in every[1:]]
-    mean = {"benchmark": MEAN, "role": "prior", "chance": float(np.mean([row["chance"] for row in every[1:]]))}
+    own = [row for row in every if row["role"] == "prior"]
+    priors = [row["benchmark"] for row in own]
+    mean = {"benchmark": MEAN, "role": "prior", "chance": float(np.mean([row["chance"] for row in own]))}
     for about in [*every, mean]:
         names = priors if about is mean else [about["benchmark"]]
         found = setting.pooled(partial(Answers.benchmark, arm=BASE, names=names))

@@ -57,8 +57,11 @@ def _setting(analysis: Analysis, name: str) -> Row:
             *(analysis.frontier, analysis.verdicts, analysis.aliases),
         )
     )
-    target, *prior, mean = _rows(base)
-    return {
+    every = _rows(base)
+    targets, prior = ([row for row in every[:-1] if row["role"] == role] for role in ("target", "prior"))
+    target, mean = targets[0], every[-1]
+    sequence = _sequence(analysis, name) if len(analysis.continual) else {}
+    return sequence | {
         "target": {key: target[key] for key in ("benchmark", "chance", "questions")},
         "prior": {
             "benchmarks": [row["benchmark"] for row in prior],
@@ -78,6 +81,18 @@ def _setting(analysis: Analysis, name: str) -> Row:
     }
 
 
+def _sequence(analysis: Analysis, name: str) -> Row:
+    """Of several targets: the mean matrix and the measures, by arm."""
+    rows, measures = (frame[frame["setting"] == name] for frame in (analysis.courses, analysis.continual))
+    ends = rows[rows["ends"] & (rows["replicate"] == "mean")]
+    columns = ["stage", "learned", "benchmark", "accuracy", "score"]
+    matrix = {str(arm): _rows(own[columns]) for arm, own in ends.groupby("arm", sort=False)}
+    by_arm = measures.groupby("arm", sort=False)
+    return {
+        "sequence": {arm: {"matrix": cells, "measures": _rows(by_arm.get_group(arm))} for arm, cells in matrix.items()}
+    }
+
+
 def _arm(row: Row, benchmarks: list[Row]) -> Row:
     facts = ("replicates", "draws", "covers", "steps", "seconds", "alarms", "left_out")
     found: Row = {name: row[name] for name in facts}
@@ -85,7 +100,9 @@ def _arm(row: Row, benchmarks: list[Row]) -> Row:
         interval = _interval(row, name)
         found[name] = {"mean": interval.pop("value"), **interval} | {key: row[key] for key in ("replicates", "covers")}
     lost = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
-    of_prior = {one["benchmark"]: {name: _interval(one, name) for name in lost} for one in benchmarks[1:]}
+    of_prior = {
+        one["benchmark"]: {name: _interval(one, name) for name in lost} for one in benchmarks if one["role"] == "prior"
+    }
     return found | _metrics(benchmarks, row) | {"benchmarks": of_prior}
 
 

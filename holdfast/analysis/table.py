@@ -132,8 +132,8 @@ def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.Da
     """One row a file that an evaluation left, in the order of arms, replicates, steps and benchmarks."""
     own = trainings[trainings["study"] == place.study]
     offsets = {(row.arm, row.replicate, row.stage): row.offset for row in own.itertuples()}
-    target = study.study.target.benchmark
-    benchmarks = [target, *(prior.name for prior in study.study.prior)]
+    targets = list(study.study.all_targets)
+    benchmarks = [*targets, *(prior.name for prior in study.study.prior)]
     arms = [None, *study.study.arms]
     known = [one for one in study.evaluated if one.arm in arms and one.benchmark in benchmarks]
     known.sort(key=lambda o: (arms.index(o.arm), o.replicate, o.stage, o.step, benchmarks.index(o.benchmark)))
@@ -142,7 +142,7 @@ def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.Da
         | one.model_dump(include={"replicate", "stage", "benchmark", "kind"})
         | {"arm": one.arm or BASE, "stage_step": one.step, "path": str(one.file.path)}
         | {"step": offsets.get((one.arm, one.replicate, one.stage), 0) + one.step}
-        | {"role": "target" if one.benchmark == target else "prior"}
+        | {"role": "target" if one.benchmark in targets else "prior"}
         for one in known
     ]
     return pd.DataFrame(rows, columns=[*PLACE, "benchmark", "role", "kind", "path"])

@@ -52,6 +52,8 @@ def splits(benchmark: Imported, seed: int) -> Iterator[tuple[str, Iterator[Quest
     Raises:
         UserError: too few images to set some apart.
     """
+    if benchmark.train_path is not None:
+        yield "train", read_imported(benchmark.model_copy(update={"path": benchmark.train_path}))
     if benchmark.validation_path is not None:
         yield "test", read_imported(benchmark)
         yield "validation", read_imported(_validation(benchmark))
@@ -103,6 +105,9 @@ def input_files(benchmark: Imported) -> list[tuple[str, Path]]:
     found = _input_files(benchmark)
     if benchmark.validation_path is not None:
         found += [(f"validation:{name}", path) for name, path in _input_files(_validation(benchmark))]
+    if benchmark.train_path is not None:
+        learned = benchmark.model_copy(update={"path": benchmark.train_path})
+        found += [(f"train:{name}", path) for name, path in _input_files(learned)]
     return found
 
 

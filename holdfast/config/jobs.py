@@ -14,13 +14,13 @@ from pydantic import ConfigDict, Field
 from holdfast.config.base import Config
 from holdfast.config.images import Images
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import When
 from holdfast.config.study import Strategy, Study
-from holdfast.config.targets import Target
+from holdfast.config.targets import Target, Targets
 
 
 class Job(Config):
@@ -38,11 +38,13 @@ class Job(Config):
 
 class MakeData(Job):
     """Ask the target's and the prior questions: target-{train,validation,test}.parquet, prior-NAME.parquet (test) and
-    prior_validation-NAME.parquet."""
+    prior_validation-NAME.parquet; of several targets, target_{train,validation,test}-NAME.parquet."""
 
     verb: Literal["data"] = "data"
     images: Images
     target: Target
+    targets: Targets = {}
+    """In place of `target`."""
     prior: tuple[PriorBenchmark, ...]
     inputs: str = ""
     """Digest of the user's files that are read (photographs, imported benchmarks)."""
@@ -130,13 +132,15 @@ class Sample(Job):
     them from a file."""
 
     verb: Literal["sample"] = "sample"
-    source: Annotated[SelfReasoning | Rollouts | FromFile, Field(discriminator="kind")]
+    source: Annotated[SelfReasoning | Rollouts | OwnRollouts | FromFile, Field(discriminator="kind")]
     model: ModelRef
     base: ModelRef
     dtype: str = "float32"
     data: DataRef
     questions: FileRef
     """target-train.parquet."""
+    replayed: tuple[FileRef, ...] = ()
+    """In place of `questions`, old ones, of which the source's `prompts` are asked each."""
     limit: int
     """Of a completion, in tokens."""
     batch_size: int = 100
@@ -155,6 +159,12 @@ class Train(Job):
     """target-train.parquet."""
     samples: FileRef | None = None
     """For the sources `self` and `rollouts`, and for a selection from any source."""
+    priors: tuple[FileRef, ...] = ()
+    """Training questions of prior benchmarks, where the stage replays or protects them."""
+    earlier: tuple[FileRef, ...] = ()
+    """The same of targets that the arm has learned before."""
+    replayed: FileRef | None = None
+    """The start's own right answers to some of these, where the stage replays them."""
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"

@@ -165,9 +165,22 @@ def _jigsaw_if_unnamed(value: Any) -> Any:
     return {"benchmark": "jigsaw", **value} if isinstance(value, dict) else value
 
 
+def _named(value: Any) -> Any:
+    """Targets by their benchmark's name, which stands in front of each as its key."""
+    if not isinstance(value, dict):
+        return value
+    for name, fields in value.items():
+        given = fields.get("benchmark", name) if isinstance(fields, dict) else name
+        if given != name:
+            raise ValueError(f"{name}: says `benchmark: {given}`; name it {given}, as each benchmark stands here once")
+    return {n: {"benchmark": n, **(f or {})} if isinstance(f, dict | None) else f for n, f in value.items()}
+
+
 Target = Annotated[
     Annotated[
         Jigsaw | Classes | Spatial | Banner | Detection | Counting | Arithmetic, Field(discriminator="benchmark")
     ],
     BeforeValidator(_jigsaw_if_unnamed),
 ]
+Targets = Annotated[dict[str, Target], BeforeValidator(_named)]
+"""By the benchmark's name."""

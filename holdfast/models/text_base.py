@@ -22,7 +22,8 @@ def require_sight(study: Study, ref: ModelRef) -> None:
     Raises:
         UserError: it names the first such benchmark.
     """
-    field = shows_images(study.target, study.prior)
+    shown = (shows_images(target, study.prior) for target in study.all_targets.values())
+    field = next((field for field in shown if field is not None), None)
     if field is None:
         return
     try:

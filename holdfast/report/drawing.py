@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from holdfast.analysis.study import Analysis
 from holdfast.analysis.table import journal
-from holdfast.report import figures, theme, verdicts
+from holdfast.report import figures, sequence, theme, verdicts
 from holdfast.report.theme import Folder, Look
 
 PANELS = 12
@@ -33,6 +33,7 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
     if len(analysis.arms):
         with matplotlib.rc_context(fname=theme.STYLE):
             _measures(analysis, folder)
+            _sequence(analysis, folder)
             _differences(analysis.verdicts, folder)
             _training(analysis, folder)
             _influence(analysis, folder)
@@ -61,6 +62,18 @@ def _measures(analysis: Analysis, folder: Folder) -> None:
     moved = path[(path.replicate != "mean") & (path.kl > 0) & (path.kl < np.inf)]
     if len(moved):
         folder.save("drift", "Drift against forgetting", moved, figures.drift(moved, own))
+
+
+def _sequence(analysis: Analysis, folder: Folder) -> None:
+    """The matrix of stages and benchmarks, and the curves between its rows; in the files, of all replicates."""
+    own = analysis.courses
+    if len(own):
+        shown = own.assign(value=own.score.where(own.role == "target", own.accuracy))
+        means = shown[(shown.replicate == "mean") & shown.setting.isin(list(own.setting.unique())[:PANELS])]
+        folder.save(
+            "matrix", "The matrix of stages and benchmarks", own[own.ends], sequence.matrices(means[means.ends])
+        )
+        folder.save("sequence", "Every benchmark along the sequence", own, sequence.curves(means, looks(analysis)))
 
 
 def _shares(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

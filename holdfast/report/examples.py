@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.targets import Target
 from holdfast.data.chat import pictures
-from holdfast.data.shards import Question, prior_shard, read_questions
+from holdfast.data.shards import Question, prior_shard, read_questions, target_shards
 from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture
 
 LONGEST = 4000
@@ -61,13 +61,14 @@ def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[
     """
     known = [
         question
-        for question in read_questions(study.data.path / "target-test.parquet")
+        for shard in target_shards(study.data.path, "test")
+        for question in read_questions(shard)
         if all((question.benchmark, question.id) in own for own in answers.values())
     ]
     found = []
     for question in random.Random(seed).sample(known, min(SHOWN, len(known))):
         rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
-        target = study.study.target
+        target = study.study.all_targets[question.benchmark]
         attempts = [
             {"arm": arm, "row": row, "picture": answer_picture(question, target, row["parsed"])}
             for arm, row in rows.items()

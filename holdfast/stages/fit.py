@@ -10,7 +10,7 @@ import torch
 from trl import GRPOConfig
 
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import AnyStage
+from holdfast.config.methods import SFT, AnyStage
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -85,7 +85,7 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     """What a stage of a study takes with its longest samples."""
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
-    whole = length(config, study.target.train)
+    whole = length(config, study.target_of(stage).train)
     config = shared(config, stage, study.compute.gpus)
     precision = precision_of(study, shape, on_gpu)
     method = method_of(config, stage, study, shape)._replace(**_together(study))
@@ -135,6 +135,8 @@ def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape
         optimizer=str(config.optim).rpartition(".")[2].removesuffix("_fused").removesuffix("_torch"),
         checkpointing=bool(checkpointing),
         reference=isinstance(config, GRPOConfig) and config.beta > 0 and stage.lora is None,
+        copies=stage.kl is not None and (stage.kl.on == "prior" or isinstance(stage, SFT)),
+        anchors=bool(stage.l2) + 2 * (stage.ewc is not None),
         eager=study.model.attention == "eager",
     )
 

@@ -57,6 +57,10 @@ class Method(NamedTuple):
     checkpointing: bool = False
     reference: bool = False
     """A frozen copy of the model for the KL; an adapter is switched off instead."""
+    copies: bool = False
+    """A frozen copy of the model beside an adapter too, for a penalty of ours."""
+    anchors: int = 0
+    """Copies of what learns: the weights that a penalty pulls to, and how much each counts."""
     eager: bool = False
     """Attention that keeps its scores."""
     buckets: bool = False
@@ -104,7 +108,9 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
         gradients=shape.learning * FLOAT32 * (2 if method.buckets else 1) // method.parts,
         optimizer=shape.learning * MOMENTS.get(method.optimizer, 8) // method.parts,
         copies=gathered or copies,
-        reference=beneath * precision.compute if method.reference and not shape.adapter else 0,
+        reference=(beneath * precision.compute if method.reference and not shape.adapter else 0)
+        + (beneath * precision.weights if method.copies else 0)
+        + method.anchors * shape.learning * FLOAT32,
         activations=_activations(shape, precision.compute, batch, method),
         head=2 * completions * shape.hidden * FLOAT32
         + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32

@@ -39,12 +39,19 @@ def grpo_trainer(
     )
     if trainer.ref_model is not None:
         # TRL loads the reference from the path that the model's configuration names, which knows of no merged adapter.
-        trainer.ref_model.load_state_dict(model.state_dict())
+        refer_to(trainer, model)
         if config.bf16 or config.fp16:
             # It computes in half precision, so its weights need no more.
             reference: Any = trainer.ref_model
             reference.to(torch.bfloat16 if config.bf16 else torch.float16)
     return trainer
+
+
+def refer_to(trainer: GRPOTrainer, model: Any) -> None:
+    """Measure the KL, if there is one, from this model's weights."""
+    reference: Any = trainer.ref_model
+    if reference is not None:
+        reference.load_state_dict(model.state_dict())
 
 
 def prompt_dataset(processor: Any, rows: list[TrainingRow], order: list[int]) -> Dataset:

@@ -15,7 +15,7 @@ from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
 from holdfast.config.schedule import scheduled
-from holdfast.data.training_set import train_rows
+from holdfast.data.training_set import replay_rows, train_rows
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import device, load_model
@@ -25,13 +25,15 @@ from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, share, trainer_config
 from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
-from holdfast.training.dataset import order
-from holdfast.training.grpo import grpo_trainer, prompt_dataset
+from holdfast.training.dataset import with_old
+from holdfast.training.grpo import grpo_trainer, prompt_dataset, refer_to
 from holdfast.training.non_finite import SAMPLING
+from holdfast.training.penalties import add_penalties
 from holdfast.training.resume import last_intact, ready_for, step_of
 from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
-from holdfast.training.sharded import set_sharding, whole_model
+from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
+from holdfast.training.token_weights import talr_loss
 
 LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
@@ -76,7 +78,10 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     rows = train_rows(job)
     whole = length(config, len(rows))
     config.max_steps = whole.steps
-    places = order(len(rows), whole.rows, job.seed)
+    old = replay_rows(job)
+    share = job.stage.replay.share if job.stage.replay is not None else 0.0
+    places = with_old((len(rows), len(old)), whole.rows, share, job.seed)
+    rows += old
     model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
     if "gradient_checkpointing" not in job.stage.trainer:
         config.gradient_checkpointing = model.num_parameters() > LARGE
@@ -88,8 +93,15 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
         trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards)
+        if job.stage.kl is not None and job.stage.kl.on == "target" and job.stage.kl.to == "base":
+            refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
+        if job.stage.method == "sft" and job.stage.talr is not None:
+            trainer.compute_loss_func = talr_loss(job.stage.talr.tau)
+    add_penalties(trainer, job, processor)
+    if config.fsdp:
+        shard_on_cpus(trainer)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)

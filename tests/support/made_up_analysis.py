@@ -159,6 +159,8 @@ def analysed(job: Compare, influence: bool = False) -> Analysis:
         matched=nothing,
         base=frame([row for study, _, setting in every for row in _base(study, setting)]),
         aliases=nothing,
+        courses=nothing,
+        continual=nothing,
         length_split=nothing,
         influence=_influence(job.studies[0], every[0][2]) if influence else None,
     )

@@ -110,9 +110,9 @@ def test_two_processes_reinforce_what_one_does(
 
 
 @pytest.fixture(scope="session")
-def with_a_head(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+def with_a_head(schooled: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     """As models of 7B: the output layer is not the table of tokens."""
-    model, processor = load_model(tiny_model, "float32", torch.device("cpu")), load_processor(tiny_model)
+    model, processor = load_model(schooled, "float32", torch.device("cpu")), load_processor(schooled)
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() * 0.9)
     path = tmp_path_factory.mktemp("untied") / "model"
@@ -139,7 +139,7 @@ UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
 def test_parts_of_a_model_are_trained_as_the_whole_one_is(
     stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
 ) -> None:
-    start = request.getfixturevalue("with_a_head" if head else "tiny_model")
+    start = request.getfixturevalue("with_a_head" if head else "schooled")
     job = train_job(stage, start, keep=2).model_copy(update={"keep_moments": True})
     one, two = in_one(job), together(job, request.getfixturevalue("tmp_path") / "two", strategy="fsdp2")
     assert_same_training(one, two)
@@ -170,10 +170,10 @@ def test_several_processes_train_what_one_does(
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    killed: tuple[int, int, str], train_job: Callable, in_one: Callable, tmp_path: Path
+    killed: tuple[int, int, str], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
     rank, then, strategy = killed
-    job = train_job(grpo({**UNMOORED, "max_steps": 12}), keep=2).model_copy(update={"strategy": strategy})
+    job = train_job(grpo({**UNMOORED, "max_steps": 12}), schooled, keep=2).model_copy(update={"strategy": strategy})
     out = tmp_path / "two"
     mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
     seen: list[Any] = []
