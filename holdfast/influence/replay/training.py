@@ -1,0 +1,147 @@
+"""A finished stage trained again by its own trainer, bit for bit, and taken down step by step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer, SFTTrainer
+
+from holdfast.config.jobs import Train
+from holdfast.config.refs import ModelRef
+from holdfast.data.training_set import train_rows
+from holdfast.errors import UserError
+from holdfast.influence.replay.slopes import ReinforcedWatch, Taught, watch_supervised
+from holdfast.influence.replay.steps import StepFacts, StepStore, clip_factor, parameter_steps, require_linear
+from holdfast.journal import Journal
+from holdfast.models.image_feature_cache import cached_image_features
+from holdfast.models.load import load_processor
+from holdfast.training.callback import StageCallback
+from holdfast.training.dataset import order
+from holdfast.training.stage import build
+
+
+class Replayed(NamedTuple):
+    """What was taken down."""
+
+    model: Any
+    """At the training's end."""
+    facts: list[StepFacts]
+    taught: list[list[Taught]]
+    """The samples of each step."""
+    seconds: float
+    temperature: float
+    """Of the log-probabilities that the loss reads."""
+
+
+def replay(job: Train, kept: tuple[ModelRef, ...], store: StepStore, scratch: Path, journal: Journal) -> Replayed:
+    """Train again; `kept` are all checkpoints that the training left.
+
+    Raises:
+        UserError: a checkpoint comes out differently, or the loss or the optimizer is none that a rule covers.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    processor = load_processor(job.start)
+    callback = Rerun(scratch, kept, processor, journal)
+    callback.dtype = {"bfloat16": torch.bfloat16}.get(job.keep_dtype)
+    trainer = build(job, processor, scratch, callback)
+    taker = StepTaker(trainer, store)
+    trainer.add_callback(taker)
+    _watch(job, trainer, taker)
+    started = time.monotonic()
+    with cached_image_features(trainer.model, {}):
+        trainer.train()
+    temperature = float(getattr(trainer.args, "temperature", 1.0))
+    return Replayed(trainer.model, taker.facts, taker.taught, time.monotonic() - started, temperature)
+
+
+def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, taker: StepTaker) -> None:
+    args: Any = trainer.args
+    if args.fp16:
+        raise UserError("influence.replay: float16 scales its losses, which no rule covers; train in bfloat16")
+    dropping = [name for name, one in trainer.model.named_modules() if getattr(one, "p", 0) and _drops(one)]
+    if dropping:
+        raise UserError(f"influence.replay: {dropping[0]} drops activations at random; set its dropout to 0")
+    if isinstance(trainer, GRPOTrainer):
+        ReinforcedWatch(trainer, taker.take)
+        return
+    rows = train_rows(job)
+    places = order(len(rows), len(trainer.train_dataset), job.seed)  # type: ignore[arg-type]
+    watch_supervised(trainer, [(place, rows[place].question.id) for place in places], taker.take)
+
+
+def _drops(module: Any) -> bool:
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd)
+
+
+class Rerun(StageCallback):
+    """Keeps what the stage kept, without measuring it, holds it against what was recorded, and lets it go."""
+
+    def __init__(self, out: Path, kept: tuple[ModelRef, ...], processor: Any, journal: Journal) -> None:
+        super().__init__(out, Journal(out), lambda model, step: {}, processor)
+        self.recorded = {ref.step: ref.digest for ref in kept}
+        self.told = journal
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        """As it was, but nothing is written to go on from.
+
+        Raises:
+            UserError: a kept checkpoint comes out differently.
+        """
+        super().on_step_end(args, state, control, model, **others)
+        control.should_save = False
+        self.told.progress(state.global_step, state.max_steps)
+        if state.global_step in self.steps:
+            name = f"checkpoints/step-{state.global_step:06d}"
+            if self.kept[name] != self.recorded.get(state.global_step):
+                earlier = max((step for step in self.steps if step < state.global_step), default=0)
+                raise UserError(
+                    f"influence.replay: trained again, the checkpoint of step {state.global_step} is another than the "
+                    f"recorded one, so some step after {earlier} was taken differently; replay where the training ran, "
+                    "with the versions and threads that it had"
+                )
+
+
+class StepTaker(TrainerCallback):
+    """Takes down weights, moments and factors of every step, and what it learned from."""
+
+    def __init__(self, trainer: SFTTrainer | GRPOTrainer, store: StepStore) -> None:
+        self.store = store
+        self.facts: list[StepFacts] = []
+        self.taught: list[list[Taught]] = []
+        self.now: list[Taught] = []
+        self.clip = 1.0
+        clip_norm = trainer._clip_grad_norm
+
+        def clipping(model: Any) -> Any:
+            norm = clip_norm(model)
+            self.clip = clip_factor(float(norm), trainer.args.max_grad_norm)
+            return norm
+
+        trainer._clip_grad_norm = clipping  # type: ignore[method-assign]
+
+    def take(self, sample: Taught) -> None:
+        """A sample of the step that is being taken."""
+        self.now.append(sample)
+
+    def on_train_begin(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
+        """Raises:
+        UserError: the optimizer is none that a rule covers.
+        """
+        require_linear(_plain(optimizer))
+        self.store.keep(0, model, None)
+
+    def on_optimizer_step(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
+        """After the step, while its gradients and its rate are still there."""
+        self.facts.append(StepFacts(parameter_steps(model, _plain(optimizer)), self.clip))
+        self.taught.append(self.now)
+        self.now, self.clip = [], 1.0
+        self.store.keep(len(self.facts), model, _plain(optimizer))
+
+
+def _plain(optimizer: Any) -> torch.optim.Optimizer:
+    """Without accelerate around it."""
+    return getattr(optimizer, "optimizer", optimizer)
