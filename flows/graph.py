@@ -5,12 +5,22 @@ A plan follows it with an executor that only finds stages, a study with one that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
 
 from flows.evaluation import REFERENCES, evaluated, questions_of, units_of
-from flows.jobs import SampledSource, Start, base_job, sample_job, sampled_source, select_job, trace_job, train_job
+from flows.jobs import (
+    SampledSource,
+    Start,
+    base_job,
+    replay_job,
+    sample_job,
+    sampled_source,
+    select_job,
+    trace_job,
+    train_job,
+)
 from holdfast.config.jobs import AnyJob, Evaluated
 from holdfast.config.methods import GRPO, SFT, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -104,10 +114,12 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
     """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
-    trained = [run for run in runs if run.kind == "train"]
+    made: list[Callable[..., AnyJob]] = [trace_job, *([replay_job] if study.influence.replay is not None else [])]
     return tuple(
-        executor.run(trace_job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
-        for run in trained
+        executor.run(job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
+        for run in runs
+        if run.kind == "train"
+        for job in made
     )
 
 

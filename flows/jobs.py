@@ -12,12 +12,13 @@ from holdfast.config.jobs import (
     Compare,
     FinishedStudy,
     FromFile,
+    Replay,
     Sample,
     Select,
     Trace,
     Train,
 )
-from holdfast.config.measurement import Influence
+from holdfast.config.measurement import Influence, ReplaySettings
 from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
@@ -164,7 +165,23 @@ def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = No
         kept=tuple(trained_model(trained, step) for step in steps),
         moments=tuple(file_of(trained, name) for name in moments) if whole else (),
         rates=_rates(trained, steps),
-        influence=influence,
+        influence=influence.model_copy(update={"replay": None}),
+    )
+
+
+def replay_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Replay:
+    """Train a finished stage once more and account for its samples, by the questions of `data`."""
+    train = Train.model_validate_json((trained.path / "job.json").read_text())
+    steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
+    return Replay(
+        seed=train.seed,
+        threads=train.threads,
+        device=train.device,
+        train=train,
+        data=data or train.data,
+        kept=tuple(trained_model(trained, step) for step in steps),
+        influence=influence.model_copy(update={"replay": None}),
+        replay=influence.replay or ReplaySettings(),
     )
 
 

@@ -59,7 +59,9 @@ COMMON = Position()
 class StageRun(Config):
     """A finished stage."""
 
-    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare", "contrast"]
+    kind: Literal[
+        "data", "base", "check", "evaluate", "sample", "select", "train", "influence", "replay", "compare", "contrast"
+    ]
     arm: str | None = None
     stage: int = 0
     replicate: int = 0

@@ -39,7 +39,7 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
     Train: frozenset({"keep_dtype"}),
     Evaluation: frozenset({"keep_dtype"}),
-    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb"}),
+    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "replay"}),
 }
 """Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
 DATA_PATHS = frozenset({"path", "validation_path"})

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images
-from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.measurement import Evaluation, Influence, ReplaySettings
 from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
@@ -197,10 +197,23 @@ class Trace(Job):
     influence: Influence
 
 
+class Replay(Job):
+    """Train a finished stage once more and account for each sample of each step: ledger.parquet, closure.parquet."""
+
+    verb: Literal["replay"] = "replay"
+    train: Train
+    data: DataRef
+    kept: tuple[ModelRef, ...]
+    """All of the stage's checkpoints, in order of their steps."""
+    influence: Influence
+    """Questions, batches and precision."""
+    replay: ReplaySettings = ReplaySettings()
+
+
 class RunRecord(Config):
     """A finished stage as the report reads it."""
 
-    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence"]
+    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence", "replay"]
     arm: str | None = None
     """The arm that a `train` run trains, or that another run is for."""
     replicate: int = 0
@@ -259,7 +272,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Replay | Compare,
     Field(discriminator="verb"),
 ]
 

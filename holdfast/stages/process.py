@@ -23,6 +23,7 @@ from holdfast.config.jobs import (
     Evaluate,
     Job,
     MakeData,
+    Replay,
     Result,
     Sample,
     Select,
@@ -112,6 +113,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         return select(job, out, journal)
     if isinstance(job, Trace):
         return _trace(job, out, journal)
+    if isinstance(job, Replay):
+        from holdfast.stages.replay import account
+
+        return account(job, out, journal)
     raise TypeError(f"no verb for {type(job).__name__}")
 
 

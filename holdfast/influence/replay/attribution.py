@@ -126,7 +126,8 @@ class Attribution:
         moved = {name: (after[name].double() - before[name].double()).flatten() for name in stacked}
         predicted = _dots(stacked, moved, self.count)
         carried = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
-        return Interval(start, end, gradients, clipping, *np.split(penalty, 2), decay, carried, predicted)
+        now, later = np.split(penalty, 2)
+        return Interval(start, end, gradients, clipping, now, later, decay, carried, predicted)
 
     def _begin(self) -> None:
         """What the steps after a border do is not the next interval's own any more."""

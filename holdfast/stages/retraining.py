@@ -14,11 +14,12 @@ from holdfast.config.jobs import Train
 from holdfast.config.refs import ModelRef
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
-from holdfast.influence.replay.slopes import ReinforcedWatch, Taught, watch_supervised
 from holdfast.influence.replay.steps import StepFacts, StepStore, clip_factor, parameter_steps, require_linear
+from holdfast.influence.replay.taught import Taught
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import load_processor
+from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
 from holdfast.training.callback import StageCallback
 from holdfast.training.dataset import order
 from holdfast.training.stage import build
@@ -60,9 +61,10 @@ def replay(job: Train, kept: tuple[ModelRef, ...], store: StepStore, scratch: Pa
 
 def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, taker: StepTaker) -> None:
     args: Any = trainer.args
+    model: Any = trainer.model
     if args.fp16:
         raise UserError("influence.replay: float16 scales its losses, which no rule covers; train in bfloat16")
-    dropping = [name for name, one in trainer.model.named_modules() if getattr(one, "p", 0) and _drops(one)]
+    dropping = [name for name, one in model.named_modules() if getattr(one, "p", 0) and _drops(one)]
     if dropping:
         raise UserError(f"influence.replay: {dropping[0]} drops activations at random; set its dropout to 0")
     if isinstance(trainer, GRPOTrainer):

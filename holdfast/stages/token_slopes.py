@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from trl import GRPOTrainer, SFTTrainer
 
 from holdfast.errors import UserError
+from holdfast.influence.replay.taught import Taught
 from holdfast.training.sft import IGNORED
-
-
-class Taught(NamedTuple):
-    """One sample of a step."""
-
-    row: int
-    """Of a supervised stage, the number of its training row; of a reinforced one, that of the rollout."""
-    question: str
-    """Its id."""
-    completion: list[int]
-    weights: Tensor
-    """−∂loss / ∂ log π(token) (tokens,), without the KL penalty."""
-    penalty: Tensor | None
-    """The penalty's (tokens,)."""
-    advantage: float
-    """1 for a supervised sample."""
-
 
 Take = Callable[[Taught], None]
 
@@ -51,7 +35,7 @@ def watch_supervised(trainer: SFTTrainer, rows: Sequence[tuple[int, str]], take:
     compute_loss = trainer.compute_loss
     order = iter(rows)
 
-    def computing(model: Any, inputs: Any, *rest: Any, num_items_in_batch: Any = None, **named: Any) -> Any:
+    def computing(model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         labels = inputs["labels"].cpu()
         own = int((labels != IGNORED).sum()) * trainer.current_gradient_accumulation_steps
         weight = 1 / float(own if num_items_in_batch is None else num_items_in_batch)
@@ -59,7 +43,7 @@ def watch_supervised(trainer: SFTTrainer, rows: Sequence[tuple[int, str]], take:
             ids = row[row != IGNORED]
             number, question = next(order)
             take(Taught(number, question, ids.tolist(), torch.full(ids.shape, weight), None, 1.0))
-        return compute_loss(model, inputs, *rest, num_items_in_batch=num_items_in_batch, **named)
+        return compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     trainer.compute_loss = computing  # type: ignore[method-assign]
 
