@@ -85,6 +85,8 @@ class Interval(NamedTuple):
     """What the momentum of earlier steps did here: what is `later` of their samples and penalties, seen from here."""
     predicted: np.ndarray
     """⟨V, Δθ⟩ of the real steps."""
+    gross: np.ndarray
+    """What all samples did here, signs apart: the scale of rounding."""
 
     @property
     def rounding(self) -> np.ndarray:
@@ -109,7 +111,7 @@ class Attribution:
             name: torch.stack([slope[name].flatten() for slope in slopes]).to(target)
             for name, target in self.engine.targets.items()
         }
-        gradients, clipping, decay = (np.zeros(self.count) for _ in range(3))
+        gradients, clipping, decay, gross = (np.zeros(self.count) for _ in range(4))
         penalty = np.zeros(2 * self.count)
         for step in range(end, start, -1):
             facts = self.recording.facts[step - 1]
@@ -119,6 +121,7 @@ class Attribution:
             self.samples.append(SampleEffects(step, own * facts.clip, later * facts.clip, facts.clip))
             gradients += own.sum(0)
             clipping += (facts.clip - 1) * own.sum(0)
+            gross += facts.clip * np.abs(own).sum(0)
             penalty += facts.clip * punished
             for name, one in facts.parameters.items():
                 self.engine.targets[name].mul_(one.momentum)
@@ -127,7 +130,7 @@ class Attribution:
         predicted = _dots(stacked, moved, self.count)
         carried = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
         now, later = np.split(penalty, 2)
-        return Interval(start, end, gradients, clipping, now, later, decay, carried, predicted)
+        return Interval(start, end, gradients, clipping, now, later, decay, carried, predicted, gross)
 
     def _begin(self) -> None:
         """What the steps after a border do is not the next interval's own any more."""
