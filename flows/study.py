@@ -18,16 +18,17 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import certificate
+from flows.budget import Unbegun, admission, deadline, only_budget, require_room
 from flows.evaluation import metrics_by_step
 from flows.graph import (
     Replicate,
     Runs,
+    arm_order,
     arm_stages,
     base_stages,
     evaluation_stages,
     influence_stages,
     learns_by_grpo,
-    replicates,
 )
 from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
 from flows.room import require_disk
@@ -117,7 +118,8 @@ class StageRunner:
 
     def run(self, job: AnyJob, position: Position = COMMON) -> StageRun:
         version = data.version(self.context.root)
-        return run_stage(job, self.context.model_copy(update={"data_version": version}), position)
+        context = self.context.model_copy(update={"data_version": version})
+        return run_stage(job, context, position, admission(job, position, context))
 
     def known_units(self, models: Sequence[ModelRef]) -> dict[str, FileRef]:
         return known_units(open_store(self.context.root), models)
@@ -136,15 +138,16 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
     """Build the base, train every arm, measure what each forgot, and compare. Raises ArmsFailed when arms failed."""
     root, flow_id = root.resolve(), flow_run.id or ""
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
-        context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
+        context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id, ends=deadline(config))
         flow_artifacts.link_run(config.name, root, run_id)
         require_base(config)
+        require_room([config], root)
         runner = StageRunner(context, study_data(context))
         checked = runner.run(check_job(config, runner.data))
         require_disk(config, checked.result.notes["needs"], root)
         base = measure_base(runner)
         end = finish_study(base, submit_arms(base, context), runner, command)
-        if end.failed or end.outcome is None:
+        if end.outcome is None or not only_budget(end.failed):
             raise ArmsFailed(end.failed, end.outcome)
         return end.outcome
 
@@ -189,20 +192,27 @@ def measure_base(runner: StageRunner) -> MeasuredBase:
 
 def submit_arms(base: Any, context: Context) -> Futures:
     """Every replicate at the same time, as far as this machine has room. `base` may be a future of a MeasuredBase."""
-    config = context.study
     futures = Futures({}, {}, {})
-    for replicate in replicates(config):
-        others = {arm: Replicate(arm, replicate.number) for arm in sorted(config.sampled_arms(replicate.arm))}
-        sampled: dict[str, Any] = {arm: futures.trainings[other] for arm, other in others.items()}
+    for number in range(1, context.study.replicates + 1):
+        submit_replicate(number, futures, base, context)
+    return futures
+
+
+def submit_replicate(number: int, futures: Futures, base: Any, context: Context) -> None:
+    """One replicate of every arm, and what is measured of it."""
+    config = context.study
+    for arm in arm_order(config):
+        replicate = Replicate(arm, number)
+        others = {other: Replicate(other, number) for other in sorted(config.sampled_arms(arm))}
+        sampled: dict[str, Any] = {other: futures.trainings[one] for other, one in others.items()}
         runs: Any = train_arm.submit(replicate, base, sampled, context)
         futures.trainings[replicate] = runs
         futures.evaluations[replicate] = evaluate_arm.submit(replicate, runs, base, context)
         if config.influence is not None:
             futures.traces[replicate] = trace_arm.submit(replicate, runs, base, context)
-        if learns_by_grpo(config, replicate.arm) and not config.sweep:
+        if learns_by_grpo(config, arm) and not config.sweep:
             # Room on the machine goes to who asks first, and this arm takes longest.
             time.sleep(HEAD_START)
-    return futures
 
 
 def await_arms(futures: Futures, base: MeasuredBase) -> tuple[Runs, tuple[Evaluated, ...], dict[str, Exception]]:
@@ -234,7 +244,7 @@ def await_arms(futures: Futures, base: MeasuredBase) -> tuple[Runs, tuple[Evalua
 def _result(future: PrefectFuture[Any]) -> Any:
     # Prefect leaves a task pending for good when what it waits for failed.
     if future.state.is_pending():
-        return worker.StageFailed("what it builds on failed")
+        return Unbegun("what it builds on did not finish")
     return future.result(raise_on_failure=False)
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
+from flows.budget import deadline, only_budget, require_room
 from flows.jobs import check_job
 from flows.room import require_disk
 from flows.study import (
@@ -25,7 +26,7 @@ from flows.study import (
     measure_base,
     require_base,
     study_data,
-    submit_arms,
+    submit_replicate,
 )
 from holdfast.config.jobs import FinishedStudy
 from holdfast.config.refs import DataRef
@@ -57,6 +58,8 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
         flow_artifacts.link_run(config.name, root, run_id)
         stack.enter_context(worker.children())
         stack.enter_context(progress.display())
+        require_room([member.study for member in config.members], root)
+        ends = deadline(config.members[0].study)
         runs = [stack.enter_context(ExitStack()) for _ in config.members]
         contexts = [
             Context(
@@ -64,6 +67,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
                 study=member.study,
                 study_run=run.enter_context(parent_runs.study_run(root, member.study, flow_id, run_id)),
                 flow_run=flow_id,
+                ends=ends,
             )
             for member, run in zip(config.members, runs, strict=True)
         ]
@@ -77,9 +81,10 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
             checked.result()
         bases = [base_of.submit(runner.data, runner.context) for runner in runners]
         swept = [
-            SweptStudy(member, runner, run, base, submit_arms(base, runner.context))
+            SweptStudy(member, runner, run, base, Futures({}, {}, {}))
             for member, runner, run, base in zip(config.members, runners, runs, bases, strict=True)
         ]
+        _submit(swept)
         # What is compared belongs to no one study.
         whole = contexts[0].study.model_copy(update={"name": config.name, "sweep": ""})
         context = contexts[0].model_copy(update={"study": whole, "study_run": run_id})
@@ -99,6 +104,17 @@ def base_of(ref: DataRef, context: Context) -> MeasuredBase:
     return measure_base(StageRunner(context, ref))
 
 
+def _submit(swept: list[SweptStudy]) -> None:
+    """The first replicate of every study before the second of any, so that early results say something of all."""
+    for number in range(1, max(one.member.study.replicates for one in swept) + 1):
+        if number > 1:
+            # Who has no base yet would ask for room after all others.
+            wait([one.base for one in swept])
+        for one in swept:
+            if number <= one.member.study.replicates:
+                submit_replicate(number, one.futures, one.base, one.runner.context)
+
+
 def _finish_sweep(config: Sweep, swept: list[SweptStudy], context: Context, command: str) -> Outcome:
     """Wait for one study after the other; then compare those in which something was learned."""
     finished: list[FinishedStudy] = []
@@ -110,14 +126,14 @@ def _finish_sweep(config: Sweep, swept: list[SweptStudy], context: Context, comm
         if any(run.kind == "train" for run in end.runs):
             finished.append(end.finished.model_copy(update={"levels": one.member.levels}))
         with suppress(ArmsFailed), one.run:
-            if end.failed:
+            if not only_budget(end.failed):
                 raise ArmsFailed(end.failed, end.outcome)
     outcome = None
     if finished:
         runner = StageRunner(context, finished[0].data)
         outcome = compare_studies(Compared(config.name, tuple(finished), failed, config.factors), runner, command)
         progress.log(f"{config.name}: report {outcome.report}")
-    if failed or outcome is None:
+    if outcome is None or not only_budget(failed):
         raise ArmsFailed(failed, outcome)
     return outcome
 

@@ -21,6 +21,7 @@ MODELS = "holdfast.models"
 """Tag of an evaluation: the beginnings of its models' digests."""
 EVALUATED = "holdfast.evaluated"
 """Tag of a training: which results of evaluations stand on its run."""
+RECORD = ("job.json", "metrics.jsonl")
 LENGTH = 12
 
 
@@ -53,6 +54,8 @@ def _units(store: Store, run: Any) -> dict[str, FileRef]:
         job = Evaluate.model_validate_json((place / "job.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
+    if not all(_intact(place / name, result.files[name]) for name in RECORD if name in result.files):
+        return {}
     return {
         key: FileRef(path=place / name, digest=result.files[name])
         for key, name in job.units.items()
@@ -72,8 +75,9 @@ def log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str,
 
 
 def _same(known: float | None, value: float) -> bool:
-    """Whether a number is there already; asked beside other questions, a model says it with other last digits."""
-    return known is not None and math.isclose(known, value, rel_tol=1e-5)
+    """Whether a number is there already; asked beside other questions, a model says it with other last digits, and a
+    divergence is a small difference of large numbers."""
+    return known is not None and math.isclose(known, value, rel_tol=1e-5, abs_tol=1e-6)
 
 
 def _log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str, float]]) -> None:

@@ -42,18 +42,19 @@ def file_lock(path: Path, stopping: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def slot(job: AnyJob, parallel: int | None, stopping: threading.Event) -> Iterator[str]:
+def slot(job: AnyJob, parallel: int | None, stopping: threading.Event, first: bool = False) -> Iterator[str]:
     """Wait for room for a job; yields the GPU it may use, or an empty string.
 
-    A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`.
+    A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`. Those
+    that go `first` have their turn before all others.
     """
     if uses_gpu(job):
         locks = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
-        with _hold(list(locks), 1, stopping) as [name]:
+        with _hold(list(locks), 1, stopping, first) as [name]:
             yield locks[name]
         return
     names = [f"slot-{n}" for n in range(parallel or cores())]
-    with _hold(names, 1 if parallel else min(job.threads, len(names)), stopping):
+    with _hold(names, 1 if parallel else min(job.threads, len(names)), stopping, first):
         yield ""
 
 
@@ -122,11 +123,11 @@ def cores() -> int:
 
 
 @contextmanager
-def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterator[list[str]]:
+def _hold(names: Sequence[str], count: int, stopping: threading.Event, first: bool) -> Iterator[list[str]]:
     """Hold `count` of the named locks. One at a time collects, so that no two wait for each other's."""
     taken: list[str] = []
     with ExitStack() as stack:
-        with _turn(LOCKS / f"queue-{names[0]}", stopping):
+        with _turn(LOCKS / f"queue-{names[0]}", stopping, first):
             while len(taken) < count:
                 for name in names:
                     if len(taken) < count and name not in taken and _took(LOCKS / f"{name}.lock", stack):
@@ -137,17 +138,19 @@ def _hold(names: Sequence[str], count: int, stopping: threading.Event) -> Iterat
 
 
 @contextmanager
-def _turn(queue: Path, stopping: threading.Event) -> Iterator[None]:
+def _turn(queue: Path, stopping: threading.Event, first: bool) -> Iterator[None]:
     """Wait until all who came before have had their turn or are dead.
 
-    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked. At the desk is
+    A ticket is a file named by when its owner came, by a clock that nobody sets, who keeps it locked; one of those who
+    go first stands before all others. At the desk is
     one at a time, so that nobody takes a ticket that is not locked yet for a dead one's.
     """
     queue.mkdir(parents=True, exist_ok=True)
     desk = queue.with_suffix(".lock")
     with ExitStack() as stack:
         with file_lock(desk, stopping):
-            ticket = queue / f"{time.monotonic_ns():020d}-{os.getpid()}-{threading.get_ident()}"
+            place = f"{0 if first else 1}-{time.monotonic_ns():020d}"
+            ticket = queue / f"{place}-{os.getpid()}-{threading.get_ident()}"
             _locked(stack.enter_context(ticket.open("a")).fileno())
             stack.callback(ticket.unlink, missing_ok=True)
         while (before := _before(ticket, desk, stopping)) is not None:

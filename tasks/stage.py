@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -42,6 +43,12 @@ class Context(Config):
     """Prefect's id of the flow run."""
     data_version: str = ""
     """md5 in data.dvc; empty before the data is there."""
+    ends: float | None = None
+    """By `time.monotonic`: when no training may run any more."""
+
+
+Admit = Callable[[], None]
+"""Asked once there is room for a stage; raises where it may not run."""
 
 
 class Position(NamedTuple):
@@ -84,6 +91,7 @@ class Attempt(NamedTuple):
     job: AnyJob
     context: Context
     position: Position = COMMON
+    admit: Admit | None = None
 
     def run(self, into: Path | None = None) -> StageRun:
         """Find it or run it. With `into`, always run it and move its shards there."""
@@ -123,7 +131,11 @@ class Attempt(NamedTuple):
         with ExitStack() as room:
             with progress.waiting(self.label):
                 parallel = self.context.study.compute.parallel
-                gpu = room.enter_context(slots.slot(self.job, parallel, worker.stopping))
+                # Where time is short, what has been trained is measured before anything else is trained.
+                first = self.context.ends is not None and self.admit is None
+                gpu = room.enter_context(slots.slot(self.job, parallel, worker.stopping, first))
+            if self.admit is not None:
+                self.admit()
             return self._run(store, out, gpu, into)
 
     def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> CachedStage:
@@ -227,9 +239,9 @@ stage_task = task(
 
 
 @stage_task
-def run_stage(job: AnyJob, context: Context, position: Position = COMMON) -> StageRun:
+def run_stage(job: AnyJob, context: Context, position: Position = COMMON, admit: Admit | None = None) -> StageRun:
     """Find a stage's run again, or run it. Use `.submit(...)` for stages that may run at the same time."""
-    return Attempt(job, context, position).run()
+    return Attempt(job, context, position, admit).run()
 
 
 @stage_task

@@ -27,7 +27,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Train: frozenset({"data", "evaluation"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
-    Study: frozenset({"compute", "checkpoints"}),
+    Study: frozenset({"compute", "checkpoints", "budget"}),
     Recipe: frozenset({"threads"}),
     TeacherFile: frozenset({"path"}),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),

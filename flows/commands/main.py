@@ -83,6 +83,10 @@ def _run(experiment: Study | Sweep, command: str) -> None:
         typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
         raise typer.Exit(1) from None
     print_outcome(outcome.report, outcome.summary)
+    if outcome.failed:
+        typer.echo(
+            f"Left out by the budget: {len(outcome.failed)} trainings; this goes on with them: {command}", err=True
+        )
 
 
 @app.command()

@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.commands.estimate import Estimates, StageId
+from flows.estimate import Estimates, StageId, rough_time, stage_ids
 from flows.graph import Replicate, Runs, arm_stages, base_stages, evaluation_stages, influence_stages, replicates
-from flows.jobs import Start, sampled_source
+from flows.jobs import Start
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import AnyJob, MakeData
-from holdfast.config.methods import SFT
 from holdfast.config.model import Model
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
@@ -75,22 +74,6 @@ def plan(study: Study, root: Path) -> list[PlannedStage]:
     return [PlannedStage(one, there, None if there else estimates.seconds(one)) for one, there in found.items()]
 
 
-def stage_ids(study: Study) -> list[StageId]:
-    """The stages of a study that its reader cares about."""
-    common = [StageId("data"), StageId("base"), StageId("evaluate")]
-    if not study.model.is_built:
-        common.remove(StageId("base"))
-    arms: list[StageId] = []
-    for arm, replicate in replicates(study):
-        for number, stage in enumerate(study.arms[arm]):
-            selects = isinstance(stage, SFT) and stage.select is not None
-            wanted = {"sample": sampled_source(stage), "select": selects, "train": True, "evaluate": True}
-            position = Position(arm, replicate, number)
-            arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
-            arms += [StageId("influence", position)] if study.influence else []
-    return [*common, *arms]
-
-
 def remaining(study: Study, stages: list[PlannedStage]) -> float | None:
     """About how long what is left will take, with as many stages at a time as this machine has room for."""
     left = {stage.stage_id: 0.0 if stage.found else stage.seconds for stage in stages}
@@ -128,7 +111,14 @@ def plan_lines(experiment: Study | Sweep, plans: list[list[PlannedStage]]) -> li
     new = sum(not stage.found for stage in stages)
     if not new:
         return [*lines, ALL_THERE]
-    return [*lines, f"To do: {new} of {len(stages)} stages, {rough_time(remaining(experiment, stages))}."]
+    time = rough_time(remaining(experiment, stages))
+    if not stages[0].found:
+        # What follows is looked up by the data's digests, which nobody knows before they are made.
+        return [
+            *lines,
+            f"To do: up to {new} of {len(stages)} stages, {time}; those that new data leave as they are will be found.",
+        ]
+    return [*lines, f"To do: {new} of {len(stages)} stages, {time}."]
 
 
 def _sweep_lines(sweep: Sweep, plans: list[list[PlannedStage]]) -> list[str]:
@@ -160,17 +150,6 @@ def _asked(target: Target) -> str:
     if isinstance(target, Jigsaw):
         return f"{target.train:,} puzzles of {target.grid[0]}×{target.grid[1]}"
     return f"{target.train:,} questions of {described(target)}"
-
-
-def rough_time(seconds: float | None) -> str:
-    """A time no more precise than an estimate is."""
-    if seconds is None:
-        return "time unknown before a first run"
-    if seconds < 90:
-        return f"about {max(5, 5 * round(seconds / 5))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def _find_stages(study: Study, root: Path, finder: StageFinder) -> None:

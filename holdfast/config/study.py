@@ -6,7 +6,7 @@ import hashlib
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
@@ -53,6 +53,9 @@ class Study(Config):
     checkpoints: Literal["all", "last", "best"] | PositiveInt = "all"
     """Which of a training's checkpoints `holdfast gc` leaves once the study has its report: all of them, the last, so
     many of the last, or, as `best`, only those that the model registry names, which always stay."""
+    budget: PositiveFloat | None = None
+    """Hours of one command: no training begins that would not end, and be measured, within them. The report names what
+    was left out, and the same command goes on with it."""
     sweep: str = ""
     """The sweep that this study belongs to, set by `vary`: its studies share an experiment in MLflow."""
 

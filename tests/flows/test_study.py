@@ -74,7 +74,7 @@ def test_a_study_ends_with_its_table_and_report(studied: Repository):
     for name in ("base", "rft", "rollouts", "twice"):
         assert name in stdout
     assert studied.first.report.is_file()
-    assert "To do: 15 of 15 stages" in stderr
+    assert "To do: up to 15 of 15 stages" in stderr
 
 
 def test_the_same_study_again_finds_every_stage(studied: Repository):

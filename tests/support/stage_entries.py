@@ -1,5 +1,6 @@
 """What the children of these tests run in place of a real stage: cheap, but with a real journal and real files."""
 
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,11 @@ def user_error(job: str, out: str) -> None:
     print("asked")
     (Path(out) / "error.json").write_text(json.dumps({"message": "images.path: /nowhere is missing; name a directory"}))
     raise SystemExit(2)
+
+
+def unwritten_error(job: str, out: str) -> None:
+    (Path(out) / "error.json").touch()
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def crash(job: str, out: str) -> None:

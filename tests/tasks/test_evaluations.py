@@ -51,6 +51,10 @@ def test_only_what_is_new_is_logged(context, store):
     log_evaluation(store, done.run_id, more)
     assert [len(points) for points in logged(store, done.run_id).values()] == [3, 3]
     assert len(store.client.get_metric_history(done.run_id, "prior/count/accuracy")) == 3
+    # A divergence is a small difference of large numbers.
+    log_evaluation(store, done.run_id, {6: {"kl/target": 2e-4}})
+    log_evaluation(store, done.run_id, {6: {"kl/target": 2.002e-4}})
+    assert len(store.client.get_metric_history(done.run_id, "kl/target")) == 1
 
 
 def test_two_studies_that_log_a_trainings_scores_at_once_log_them_once(context, store):
@@ -82,3 +86,14 @@ def test_units_are_found_by_model_and_only_while_they_are_as_they_were_left(cont
     found[f"color of {model.digest}"].path.write_bytes(b"changed")
     assert known_units(store, [model]).keys() == {f"count of {model.digest}"}
     assert known_units(store, [model, other]).keys() == {f"count of {model.digest}", f"color of {other.digest}"}
+
+
+def test_an_evaluation_whose_record_is_broken_is_asked_again(context, store, monkeypatch):
+    use(monkeypatch, "records")
+    model = ModelRef(path="model", digest="a" * 64, step=3)
+    done = Attempt(evaluation(model, "color"), context).run()
+    assert known_units(store, [model])
+    record = done.path / "job.json"
+    # Two bytes less of white space, and still a job.
+    record.write_text(record.read_text().replace(", ", ",", 2).replace(": ", ":", 2))
+    assert known_units(store, [model]) == {}

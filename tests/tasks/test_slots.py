@@ -177,6 +177,27 @@ def test_who_comes_first_is_served_first(two_gpus):
     assert tickets() == []
 
 
+def test_a_stage_that_goes_first_is_served_before_those_that_wait(two_gpus):
+    served: list[str] = []
+
+    def wait(name: str, first: bool) -> None:
+        with slots.slot(base(), None, threading.Event(), first):
+            served.append(name)
+
+    waiting = [
+        threading.Thread(target=wait, args=one) for one in (("train", False), ("more", False), ("measure", True))
+    ]
+    with slots.slot(base(), None, hurried()):
+        with slots.slot(base(), None, hurried()):
+            for number, thread in enumerate(waiting):
+                thread.start()
+                until(lambda number=number: len(tickets()) == number + 1)
+        for thread in waiting:
+            thread.join(timeout=10)
+    # Whose turn it was already keeps it.
+    assert served == ["train", "measure", "more"]
+
+
 def test_the_dead_are_not_waited_for(two_gpus):
     queue = slots.LOCKS / "queue-gpu-GPU-aaaa0000-1111"
     queue.mkdir(parents=True)

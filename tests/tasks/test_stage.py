@@ -159,6 +159,12 @@ def test_a_fault_of_the_user_passes_through(context, monkeypatch):
     assert statuses(context) == ["FAILED"]
 
 
+def test_a_message_that_a_full_disk_could_not_take_is_told_as_the_full_disk(context, monkeypatch):
+    use(monkeypatch, "unwritten_error")
+    with pytest.raises(UserError, match=r"cannot be written \(no space left on device\)"):
+        run(context)
+
+
 def test_a_crash_carries_the_last_lines_of_its_log(context, monkeypatch):
     use(monkeypatch, "crash")
     with pytest.raises(worker.StageFailed, match="the optimizer tripped"):

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.estimate import StageId
 from flows.commands.experiment import load_study
-from flows.commands.plan import PlannedStage, plan_lines, remaining, rough_time, stage_ids
+from flows.commands.plan import PlannedStage, plan_lines, remaining
+from flows.estimate import StageId, rough_time, stage_ids
 from tasks.stage import Position
 
 BUNDLED = load_study(Path("experiments/bundled.yaml"), ["replicates=2", "compute.parallel=2", "compute.device=cpu"])
@@ -75,6 +75,12 @@ def test_a_stage_nobody_knows_leaves_the_time_unknown():
 def test_found_stages_take_no_time():
     assert remaining(BUNDLED, stages(True, None)) == 0
     assert "Everything is there" in plan_lines(BUNDLED, [stages(True, None)])[-1]
+
+
+def test_stages_behind_data_that_are_not_made_may_still_be_found():
+    assert "up to" in plan_lines(BUNDLED, [stages(False, 1.0)])[-1]
+    data, *others = stages(False, 1.0)
+    assert "up to" not in plan_lines(BUNDLED, [[data._replace(found=True), *others]])[-1]
 
 
 @pytest.mark.parametrize(

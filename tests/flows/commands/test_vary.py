@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.estimate import StageId
 from flows.commands.experiment import load_experiment, load_study
 from flows.commands.plan import PlannedStage, plan_lines
 from flows.commands.vary import merged
+from flows.estimate import StageId
 from holdfast.config.sweep import Sweep
 from holdfast.errors import UserError
 from tasks.stage import Position

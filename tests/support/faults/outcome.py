@@ -88,12 +88,14 @@ def _undisturbed(bed: Bed, until: str) -> dict[str, Any]:
 
 
 def _differences(wanted: dict[str, Any], found: dict[str, Any], corrupted: bool) -> list[str]:
-    # Of a corrupted evaluation only what is missing is asked again, which is another stage.
-    new = {key for key in found.keys() - wanted.keys() if not (corrupted and found[key]["kind"] == "evaluate")}
-    wrong = [
-        f"the stage {key[:6]} is {'missing' if key in wanted else 'new'}"
-        for key in (wanted.keys() - found.keys()) | new
-    ]
+    missing, new = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    if corrupted:
+        # Only what is missing of a corrupted evaluation is asked again, which is another stage; where these are the
+        # base's own samples, they have other last digits, and what is measured by them is another stage as well.
+        again = {key for key in new if found[key]["kind"] == "evaluate"}
+        replaced = sorted(key for key in missing if wanted[key]["kind"] == "evaluate")[: len(again)]
+        missing, new = missing - set(replaced), new - again
+    wrong = [f"the stage {key[:6]} is {'missing' if key in missing else 'new'}" for key in (*missing, *new)]
     for key in wanted.keys() & found.keys():
         names = [name for name, value in wanted[key].items() if found[key][name] != value]
         wrong += [f"{wanted[key]['kind']}: another {name}" for name in names]

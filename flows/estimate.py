@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.graph import replicates
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, Rollouts
+from holdfast.config.methods import GRPO, SFT, Rollouts
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from tasks.stage import COMMON, Position
@@ -31,6 +32,33 @@ QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.00
 measure an example's influence."""
 
 
+def stage_ids(study: Study) -> list[StageId]:
+    """The stages of a study that its reader cares about."""
+    common = [StageId("data"), StageId("base"), StageId("evaluate")]
+    if not study.model.is_built:
+        common.remove(StageId("base"))
+    arms: list[StageId] = []
+    for arm, replicate in replicates(study):
+        for number, stage in enumerate(study.arms[arm]):
+            selects = isinstance(stage, SFT) and stage.select is not None
+            wanted = {"sample": sampled_source(stage), "select": selects, "train": True, "evaluate": True}
+            position = Position(arm, replicate, number)
+            arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
+            arms += [StageId("influence", position)] if study.influence else []
+    return [*common, *arms]
+
+
+def rough_time(seconds: float | None) -> str:
+    """A time no more precise than an estimate is."""
+    if seconds is None:
+        return "time unknown before a first run"
+    if seconds < 90:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
 class Estimates:
     """Times of a study's stages."""
 
@@ -44,8 +72,8 @@ class Estimates:
 
     def seconds(self, stage_id: StageId) -> float | None:
         """None where nobody knows."""
-        # Another replicate of an arm takes as long.
-        run = self.earlier.get(stage_id) or self.earlier.get(_first(stage_id))
+        # Another replicate, or the same arm in another setting of the sweep, takes about as long.
+        run = self.earlier.get(stage_id) or self.earlier.get(_any(stage_id))
         if run is not None:
             return run.data.metrics["seconds"] * self._longer(stage_id, run)
         return START + self._by_thumb(stage_id) if self.study.model.path == "bundled" else None
@@ -93,20 +121,28 @@ class Estimates:
 
 
 def _earlier(study: Study, root: Path) -> dict[StageId, Any]:
-    """The latest finished run of every stage, among the study's latest."""
+    """The latest finished run of every stage, among the latest of the experiment; the study's own before others."""
     store = open_store(root)
-    own = f"attributes.status = 'FINISHED' and tags.`holdfast.study` = '{study.name}' and tags.`holdfast.stage` != ''"
+    finished = "attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''"
+    runs = store.search(finished, store.experiment(study.experiment), most=EARLIER)
+    own = [run for run in runs if run.data.tags.get("holdfast.study") == study.name]
     found: dict[StageId, Any] = {}
-    for run in store.search(own, store.experiment(study.experiment), most=EARLIER):
-        tags = run.data.tags
+    for run in own:
         if "seconds" in run.data.metrics:
-            arm = tags["holdfast.arm"] or None
-            verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
-            replicate = int(tags.get("holdfast.replicate") or 0)
-            found.setdefault(StageId(verb, Position(arm, replicate, int(tags["holdfast.stage"]))), run)
+            found.setdefault(_stage_id(run), run)
+    for run in (*own, *runs):
+        if "seconds" in run.data.metrics:
+            found.setdefault(_any(_stage_id(run)), run)
     return found
 
 
-def _first(stage_id: StageId) -> StageId:
-    """The same stage of an arm's first replicate."""
-    return stage_id._replace(position=stage_id.position._replace(replicate=1))
+def _stage_id(run: Any) -> StageId:
+    tags = run.data.tags
+    arm = tags["holdfast.arm"] or None
+    verb = "sample" if arm and tags["holdfast.kind"] == "data" else tags["holdfast.kind"]
+    return StageId(verb, Position(arm, int(tags.get("holdfast.replicate") or 0), int(tags["holdfast.stage"])))
+
+
+def _any(stage_id: StageId) -> StageId:
+    """The same stage of whichever replicate."""
+    return stage_id._replace(position=stage_id.position._replace(replicate=0))
