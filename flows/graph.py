@@ -22,14 +22,18 @@ from flows.jobs import (
     train_job,
 )
 from holdfast.config.jobs import AnyJob, Evaluated
+from holdfast.config.measurement import Influence
 from holdfast.config.methods import GRPO, SFT, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.models.base_ref import read_as, reference
-from tasks.stage import COMMON, Position, StageRun, trained_model
+from tasks.stage import COMMON, Position, StageRun, file_of, trained_model
 
 Runs = tuple[StageRun, ...]
+
+
+LEDGER = "ledger.parquet"
 
 
 class Replicate(NamedTuple):
@@ -79,7 +83,8 @@ def arm_stages(
 ) -> Runs:
     """The finished stages of an arm's replicate in order, samplings included.
 
-    `sampled` has the stages, of the same replicate, of the arms whose rollouts it learns from.
+    `sampled` has the stages, of the same replicate, of the arms whose rollouts it learns from, or by whose ledger it
+    chooses.
     """
     arm, number = replicate
     seed = study.training_seed(number)
@@ -94,7 +99,14 @@ def arm_stages(
             runs.append(executor.run(sample_job(study, source, model_to_sample, start, seed), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         if isinstance(stage, SFT) and stage.select is not None:
-            runs.append(executor.run(select_job(study, job), position))
+            ledger = None
+            if stage.select.arm is not None:
+                whole = sampled[stage.select.arm][-1]
+                blamed = executor.run(
+                    replay_job(whole, study.influence or Influence(), start.data), Position(whole.arm, whole.replicate)
+                )
+                ledger = file_of(blamed, LEDGER)
+            runs.append(executor.run(select_job(study, job, ledger), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         runs.append(executor.run(job, position))
         model = trained_model(runs[-1])

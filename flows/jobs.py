@@ -138,15 +138,16 @@ def function_digests(stage: AnyStage) -> dict[str, str]:
         return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
 
 
-def select_job(study: Study, train: Train) -> Select:
-    """Choose the samples of a stage that is to learn from a part of them."""
+def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Select:
+    """Choose the samples of a stage that is to learn from a part of them, by the ledger of a training on all."""
     return Select(
         seed=train.seed,
         threads=train.threads,
         device=train.device,
         train=train,
         data=train.data,
-        influence=study.influence or Influence(),
+        influence=(study.influence or Influence()).model_copy(update={"replay": None}),
+        ledger=ledger,
     )
 
 

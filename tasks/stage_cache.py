@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
+from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import TeacherFile
+from holdfast.config.methods import Selection, TeacherFile
 from holdfast.config.model import Model, Recipe
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
@@ -39,6 +39,8 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
     Train: frozenset({"keep_dtype"}),
     Evaluation: frozenset({"keep_dtype"}),
+    Select: frozenset({"ledger"}),
+    Selection: frozenset({"drop", "arm"}),
     Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "replay"}),
 }
 """Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""

@@ -180,6 +180,8 @@ class Select(Job):
     """The stage that will learn from them; its start is where influence is measured."""
     data: DataRef
     influence: Influence
+    ledger: FileRef | None = None
+    """ledger.parquet of a training on all of the stage's samples."""
 
 
 class Trace(Job):

@@ -71,9 +71,10 @@ class Study(Config):
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{replicate}".encode()).digest()[:4])
 
     def sampled_arms(self, arm: str) -> set[str]:
-        """The arms whose rollouts an arm learns from."""
-        sources = (stage.source for stage in self.arms[arm] if isinstance(stage, SFT))
-        return {source.arm for source in sources if isinstance(source, Rollouts)}
+        """The arms that an arm waits for: it learns from their rollouts, or chooses by their ledger."""
+        stages = [stage for stage in self.arms[arm] if isinstance(stage, SFT)]
+        blamed = {stage.select.arm for stage in stages if stage.select is not None and stage.select.arm is not None}
+        return blamed | {stage.source.arm for stage in stages if isinstance(stage.source, Rollouts)}
 
     @model_validator(mode="after")
     def _rewards_fit_the_target(self) -> Self:
@@ -84,6 +85,21 @@ class Study(Config):
                     misfit := rewards_misfit(stage.rewards, self.target.thinking, neighbours)
                 ):
                     raise ValueError(f"arms.{arm}.{number}.rewards.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _ledgers_are_of_the_same_samples(self) -> Self:
+        for arm, stages in self.arms.items():
+            for stage in stages:
+                if not isinstance(stage, SFT) or stage.select is None or stage.select.arm not in self.arms:
+                    continue
+                [first, *others] = self.arms[stage.select.arm]
+                alike = isinstance(first, SFT) and first.source == stage.source and first.select is None
+                if others or len(stages) > 1 or not alike:
+                    raise ValueError(
+                        f"arms.{arm}: {stage.select.arm}, whose ledger selects, has to learn in one stage from all "
+                        "samples of the same source"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -95,7 +95,11 @@ def test_a_training_that_comes_out_differently_stops_the_replay_and_says_where(
 
 @pytest.mark.parametrize(
     ("trainer", "named"),
-    [({"optim": "adafactor"}, "Adafactor"), ({"loss_type": "dft"}, "loss_type"), ({"neftune_noise_alpha": 5}, "neftune")],
+    [
+        ({"optim": "adafactor"}, "Adafactor"),
+        ({"loss_type": "dft"}, "loss_type"),
+        ({"neftune_noise_alpha": 5}, "neftune"),
+    ],
 )
 def test_what_no_rule_covers_is_refused(
     train_job: Any, run_stage: Any, tmp_path: Path, trainer: dict[str, Any], named: str
