@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from traces import trace_of
 
-from holdfast.config.jobs import Replay
-from holdfast.config.measurement import ReplaySettings
-from holdfast.config.refs import ModelRef
+from holdfast.config.jobs import Replay, Select
+from holdfast.config.measurement import Influence, ReplaySettings
+from holdfast.config.refs import FileRef, ModelRef
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
 from holdfast.journal import read_lines
 
@@ -78,6 +78,24 @@ def test_samples_and_accounts_sum_to_the_measured_change(accounted: Path) -> Non
     last = {k: v for line in read_lines(accounted / "metrics.jsonl") for k, v in line.get("metrics", {}).items()}
     logged = sum(last[f"ledger/teacher/color/{account}"] for account in ACCOUNTS)
     assert logged == pytest.approx(last["ledger/teacher/color/measured"], rel=1e-3, abs=1e-6)
+
+
+def test_a_selection_leaves_out_what_the_ledger_blames_most(
+    accounted: Path, train_job: Any, run_stage: Any, tmp_path: Path
+) -> None:
+    stage = {**TEACHER, "select": {"by": "ledger", "drop": 0.25, "arm": "teacher"}}
+    ledger = FileRef(path=accounted / LEDGER, digest="")
+    train = train_job(stage)
+    out = run_stage(Select(train=train, data=train.data, influence=Influence(questions=4), ledger=ledger), tmp_path)
+    rows, _ = tables(accounted)
+    effect = sum(rows[f"{kind}/{name}"] / 2 for kind in ("own", "later") for name in ("color", "count"))
+    blamed = effect.groupby([rows.row, rows.prompt]).sum().sort_values()
+    kept = pq.read_table(out / "samples.parquet").to_pandas()
+    assert len(kept) == 18
+    dropped = set(blamed.head(6)[blamed.head(6) < 0].index.get_level_values("prompt"))
+    assert dropped
+    assert not dropped & set(kept.id)
+    assert kept[kept.id == blamed.index[-1][1]].ledger.item() == pytest.approx(blamed.iloc[-1])
 
 
 def test_a_training_that_comes_out_differently_stops_the_replay_and_says_where(
