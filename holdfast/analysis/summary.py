@@ -41,7 +41,7 @@ def summary(analysis: Analysis) -> dict[str, Any]:
     }
     if analysis.influence is not None:
         content["influence"] = {
-            name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures")
+            name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures", "ledger")
         }
     return _rounded(content)
 
