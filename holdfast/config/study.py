@@ -117,10 +117,10 @@ class Study(Config):
         sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
         for arm, others in sampled.items():
             for other in others - self.arms.keys():
-                raise ValueError(f"arms.{arm}: its source samples {other!r}, which is none of {', '.join(self.arms)}")
+                raise ValueError(f"arms.{arm}: it needs the arm {other!r}, which is none of {', '.join(self.arms)}")
         try:
             TopologicalSorter(sampled).prepare()
         except CycleError as error:
             circle = " ← ".join(error.args[1])
-            raise ValueError(f"arms: {circle} sample each other; one of them needs another source") from None
+            raise ValueError(f"arms: {circle} need each other; one of them has to learn from something else") from None
         return self
