@@ -51,6 +51,8 @@ class ReplaySettings(Config):
     """Where intervals miss more than this share of a benchmark's changes, its gradient is taken at further steps."""
     nodes: int = Field(default=24, ge=0)
     """At most so many of them."""
+    tokens: bool = True
+    """Also split every sample's effect on the prior, and on the target, into those of its tokens."""
 
 
 class Influence(Config):

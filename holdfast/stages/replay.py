@@ -20,6 +20,7 @@ from holdfast.influence.replay.attribution import Attribution, Interval, Recordi
 from holdfast.influence.replay.nodes import Nodes, place
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.taught import StepSamples
+from holdfast.influence.replay.tokens import token_effects, write_tokens
 from holdfast.influence.samples import benchmark_questions, sample_encoder
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
@@ -64,6 +65,9 @@ def _account(job: Replay, out: Path, scratch: Path, journal: Journal) -> dict[st
         place(trained.model, store.read(0, "weights"))
         verify(trained.model, samples.first(), encoder)
         attribution = Attribution(trained.model, Recording(store, trained.facts, samples.learned), len(names))
+        target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
+        attribution.mixtures = mixtures(names, target)
+        attribution.token_effects = token_effects if job.replay.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
             intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
@@ -74,6 +78,8 @@ def _account(job: Replay, out: Path, scratch: Path, journal: Journal) -> dict[st
     source = job.train.stage.method if job.train.stage.method == "grpo" else job.train.stage.source.kind
     rows = ledger.ledger_rows(source, names, attribution.samples, samples)
     ledger.write(out, list(rows), closure)
+    if attribution.tokens:
+        write_tokens(out, attribution.tokens, trained.taught, encoder.processor.tokenizer)
     found = ledger.totals(names, closure, attribution.samples)
     _log(journal, source, len(trained.facts), found)
     seconds = {"training again": trained.seconds, "benchmarks": clock[1] - clock[0], "steps": clock[2] - clock[1]}
@@ -84,6 +90,12 @@ def _account(job: Replay, out: Path, scratch: Path, journal: Journal) -> dict[st
         "largest error": max(one["error"] for one in found.values()),
         **{f"seconds, {name},": round(value, 1) for name, value in seconds.items()},
     }
+
+
+def mixtures(names: Sequence[str], target: str) -> np.ndarray:
+    """What tokens are held against (2, benchmarks): the mean of the prior benchmarks, and the target."""
+    prior = np.array([name != target for name in names], dtype=float)
+    return np.stack([prior / prior.sum(), 1 - prior])
 
 
 def _require_sums(intervals: Sequence[Interval]) -> None:

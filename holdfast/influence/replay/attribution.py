@@ -94,8 +94,15 @@ class Interval(NamedTuple):
         return self.predicted - (self.gradients + self.clipping + self.penalty + self.decay + self.carried)
 
 
+Tokens = Callable[[Any, "Learned", Sequence[Gradient]], list[np.ndarray]]
+"""`tokens.token_effects`."""
+
+
 class Attribution:
-    """Goes backwards over intervals; afterwards `samples` has the effects of every step, the last step first."""
+    """Goes backwards over intervals; afterwards `samples` has the effects of every step, the last step first.
+
+    With `mixtures` (directions, benchmarks), `tokens` has the effects of every token on these sums of benchmarks.
+    """
 
     def __init__(self, model: Any, recording: Recording, benchmarks: int) -> None:
         self.model, self.recording, self.count = model, recording, benchmarks
@@ -103,6 +110,10 @@ class Attribution:
         for name, value in selection(model).items():
             self.engine.targets[name] = value.new_zeros(2 * benchmarks, value.numel(), dtype=wide(value.dtype))
         self.samples: list[SampleEffects] = []
+        self.mixtures = np.zeros((0, benchmarks))
+        self.token_effects: Tokens | None = None
+        self.tokens: dict[int, list[np.ndarray]] = {}
+        """By step, a (tokens, directions) array of each sample."""
 
     def interval(self, start: int, end: int, slopes: Sequence[Gradient]) -> Interval:
         """Attribute steps start + 1 … end with these constant V, one a benchmark; the interval after it came before."""
@@ -164,12 +175,31 @@ class Attribution:
         """Of a step's samples, own and later, unclipped; and of its KL penalty, both together (2 benchmarks,)."""
         [gain] = {one.gain for one in facts.parameters.values()}
         found, punished = [], np.zeros(2 * self.count)
+        directions = self._directions() if self.token_effects is not None else []
         for part in self.recording.learned(step):
+            if self.token_effects is not None:
+                effects = self.token_effects(self.model, part, directions)
+                self.tokens.setdefault(step, []).extend(gain * facts.clip * one for one in effects)
             found.append(self._dots_of(part, part.weights))
             if part.penalty is not None:
                 punished += gain * self._dots_of(part, part.penalty).sum(0)
         dots = gain * np.concatenate(found)
         return dots[:, : self.count], dots[:, self.count :], punished
+
+    def _directions(self) -> list[Gradient]:
+        """W of each mixture, own and later together."""
+        weights = selection(self.model)
+        whole = {name: own + later for name, (own, later) in self._halves().items()}
+        return [
+            {
+                name: (row.to(whole[name]) @ whole[name]).view_as(value).to(value.dtype)
+                for name, value in weights.items()
+            }
+            for row in torch.as_tensor(self.mixtures)
+        ]
+
+    def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: (target[: self.count], target[self.count :]) for name, target in self.engine.targets.items()}
 
     def _dots_of(self, part: Learned, weights: Tensor) -> np.ndarray:
         """(samples, 2 benchmarks); exactly 0 where no token has a weight."""

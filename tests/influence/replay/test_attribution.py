@@ -16,6 +16,7 @@ from unlike import random_targets
 from holdfast.influence.engine.gradients import Gradient, selection
 from holdfast.influence.replay import attribution
 from holdfast.influence.replay.attribution import Attribution, Interval, Learned, SampleEffects, backwards
+from holdfast.influence.replay.tokens import kinds, token_effects
 
 TARGETS = 2
 
@@ -234,3 +235,24 @@ def test_momentums_tail_beyond_the_end_of_the_training_shows(
 
     monkeypatch.setattr(attribution.Attribution, "_begin", tail)
     assert not _closed(trained)
+
+
+def test_tokens_sum_to_their_sample(model: Any, tmp_path: Path) -> None:
+    trained = train(model, taught(3), tmp_path)
+    found = Attribution(model, trained.recording, TARGETS)
+    found.mixtures, found.token_effects = np.array([[0.25, 0.75], [1.0, 0.0]]), token_effects
+    found.interval(1, 3, random_targets(model, TARGETS, seed=1))
+    found.interval(0, 1, random_targets(model, TARGETS, seed=2))
+    for effects in found.samples:
+        tokens = found.tokens[effects.step]
+        assert [len(row) for row in tokens] == [5, 3, 4] * 2
+        whole = (effects.own + effects.later) @ found.mixtures.T
+        assert np.array([row.sum(0) for row in tokens]) == pytest.approx(whole, rel=1e-9)
+
+
+def test_tokens_are_told_apart_by_what_they_are_for() -> None:
+    pieces = ["<think>", " a", " b", " </", "think", ">", "<answer>", " 4", "</answer>", "<end>"]
+    assert kinds(pieces, [False] * 9 + [True]) == [
+        *["format", "reasoning", "reasoning", "format", "format", "format"],
+        *["format", "answer", "format", "end"],
+    ]
