@@ -17,6 +17,7 @@ from holdfast.config.jobs import Replay, Select
 from holdfast.config.measurement import Influence, ReplaySettings
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
+from holdfast.influence.replay.tokens import TOKENS
 from holdfast.journal import read_lines
 
 TRAINER = {
@@ -29,6 +30,7 @@ TRAINER = {
 }
 TEACHER = {"method": "sft", "source": "teacher", "trainer": TRAINER}
 ROLLOUTS = {"max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16}
+NAMES = ("jigsaw", "color", "count")
 SUMMED = ("gradients", "clipping", "penalty", "decay", "carried", "rounding", "curvature")
 
 
@@ -78,6 +80,17 @@ def test_samples_and_accounts_sum_to_the_measured_change(accounted: Path) -> Non
     last = {k: v for line in read_lines(accounted / "metrics.jsonl") for k, v in line.get("metrics", {}).items()}
     logged = sum(last[f"ledger/teacher/color/{account}"] for account in ACCOUNTS)
     assert logged == pytest.approx(last["ledger/teacher/color/measured"], rel=1e-3, abs=1e-6)
+
+
+def test_tokens_sum_to_their_samples(accounted: Path) -> None:
+    rows, _ = tables(accounted)
+    tokens = pq.read_table(accounted / TOKENS).to_pandas()
+    assert set(tokens.kind) == {"format", "reasoning", "answer", "end"}
+    summed = tokens.groupby(["step", "row"])[["prior", "target"]].sum()
+    for one in rows.itertuples():
+        effects = {name: rows.loc[one.Index, f"own/{name}"] + rows.loc[one.Index, f"later/{name}"] for name in NAMES}
+        wanted = [(effects["color"] + effects["count"]) / 2, effects["jigsaw"]]
+        assert summed.loc[(one.step, one.row)].to_numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
 def test_a_selection_leaves_out_what_the_ledger_blames_most(

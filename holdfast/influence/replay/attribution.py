@@ -188,18 +188,13 @@ class Attribution:
 
     def _directions(self) -> list[Gradient]:
         """W of each mixture, own and later together."""
-        weights = selection(self.model)
-        whole = {name: own + later for name, (own, later) in self._halves().items()}
-        return [
-            {
-                name: (row.to(whole[name]) @ whole[name]).view_as(value).to(value.dtype)
-                for name, value in weights.items()
-            }
-            for row in torch.as_tensor(self.mixtures)
-        ]
-
-    def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {name: (target[: self.count], target[self.count :]) for name, target in self.engine.targets.items()}
+        found: list[Gradient] = [{} for _ in self.mixtures]
+        for name, value in selection(self.model).items():
+            own, later = self.engine.targets[name].split(self.count)
+            mixed = torch.as_tensor(self.mixtures).to(own) @ (own + later)
+            for direction, row in zip(found, mixed, strict=True):
+                direction[name] = row.view_as(value).to(value.dtype)
+        return found
 
     def _dots_of(self, part: Learned, weights: Tensor) -> np.ndarray:
         """(samples, 2 benchmarks); exactly 0 where no token has a weight."""

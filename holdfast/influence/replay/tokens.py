@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from holdfast.influence.engine.gradients import Gradient, evaluating, selection
@@ -31,14 +32,17 @@ def token_effects(model: Any, part: Learned, directions: Sequence[Gradient]) -> 
     batch = part.batch
     inputs = {**batch.inputs, "use_cache": False, "logits_to_keep": batch.targets.shape[1] + 1}
 
-    def likelihoods(parameters: Gradient) -> Tensor:
-        output = torch.func.functional_call(model, parameters, (), inputs)
-        return token_log_likelihood(output.logits[:, :-1], batch, part.temperature)
+    def slope(direction: Gradient) -> Tensor:
+        with forward_ad.dual_level():
+            moved = {name: forward_ad.make_dual(value, direction[name]) for name, value in weights.items()}
+            output = torch.func.functional_call(model, moved, (), inputs)
+            values = token_log_likelihood(output.logits[:, :-1], batch, part.temperature)
+            return forward_ad.unpack_dual(values).tangent
 
     weights = {name: value.detach() for name, value in selection(model).items()}
     # No other kernel of attention has derivatives in this direction.
     with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        slopes = [torch.func.jvp(likelihoods, (weights,), (direction,))[1] for direction in directions]
+        slopes = [slope(direction) for direction in directions]
     found = torch.stack(slopes, -1).cpu().double() * part.weights[..., None]
     return [row[mask].numpy() for row, mask in zip(found, batch.mask.cpu(), strict=True)]
 
