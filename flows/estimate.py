@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flows.graph import replicates
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, Rollouts
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from tasks.stage import COMMON, Position
@@ -41,19 +41,20 @@ def stage_ids(study: Study) -> list[StageId]:
     for arm, replicate in replicates(study):
         for number, stage in enumerate(study.arms[arm]):
             selects = isinstance(stage, SFT) and stage.select is not None
-            wanted = {"sample": sampled_source(stage), "select": selects, "train": True, "evaluate": True}
+            samples = sampled_source(stage) or (stage.replay is not None and stage.replay.answers == "own")
+            wanted = {"sample": samples, "select": selects, "train": True, "evaluate": True}
             position = Position(arm, replicate, number)
             arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
             arms += [StageId("influence", position)] if study.influence else []
-            arms += [StageId("replay", position)] if replayed(study, arm) else []
+            arms += [StageId("ledger", position)] if accounted(study, arm) else []
     return [*common, *arms]
 
 
-def replayed(study: Study, arm: str) -> bool:
+def accounted(study: Study, arm: str) -> bool:
     """Whether an arm is trained once more for its ledger."""
     stages = (stage for stages in study.arms.values() for stage in stages if isinstance(stage, SFT))
     blamed = any(stage.select is not None and stage.select.arm == arm for stage in stages)
-    return blamed or (study.influence is not None and study.influence.replay is not None)
+    return blamed or (study.influence is not None and study.influence.ledger is not None)
 
 
 def rough_time(seconds: float | None) -> str:
@@ -97,38 +98,41 @@ class Estimates:
         return self.study.arms[position.arm or ""][position.stage].trainer.get("max_steps")
 
     def _by_thumb(self, stage_id: StageId) -> float:
-        study, target = self.study, self.study.target
+        study, targets = self.study, list(self.study.all_targets.values())
         verb, (arm, _, number) = stage_id
-        asked = target.test + sum(getattr(prior, "questions", 100) for prior in study.prior)
+        asked = sum(target.test for target in targets) + sum(getattr(prior, "questions", 100) for prior in study.prior)
         if verb == "data":
-            validated = target.validation + sum(getattr(prior, "validation", 0) for prior in study.prior)
-            return QUESTION * (target.train + validated + asked)
-        asked += study.evaluation.validation * (1 + len(study.prior))
+            validated = sum(getattr(prior, "validation", 0) for prior in study.prior)
+            return QUESTION * (sum(one.train + one.validation for one in targets) + validated + asked)
+        benchmarks = len(targets) + len(study.prior)
+        asked += study.evaluation.validation * benchmarks
         if verb == "base":
             recipe = study.model.recipe
             return RECIPE_EXAMPLE * (recipe.warmup_steps + recipe.steps) * recipe.batch_size
         if verb == "evaluate" and arm is None:
             return 3 * ANSWER * asked
         stage = study.arms[arm or ""][number]
+        target = study.target_of(stage)
         if verb == "sample":
             source = sampled_source(stage)
-            some = source.prompts if isinstance(source, Rollouts) else None
-            return ANSWER * (some or target.train) * (source.per_prompt if isinstance(source, Rollouts) else 1)
+            if isinstance(source, Rollouts | OwnRollouts):
+                return ANSWER * (source.prompts or target.train) * source.per_prompt
+            return ANSWER * target.train
         if verb == "select":
             return EXAMPLE * target.train
         traced = study.influence or Influence()
         batch = stage.trainer.get("per_device_train_batch_size", 8)
         steps = self._steps(stage_id) or max(1, 3 * target.train // batch)
         if verb == "influence":
-            asked = traced.questions * (1 + len(study.prior))
+            asked = traced.questions * benchmarks
             return TRACED * (1 + len(scheduled(traced.every, steps))) * (3 * asked + 3 * traced.samples)
         if verb == "evaluate":
             return ANSWER * asked * len(scheduled(study.evaluation.every, steps))
-        if verb == "replay":
+        if verb == "ledger":
             # The training again, its steps backwards, and some fifty times all questions.
             learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
-            return 2 * learned + 50 * TRACED * traced.questions * (1 + len(study.prior))
-        validated = study.evaluation.validation * (1 + len(study.prior)) * len(scheduled(study.evaluation.keep, steps))
+            return 2 * learned + 50 * TRACED * traced.questions * benchmarks
+        validated = study.evaluation.validation * benchmarks * len(scheduled(study.evaluation.keep, steps))
         return steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE) + ANSWER * validated
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ from holdfast.analysis.forgetting import pass_at as chance
 from holdfast.config.jobs import Drift, Evaluate, Evaluated, PassAt, Shards
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
 from holdfast.config.study import Study
-from holdfast.data.shards import prior_shard
+from holdfast.data.shards import prior_shard, target_shard
 from holdfast.evaluation.records import measured, read_records
 from holdfast.stages.sources import source_digest
 from tasks.stage import Position, StageRun
@@ -40,7 +41,7 @@ class Questions(NamedTuple):
     study: Study
     base: ModelRef
     benchmarks: tuple[Shards, ...]
-    """The target first."""
+    """The targets first; drift and pass@k are of the first of them."""
     references: FileRef | None = None
     """The base's samples, once there are any."""
 
@@ -102,17 +103,24 @@ def file_name(model: ModelRef, part: str) -> str:
 
 def questions_of(study: Study, data: DataRef, base: ModelRef, references: FileRef | None = None) -> Questions:
     """The shards of a study's benchmarks."""
-    names = [("target", study.target.benchmark), *(("prior", prior.name) for prior in study.prior)]
-    return Questions(study, base, tuple(_shards(role, name, data) for role, name in names), references)
+
+    def shards(role: Any, name: str, path: Callable[[str], str]) -> Shards:
+        test, validation = (_file(data, path(split)) for split in ("test", "validation"))
+        return Shards(name=name, role=role, test=test, validation=validation)
+
+    targets = [shards("target", name, target_path(study, name)) for name in study.all_targets]
+    priors = [shards("prior", prior.name, partial(prior_shard, prior.name)) for prior in study.prior]
+    return Questions(study, base, (*targets, *priors), references)
+
+
+def target_path(study: Study, name: str) -> Callable[[str], str]:
+    """From a split to the file of a target's questions."""
+    return partial(target_shard, name=name if study.targets else "")
 
 
 @functools.cache
-def _shards(role: Any, name: str, data: DataRef) -> Shards:
-    def shard(split: str) -> FileRef:
-        path = data.path / (f"target-{split}.parquet" if role == "target" else prior_shard(name, split))
-        return FileRef(path=path, digest=file_digest(path))
-
-    return Shards(name=name, role=role, test=shard("test"), validation=shard("validation"))
+def _file(data: DataRef, name: str) -> FileRef:
+    return FileRef(path=data.path / name, digest=file_digest(data.path / name))
 
 
 def units_of(

@@ -14,16 +14,18 @@ from flows.jobs import (
     SampledSource,
     Start,
     base_job,
+    ledger_job,
     replay_job,
     sample_job,
     sampled_source,
     select_job,
     trace_job,
     train_job,
+    with_old_questions,
 )
 from holdfast.config.jobs import AnyJob, Evaluated
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, Rollouts
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -93,21 +95,26 @@ def arm_stages(
     for place, stage in enumerate(study.arms[arm]):
         position = Position(arm, number, place)
         job = train_job(study, stage, model, start, seed)
+        job = with_old_questions(job, study, study.earlier(arm, place))
         source = sampled_source(stage)
         if source is not None:
-            model_to_sample = _sampled_model(source, start, sampled)
-            runs.append(executor.run(sample_job(study, source, model_to_sample, start, seed), position))
+            model_to_sample = model if isinstance(source, OwnRollouts) else _sampled_model(source, start, sampled)
+            runs.append(executor.run(sample_job(study, source, model_to_sample, job), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         if isinstance(stage, SFT) and stage.select is not None:
             ledger = None
             if stage.select.arm is not None:
                 whole = sampled[stage.select.arm][-1]
                 blamed = executor.run(
-                    replay_job(whole, study.influence or Influence(), start.data), Position(whole.arm, whole.replicate)
+                    ledger_job(whole, study.influence or Influence(), start.data), Position(whole.arm, whole.replicate)
                 )
                 ledger = file_of(blamed, LEDGER)
             runs.append(executor.run(select_job(study, job, ledger), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
+        replay = replay_job(study, job)
+        if replay is not None:
+            runs.append(executor.run(replay, position))
+            job = job.model_copy(update={"replayed": executor.keep(runs[-1])})
         runs.append(executor.run(job, position))
         model = trained_model(runs[-1])
     return tuple(runs)
@@ -126,7 +133,7 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
     """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
-    made: list[Callable[..., AnyJob]] = [trace_job, *([replay_job] if study.influence.replay is not None else [])]
+    made: list[Callable[..., AnyJob]] = [trace_job, *([ledger_job] if study.influence.ledger is not None else [])]
     return tuple(
         executor.run(job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
         for run in runs

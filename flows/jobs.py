@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from holdfast.benchmarks.dataset import prior_splits
 from holdfast.config.base import Config
 from holdfast.config.jobs import (
+    Account,
     BuildBase,
     Check,
     Compare,
     FinishedStudy,
     FromFile,
-    Replay,
     Sample,
     Select,
     Trace,
     Train,
 )
-from holdfast.config.measurement import Influence, ReplaySettings
-from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.measurement import Influence, LedgerSettings
+from holdfast.config.methods import GRPO, SFT, AnyStage, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
+from holdfast.data.shards import prior_shard, target_shard
 from holdfast.data.teacher_file import require_file
+from holdfast.data.training_set import replayed_shards
 from holdfast.errors import LONGEST, reason
 from holdfast.journal import METRICS, read_lines
 from holdfast.stages.sources import PARSING
@@ -31,7 +34,7 @@ from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
 from tasks.stage import StageRun, file_of, trained_model
 
-SampledSource = SelfReasoning | Rollouts | TeacherFile
+SampledSource = SelfReasoning | Rollouts | OwnRollouts | TeacherFile
 
 
 class Start(Config):
@@ -86,18 +89,18 @@ def base_job(study: Study) -> BuildBase:
     return BuildBase(seed=seed, threads=recipe.threads, device=study.compute.device, recipe=recipe)
 
 
-def sample_job(study: Study, source: SampledSource, model: ModelRef, start: Start, seed: int) -> Sample:
-    """Sample completions of the training prompts, or take them from a file."""
+def sample_job(study: Study, source: SampledSource, model: ModelRef, train: Train) -> Sample:
+    """Sample completions of the prompts that a stage is going to train on, or take them from a file."""
     return Sample(
-        seed=seed,
+        seed=train.seed,
         threads=study.compute.threads,
         device=study.compute.device,
         source=FromFile(file=_teacher(source), settings=source) if isinstance(source, TeacherFile) else source,
         model=model,
-        base=start.base,
+        base=train.base,
         dtype=study.model.dtype,
-        data=start.data,
-        questions=training_questions(start.data),
+        data=train.data,
+        questions=train.questions,
         limit=study.evaluation.max_new_tokens,
         batch_size=study.evaluation.batch_size,
     )
@@ -105,30 +108,58 @@ def sample_job(study: Study, source: SampledSource, model: ModelRef, start: Star
 
 def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed: int) -> Train:
     """Fine-tune one stage from `model`."""
+    name = study.learned_by(stage)
     return Train(
         seed=seed,
         threads=study.compute.threads,
         device=study.compute.device,
-        stage=stage,
+        stage=stage.model_copy(update={"target": name if study.targets else None}),
         start=model,
         base=start.base,
         dtype=study.model.dtype,
         data=start.data,
-        questions=training_questions(start.data),
+        questions=training_questions(start.data, name if study.targets else ""),
         limit=study.evaluation.max_new_tokens,
         keep=study.evaluation.keep,
         keep_dtype=study.evaluation.keep_dtype,
         evaluation=study.evaluation,
         functions=function_digests(stage),
         keep_moments=study.influence is not None,
+        gpus=study.compute.gpus,
+        strategy=study.compute.strategy,
     )
 
 
+def with_old_questions(job: Train, study: Study, earlier: Sequence[str]) -> Train:
+    """With the training questions of what its stage replays or protects; `earlier` targets were learned before."""
+    data, stage = job.data, job.stage
+    priors = [prior.name for prior in study.prior if "train" in prior_splits(prior)] if stage.needs("prior") else []
+    targets = earlier if stage.needs("targets") else []
+    old = {
+        "priors": tuple(shard_ref(data, prior_shard(name, "train")) for name in priors),
+        "earlier": tuple(training_questions(data, name) for name in targets),
+    }
+    return job.model_copy(update=old)
+
+
+def replay_job(study: Study, train: Train) -> Sample | None:
+    """Ask the model that a stage starts from old questions, if the stage replays its own answers to them."""
+    replay = train.stage.replay
+    if replay is None or replay.answers != "own" or not (old := replayed_shards(train)):
+        return None
+    source = OwnRollouts(per_prompt=1, prompts=replay.questions)
+    return sample_job(study, source, train.start, train).model_copy(update={"replayed": old})
+
+
 @functools.cache
-def training_questions(data: DataRef) -> FileRef:
-    """The shard that every stage learns from."""
-    path = data.path / "target-train.parquet"
-    return FileRef(path=path, digest=file_digest(path))
+def shard_ref(data: DataRef, name: str) -> FileRef:
+    """A file of the data."""
+    return FileRef(path=data.path / name, digest=file_digest(data.path / name))
+
+
+def training_questions(data: DataRef, name: str = "") -> FileRef:
+    """The shard that stages learn from; of several targets, that of one."""
+    return shard_ref(data, target_shard("train", name))
 
 
 def function_digests(stage: AnyStage) -> dict[str, str]:
@@ -146,7 +177,7 @@ def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Sel
         device=train.device,
         train=train,
         data=train.data,
-        influence=(study.influence or Influence()).model_copy(update={"replay": None}),
+        influence=(study.influence or Influence()).model_copy(update={"ledger": None}),
         ledger=ledger,
     )
 
@@ -166,23 +197,23 @@ def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = No
         kept=tuple(trained_model(trained, step) for step in steps),
         moments=tuple(file_of(trained, name) for name in moments) if whole else (),
         rates=_rates(trained, steps),
-        influence=influence.model_copy(update={"replay": None}),
+        influence=influence.model_copy(update={"ledger": None}),
     )
 
 
-def replay_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Replay:
+def ledger_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Account:
     """Train a finished stage once more and account for its samples, by the questions of `data`."""
     train = Train.model_validate_json((trained.path / "job.json").read_text())
     steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
-    return Replay(
+    return Account(
         seed=train.seed,
         threads=train.threads,
         device=train.device,
         train=train,
         data=data or train.data,
         kept=tuple(trained_model(trained, step) for step in steps),
-        influence=influence.model_copy(update={"replay": None}),
-        replay=influence.replay or ReplaySettings(),
+        influence=influence.model_copy(update={"ledger": None}),
+        settings=influence.ledger or LedgerSettings(),
     )
 
 

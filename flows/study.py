@@ -39,7 +39,8 @@ from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.errors import UserError, reason
 from holdfast.models.base_ref import reference
-from tasks import data, flow_artifacts, parent_runs, progress, worker
+from holdfast.models.text_base import require_sight
+from tasks import data, flow_artifacts, parent_runs, progress, slots, worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.recorded import COMPARED
 from tasks.run_links import DIRECTORY, link_runs
@@ -130,7 +131,7 @@ class StageRunner:
 
 @flow(
     name="study",
-    flow_run_name="{config.name}: {config.target.benchmark}, seed {config.seed}",
+    flow_run_name="{config.name}: {config.skills}, seed {config.seed}",
     task_runner=STAGE_THREADS,
     persist_result=False,
 )
@@ -163,9 +164,11 @@ def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
 
 
 def require_base(study: Study) -> None:
-    """Refuse a base that is not to be had before its data is made."""
+    """Refuse a base, or GPUs, that are not to be had, or a base blind to what it is asked, before its data is made."""
+    if study.compute.device != "cpu":
+        slots.require_gpus(study.compute.gpus)
     if not study.model.is_built:
-        reference(study.model)
+        require_sight(study, reference(study.model))
 
 
 def study_data(context: Context, accept: bool = False) -> DataRef:

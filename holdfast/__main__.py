@@ -5,4 +5,4 @@ import sys
 from holdfast.stages.process import run_job
 
 if __name__ == "__main__":
-    run_job(*sys.argv[1:])
+    run_job(sys.argv[1], sys.argv[2])

@@ -1,4 +1,4 @@
-"""A few completions beside the picture that was asked about, as tables one opens in MLflow. Their text is untrusted."""
+"""A few completions, beside their picture if there is one, as tables one opens in MLflow. Their text is untrusted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
+from holdfast.data.shards import shard_paths
+
 ROWS = 32
 LONGEST = 8000
 """Characters of a text."""
@@ -19,10 +21,11 @@ SPLITS = {"evaluations": "test", "rollouts": "train", "samples": "train"}
 def completion_tables(directory: Path, data: Path) -> Iterator[tuple[str, dict[str, list[Any]]]]:
     """Name and columns of a table for the last evaluation's target answers, for rollouts, and for samples."""
     for name, rows in _sources(directory):
-        shard = data / f"target-{SPLITS[name]}.parquet"
-        if rows and shard.is_file():
+        shards = [shard for shard in shard_paths(data, SPLITS[name]) if shard.is_file()]
+        if rows and shards:
             chosen = rows[:ROWS]
-            asked = pq.read_table(shard, filters=[("id", "in", [row["id"] for row in chosen])]).to_pylist()
+            wanted = [("id", "in", [row["id"] for row in chosen])]
+            asked = [row for shard in shards for row in pq.read_table(shard, filters=wanted).to_pylist()]
             yield f"{name}.json", _columns(chosen, {question["id"]: question for question in asked})
 
 
@@ -40,8 +43,9 @@ def _sources(directory: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def _columns(rows: list[dict[str, Any]], questions: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
     asked = [questions[row["id"]] for row in rows]
     given = {"image", "prompt", "answer"}
-    columns: dict[str, list[Any]] = {
-        "image": [_strip(question["images"]) for question in asked],
+    shown = any(question["images"] for question in asked)
+    columns: dict[str, list[Any]] = {"image": [_strip(question["images"]) for question in asked]} if shown else {}
+    columns |= {
         "prompt": [_cut(question["prompt"]) for question in asked],
         "answer": [_cut(question["answer"]) for question in asked],
     }
@@ -55,8 +59,8 @@ def _cut(value: Any) -> Any:
 
 
 def _strip(images: list[bytes]) -> Image.Image:
-    """All images of a question side by side."""
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
+    """All images of a question side by side; a dot of one without any."""
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images] or [Image.new("RGB", (1, 1))]
     strip = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)))
     left = 0
     for picture in pictures:

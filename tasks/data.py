@@ -21,6 +21,7 @@ from holdfast.errors import UserError, writing
 from tasks import data_version
 from tasks.atomic_move import copy, move
 from tasks.data_version import POINTER
+from tasks.stage_cache import DATA_PATHS
 
 SAMPLES = "samples-"
 Read = TypeVar("Read")
@@ -30,9 +31,9 @@ Generate = Callable[[MakeData, Path], object]
 
 def data_job(study: Study) -> MakeData:
     """The job that makes a study's data; refuses images and benchmark files that cannot be used."""
-    job = MakeData(seed=study.seed, images=study.images, target=study.target, prior=study.prior)
+    job = MakeData(seed=study.seed, images=study.images, target=study.target, targets=study.targets, prior=study.prior)
     check(job)
-    return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior, study.target)})
+    return job.model_copy(update={"inputs": inputs_digest(study.images, study.prior, [*study.all_targets.values()])})
 
 
 def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
@@ -43,8 +44,13 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     content = job.model_dump(mode="json", include={"seed", "target", "inputs"}, exclude_none=True)
     content["images"] = job.images.model_dump(mode="json", exclude={"path"}, exclude_none=True)
     content["target"].pop("path", None)
+    if job.targets:
+        content["target"] = {
+            name: target.model_dump(mode="json", exclude={"path"}, exclude_none=True)
+            for name, target in job.targets.items()
+        }
     content["prior"] = [
-        prior.model_dump(mode="json", exclude={"path", "validation_path"}, exclude_none=True) for prior in job.prior
+        prior.model_dump(mode="json", exclude=set(DATA_PATHS), exclude_none=True) for prior in job.prior
     ]
     return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -12,10 +13,10 @@ EVERY = 5.0
 
 
 class ResourceUsage:
-    """CPU and memory of a process and its descendants, and its GPU, as `{"system": {...}}` lines."""
+    """CPU and memory of processes and their descendants, and their GPUs, as `{"system": {...}}` lines."""
 
-    def __init__(self, pid: int | None, gpu: str) -> None:
-        self.pid, self.gpu = pid, gpu
+    def __init__(self, pids: Sequence[int | None], gpu: str) -> None:
+        self.pids, self.gpu = pids, gpu
         self.last = time.monotonic()
         self.cpu_seconds = 0.0
 
@@ -32,8 +33,8 @@ class ResourceUsage:
         return [{"system": {**system, **self._gpu()}, "time": time.time()}]
 
     def _processes(self, passed: float) -> dict[str, float]:
-        root = psutil.Process(self.pid)
-        family = [root, *root.children(recursive=True)]
+        roots = [psutil.Process(pid) for pid in self.pids]
+        family = [one for root in roots for one in (root, *root.children(recursive=True))]
         seconds = sum(sum(p.cpu_times()[:2]) for p in family)
         used, self.cpu_seconds = seconds - self.cpu_seconds, seconds
         return {
@@ -56,6 +57,17 @@ class ResourceUsage:
         except (OSError, subprocess.TimeoutExpired):
             return {}
         names = ("system/gpu_utilization_percentage", "system/gpu_memory_usage_megabytes")
-        given = zip(names, answer.stdout.split(","), strict=False) if answer.returncode == 0 else ()
+        given = [line.split(",") for line in answer.stdout.splitlines()] if answer.returncode == 0 else []
         # An instance of a GPU has no utilization of its own: [N/A].
-        return {name: float(value) for name, value in given if value.strip().replace(".", "", 1).isdecimal()}
+        columns = zip(names, zip(*given, strict=False), strict=False)
+        found = {name: [float(value) for value in values if _is_number(value)] for name, values in columns}
+        # Of several GPUs the utilization is the mean and the memory the sum.
+        return {
+            name: sum(values) / (len(values) if "utilization" in name else 1)
+            for name, values in found.items()
+            if values
+        }
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().replace(".", "", 1).isdecimal()

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from holdfast.config.jobs import AnyJob, Compare, MakeData
+from holdfast.errors import UserError
 
 LOCKS = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
 POLL = 0.1
@@ -43,19 +44,38 @@ def file_lock(path: Path, stopping: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def slot(job: AnyJob, parallel: int | None, stopping: threading.Event, first: bool = False) -> Iterator[str]:
-    """Wait for room for a job; yields the GPU it may use, or an empty string.
+    """Wait for room for a job; yields the GPU it may use, several with commas between, or an empty string.
 
-    A job on a GPU has that GPU alone. A job on CPUs takes a slot for each of its threads, or one of `parallel`. Those
-    that go `first` have their turn before all others.
+    A job on a GPU has that GPU alone, one of several ranks as many. A job on CPUs takes a slot for each of its threads,
+    or one of `parallel` for each rank. Those that go `first` have their turn before all others.
+
+    Raises:
+        UserError: there are fewer GPUs than ranks.
     """
     if uses_gpu(job):
+        require_gpus(job.ranks)
         locks = {f"gpu-{gpu.replace('/', '-')}": gpu for gpu in gpus() or ("",)}
-        with _hold(list(locks), 1, stopping, first) as [name]:
-            yield locks[name]
+        with _hold(list(locks), job.ranks, stopping, first) as names:
+            yield ",".join(locks[name] for name in names)
         return
     names = [f"slot-{n}" for n in range(parallel or cores())]
-    with _hold(names, 1 if parallel else min(job.threads, len(names)), stopping, first):
+    wanted = job.ranks if parallel else job.ranks * job.threads
+    with _hold(names, min(wanted, len(names)), stopping, first):
         yield ""
+
+
+def require_gpus(wanted: int) -> None:
+    """Refuse a training on more GPUs than there are.
+
+    Raises:
+        UserError: it names both numbers.
+    """
+    there = len(gpus())
+    if wanted > max(1, there):
+        raise UserError(
+            f"compute.gpus: {wanted}, and this machine has {there}; lower it, or set compute.device to cpu to train in "
+            "as many processes on its CPUs"
+        )
 
 
 def uses_gpu(job: AnyJob) -> bool:
@@ -124,17 +144,29 @@ def cores() -> int:
 
 @contextmanager
 def _hold(names: Sequence[str], count: int, stopping: threading.Event, first: bool) -> Iterator[list[str]]:
-    """Hold `count` of the named locks. One at a time collects, so that no two wait for each other's."""
-    taken: list[str] = []
+    """Hold `count` of the named locks, all or none: two who see different GPUs would else wait for each other's.
+
+    Of those who begin with the same name, one at a time collects, so none is passed over for ever.
+    """
     with ExitStack() as stack:
         with _turn(LOCKS / f"queue-{names[0]}", stopping, first):
-            while len(taken) < count:
-                for name in names:
-                    if len(taken) < count and name not in taken and _took(LOCKS / f"{name}.lock", stack):
-                        taken.append(name)
-                if len(taken) < count and stopping.wait(POLL):
+            while len(taken := _collected(names, count, stack)) < count:
+                if stopping.wait(POLL):
                     raise Stopped
         yield taken
+
+
+def _collected(names: Sequence[str], count: int, stack: ExitStack) -> list[str]:
+    """As many of the locks as are wanted, or none."""
+    taken: list[str] = []
+    with ExitStack() as held:
+        for name in names:
+            if len(taken) < count and _took(LOCKS / f"{name}.lock", held):
+                taken.append(name)
+        if len(taken) < count:
+            return []
+        stack.push(held.pop_all())
+    return taken
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class StageRun(Config):
     """A finished stage."""
 
     kind: Literal[
-        "data", "base", "check", "evaluate", "sample", "select", "train", "influence", "replay", "compare", "contrast"
+        "data", "base", "check", "evaluate", "sample", "select", "train", "influence", "ledger", "compare", "contrast"
     ]
     arm: str | None = None
     stage: int = 0

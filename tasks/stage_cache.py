@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import Selection, TeacherFile
+from holdfast.config.methods import SFT, Selection, Stage, TeacherFile
+from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
+from holdfast.config.prior import Imported, Prior
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.study import Study
 from holdfast.stages.sources import PAGES, source_digest
@@ -24,7 +26,7 @@ from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
-    Train: frozenset({"data", "evaluation"}),
+    Train: frozenset({"data", "evaluation", "gpus", "strategy"}),
     Sample: frozenset({"data", "batch_size"}),
     Evaluate: frozenset({"batch_size"}),
     Study: frozenset({"compute", "checkpoints", "budget"}),
@@ -37,14 +39,21 @@ asked along the way. By class: what a user has named, a reward or an argument, m
 LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Model: frozenset({"attention", "min_pixels", "max_pixels"}),
     ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
-    Train: frozenset({"keep_dtype"}),
+    Study: frozenset({"targets", "order"}),
+    MakeData: frozenset({"targets"}),
+    Stage: frozenset({"target", *Mitigations.model_fields}),
+    SFT: frozenset({"talr"}),
+    Prior: frozenset({"train"}),
+    Imported: frozenset({"train_path"}),
+    Train: frozenset({"keep_dtype", "priors", "earlier", "replayed"}),
+    Sample: frozenset({"replayed"}),
     Evaluation: frozenset({"keep_dtype"}),
     Select: frozenset({"ledger"}),
     Selection: frozenset({"drop", "arm"}),
-    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "replay"}),
+    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "ledger"}),
 }
 """Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
-DATA_PATHS = frozenset({"path", "validation_path"})
+DATA_PATHS = frozenset({"path", "validation_path", "train_path"})
 RESULT = "holdfast.result"
 """Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
 RETIRED = "retired.json"

@@ -1,5 +1,5 @@
-"""Run one stage in a child process: forked from one preloaded server (or, without torch, spawned), watched, and dead
-when we are.
+"""Run one stage in a child process, or several that train together: forked from one preloaded server (or, without
+torch, spawned), watched, and dead when we are.
 
 `import trl` takes many seconds, so children are forked from a forkserver that has imported everything and never
 touched CUDA. A stage works in NAME.partial/, which is renamed when it is complete and kept when it is not, so that
@@ -18,15 +18,17 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.config.jobs import AnyJob, MakeData
+from holdfast.config.ranks import Rank
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, parsed
 from tasks.redaction import redact_file
@@ -45,6 +47,8 @@ PRELOAD = [
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0
+AFTERMATH = 1.0
+"""Seconds in which the death of a rank shows beside the complaints of those who lost it."""
 LOG_LINES = 15
 REFUSED = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|File too large")
 """What a disk says that refuses; libraries hand it on as errors of many kinds."""
@@ -108,6 +112,8 @@ def work_directory(root: Path) -> Path:
 def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str = "") -> None:
     """Run a job into the directory `out`, handing the lines of its journal and of its resource use to `on_lines`.
 
+    `gpu` is what the job sees as CUDA_VISIBLE_DEVICES. When one of several ranks dies, the others are ended.
+
     Raises UserError, StageFailed, StageKilled or Stopped, and then keeps `out`.partial for the next attempt.
     """
     partial = out.with_name(f"{out.name}.partial")
@@ -117,66 +123,124 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "job.json").write_text(job.model_dump_json(indent=1))
         (partial / "error.json").unlink(missing_ok=True)
+        ranks = _ranks(job, partial)
+        places = [rank.place(partial) for rank in ranks]
         try:
-            code = _watch(_start(job, partial, gpu), tail, on_lines, gpu)
+            end = _watch(_start(job, partial, ranks, gpu), tail, on_lines, gpu)
         finally:
-            for name in ("log.txt", "error.json"):
-                redact_file(partial / name)
-        _raise_failure(code, partial)
+            for path in (partial / "error.json", *(place / "log.txt" for place in places)):
+                redact_file(path)
+        _raise_failure(end, partial, ranks)
+        for place in places[1:]:
+            shutil.rmtree(place)
         partial.rename(out)
         tail = tail.moved(out / METRICS)
     on_lines(tail.new_lines())
 
 
-def _start(job: AnyJob, partial: Path, gpu: str) -> Process:
+def _ranks(job: AnyJob, partial: Path) -> list[Rank]:
+    """The job's, who are to meet in a file that no earlier attempt has used."""
+    for left in partial.glob("meeting-*"):
+        left.unlink()
+    meeting = str(partial / f"meeting-{uuid.uuid4().hex}.partial")
+    ranks = [Rank(number, job.ranks, meeting) for number in range(job.ranks)]
+    for rank in ranks:
+        rank.place(partial).mkdir(exist_ok=True)
+    return ranks
+
+
+def _start(job: AnyJob, partial: Path, ranks: list[Rank], gpu: str) -> list[Process]:
     preload()
     # Data is made without torch, so it need not wait until the forkserver has imported that.
     context = _spawn if isinstance(job, MakeData) else _forkserver
+    processes: list[Process] = []
     with _polling:
         if stopping.is_set():
             raise Stopped
-        process = context.Process(target=_child, args=(ENTRY, str(partial), gpu))
-        try:
-            process.start()
-        except (EOFError, ConnectionError) as error:
-            raise StageKilled("the server that starts stages was killed") from error
-        _running.add(process)
-    return process
+        for rank in ranks:
+            process = context.Process(target=_child, args=(ENTRY, str(partial), gpu, rank))
+            try:
+                process.start()
+            except (EOFError, ConnectionError) as error:
+                for other in processes:
+                    _signal(other, signal.SIGKILL)
+                raise StageKilled("the server that starts stages was killed") from error
+            processes.append(process)
+        _running.update(processes)
+    return processes
 
 
-def _watch(process: Process, tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> int:
-    usage = ResourceUsage(process.pid, gpu)
+class _End(NamedTuple):
+    """How a stage ended: the exit code of its first rank, or of the one that failed."""
+
+    code: int
+    rank: int = 0
+
+
+def _watch(processes: list[Process], tail: _Tail, on_lines: Callable[[list[Line]], None], gpu: str) -> _End:
+    usage = ResourceUsage([process.pid for process in processes], gpu)
+    codes: dict[Process, int] = {}
     try:
-        while not wait([process.sentinel], POLL):
+        while (end := _ended(processes, codes)) is None:
             on_lines(tail.new_lines() + usage.new_lines())
-        with _polling:
-            process.join()
-            code = process.exitcode
     finally:
-        # Also what the stage left behind in its group, and all of it when on_lines raised.
-        _signal(process, signal.SIGKILL)
-        _running.discard(process)
+        # Also what the stage left behind in its groups, and all of it when on_lines raised.
+        for process in processes:
+            _signal(process, signal.SIGKILL)
+            _running.discard(process)
     on_lines(tail.new_lines())
-    return 255 if code is None else code
+    return end
 
 
-def _raise_failure(code: int, partial: Path) -> None:
-    if code == 0 and (partial / "result.json").is_file():
+def _ended(processes: list[Process], codes: dict[Process, int]) -> _End | None:
+    """The end of a stage, or nothing after a while: it ends with its first rank, or with any that fails.
+
+    `codes` are those of processes that have ended, and grow.
+    """
+    _wait(processes, codes, POLL)
+    if any(codes.values()):
+        _wait(processes, codes, AFTERMATH)
+    failed = [_End(code, rank) for rank, process in enumerate(processes) if (code := codes.get(process, 0))]
+    # Whom others lost says more than that they lost it.
+    failed.sort(key=lambda end: not _killed(end.code))
+    return failed[0] if failed else _End(0) if processes[0] in codes else None
+
+
+def _wait(processes: list[Process], codes: dict[Process, int], seconds: float) -> None:
+    """Wait for another process to end."""
+    working = {process.sentinel: process for process in processes if process not in codes}
+    ready = wait(list(working), seconds) if working else []
+    with _polling:
+        for sentinel in ready:
+            process = working[sentinel]  # type: ignore[index]
+            process.join()
+            codes[process] = 255 if process.exitcode is None else process.exitcode
+
+
+def _killed(code: int) -> bool:
+    """A forkserver that was killed reports 255 for its children."""
+    return code < 0 or code == 255
+
+
+def _raise_failure(end: _End, partial: Path, ranks: list[Rank]) -> None:
+    if end.code == 0 and (partial / "result.json").is_file():
         return
     if stopping.is_set():
         raise Stopped
     if message := _message(partial / "error.json"):
         raise UserError(message)
-    log = (partial / "log.txt").read_text(errors="replace") if (partial / "log.txt").is_file() else ""
+    written = ranks[end.rank].place(partial) / "log.txt"
+    log = written.read_text(errors="replace") if written.is_file() else ""
     last = "\n".join(log.splitlines()[-LOG_LINES:])
     refused = REFUSED.search(last)
     if refused or shutil.disk_usage(partial).free < LEAST_SPACE:
         said = refused[0].lower() if refused else "no space left on device"
         raise UserError(f"{partial}: cannot be written ({said}); free some space or make it writable.")
-    # A forkserver that was killed reports 255 for its children.
-    if code < 0 or code == 255:
-        raise StageKilled(f"the stage's process was killed ({code}); its last lines:\n{last}")
-    raise StageFailed(f"the stage's process ended with code {code}; its last lines:\n{last}")
+    several = f", rank {end.rank} of {len(ranks)}," if len(ranks) > 1 else ""
+    if _killed(end.code):
+        ended = " and the others were ended" if several else ""
+        raise StageKilled(f"the stage's process{several} was killed ({end.code}){ended}; its last lines:\n{last}")
+    raise StageFailed(f"the stage's process{several} ended with code {end.code}; its last lines:\n{last}")
 
 
 def _message(error: Path) -> str:
@@ -198,18 +262,20 @@ def _signal(process: Process, number: signal.Signals) -> None:
                 os.kill(process.pid, number)
 
 
-def _child(entry: str, out: str, gpu: str) -> None:
+def _child(entry: str, out: str, gpu: str, rank: Rank) -> None:
     os.setsid()
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    log = os.open(f"{out}/log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    own = rank.place(Path(out))
+    log = os.open(own / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     # A predecessor whose parent was killed may still be about to die; it holds this lock until it has.
-    alone = os.open(f"{out}/lock", os.O_WRONLY | os.O_CREAT, 0o644)
+    alone = os.open(own / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
     fcntl.flock(alone, fcntl.LOCK_EX)
-    pkgutil.resolve_name(entry)(f"{out}/job.json", out)
+    several = (rank,) if rank.size > 1 else ()
+    pkgutil.resolve_name(entry)(f"{out}/job.json", out, *several)
 
 
 def _die_with_parent() -> None:

@@ -18,6 +18,8 @@ from holdfast.training.arguments import anywhere
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 PUZZLE = Lengths(410, 30, 1296)
 """Of a puzzle of 504×504 pixels: 18×18 tokens of 4 patches each, the question and the chat's frame."""
+PROBLEM = Lengths(300, 450, 0)
+"""Of a problem of GSM8K and its longest worked solution, as the file assumes."""
 STATED = re.compile(r"([\d.]+) GB at most|supervised one ([\d.]+) GB")
 
 
@@ -39,7 +41,8 @@ def test_an_experiment_file_describes_studies_whose_arguments_are_taken(file: Pa
 def need(study: Study, arm: str) -> Need:
     [stage] = study.arms[arm]
     sampled = not isinstance(stage, SFT) or stage.source.kind == "rollouts"
-    lengths = PUZZLE._replace(completion=study.evaluation.max_new_tokens if sampled else 110)
+    lengths = PROBLEM if study.target.benchmark == "arithmetic" else PUZZLE._replace(completion=110)
+    lengths = lengths._replace(completion=study.evaluation.max_new_tokens) if sampled else lengths
     model = adapted(without_weights(study.model.path), stage, 0)
     return need_of(stage, study, shape_for(model, study.influence), lengths, on_gpu=True)
 

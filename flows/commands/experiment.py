@@ -94,7 +94,7 @@ def _study(file: Path, content: dict[str, Any]) -> Study:
         raise UserError(_sentence(file, content, error)) from None
     if study.sweep and not re.fullmatch(NAME, study.sweep):
         raise UserError(f"{_named(file)}: sweep: {brief(study.sweep)} is no name; `vary` sets it, so remove it.")
-    check(MakeData(images=study.images, target=study.target, prior=study.prior))
+    check(MakeData(images=study.images, target=study.target, targets=study.targets, prior=study.prior))
     return study
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from flows.commands.environment import Terminated, prepare_process
+from holdfast.config.ranks import require_one_rank
 from holdfast.errors import UserError
-from holdfast.stages.ranks import require_one_rank
 
 if TYPE_CHECKING:
     from flows.study import ArmsFailed

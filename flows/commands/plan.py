@@ -141,7 +141,7 @@ def _sweep_lines(sweep: Sweep, plans: list[list[PlannedStage]]) -> list[str]:
 
 def _summary(study: Study) -> str:
     return (
-        f"{study.name}: {_asked(study.target)}, prior benchmarks: {len(study.prior)}, "
+        f"{study.name}: {', '.join(map(_asked, study.all_targets.values()))}, prior benchmarks: {len(study.prior)}, "
         f"arms: {len(study.arms)}, stages at a time: {stages_at_once(study)}"
     )
 
@@ -185,7 +185,7 @@ def _name(stage_id: StageId) -> str:
     verb, (arm, _, number) = stage_id
     if arm is None:
         return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
-    parts = {"sample": "samples", "select": "selection", "influence": "influence", "replay": "ledger"}
+    parts = {"sample": "samples", "select": "selection", "influence": "influence", "ledger": "ledger"}
     parts["evaluate"] = "evaluation"
     return arm + (f" {number + 1}" if number else "") + (f": {parts[verb]}" if verb in parts else "")
 

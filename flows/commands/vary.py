@@ -11,6 +11,7 @@ from holdfast.errors import UserError
 Content = dict[str, Any]
 Levels = dict[str, Content]
 """By level, the fields that it sets."""
+EVERY = "*"
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -82,7 +83,23 @@ def _at(path: list[str], value: Any) -> Content:
 
 
 def merged(content: Any, fields: Any) -> Any:
-    """Mappings are merged, anything else is replaced."""
-    if not isinstance(content, dict) or not isinstance(fields, dict):
+    """Mappings are merged, anything else is replaced.
+
+    `"*"` stands for all entries of a mapping or a list, and a number for an entry of a list.
+    """
+    if not isinstance(fields, dict):
         return fields
-    return {**content, **{name: merged(content.get(name), value) for name, value in fields.items()}}
+    if isinstance(content, list) and all(_entry(name, content) for name in fields):
+        entries = merged(
+            dict(enumerate(content)), {name if name == EVERY else int(name): fields[name] for name in fields}
+        )
+        return list(entries.values())
+    if not isinstance(content, dict):
+        return fields
+    if EVERY in fields:
+        content = {name: merged(value, fields[EVERY]) for name, value in content.items()}
+    return {**content, **{name: merged(content.get(name), fields[name]) for name in fields if name != EVERY}}
+
+
+def _entry(name: Any, content: list[Any]) -> bool:
+    return name == EVERY or (str(name).isdecimal() and int(name) < len(content))

@@ -29,14 +29,15 @@ class Checkpoint(NamedTuple):
 
 
 class Answers:
-    """A study's records, the benchmarks one after the other, the target first."""
+    """A study's records, the benchmarks one after the other, the targets first."""
 
     def __init__(self, study: FinishedStudy, place: Place, tables: Tables) -> None:
         self.study, self.place, self.tables = study.study, place, tables
         files = tables.files[tables.files["study"] == place.study]
         of_base = files[files["arm"] == BASE]
         self.benchmarks = tuple(of_base["benchmark"])
-        self.priors = self.benchmarks[1:]
+        count = len(self.study.all_targets)
+        self.targets, self.priors = self.benchmarks[:count], self.benchmarks[count:]
         self.digests = tuple(of_base["digest"])
         self.bounds: dict[Checkpoint, np.ndarray] = {}
         """(benchmarks, 3): where their rows start, where validation questions do, and where they stop."""
@@ -57,7 +58,7 @@ class Answers:
 
     def role(self, benchmark: str) -> str:
         """Of a benchmark; nothing of what is about none."""
-        return ("target" if benchmark == self.benchmarks[0] else "prior") if benchmark else ""
+        return ("target" if benchmark in self.targets else "prior") if benchmark else ""
 
     def checkpoints(self, arm: str) -> list[Checkpoint]:
         """Of all replicates, in order of replicate and step."""
@@ -94,9 +95,9 @@ class Answers:
         return mean_of(values, np.where(np.isin(self.strata, wanted), self.strata, -1), self.clusters)
 
     def measures(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Moments]:
-        """score, accuracy, unparsed_target and tokens of the target; prior, unparsed, retention and forgetting; kl and
-        pass_at_K where they were measured for all of them."""
-        target = self.benchmarks[:1]
+        """score, accuracy, unparsed_target and tokens of the targets, in their mean; prior, unparsed, retention and
+        forgetting; kl and pass_at_K where they were measured for all of them."""
+        target = self.targets
         right, read = self.values(checkpoints, "correct"), self.values(checkpoints, "parsed_ok")
         base = self.mean(self.values([self.base], "correct"), self.priors)
         prior = self.mean(right, self.priors)
@@ -123,10 +124,11 @@ class Answers:
 
     def levels(self, checkpoint: Checkpoint, split: str = TEST) -> dict[str, float]:
         """score, prior, retention and forgetting of one checkpoint, without intervals."""
-        score = self.means(checkpoint, "score", split)
-        prior, base = (float(self.means(one, "correct", split)[1:].mean()) for one in (checkpoint, self.base))
+        many = len(self.targets)
+        score = self.means(checkpoint, "score", split)[:many]
+        prior, base = (float(self.means(one, "correct", split)[many:].mean()) for one in (checkpoint, self.base))
         kept = prior / base if base > 0 else float("nan")
-        return {"score": float(score[0]), "prior": prior, "retention": kept, "forgetting": base - prior}
+        return {"score": float(score.mean()), "prior": prior, "retention": kept, "forgetting": base - prior}
 
     def means(self, checkpoint: Checkpoint, field: str, split: str = TEST) -> np.ndarray:
         """By benchmark (benchmarks,); what is not a number is left out."""
@@ -136,18 +138,21 @@ class Answers:
         return np.array([np.nanmean(part) if len(part) else np.nan for part in parts])
 
     def benchmark(self, arm: str, names: Sequence[str]) -> dict[str, Moments]:
-        """accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong and gained, in the mean over benchmarks,
-        of an arm's ends or of the base."""
+        """accuracy, strict, score, unparsed, forgetting, forgetting_strict, lost_unreadable, lost_wrong and gained, in
+        the mean over benchmarks, of an arm's ends or of the base."""
         own, base = [self.base] if arm == BASE else self.ends[arm], [self.base]
         asked = np.isin(self.strata, [self.benchmarks.index(name) for name in names])
-        fields = ((own, "correct"), (own, "parsed_ok"), (own, "score"), (base, "correct"))
-        right, read, score, before = (self.values(one, field)[:, asked] for one, field in fields)
+        now = ("correct", "strict", "parsed_ok", "score")
+        right, strict, read, score = (self.values(own, field)[:, asked] for field in now)
+        before, formed = (self.values(base, field)[:, asked] for field in ("correct", "strict"))
         lost = before * (1 - right)
         values = {
             "accuracy": right,
+            "strict": strict,
             "score": score,
             "unparsed": 1 - read,
             "forgetting": before - right,
+            "forgetting_strict": formed - strict,
             "lost_unreadable": lost * (1 - read),
             "lost_wrong": lost * read,
             "gained": (1 - before) * right,

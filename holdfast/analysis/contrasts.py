@@ -156,7 +156,7 @@ def _two_levels(about: Row, arm: str, pair: tuple[Setting, Setting]) -> Iterator
     about |= {"replicates_a": len(pair[0].ends(arm)), "replicates_b": len(pair[1].ends(arm))}
     first, second = (setting.measures(arm) for setting in pair)
     draws, others = ([draw.place.draw for draw in setting.having(arm)] for setting in pair)
-    targets = {setting.draws[0].benchmarks[0] for setting in pair}
+    targets = {setting.draws[0].targets for setting in pair}
     for measure, benchmarks in (("score", slice(1)), ("retention", slice(1, None))):
         about["measure"] = measure
         if measure == "score" and len(targets) > 1:

@@ -131,13 +131,13 @@ def less(first: Moments, second: Moments) -> Moments:
     return first._replace(means=first.means - second.means, parts=one - other, left_out=left_out)
 
 
-def weighted(terms: Sequence[tuple[float, Moments]]) -> Moments:
-    """Σ weight · measure, replicate by replicate."""
+def weighted(terms: Sequence[tuple[float | np.ndarray, Moments]]) -> Moments:
+    """Σ weight · measure, replicate by replicate; a weight may differ between replicates."""
     weights, measures = zip(*terms, strict=True)
     padded = _padded(*(one.parts for one in measures))
     return measures[0]._replace(
         means=sum(weight * one.means for weight, one in terms),
-        parts=sum(weight * parts for weight, parts in zip(weights, padded, strict=True)),
+        parts=sum(np.asarray(weight)[..., None] * parts for weight, parts in zip(weights, padded, strict=True)),
     )
 
 

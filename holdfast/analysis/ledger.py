@@ -28,7 +28,7 @@ def ledger_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> 
         row
         for study, answers in zip(studies, every, strict=True)
         for run in study.runs
-        if run.kind == "replay" and run.arm in answers.arms
+        if run.kind == "ledger" and run.arm in answers.arms
         for row in _rows(run, answers)
     ]
     if not found:

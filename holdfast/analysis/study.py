@@ -15,18 +15,21 @@ import pandas as pd
 from holdfast.analysis.answers import VALIDATION, Answers, Checkpoint
 from holdfast.analysis.contrasts import Named, Row, Setting, verdicts
 from holdfast.analysis.estimates import estimate, of_trainings
+from holdfast.analysis.frontier import Fronts, fronts
 from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
 from holdfast.analysis.questions import of_base
+from holdfast.analysis.sequence import continual, courses
 from holdfast.analysis.table import BASE, Tables, load
 from holdfast.benchmarks import catalog
 from holdfast.config.jobs import Compare
 from holdfast.config.prior import Prior
 from holdfast.errors import UserError
 
-SHARES = ("score", "accuracy", "prior", "unparsed", "unparsed_target", "lost_unreadable", "lost_wrong", "gained")
-LIMITS = dict.fromkeys(SHARES, (0.0, 1.0)) | {"retention": (0.0, np.inf)}
+SHARES = ("score", "accuracy", "strict", "prior", "unparsed", "unparsed_target")
+LOST = ("lost_unreadable", "lost_wrong", "gained")
+LIMITS = dict.fromkeys((*SHARES, *LOST), (0.0, 1.0)) | {"retention": (0.0, np.inf)}
 """Where measures' intervals end."""
 MEAN = "mean"
 """Beside the prior benchmarks' names: their mean."""
@@ -57,8 +60,8 @@ class Analysis:
     "mean" rows, which have draw "" and the steps that all trainings have."""
     benchmarks: pd.DataFrame
     """One row a setting, arm and benchmark at the end. setting, arm, benchmark, role, chance (NaN where unknown);
-    measures accuracy, score, unparsed, forgetting, lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable +
-    lost_wrong − gained, exactly; questions."""
+    measures accuracy, strict (NaN where form does not count apart), score, unparsed, forgetting, forgetting_strict,
+    lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable + lost_wrong − gained, exactly; questions."""
     verdicts: pd.DataFrame
     """One row a comparison, a − b. setting, factor ("arm", or the factor whose levels a and b are), arm (whose levels
     are compared; "" where arms are), a, b, measure (score | retention), at (end | matched), matched_score (NaN at the
@@ -68,12 +71,14 @@ class Analysis:
     covers."""
     frontier: pd.DataFrame
     """Mean trajectories as points: setting, arm, step; measures score, retention; on_front (no other is better)."""
+    fronts: Fronts | None
+    """Each arm's frontier over all settings; None where settings cannot be put together."""
     matched: pd.DataFrame
     """One row a setting and arm: the highest score that all arms reach (matched_score), step; measure retention; reason
     ("" or why not)."""
     base: pd.DataFrame
     """One row a setting and benchmark, and the prior ones' "mean": setting, benchmark, role, chance; measures accuracy,
-    score, unparsed; questions."""
+    strict, score, unparsed; questions."""
     aliases: pd.DataFrame
     """Checkpoints chosen on validation questions: setting, alias (best-skill | best-retention), study, arm, replicate,
     stage, stage_step, step, run_id, validation_score, validation_prior, and score and retention on test questions."""
@@ -81,6 +86,14 @@ class Analysis:
     """Whether a model is right more often where it says more: setting, arm; accuracy and tokens of the shorter and the
     longer half of its own target completions (shorter, longer, shorter_tokens, longer_tokens), measure difference
     (longer − shorter)."""
+    courses: pd.DataFrame
+    """Of studies with several targets, every benchmark along the whole sequence; where `ends`, a stage has just ended,
+    and these rows are the matrix A[stage, task]. setting, draw, study, arm, replicate ("1", …, or "mean"), stage,
+    stage_step, step, learned (the stage's target; "" for the base, step 0), ends, benchmark, role; measures accuracy
+    and score, with intervals on "mean" rows alone."""
+    continual: pd.DataFrame
+    """Of studies with several targets, one row a setting, arm and measure of continual learning: setting, arm, measure,
+    source (whose definition it is), value, low, high, replicates, covers."""
     influence: InfluenceTables | None
     """None where nothing was traced."""
 
@@ -111,10 +124,13 @@ def analyse(job: Compare) -> Analysis:
         benchmarks=pd.DataFrame(row for setting, arm in ended for row in _benchmarks(setting, arm)),
         verdicts=verdicts(settings),
         frontier=_frontier(trajectory),
+        fronts=fronts(settings),
         matched=pd.DataFrame(row for setting in settings for row in _matched(setting)),
         base=pd.DataFrame(row for setting in settings for row in _base(setting)),
         aliases=pd.DataFrame([row for study in every for row in _aliases(study)], columns=ALIASES),
         length_split=pd.DataFrame(row for setting, arm in ended for row in length_split(setting, arm)),
+        courses=courses(settings),
+        continual=continual(settings),
         influence=influence_tables(job.studies, every),
     )
 
@@ -157,21 +173,21 @@ def _benchmarks(setting: Setting, arm: str) -> Iterator[Row]:
 def _about(setting: Setting) -> list[Row]:
     """Every benchmark's name and role, and what guessing scores on it; NaN where nobody knows."""
     draw = setting.draws[0]
-    target, *priors = draw.benchmarks
     chances = {p.name: catalog.chance(p.name) if isinstance(p, Prior) else None for p in draw.study.prior}
-    rows = [{"benchmark": target, "role": "target", "chance": catalog.target_chance(draw.study.target)}]
-    rows += [{"benchmark": name, "role": "prior", "chance": chances.get(name)} for name in priors]
+    chances |= {name: catalog.target_chance(target) for name, target in draw.study.all_targets.items()}
+    rows = [{"benchmark": name, "role": draw.role(name), "chance": chances.get(name)} for name in draw.benchmarks]
     return [row | {"chance": np.nan if row["chance"] is None else row["chance"]} for row in rows]
 
 
 def _base(setting: Setting) -> Iterator[Row]:
     every = _about(setting)
-    priors = [row["benchmark"] for row in every[1:]]
-    mean = {"benchmark": MEAN, "role": "prior", "chance": float(np.mean([row["chance"] for row in every[1:]]))}
+    own = [row for row in every if row["role"] == "prior"]
+    priors = [row["benchmark"] for row in own]
+    mean = {"benchmark": MEAN, "role": "prior", "chance": float(np.mean([row["chance"] for row in own]))}
     for about in [*every, mean]:
         names = priors if about is mean else [about["benchmark"]]
         found = setting.pooled(partial(Answers.benchmark, arm=BASE, names=names))
-        known = _measures({name: found[name] for name in ("accuracy", "score", "unparsed")})
+        known = _measures({name: found[name] for name in ("accuracy", "strict", "score", "unparsed")})
         yield {"setting": setting.name} | about | known | {"questions": found["accuracy"].questions}
 
 

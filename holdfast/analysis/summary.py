@@ -39,6 +39,8 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "flips": _rows(tables.flips),
         "failed": job.failed,
     }
+    if analysis.fronts is not None:
+        content["fronts"] = {name: _rows(frame) for name, frame in analysis.fronts._asdict().items()}
     if analysis.influence is not None:
         content["influence"] = {
             name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures", "ledger")
@@ -55,8 +57,11 @@ def _setting(analysis: Analysis, name: str) -> Row:
             *(analysis.frontier, analysis.verdicts, analysis.aliases),
         )
     )
-    target, *prior, mean = _rows(base)
-    return {
+    every = _rows(base)
+    targets, prior = ([row for row in every[:-1] if row["role"] == role] for role in ("target", "prior"))
+    target, mean = targets[0], every[-1]
+    sequence = _sequence(analysis, name) if len(analysis.continual) else {}
+    return sequence | {
         "target": {key: target[key] for key in ("benchmark", "chance", "questions")},
         "prior": {
             "benchmarks": [row["benchmark"] for row in prior],
@@ -76,6 +81,18 @@ def _setting(analysis: Analysis, name: str) -> Row:
     }
 
 
+def _sequence(analysis: Analysis, name: str) -> Row:
+    """Of several targets: the mean matrix and the measures, by arm."""
+    rows, measures = (frame[frame["setting"] == name] for frame in (analysis.courses, analysis.continual))
+    ends = rows[rows["ends"] & (rows["replicate"] == "mean")]
+    columns = ["stage", "learned", "benchmark", "accuracy", "score"]
+    matrix = {str(arm): _rows(own[columns]) for arm, own in ends.groupby("arm", sort=False)}
+    by_arm = measures.groupby("arm", sort=False)
+    return {
+        "sequence": {arm: {"matrix": cells, "measures": _rows(by_arm.get_group(arm))} for arm, cells in matrix.items()}
+    }
+
+
 def _arm(row: Row, benchmarks: list[Row]) -> Row:
     facts = ("replicates", "draws", "covers", "steps", "seconds", "alarms", "left_out")
     found: Row = {name: row[name] for name in facts}
@@ -83,7 +100,9 @@ def _arm(row: Row, benchmarks: list[Row]) -> Row:
         interval = _interval(row, name)
         found[name] = {"mean": interval.pop("value"), **interval} | {key: row[key] for key in ("replicates", "covers")}
     lost = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
-    of_prior = {one["benchmark"]: {name: _interval(one, name) for name in lost} for one in benchmarks[1:]}
+    of_prior = {
+        one["benchmark"]: {name: _interval(one, name) for name in lost} for one in benchmarks if one["role"] == "prior"
+    }
     return found | _metrics(benchmarks, row) | {"benchmarks": of_prior}
 
 
@@ -92,10 +111,11 @@ def _metrics(benchmarks: list[Row], arm: Row | None) -> Row:
     named: dict[str, Row] = {}
     for row in benchmarks:
         place = f"{row['role']}/{row['benchmark']}"
-        for name in ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "unparsed"):
-            named[f"{place}/{name}"] = _interval(row, name)
+        measures = ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "strict", "unparsed")
+        named |= {f"{place}/{name}": _interval(row, name) for name in measures}
         if "forgetting" in row and row["role"] == "prior":
             named[f"forgetting/{row['benchmark']}"] = _interval(row, "forgetting")
+            named[f"forgetting/{row['benchmark']}/strict"] = _interval(row, "forgetting_strict")
     if arm is None:
         named |= {"retention": dict.fromkeys(("value", "low", "high"), 1.0)}
         named |= {"forgetting/mean": dict.fromkeys(("value", "low", "high"), 0.0)}

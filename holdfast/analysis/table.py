@@ -43,8 +43,9 @@ class Tables:
 
     records: pd.DataFrame
     """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
-    question (its id), image, parsed_ok, correct (bool), score (0 to 1), tokens (of the completion), file (row of
-    `files`). Strings are categorical."""
+    question (its id), image, parsed_ok, correct (bool), strict (right and in the form that was asked for, 0 or 1; NaN
+    where form does not count apart), score (0 to 1), tokens (of the completion), file (row of `files`). Strings are
+    categorical."""
     files: pd.DataFrame
     """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
     stop: its rows in `records`, test questions before `middle`."""
@@ -131,8 +132,8 @@ def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.Da
     """One row a file that an evaluation left, in the order of arms, replicates, steps and benchmarks."""
     own = trainings[trainings["study"] == place.study]
     offsets = {(row.arm, row.replicate, row.stage): row.offset for row in own.itertuples()}
-    target = study.study.target.benchmark
-    benchmarks = [target, *(prior.name for prior in study.study.prior)]
+    targets = list(study.study.all_targets)
+    benchmarks = [*targets, *(prior.name for prior in study.study.prior)]
     arms = [None, *study.study.arms]
     known = [one for one in study.evaluated if one.arm in arms and one.benchmark in benchmarks]
     known.sort(key=lambda o: (arms.index(o.arm), o.replicate, o.stage, o.step, benchmarks.index(o.benchmark)))
@@ -141,7 +142,7 @@ def _files(study: FinishedStudy, place: Place, trainings: pd.DataFrame) -> pd.Da
         | one.model_dump(include={"replicate", "stage", "benchmark", "kind"})
         | {"arm": one.arm or BASE, "stage_step": one.step, "path": str(one.file.path)}
         | {"step": offsets.get((one.arm, one.replicate, one.stage), 0) + one.step}
-        | {"role": "target" if one.benchmark == target else "prior"}
+        | {"role": "target" if one.benchmark in targets else "prior"}
         for one in known
     ]
     return pd.DataFrame(rows, columns=[*PLACE, "benchmark", "role", "kind", "path"])
@@ -168,7 +169,7 @@ def _records(files: pd.DataFrame, asked: dict[str, dict[str, Questions]]) -> tup
     records["split"] = pd.Categorical.from_codes(validating, ["test", "validation"])
     records["question"] = _categorical([one.ids for one in questions])
     records["image"] = _categorical([one.images for one in questions])
-    for name in ("parsed_ok", *MEASURED):
+    for name in ("parsed_ok", "strict", *MEASURED):
         records[name] = np.concatenate([one.pop(name) for one in read])
     return records.assign(file=own), files
 
@@ -185,14 +186,16 @@ def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
 
 def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
     """The measured columns of a file, in the order of the base's questions."""
-    table = pq.ParquetFile(row.path).read(["split", "id", "grader", "parsed", *MEASURED], use_threads=False)
+    table = pq.ParquetFile(row.path).read(["split", "id", "grader", "parsed", "strict", *MEASURED], use_threads=False)
     order = questions.order
     if not table.select(["split", "id"]).equals(questions.keys):
         order = _matching(row, table, questions)
     if (table["grader"].to_numpy()[order] != questions.graders).any():
         raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
     measured = {name: table[name].to_numpy()[order].astype(kind, copy=False) for name, kind in MEASURED.items()}
-    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order]}
+    known = "strict" in table.column_names  # not in old records
+    strict = table["strict"].cast(pa.float32()).to_numpy() if known else np.full(len(order), np.nan, np.float32)
+    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order], "strict": strict[order]}
 
 
 def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:

@@ -19,7 +19,7 @@ from holdfast.benchmarks.prior import plain as plain_dialect
 from holdfast.benchmarks.public import questions as public_questions
 from holdfast.benchmarks.public.benchmarks import MODULES as PUBLIC
 from holdfast.benchmarks.question import PriorQuestion
-from holdfast.benchmarks.targets import banner, classes, counting, detection, jigsaw, spatial
+from holdfast.benchmarks.targets import arithmetic, banner, classes, counting, detection, jigsaw, spatial
 from holdfast.benchmarks.targets.protocol import DrawnTarget
 from holdfast.config.targets import Banner, Jigsaw, Target
 from holdfast.data.shards import Question, png
@@ -45,13 +45,15 @@ TARGETS: dict[str, DrawnTarget] = {
     "banner": banner,
     "detection": detection,
     "counting": counting,
+    "arithmetic": arithmetic,
 }
-"""The targets that draw their own images; jigsaws are cut from any."""
+"""The targets that draw their own questions; jigsaws are cut from any images."""
 
 GRADERS: dict[str, Grader] = {
     "jigsaw": jigsaw.grade,
     "spatial": spatial.grade,
     "counting": counting.grade,
+    "arithmetic": arithmetic.grade,
     **{name: module.grade for name, module in PRIOR.items()},
     **graders.GRADERS,
 }

@@ -17,9 +17,9 @@ from holdfast.config.images import Images, World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Imported, Prior, PriorBenchmark, PublicPrior
 from holdfast.config.refs import content_key, file_digest
-from holdfast.config.targets import Jigsaw, Target
+from holdfast.config.targets import Arithmetic, Banner, Jigsaw, Target
 from holdfast.data.images import Source, input_files, open_source
-from holdfast.data.shards import Question, prior_shard, write_questions
+from holdfast.data.shards import Question, prior_shard, target_shard, write_questions
 from holdfast.data.splits import in_order, listed
 from holdfast.errors import UserError, brief
 
@@ -35,8 +35,10 @@ def make_data(job: MakeData, out: Path) -> dict[str, Any]:
     for prior in job.prior:
         if isinstance(prior, PublicPrior):
             public_questions.require(prior)
-    target = job.target
-    notes = _write_puzzles(target, job, out) if isinstance(target, Jigsaw) else _write_others(target, job, out)
+    made = [_write_target(name, target, job, out) for name, target in _targets(job).items()]
+    notes = {key: value for one in made for key, value in one.items()}
+    notes["questions"] = {shard: count for one in made for shard, count in one["questions"].items()}
+    notes |= {key: [line for one in made for line in one[key]] for key in ("skipped", "told")}
     for prior in job.prior:
         for split, questions in prior_questions(prior, job.seed, notes["told"]):
             shard = prior_shard(prior.name, split)
@@ -44,7 +46,17 @@ def make_data(job: MakeData, out: Path) -> dict[str, Any]:
     return notes
 
 
-def _write_puzzles(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
+def _targets(job: MakeData) -> dict[str, Target]:
+    """By what stands in their shards' names."""
+    return job.targets or {"": job.target}
+
+
+def _write_target(name: str, target: Target, job: MakeData, out: Path) -> dict[str, Any]:
+    write = partial(_write_puzzles, target) if isinstance(target, Jigsaw) else partial(_write_others, target)
+    return write({split: out / target_shard(split, name) for split in SPLITS}, job)
+
+
+def _write_puzzles(target: Jigsaw, shards: dict[str, Path], job: MakeData) -> dict[str, Any]:
     """Puzzles of the source's images."""
     counts = {split: getattr(target, split) for split in SPLITS}
     source = open_source(job.images, job.seed)
@@ -53,22 +65,22 @@ def _write_puzzles(target: Jigsaw, job: MakeData, out: Path) -> dict[str, Any]:
     for split in SPLITS:
         cut = ((puzzle.answer, puzzle) for puzzle in puzzles(source, splits[split], target, job.seed))
         few = target_questions.few(cut, counts[split], target.per_class if split == "train" else None)
-        written[f"target-{split}"] = write_questions(out / f"target-{split}.parquet", few)
+        written[shards[split].stem] = write_questions(shards[split], few)
     images = {split: len(splits[split]) for split in SPLITS}
     return {"images": images, "questions": written, **_left_out(source.skipped, source.warnings)}
 
 
-def _write_others(target: Target, job: MakeData, out: Path) -> dict[str, Any]:
+def _write_others(target: Target, shards: dict[str, Path], job: MakeData) -> dict[str, Any]:
     """Questions of any other target. UserError if a split is left with none."""
     source = target_questions.TargetQuestions(target, job.seed)
     written = {}
     for split in target_questions.SPLITS:
-        count = write_questions(out / f"target-{split}.parquet", source.questions(split))
+        count = write_questions(shards[split], source.questions(split))
         if not count:
             raise UserError(
                 f"target.{split}: the data holds no question for this split; ask for fewer elsewhere, or use more data."
             )
-        written[f"target-{split}"] = count
+        written[shards[split].stem] = count
     return {"questions": written, **_left_out(source.skipped, source.warnings())}
 
 
@@ -81,23 +93,38 @@ def _left_out(skipped: list[str], warnings: list[str]) -> dict[str, Any]:
 
 def check(job: MakeData) -> None:
     """Refuse what no data can be made for, before any is."""
-    if isinstance(job.target, Jigsaw):
-        jigsaw.check_fit(job.target.grid, job.images.size)
-    else:
-        target_questions.check(job.target)
-        if job.images != World():
-            raise UserError(f"images: {job.target.benchmark} has images of its own; leave this field out.")
+    targets = list(_targets(job).values())
+    for target in targets:
+        if isinstance(target, Jigsaw):
+            jigsaw.check_fit(target.grid, job.images.size)
+        else:
+            target_questions.check(target)
+    if job.images != World() and not any(isinstance(target, Jigsaw) for target in targets):
+        own = "shows no images" if isinstance(targets[0], Arithmetic) else "has images of its own"
+        raise UserError(f"images: {targets[0].benchmark} {own}; leave this field out.")
     for prior in job.prior:
         if isinstance(prior, PublicPrior):
             public.check(prior)
         if isinstance(prior, Prior) and prior.dialect:
             plain.answers(prior.benchmark)
     names = [prior.name for prior in job.prior]
-    if job.target.benchmark in names:
-        raise UserError(f"prior: {job.target.benchmark!r} is the target's name; give the benchmark another name.")
+    for target in targets:
+        if target.benchmark in names:
+            raise UserError(f"prior: {target.benchmark!r} is the target's name; give the benchmark another name.")
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"prior: two benchmarks are named {name!r}; give one of them another name.")
+
+
+def shows_images(target: Target, prior: Sequence[PriorBenchmark]) -> str | None:
+    """The first field whose questions show images, whatever the data; None where all are text, or may be."""
+    if not (isinstance(target, Arithmetic) or (isinstance(target, Banner) and target.path is not None)):
+        return f"target: {target.benchmark}"
+    for one in prior:
+        public_images = isinstance(one, PublicPrior) and public.MODULES[one.benchmark].SOURCES[one.benchmark].images
+        if isinstance(one, Prior) or public_images:
+            return f"prior: {one.name}"
+    return None
 
 
 def prior_questions(prior: PriorBenchmark, seed: int, told: list[str]) -> Iterator[tuple[str, Iterator[Question]]]:
@@ -111,8 +138,16 @@ def prior_questions(prior: PriorBenchmark, seed: int, told: list[str]) -> Iterat
     if isinstance(prior, PublicPrior):
         yield from public_questions.splits(prior, seed, told)
         return
-    for split, number in (("test", prior.questions), ("validation", prior.validation)):
+    for split, number in (("test", prior.questions), ("validation", prior.validation), ("train", prior.train)):
+        if number is None:
+            continue
         yield split, catalog.prior_questions(prior.benchmark, number, seed, split, prior.dialect == "plain")
+
+
+def prior_splits(prior: PriorBenchmark) -> list[str]:
+    """The splits that a prior benchmark has: questions to learn from only where the study asks for some."""
+    learned = getattr(prior, "train", None) or getattr(prior, "train_path", None)
+    return ["test", "validation", *(["train"] if learned else [])]
 
 
 def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> Iterator[Question]:
@@ -136,14 +171,14 @@ def puzzles(source: Source, image_ids: list[str], target: Jigsaw, seed: int) -> 
 
 def shard_names(job: MakeData) -> list[str]:
     """The files that the data stage writes."""
-    priors = [prior_shard(prior.name, split) for prior in job.prior for split in ("test", "validation")]
-    return sorted([*(f"target-{split}.parquet" for split in SPLITS), *priors])
+    priors = [prior_shard(prior.name, split) for prior in job.prior for split in prior_splits(prior)]
+    return sorted([*(target_shard(split, name) for split in SPLITS for name in _targets(job)), *priors])
 
 
-def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], target: Target | None = None) -> str:
+def inputs_digest(images: Images, prior: Sequence[PriorBenchmark], targets: Sequence[Target] = ()) -> str:
     """Digest of the user's files that are read, by name and content; empty if there are none."""
     files = [("images", *file) for file in input_files(images)]
-    if target is not None:
+    for target in targets:
         files += [("target", *file) for file in target_questions.input_files(target)]
     for benchmark in prior:
         if isinstance(benchmark, PublicPrior):

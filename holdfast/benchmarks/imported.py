@@ -1,4 +1,4 @@
-"""Anyone's own benchmark: rows of image, question and answer in a JSONL or Parquet file."""
+"""Anyone's own benchmark: rows of image, question and answer, or of text alone, in a JSONL or Parquet file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,22 @@ VALIDATION = 64
 def read_imported(benchmark: Imported) -> Iterator[Question]:
     """Questions row by row; refuses the first row that is incomplete, by its number (the first row is 1)."""
     _check(benchmark)
-    whole = _refuse_unanswered(benchmark.path)
+    whole, needed = _refuse_unanswered(benchmark.path), needed_columns(benchmark.path)
     row = None
-    for row in tables.read(benchmark.path, COLUMNS, OPTIONAL):
+    for row in tables.read(benchmark.path, needed, OPTIONAL):
+        for column in needed:
+            if column not in row.values:
+                raise UserError(f"{row.place}: has no {column!r}; add it.")
         yield _question(row, benchmark, whole)
     if row is None:
         raise UserError(f"{named(benchmark.path)}: holds no question; add rows of image, question and answer.")
+
+
+def needed_columns(path: Path) -> tuple[str, ...]:
+    """What every row has to have. A file whose rows have nothing but text asks in text; another column may be a
+    misspelt image.
+    """
+    return COLUMNS[1:] if tables.columns(path) <= {*COLUMNS[1:], *OPTIONAL} else COLUMNS
 
 
 def splits(benchmark: Imported, seed: int) -> Iterator[tuple[str, Iterator[Question]]]:
@@ -42,6 +52,8 @@ def splits(benchmark: Imported, seed: int) -> Iterator[tuple[str, Iterator[Quest
     Raises:
         UserError: too few images to set some apart.
     """
+    if benchmark.train_path is not None:
+        yield "train", read_imported(benchmark.model_copy(update={"path": benchmark.train_path}))
     if benchmark.validation_path is not None:
         yield "test", read_imported(benchmark)
         yield "validation", read_imported(_validation(benchmark))
@@ -93,6 +105,9 @@ def input_files(benchmark: Imported) -> list[tuple[str, Path]]:
     found = _input_files(benchmark)
     if benchmark.validation_path is not None:
         found += [(f"validation:{name}", path) for name, path in _input_files(_validation(benchmark))]
+    if benchmark.train_path is not None:
+        learned = benchmark.model_copy(update={"path": benchmark.train_path})
+        found += [(f"train:{name}", path) for name, path in _input_files(learned)]
     return found
 
 
@@ -100,6 +115,8 @@ def _input_files(benchmark: Imported) -> list[tuple[str, Path]]:
     _check(benchmark)
     folder = benchmark.path.parent
     found: dict[str, Path] = {}
+    if "image" not in needed_columns(benchmark.path):
+        return [("", benchmark.path)]
     for row in tables.read(benchmark.path, ("image",)):
         try:
             for path in table_images.files(row.values.get("image"), folder):
@@ -143,9 +160,6 @@ def _refuse_unanswered(path: Path) -> bool:
 
 
 def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
-    for column in COLUMNS:
-        if column not in row.values:
-            raise UserError(f"{row.place}: has no {column!r}; add it.")
     grader = _optional(row, "grader") or benchmark.grader
     if grader not in GRADERS:
         raise UserError(f"{row.place}: grader {brief(grader)!r} is unknown; use one of {', '.join(GRADERS)}.")
@@ -156,7 +170,7 @@ def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
     return Question(
         id=f"{benchmark.name}-{row.number:06d}",
         image_id=f"{benchmark.name}/{row.number:06d}",
-        images=_images(row, benchmark.path.parent),
+        images=_images(row, benchmark.path.parent) if "image" in row.values else (),
         prompt=_text(row, "question") + (benchmark.suffix or "") + (THINK if benchmark.thinking else ""),
         answer=answer,
         reference=reference,

@@ -20,7 +20,7 @@ from holdfast.benchmarks.public.rows import PublicRows, columns_of
 from holdfast.benchmarks.question import Draw, TargetQuestion, form
 from holdfast.benchmarks.targets.protocol import PublicTarget
 from holdfast.config.prior import Imported
-from holdfast.config.targets import Banner, Classes, Counting, Detection, Spatial, Target
+from holdfast.config.targets import Arithmetic, Banner, Classes, Counting, Detection, Spatial, Target
 from holdfast.data.hub import local_files
 from holdfast.data.near_duplicates import NearDuplicates
 from holdfast.data.pixels import pattern
@@ -32,7 +32,7 @@ from holdfast.errors import UserError
 
 SPLITS = ("test", "validation", "train")
 """In the order in which they choose their images."""
-Readable = Classes | Spatial | Detection | Counting
+Readable = Classes | Spatial | Detection | Counting | Arithmetic
 
 
 def check(target: Target) -> None:
@@ -55,7 +55,7 @@ def input_files(target: Target) -> list[tuple[str, Path]]:
     if isinstance(target, Banner) and target.path is not None:
         return imported.input_files(_as_imported(target))
     public = target.public if isinstance(target, Readable) else None
-    return [] if public is None else local_files(public.name, columns_of(public).image)
+    return [] if public is None else local_files(public.name, columns_of(public).image or "")
 
 
 class TargetQuestions:
@@ -87,7 +87,8 @@ class TargetQuestions:
     def warnings(self) -> list[str]:
         """On rows that were left out and on near duplicates, once the questions of all splits are taken."""
         names = self._left_out
-        left_out = f"{len(names)} row(s) are left out, since another split shows their picture: {listed(names)}."
+        shown = "question" if isinstance(self.target, Arithmetic) else "picture"
+        left_out = f"{len(names)} row(s) are left out, since another split shows their {shown}: {listed(names)}."
         near_duplicates = self._near_duplicates.warning(self._splits)
         return [*([left_out] if names else []), *([near_duplicates] if near_duplicates else [])]
 
@@ -106,7 +107,7 @@ class TargetQuestions:
             question = self._public_question(rows, index)
             if question is not None:
                 completed = question.with_completions(f"{rows.split}/{index:08d}", self.target)
-                if self._claim(completed.images, split):
+                if self._claim(_shown(completed), split):
                     self._remember(completed, split)
                     yield question.group, completed
                 else:
@@ -129,7 +130,7 @@ class TargetQuestions:
         """Questions about the images of the split; several rows may ask about one image."""
         splits = self._split_images(target)
         for question in _imported(target):
-            if splits.get(_digest(question.images[0])) == split:
+            if splits.get(_digest(_shown(question)[0])) == split:
                 self._remember(question, split)
                 yield (
                     question.answer,
@@ -138,7 +139,7 @@ class TargetQuestions:
 
     def _split_images(self, target: Banner) -> dict[str, str]:
         if not self.split_of_image:
-            first = _connected([[_digest(image) for image in question.images] for question in _imported(target)])
+            first = _connected([[*map(_digest, _shown(question))] for question in _imported(target)])
             images = list(dict.fromkeys(first.values()))
             counts = {name: getattr(target, name) for name in SPLITS}
             shares = split_images(len(images), counts, self.seed, "target.path").items()
@@ -152,9 +153,9 @@ class TargetQuestions:
             self._splits[name] = split
             self._near_duplicates.add(name, pattern(Image.open(BytesIO(image))))
 
-    def _claim(self, images: Iterable[bytes], split: str) -> bool:
-        """Whether the split may show these images; they are its own from now on."""
-        digests = [_digest(image) for image in images]
+    def _claim(self, shown: Iterable[bytes], split: str) -> bool:
+        """Whether the split may show these images, or a text without any; they are its own from now on."""
+        digests = [_digest(content) for content in shown]
         if any(self.split_of_image.get(digest, split) != split for digest in digests):
             return False
         self.split_of_image |= dict.fromkeys(digests, split)
@@ -207,5 +208,10 @@ def _connected(shown: list[list[str]]) -> dict[str, str]:
     return {image: first(image) for image in before}
 
 
-def _digest(image: bytes) -> str:
-    return hashlib.sha256(image).hexdigest()
+def _shown(question: Question) -> tuple[bytes, ...]:
+    """What no other split may show: the images, or the text of a question without any."""
+    return question.images or (question.prompt.encode(),)
+
+
+def _digest(shown: bytes) -> str:
+    return hashlib.sha256(shown).hexdigest()

@@ -13,14 +13,14 @@ from pydantic import ConfigDict, Field
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images
-from holdfast.config.measurement import Evaluation, Influence, ReplaySettings
-from holdfast.config.methods import GRPO, SFT, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.measurement import Evaluation, Influence, LedgerSettings
+from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import When
-from holdfast.config.study import Study
-from holdfast.config.targets import Target
+from holdfast.config.study import Strategy, Study
+from holdfast.config.targets import Target, Targets
 
 
 class Job(Config):
@@ -30,14 +30,21 @@ class Job(Config):
     threads: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    @property
+    def ranks(self) -> int:
+        """Processes that do it together."""
+        return 1
+
 
 class MakeData(Job):
     """Ask the target's and the prior questions: target-{train,validation,test}.parquet, prior-NAME.parquet (test) and
-    prior_validation-NAME.parquet."""
+    prior_validation-NAME.parquet; of several targets, target_{train,validation,test}-NAME.parquet."""
 
     verb: Literal["data"] = "data"
     images: Images
     target: Target
+    targets: Targets = {}
+    """In place of `target`."""
     prior: tuple[PriorBenchmark, ...]
     inputs: str = ""
     """Digest of the user's files that are read (photographs, imported benchmarks)."""
@@ -125,13 +132,15 @@ class Sample(Job):
     them from a file."""
 
     verb: Literal["sample"] = "sample"
-    source: Annotated[SelfReasoning | Rollouts | FromFile, Field(discriminator="kind")]
+    source: Annotated[SelfReasoning | Rollouts | OwnRollouts | FromFile, Field(discriminator="kind")]
     model: ModelRef
     base: ModelRef
     dtype: str = "float32"
     data: DataRef
     questions: FileRef
     """target-train.parquet."""
+    replayed: tuple[FileRef, ...] = ()
+    """In place of `questions`, old ones, of which the source's `prompts` are asked each."""
     limit: int
     """Of a completion, in tokens."""
     batch_size: int = 100
@@ -150,6 +159,12 @@ class Train(Job):
     """target-train.parquet."""
     samples: FileRef | None = None
     """For the sources `self` and `rollouts`, and for a selection from any source."""
+    priors: tuple[FileRef, ...] = ()
+    """Training questions of prior benchmarks, where the stage replays or protects them."""
+    earlier: tuple[FileRef, ...] = ()
+    """The same of targets that the arm has learned before."""
+    replayed: FileRef | None = None
+    """The start's own right answers to some of these, where the stage replays them."""
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"
@@ -161,6 +176,12 @@ class Train(Job):
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+    gpus: int = 1
+    strategy: Strategy = "ddp"
+
+    @property
+    def ranks(self) -> int:
+        return self.gpus
 
 
 class Trial(Job):
@@ -170,6 +191,10 @@ class Trial(Job):
     train: Train
     prompts: int = 16
     """Prompts whose groups the base samples, to see in how many the rewards differ."""
+
+    @property
+    def ranks(self) -> int:
+        return self.train.ranks
 
 
 class Select(Job):
@@ -199,23 +224,23 @@ class Trace(Job):
     influence: Influence
 
 
-class Replay(Job):
+class Account(Job):
     """Train a finished stage once more and account for each sample of each step: ledger.parquet, closure.parquet."""
 
-    verb: Literal["replay"] = "replay"
+    verb: Literal["ledger"] = "ledger"
     train: Train
     data: DataRef
     kept: tuple[ModelRef, ...]
     """All of the stage's checkpoints, in order of their steps."""
     influence: Influence
     """Questions, batches and precision."""
-    replay: ReplaySettings = ReplaySettings()
+    settings: LedgerSettings = LedgerSettings()
 
 
 class RunRecord(Config):
     """A finished stage as the report reads it."""
 
-    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence", "replay"]
+    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence", "ledger"]
     arm: str | None = None
     """The arm that a `train` run trains, or that another run is for."""
     replicate: int = 0
@@ -274,7 +299,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Replay | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Trace | Account | Compare,
     Field(discriminator="verb"),
 ]
 

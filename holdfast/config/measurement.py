@@ -44,7 +44,7 @@ LEAST_PROMPTS = 6
 """Of fewer, no paired difference can be told from chance: the least p of a sign test is 2^(1 − prompts)."""
 
 
-class ReplaySettings(Config):
+class LedgerSettings(Config):
     """How closely the ledger of a training follows what happened."""
 
     error: PositiveFloat = 0.05
@@ -79,6 +79,6 @@ class Influence(Config):
     what does not fit is measured block after block of layers, each with passes of its own. Changes no result."""
     probes: int = Field(default=1, ge=0)
     """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""
-    replay: ReplaySettings | None = None
+    ledger: LedgerSettings | None = None
     """Also train every stage once more, bit for bit, and write down what each sample of each step did: `{}` for the
     defaults."""

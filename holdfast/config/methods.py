@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.config.base import Config, LocalPath
+from holdfast.config.mitigations import TALR, Mitigations
 from holdfast.config.rewards import GradedTerm, RewardTerm, terms
 
 
@@ -37,6 +38,18 @@ class Rollouts(Config):
     """The arm that is sampled."""
     step: PositiveInt | Literal["last"] = "last"
     """Its checkpoint."""
+    keep: Literal["correct", "all"] = "correct"
+    per_prompt: PositiveInt = 4
+    """Completions sampled for every training prompt."""
+    prompts: PositiveInt | None = None
+    """How many training prompts are sampled; by default all."""
+    temperature: PositiveFloat = 1.0
+
+
+class OwnRollouts(Config):
+    """What the model that the stage starts from samples, filtered."""
+
+    kind: Literal["own"] = "own"
     keep: Literal["correct", "all"] = "correct"
     per_prompt: PositiveInt = 4
     """Completions sampled for every training prompt."""
@@ -87,22 +100,27 @@ def _kinded(value: Any) -> Any:
 
 
 Source = Annotated[
-    Annotated[Answers | Teacher | SelfReasoning | Rollouts | TeacherFile, Field(discriminator="kind")],
+    Annotated[
+        Answers | Teacher | SelfReasoning | Rollouts | OwnRollouts | TeacherFile,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_kinded),
 ]
 
 
-class Stage(Config):
+class Stage(Mitigations):
     """What both methods share."""
 
     freeze: tuple[str, ...] = ("vis",)
     """What stays as it is: `vision`, `projector` or `language`, the parts of any architecture, or parameters whose name
     contains a word. `vis` is the vision tower with what lies in it, which architectures call visual, vision_tower or
-    vision_model."""
+    vision_model; a model of text has none, and all of it learns."""
     lora: dict[str, Any] | None = None
     """Arguments of peft.LoraConfig under its own names; without them, every parameter that is not frozen learns."""
     trainer: dict[str, Any] = {}
     """Arguments of TRL's config class under its own names, for example max_steps and learning_rate."""
+    target: str | PositiveInt | None = None
+    """Which of the study's `targets` it learns: a name, or a place in their order, from 1."""
 
 
 class SFT(Stage):
@@ -112,6 +130,7 @@ class SFT(Stage):
     source: Source
     select: Selection | None = None
     """Learn from a part of the source's samples only; by default from all."""
+    talr: TALR | None = None
 
 
 class GRPO(Stage):
@@ -124,6 +143,22 @@ class GRPO(Stage):
         Field(min_length=1),
     ] = {kind: GradedTerm(kind=kind) for kind in ("score", "accuracy", "format")}
     """Reward terms by name: a weight (`score: 1.0`), or a mapping with the term's own fields."""
+
+    @model_validator(mode="after")
+    def _mitigations_fit_reinforcement(self) -> Self:
+        if self.replay is not None and self.replay.answers == "own":
+            raise ValueError("replay.answers: grpo learns from its own answers to old questions always; leave it out")
+        if self.kl is not None and self.kl.on == "target":
+            if "beta" in self.trainer:
+                raise ValueError("kl: on target prompts is TRL's beta, which trainer.beta sets too; leave one out")
+            if (self.kl.direction, self.kl.temperature) != ("reverse", 1.0):
+                raise ValueError(
+                    "kl: on its own rollouts grpo has TRL's estimate of KL(now ‖ then) alone; say `direction: reverse` "
+                    "without a temperature, or `on: prior`"
+                )
+            if self.kl.to == "base" and self.lora is not None:
+                raise ValueError("kl.to: with lora, TRL's KL is from the model as the stage found it; say `to: start`")
+        return self
 
 
 AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]

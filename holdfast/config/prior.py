@@ -32,6 +32,8 @@ class Prior(Config):
     """Questions in the test set."""
     validation: PositiveInt = 64
     """Questions in the validation set, by which checkpoints are chosen, alarms go off and influence is measured."""
+    train: PositiveInt | None = None
+    """Questions to learn from, for stages that replay or protect what is known; by default none."""
     dialect: Literal["plain"] | None = None
     """`plain`: the question says which answers there are, for a model that was not taught them, and a sentence that
     names one of them is an answer. By default as the bundled base was taught."""
@@ -53,6 +55,8 @@ class Imported(Asking):
     validation_path: LocalPath | None = None
     """Validation questions in a file of the same kind. Without it, the rows of a tenth of the images, at least of two
     and with at most 64 questions, are set apart for validation and not tested on."""
+    train_path: LocalPath | None = None
+    """Questions to learn from in a file of the same kind, for stages that replay or protect what is known."""
     grader: str = "exact"
     """`exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader` column
     overrides it row by row."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
@@ -15,17 +16,30 @@ from holdfast.config.methods import GRPO, SFT, AnyStage, Rollouts
 from holdfast.config.model import Model
 from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
-from holdfast.config.targets import Jigsaw, Target
+from holdfast.config.targets import Jigsaw, Target, Targets
+
+Strategy = Literal["ddp", "fsdp2", "zero3"]
 
 
 class Compute(Config):
-    """Where stages run. Parallelism changes no result; threads may change rounding."""
+    """Where stages run. Parallelism changes no result; threads and GPUs may change rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
     """CPU threads of a stage's process."""
     parallel: PositiveInt | None = None
     """Stages at a time; by default one a GPU, or cores / threads."""
+    gpus: PositiveInt = 1
+    """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
+    strategy: Strategy = "ddp"
+    """How: with `ddp` each holds the whole model; with `fsdp2` each holds a part of weights, gradients and moments."""
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_works(cls, value: Strategy) -> Strategy:
+        if value == "zero3":
+            raise ValueError("zero3 is not there; ddp and fsdp2 are")
+        return value
 
 
 class Study(Config):
@@ -36,6 +50,11 @@ class Study(Config):
     images: Images = World()
     """What jigsaws are cut from; every other target has images of its own."""
     target: Target = Jigsaw()
+    targets: Targets = {}
+    """Several targets in place of one, by their benchmarks' names: each stage of an arm then says which it learns."""
+    order: tuple[str, ...] = ()
+    """The order of `targets` by which stages that give a number mean them; by default as they stand there. What is
+    asked, and the data, is the same in every order."""
     prior: tuple[PriorBenchmark, ...] = Field(default=tuple(Prior(benchmark=n) for n in PRIOR_NAMES), min_length=1)
     model: Model = Model()
     arms: dict[
@@ -64,6 +83,26 @@ class Study(Config):
         """Its name in MLflow and in data/."""
         return self.sweep or self.name
 
+    @property
+    def all_targets(self) -> dict[str, Target]:
+        """What is learned, by name."""
+        return self.targets or {self.target.benchmark: self.target}
+
+    @property
+    def skills(self) -> str:
+        """What is learned, for people."""
+        return ", ".join(self.all_targets)
+
+    def learned_by(self, stage: AnyStage) -> str:
+        """The name of the target that a stage learns."""
+        if isinstance(stage.target, int):
+            return (self.order or tuple(self.targets))[stage.target - 1]
+        return stage.target or next(iter(self.all_targets))
+
+    def target_of(self, stage: AnyStage) -> Target:
+        """The target that a stage learns."""
+        return self.all_targets[self.learned_by(stage)]
+
     def training_seed(self, replicate: int) -> int:
         """The seed of an arm's replicate, which count from 1; the first has the study's own."""
         if replicate <= 1:
@@ -76,15 +115,69 @@ class Study(Config):
         blamed = {stage.select.arm for stage in stages if stage.select is not None and stage.select.arm is not None}
         return blamed | {stage.source.arm for stage in stages if isinstance(stage.source, Rollouts)}
 
+    def _stages(self) -> Iterator[tuple[str, AnyStage]]:
+        """Every stage, and where it stands in the file."""
+        for arm, stages in self.arms.items():
+            yield from ((f"arms.{arm}.{number}", stage) for number, stage in enumerate(stages))
+
     @model_validator(mode="after")
-    def _rewards_fit_the_target(self) -> Self:
-        neighbours = isinstance(self.target, Jigsaw) and self.target.question == "full"
+    def _stages_name_their_targets(self) -> Self:
+        if self.targets and self.target != Jigsaw():
+            raise ValueError("target: there are `targets` too; say all of them there and leave `target` out")
+        if self.order and sorted(self.order) != sorted(self.targets):
+            raise ValueError(
+                f"order: name each of {', '.join(self.targets) or '`targets`, of which there are none,'} once"
+            )
+        for where, stage in self._stages():
+            if self.targets and stage.target is None:
+                raise ValueError(f"{where}.target: say which it learns: {', '.join(self.targets)}, or a place from 1")
+            known = range(1, len(self.targets) + 1) if isinstance(stage.target, int) else self.all_targets
+            if stage.target is not None and stage.target not in known:
+                named = ", ".join(self.all_targets)
+                raise ValueError(f"{where}.target: {stage.target!r} is none of {named}" + self._places())
+        if self.targets and (self.influence or any(isinstance(s, SFT) and s.select for _, s in self._stages())):
+            raise ValueError("influence, or select: is measured in studies of one target; remove it or use `target`")
+        return self
+
+    def _places(self) -> str:
+        return f", nor a place from 1 to {len(self.targets)}" if self.targets else ""
+
+    @model_validator(mode="after")
+    def _mitigations_have_questions(self) -> Self:
+        trained = any(getattr(prior, "train", None) or getattr(prior, "train_path", None) for prior in self.prior)
         for arm, stages in self.arms.items():
             for number, stage in enumerate(stages):
-                if isinstance(stage, GRPO) and (
-                    misfit := rewards_misfit(stage.rewards, self.target.thinking, neighbours)
-                ):
-                    raise ValueError(f"arms.{arm}.{number}.rewards.{misfit}")
+                penalty = next((name for name in ("kl", "ewc", "l2") if getattr(stage, name)), "")
+                if penalty and self.compute.gpus > 1 and self.compute.strategy != "ddp":
+                    raise ValueError(
+                        f"arms.{arm}.{number}.{penalty}: needs the whole model, and compute.strategy "
+                        f"{self.compute.strategy} leaves each GPU a part; set it to ddp"
+                    )
+                old = stage.needs("targets") and any(self.earlier(arm, one) for one in range(len(stages)))
+                if not trained and ((stage.needs("prior") and not old) or (stage.kl and stage.kl.on == "prior")):
+                    name = "replay" if stage.replay else "kl" if stage.kl and stage.kl.on == "prior" else "ewc"
+                    raise ValueError(
+                        f"arms.{arm}.{number}.{name}: no prior benchmark has training questions; set `train: 500` "
+                        "of a bundled one, or `train_path` of your own"
+                    )
+                if not old and stage.needs("targets") and not stage.needs("prior"):
+                    name = "replay" if stage.replay else "ewc"
+                    raise ValueError(f"arms.{arm}.{number}.{name}: this arm learns no target before; say `of: [prior]`")
+        return self
+
+    def earlier(self, arm: str, number: int) -> list[str]:
+        """The targets that an arm has learned before one of its stages, and does not learn in it."""
+        stages = self.arms[arm]
+        before = dict.fromkeys(self.learned_by(stage) for stage in stages[:number])
+        return [name for name in before if name != self.learned_by(stages[number])]
+
+    @model_validator(mode="after")
+    def _rewards_fit_the_target(self) -> Self:
+        for where, stage in self._stages():
+            target = self.target_of(stage)
+            neighbours = isinstance(target, Jigsaw) and target.question == "full"
+            if isinstance(stage, GRPO) and (misfit := rewards_misfit(stage.rewards, target.thinking, neighbours)):
+                raise ValueError(f"{where}.rewards.{misfit}")
         return self
 
     @model_validator(mode="after")

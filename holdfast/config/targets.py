@@ -44,8 +44,8 @@ class Jigsaw(Config):
 class Columns(Config):
     """Where a data set keeps what a target asks about: column names, with dots into structs (objects.bbox)."""
 
-    image: str = "image"
-    """An image, or a list of images."""
+    image: str | None = "image"
+    """An image, or a list of images; null for questions in text."""
     label: str | None = None
     """The class; a number stands for its name in the data set's features."""
     question: str | None = None
@@ -87,14 +87,14 @@ PublicData = Annotated[Public, BeforeValidator(_hub_id)]
 
 
 class Skill(Config):
-    """What all targets but the jigsaw share; without a data set, they draw their own images."""
+    """What all targets but the jigsaw share; without a data set, they draw their own questions."""
 
     thinking: bool = True
     """Ask for reasoning in <think> tags before the answer."""
     system: str | None = None
     """A system prompt for its questions; by default the model's own."""
     difficulty: float = Field(default=0.5, ge=0, le=1)
-    """Of drawn images, from 0 (easy) to 1."""
+    """Of what is drawn, from 0 (easy) to 1."""
     per_class: PositiveInt | None = None
     """Keep this many of the training questions of each class (category, kind of question), to study few shots."""
     train: PositiveInt = 2000
@@ -153,11 +153,34 @@ class Counting(Skill):
     """Any data set with captions, for example {name: owner/data, columns: {caption: caption}}."""
 
 
+class Arithmetic(Skill):
+    """Word problems of several steps whose answer is a number, in text alone."""
+
+    benchmark: Literal["arithmetic"]
+    public: PublicData | None = None
+    """For example openai/gsm8k."""
+
+
 def _jigsaw_if_unnamed(value: Any) -> Any:
     return {"benchmark": "jigsaw", **value} if isinstance(value, dict) else value
 
 
+def _named(value: Any) -> Any:
+    """Targets by their benchmark's name, which stands in front of each as its key."""
+    if not isinstance(value, dict):
+        return value
+    for name, fields in value.items():
+        given = fields.get("benchmark", name) if isinstance(fields, dict) else name
+        if given != name:
+            raise ValueError(f"{name}: says `benchmark: {given}`; name it {given}, as each benchmark stands here once")
+    return {n: {"benchmark": n, **(f or {})} if isinstance(f, dict | None) else f for n, f in value.items()}
+
+
 Target = Annotated[
-    Annotated[Jigsaw | Classes | Spatial | Banner | Detection | Counting, Field(discriminator="benchmark")],
+    Annotated[
+        Jigsaw | Classes | Spatial | Banner | Detection | Counting | Arithmetic, Field(discriminator="benchmark")
+    ],
     BeforeValidator(_jigsaw_if_unnamed),
 ]
+Targets = Annotated[dict[str, Target], BeforeValidator(_named)]
+"""By the benchmark's name."""

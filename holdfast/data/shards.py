@@ -88,9 +88,19 @@ def prior_shard(benchmark: str, split: str = "test") -> str:
     return f"prior-{benchmark}.parquet" if split == "test" else f"prior_{split}-{benchmark}.parquet"
 
 
+def target_shard(split: str, name: str = "") -> str:
+    """The file of a target's questions; its name stands there where a study has `targets`."""
+    return f"target_{split}-{name}.parquet" if name else f"target-{split}.parquet"
+
+
+def target_shards(data: Path, split: str) -> list[Path]:
+    """All targets' shards of a split."""
+    return sorted(data.glob(target_shard(split, "*"))) or [data / target_shard(split)]
+
+
 def shard_paths(data: Path, split: str) -> list[Path]:
-    """The target's shard and all prior benchmarks' of `test` or `validation`, the target's first."""
-    return [data / f"target-{split}.parquet", *sorted(data.glob(prior_shard("*", split)))]
+    """The targets' shards and all prior benchmarks' of a split, the targets' first."""
+    return [*target_shards(data, split), *sorted(data.glob(prior_shard("*", split)))]
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> int:

@@ -43,6 +43,16 @@ def read(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Ite
     return _parquet_rows(path, needed, optional)
 
 
+def columns(path: Path) -> set[str]:
+    """The names of a Parquet file's columns, or of those that any row of a JSONL file has. UserError as in `read`."""
+    if path.suffix.lower() == ".jsonl":
+        return {name for row in _json_rows(path) for name in row.values}
+    try:
+        return set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{named(path)}: cannot be read as Parquet ({reason(error)}); write the file again.") from error
+
+
 def missing(value: Any) -> bool:
     """Nothing, or NaN, which is how pandas writes nothing."""
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -19,6 +19,8 @@ class TrainingRow(NamedTuple):
     completion: str | None = None
     ended: bool = True
     """The completion has an end; a sample that reached the limit has none."""
+    old: bool = False
+    """Replayed: a prior benchmark's question, or an earlier target's."""
 
 
 def train_rows(job: Train) -> list[TrainingRow]:
@@ -33,6 +35,30 @@ def train_rows(job: Train) -> list[TrainingRow]:
     if job.stage.source.kind == "teacher":
         return [TrainingRow(question, question.teacher) for question in questions]
     raise UserError(f"samples: the source `{job.stage.source.kind}` needs a samples.parquet; name it in the job")
+
+
+def replayed_shards(job: Train) -> tuple[FileRef, ...]:
+    """The files of old questions that a stage replays."""
+    replay = job.stage.replay
+    if replay is None or not replay.share:
+        return ()
+    return (*(job.priors if "prior" in replay.of else ()), *(job.earlier if "targets" in replay.of else ()))
+
+
+def replay_rows(job: Train) -> list[TrainingRow]:
+    """Old questions that a stage learns from beside its own; an arm's first stage has no earlier targets' yet.
+
+    Raises:
+        UserError: none of the start's own answers is right.
+    """
+    replay = job.stage.replay
+    if replay is None or not (shards := replayed_shards(job)):
+        return []
+    questions = [one for shard in shards for one in read_questions(shard.path, replay.questions)]
+    if job.replayed is not None:
+        return [row._replace(old=True) for row in _sampled(questions, job.replayed, job.data)]
+    reinforced = job.stage.method == "grpo"
+    return [TrainingRow(one, None if reinforced else one.reference, old=True) for one in questions]
 
 
 def _sampled(questions: list[Question], samples: FileRef, data: DataRef) -> list[TrainingRow]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import formatted
 from holdfast.config.jobs import FromFile, Sample
-from holdfast.config.methods import SelfReasoning
+from holdfast.config.methods import OwnRollouts, SelfReasoning
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
@@ -65,7 +65,8 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     own = isinstance(source, SelfReasoning)
     everything = isinstance(source, SelfReasoning) or source.keep == "all"
     limit = None if isinstance(source, SelfReasoning) else source.prompts
-    questions = read_questions(job.questions.path, limit)
+    shards = job.replayed or (job.questions,)
+    questions = [question for shard in shards for question in read_questions(shard.path, limit)]
     rows: list[dict[str, Any]] = []
     drawn = 0
     for item in _draw(job, questions, journal):
@@ -162,6 +163,16 @@ def _nothing_kept(job: Sample, drawn: int) -> str:
         return (
             f"source self: none of {drawn} samples of {job.model.path} holds reasoning in <think> tags; "
             "set target.thinking: true, raise evaluation.max_new_tokens, or use another source"
+        )
+    if isinstance(source, OwnRollouts) and not job.replayed:
+        return (
+            f"source own: none of {drawn} samples of the model that the stage starts from is right; let a stage before "
+            "it learn something, raise per_prompt, or set keep: all"
+        )
+    if isinstance(source, OwnRollouts):
+        return (
+            f"replay.answers: none of {drawn} answers of {job.model.path} to old questions is right; "
+            "set `replay.answers: truth`"
         )
     return (
         f"source rollouts: none of {drawn} samples of arm {source.arm} at step {job.model.step} is right; "

@@ -108,8 +108,8 @@ def flips(once: Sequence[Record], again: Sequence[Record]) -> dict[str, float]:
 def validating(job: Train, processor: Any) -> Callable[[Any, int], dict[str, float]]:
     """What a training calls at a kept step: accuracies and scores of validation questions, below `validation/`."""
     evaluation = job.evaluation
-    target, *priors = shard_paths(job.data.path, "validation")
-    benchmarks = [_validation(target, "target"), *(_validation(path, "prior") for path in priors)]
+    paths = shard_paths(job.data.path, "validation")
+    benchmarks = [_validation(path, "target" if path.name.startswith("target") else "prior") for path in paths]
     questions = asked(benchmarks, ("validation",), evaluation.validation)
     evaluator = Evaluator(questions, processor, evaluation.batch_size, job.limit)
     images: ImageFeatures = {}

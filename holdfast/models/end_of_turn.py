@@ -10,6 +10,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from holdfast.data.chat import text_turn
+
 TEXT = "holdfast"
 """Stands for what the assistant says."""
 
@@ -35,14 +37,10 @@ def stop_ids(settings: GenerationConfig) -> list[int]:
 
 def _after_text(processor: Any) -> list[int]:
     """Tokens that the chat template writes after the assistant's text."""
-    said = [_turn("user", "?"), _turn("assistant", TEXT)]
+    said = [text_turn(processor, "user", "?"), text_turn(processor, "assistant", TEXT)]
     try:
         written = processor.apply_chat_template(said, tokenize=False)
     except Exception:  # whatever a user's template does; the check tells what it cannot write
         return []
     _, text, after = written.rpartition(TEXT)
     return processor.tokenizer(after, add_special_tokens=False)["input_ids"] if text else []
-
-
-def _turn(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}

@@ -1,4 +1,4 @@
-"""Checkpoints in and out: any vision-language model that transformers' auto classes load, adapters included."""
+"""Checkpoints in and out: any vision-language or text model that transformers' auto classes load, adapters included."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
     ProcessorMixin,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import find_adapter_config_file
 
 from holdfast.config.refs import ModelRef
+from holdfast.data.chat import reads_images
 from holdfast.errors import UserError, reason
 from holdfast.models.checkpoint_check import (
     Misfits,
@@ -34,6 +41,7 @@ from holdfast.models.checkpoint_check import (
     require_whole,
 )
 from holdfast.models.end_of_turn import end_turns, stop_ids
+from holdfast.models.text_processor import TextProcessor
 
 WORDS = "yes12"
 """What any tokenizer can write."""
@@ -55,7 +63,7 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
     """The checkpoint's configuration.
 
     Raises:
-        UserError: there is no checkpoint, or it is not a vision-language one.
+        UserError: there is no checkpoint, or it is of a model that writes no text.
     """
     path = Path(ref.path)
     _refuse_adapter(ref)
@@ -70,14 +78,30 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
         if path.is_dir():
             strange = f"the config.json of {ref.path} is of no model that transformers knows"
         raise UserError(f"model.path: {strange} ({reason(error)}); name one that is, or `bundled`") from error
-    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    if not sees(config) and not _writes(config):
         raise UserError(
-            f"model.path: {ref.path} is a {config.model_type} model and takes no images; "
-            "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
+            f"model.path: {ref.path} is a {config.model_type} model, which answers no questions; "
+            "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct, or a text model that is chatted with"
         )
     if path.is_dir():
         require_whole(path)
     return config
+
+
+def sees(config: PreTrainedConfig) -> bool:
+    """Whether the model reads images beside text."""
+    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def _writes(config: PreTrainedConfig) -> bool:
+    """Whether it writes text from left to right; encoders such as BERT only could."""
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """transformers' class that makes and loads such a model."""
+    return AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
 
 
 def _refuse_adapter(ref: ModelRef) -> None:
@@ -95,20 +119,13 @@ def _refuse_adapter(ref: ModelRef) -> None:
 def load_processor(ref: ModelRef) -> Any:
     """The checkpoint's processor: it pads on the left as generation needs, and its EOS ends the assistant's turn.
 
+    Of a model of text it is a `TextProcessor`.
+
     Raises:
-        UserError: it cannot be read, takes no images, knows no words, or has no chat template.
+        UserError: it cannot be read, takes no images where the model does, knows no words, or has no chat template.
     """
     source = ref.adapter_of or ref
-    try:
-        processor: Any = AutoProcessor.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-    except Exception as error:  # whatever stands in the way of reading a user's files
-        raise UserError(
-            f"model.path: {source.path} has no processor ({reason(error)}); save one beside the model"
-        ) from error
-    if not isinstance(processor, ProcessorMixin):
-        raise UserError(
-            f"model.path: {source.path} has a tokenizer and no image processor; save its processor beside it"
-        )
+    processor = _read_processor(source)
     tokenizer: Any = getattr(processor, "tokenizer", None)
     if tokenizer is None or WORDS not in _written_back(tokenizer).replace(" ", ""):
         raise UserError(f"model.path: the tokenizer of {source.path} is missing or reads no words; save it again")
@@ -127,6 +144,23 @@ def load_processor(ref: ModelRef) -> Any:
     return processor
 
 
+def _read_processor(ref: ModelRef) -> Any:
+    given: Any = {"revision": ref.revision, "trust_remote_code": False}
+    images = sees(load_config(ref))
+    try:
+        if not images:
+            return TextProcessor(AutoTokenizer.from_pretrained(ref.path, **given))
+        processor = AutoProcessor.from_pretrained(ref.path, **given)
+    except Exception as error:  # whatever stands in the way of reading a user's files
+        missing = "processor" if images else "tokenizer"
+        raise UserError(
+            f"model.path: {ref.path} has no {missing} ({reason(error)}); save one beside the model"
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise UserError(f"model.path: {ref.path} has a tokenizer and no image processor; save its processor beside it")
+    return processor
+
+
 def _bound_pixels(processor: Any, ref: ModelRef) -> None:
     """Where the study bounds images; what is saved of the processor later has the bounds in it.
 
@@ -137,6 +171,10 @@ def _bound_pixels(processor: Any, ref: ModelRef) -> None:
     given = {edge: pixels for edge, pixels in wanted.items() if pixels is not None}
     if not given:
         return
+    if not reads_images(processor):
+        raise UserError(
+            f"model.{'min' if ref.max_pixels is None else 'max'}_pixels: {ref.path} reads text alone; leave it out"
+        )
     images = processor.image_processor
     if not type(images).__name__.startswith("Qwen2VLImageProcessor"):
         raise UserError(
@@ -173,7 +211,7 @@ def load_model(ref: ModelRef, dtype: str = "float32", where: torch.device | None
         return _merged(load_model(ref.adapter_of, dtype, where), ref)
     model = fitting(ref, dtype)
     require_finite(ref.path, model.state_dict().items())
-    model.generation_config.suppress_tokens = placeholder_ids(model.config)
+    model.generation_config.suppress_tokens = placeholder_ids(model.config) or None
     return model.to(where or torch.device("cpu")).eval()
 
 
@@ -183,12 +221,12 @@ def fitting(ref: ModelRef, dtype: str, **arguments: Any) -> Any:
     Raises:
         UserError: weights are missing, unexpected or of another shape.
     """
-    load_config(ref)
+    config = load_config(ref)
     given: dict[str, Any] = {"revision": ref.revision, "dtype": dtype, "trust_remote_code": False}
     if ref.attention is not None:
         given["attn_implementation"] = ref.attention
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = auto_class(config).from_pretrained(
             ref.path,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -241,7 +279,7 @@ def placeholder_ids(config: PreTrainedConfig) -> list[int]:
 def without_placeholders(config: PreTrainedConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a generation that suppress the placeholders beside what they suppress themselves."""
     own = settings.get("suppress_tokens") or ()
-    return {**settings, "suppress_tokens": sorted({*placeholder_ids(config), *own})}
+    return {**settings, "suppress_tokens": sorted({*placeholder_ids(config), *own}) or None}
 
 
 def save_checkpoint(model: Any, processor: Any, path: Path, dtype: torch.dtype | None = None) -> None:

@@ -11,14 +11,20 @@ from peft import LoraConfig, get_peft_model
 from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
-from holdfast.models.load import with_adapter
+from holdfast.models.load import sees, with_adapter
 
 PARTS = {
     "vision": r"(?:visual|vision_tower|vision_model)(?!\.(?:merger|deepstack_merger_list))\b",
     "projector": r"\bvisual\.(?:merger|deepstack_merger_list)\b|multi_modal_projector|connector|image_newline",
     "language": r"language_model|text_model|lm_head",
+    "attention": r"^(?!.*vis).*self_attn\.(?:q|k|v|o|out|qkv)_proj",
+    "gate-up": r"^(?!.*vis).*mlp\.(?:gate|up|gate_up)_proj",
 }
 """Parts of a model by what the names of their parameters contain, whatever an architecture calls them."""
+
+
+TOWER = "vis"
+"""What stays as it is unless a study says otherwise; a model of text has no such part."""
 
 
 def pattern(word: str) -> str:
@@ -26,19 +32,22 @@ def pattern(word: str) -> str:
     return PARTS.get(word, re.escape(word))
 
 
-def freeze(model: Any, words: tuple[str, ...]) -> None:
+def freeze(model: Any, words: tuple[str, ...], learn: tuple[str, ...] = ()) -> None:
     """Stop every parameter from learning whose name contains one of the words, or belongs to a part that one names.
+
+    Of the others, where some are to learn, those alone do.
 
     Raises:
         UserError: a word matches no parameter, or nothing is left to learn.
     """
     names = [name for name, _ in model.named_parameters()]
-    for word in words:
+    for field, word in [*(("freeze", word) for word in words), *(("learn", word) for word in learn)]:
         if not any(re.search(pattern(word), name) for name in names):
             parts = sorted({part for name in names for part in name.split(".")[:3]})
-            raise UserError(f"freeze: no parameter's name contains `{word}`; its parts are {', '.join(parts)}")
+            raise UserError(f"{field}: no parameter's name contains `{word}`; its parts are {', '.join(parts)}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(re.search(pattern(word), name) for word in words))
+        frozen, chosen = (any(re.search(pattern(word), name) for word in given) for given in (words, learn))
+        parameter.requires_grad_(not frozen and (chosen or not learn))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("freeze: every parameter is frozen, so nothing can learn; name fewer parts")
 
@@ -57,10 +66,11 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
 
 def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
     """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
-    freeze(model, stage.freeze)
+    frozen = stage.freeze if sees(model.config) else tuple(word for word in stage.freeze if word != TOWER)
+    freeze(model, frozen, stage.learn)
     if stage.lora is None:
         return model
-    spared = {"exclude_modules": f".*({'|'.join(map(pattern, stage.freeze))}).*"} if stage.freeze else {}
+    spared = {"exclude_modules": f".*({'|'.join(map(pattern, frozen))}).*"} if frozen else {}
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config({**spared, **stage.lora}))
 

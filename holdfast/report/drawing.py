@@ -12,7 +12,7 @@ from markupsafe import Markup
 from holdfast.analysis.ledger import ACCOUNTS
 from holdfast.analysis.study import Analysis
 from holdfast.analysis.table import journal
-from holdfast.report import figures, theme, verdicts
+from holdfast.report import figures, sequence, theme, verdicts
 from holdfast.report.theme import Folder, Look
 
 PANELS = 12
@@ -34,6 +34,7 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
     if len(analysis.arms):
         with matplotlib.rc_context(fname=theme.STYLE):
             _measures(analysis, folder)
+            _sequence(analysis, folder)
             _differences(analysis.verdicts, folder)
             _training(analysis, folder)
             _influence(analysis, folder)
@@ -48,6 +49,10 @@ def _measures(analysis: Analysis, folder: Folder) -> None:
     prior = base[base.benchmark == "mean"]
     chance = one(base[base.role == "target"].chance)
     folder.save("frontier", "Skill against retention", path, figures.frontier(path, shown, own, chance))
+    if analysis.fronts is not None:
+        common = one(analysis.fronts.areas.common)
+        drawn = figures.fronts(analysis.fronts.curves, own, common)
+        folder.save("fronts", "What can be kept at a skill", analysis.fronts.curves, drawn)
     levels = {"score": {"chance": chance}, "prior": {"chance": one(prior.chance), "base": one(prior.accuracy)}}
     folder.save("curves", "Skill and prior along training", path, figures.curves(path, own, levels, settings))
     lost = analysis.benchmarks[analysis.benchmarks.role == "prior"]
@@ -58,6 +63,18 @@ def _measures(analysis: Analysis, folder: Folder) -> None:
     moved = path[(path.replicate != "mean") & (path.kl > 0) & (path.kl < np.inf)]
     if len(moved):
         folder.save("drift", "Drift against forgetting", moved, figures.drift(moved, own))
+
+
+def _sequence(analysis: Analysis, folder: Folder) -> None:
+    """The matrix of stages and benchmarks, and the curves between its rows; in the files, of all replicates."""
+    own = analysis.courses
+    if len(own):
+        shown = own.assign(value=own.score.where(own.role == "target", own.accuracy))
+        means = shown[(shown.replicate == "mean") & shown.setting.isin(list(own.setting.unique())[:PANELS])]
+        folder.save(
+            "matrix", "The matrix of stages and benchmarks", own[own.ends], sequence.matrices(means[means.ends])
+        )
+        folder.save("sequence", "Every benchmark along the sequence", own, sequence.curves(means, looks(analysis)))
 
 
 def _shares(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

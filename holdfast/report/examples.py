@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.targets import Target
 from holdfast.data.chat import pictures
-from holdfast.data.shards import Question, prior_shard, read_questions
+from holdfast.data.shards import Question, prior_shard, read_questions, target_shards
 from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture
 
 LONGEST = 4000
@@ -61,13 +61,14 @@ def asked(study: FinishedStudy, answers: dict[str, Answers], seed: int) -> list[
     """
     known = [
         question
-        for question in read_questions(study.data.path / "target-test.parquet")
+        for shard in target_shards(study.data.path, "test")
+        for question in read_questions(shard)
         if all((question.benchmark, question.id) in own for own in answers.values())
     ]
     found = []
     for question in random.Random(seed).sample(known, min(SHOWN, len(known))):
         rows = {arm: own[question.benchmark, question.id] for arm, own in answers.items()}
-        target = study.study.target
+        target = study.study.all_targets[question.benchmark]
         attempts = [
             {"arm": arm, "row": row, "picture": answer_picture(question, target, row["parsed"])}
             for arm, row in rows.items()
@@ -112,7 +113,7 @@ def rankings(study: FinishedStudy) -> list[Row]:
 
     A sample has prompt, text, tokens; times (rollouts that said just this, or checkpoints that looked at a supervised
     sample), weight (mean over them), effect: Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of
-    training that began at its checkpoint; pictures.
+    training that began at its checkpoint; pictures (None where they are not to be had).
     """
     arms = study.study.arms
     traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1) and run.arm in arms]
@@ -121,7 +122,7 @@ def rankings(study: FinishedStudy) -> list[Row]:
     names = {sample["prompt"] for sample in samples}
     boards = _boards(study.data.path / "target-train.parquet", names, study.study.target)
     for sample in samples:
-        sample["pictures"] = boards.get(sample["prompt"], [])
+        sample["pictures"] = boards.get(sample["prompt"])
     return found
 
 

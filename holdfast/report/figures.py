@@ -21,7 +21,7 @@ LARGE = 50.0
 """Times the middle magnitude; an axis that has to hold more than that is bent."""
 
 
-def _facets(names: Sequence[str], height: float, wide: int = 2, share: bool = True) -> tuple[Figure, list[Axes]]:
+def facets(names: Sequence[str], height: float, wide: int = 2, share: bool = True) -> tuple[Figure, list[Axes]]:
     """A panel for every name, `wide` beside each other; the single panel of an empty name has no title."""
     across = min(wide, len(names))
     down = -(-len(names) // across)
@@ -35,7 +35,7 @@ def _facets(names: Sequence[str], height: float, wide: int = 2, share: bool = Tr
     return figure, list(grid[: len(names)])
 
 
-def _beside(panels: int) -> int:
+def side_by_side(panels: int) -> int:
     """How many small panels stand side by side, so that the last row is not nearly empty."""
     return 3 if panels in (3, 5, 6, 9) else min(4, panels)
 
@@ -43,7 +43,7 @@ def _beside(panels: int) -> int:
 def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look], chance: float | None) -> Figure:
     """Skill against retention: every arm's mean over replicates from the base on, its end with both intervals."""
     settings = list(arms.setting.unique())
-    figure, panels = _facets(settings, 4.1 if len(settings) == 1 else 3.0)
+    figure, panels = facets(settings, 4.1 if len(settings) == 1 else 3.0)
     for axes, setting in zip(panels, settings, strict=True):
         axes.axhline(1, color=SOFT, linewidth=0.8, linestyle=":")
         _reference(axes, "chance", chance, upright=True)
@@ -62,6 +62,24 @@ def frontier(trajectory: pd.DataFrame, arms: pd.DataFrame, looks: dict[str, Look
     figure.supxlabel("skill: target score →")
     figure.supylabel("retention ↑")
     legend(figure, looks)
+    return figure
+
+
+def fronts(rows: pd.DataFrame, looks: dict[str, Look], common: float | None) -> Figure:
+    """The retention that each arm can have at a skill, over all settings, with its interval."""
+    figure = Figure(figsize=(WIDTH, 4.1))
+    axes = figure.subplots()
+    axes.axhline(1, color=SOFT, linewidth=0.8, linestyle=":")
+    _reference(axes, "all arms reach", common, upright=True)
+    for arm, own in rows.groupby("arm", sort=False):
+        one = looks[str(arm)]
+        axes.plot(own.score, own.retention, color=one.color, linestyle=one.line, drawstyle="steps-pre")
+        how: Any = {"color": one.color, "alpha": 0.15, "linewidth": 0, "step": "pre"}
+        axes.fill_between(own.score, own.retention_low.clip(lower=0), own.retention_high, **how)
+    axes.set_ylim(0, max(1.08, rows.retention.max() + 0.05))
+    figure.supxlabel("skill: target score of at least →")
+    figure.supylabel("retention ↑")
+    legend(figure, looks, set(rows.arm))
     return figure
 
 
@@ -126,7 +144,7 @@ def forgetting(benchmarks: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     several = benchmarks.setting.nunique() > 1
     frame = benchmarks.assign(label=benchmarks.arm + (" · " + benchmarks.setting if several else ""))
     labels, names = list(frame.label.unique()), list(frame.benchmark.unique())
-    figure, panels = _facets(names, 0.75 + 0.21 * len(labels), _beside(len(names)))
+    figure, panels = facets(names, 0.75 + 0.21 * len(labels), side_by_side(len(names)))
     unreadable: dict[str, Any] = {"facecolor": PAPER, "edgecolor": WRONG, "hatch": "//////", "linewidth": 0.6}
     mark: dict[str, Any] = {"color": INK, "marker": "|", "ms": 7, "linewidth": 1.2}
     for axes, name in zip(panels, names, strict=True):
@@ -184,7 +202,7 @@ def logged(rows: pd.DataFrame, metrics: dict[str, str], looks: dict[str, Look]) 
 
     Columns: arm, training (one line each), share, metric, value.
     """
-    figure, panels = _facets(list(metrics.values()), 2.5, share=False)
+    figure, panels = facets(list(metrics.values()), 2.5, share=False)
     for axes, metric in zip(panels, metrics, strict=True):
         for (arm, _), own in rows[rows.metric == metric].groupby(["arm", "training"], observed=True, sort=False):
             smooth = own.value.rolling(max(1, len(own) // 20), min_periods=1).mean()
@@ -228,7 +246,7 @@ def waterfall(rows: pd.DataFrame, accounts: Sequence[str]) -> Figure:
     Columns: arm, account (the last one `measured`, where the others have led to), value.
     """
     names = list(rows.arm.unique())
-    figure, panels = _facets(names, 2.2, _beside(len(names)))
+    figure, panels = facets(names, 2.2, side_by_side(len(names)))
     for axes, name in zip(panels, names, strict=True):
         own = rows[rows.arm == name].set_index("account").value
         steps = own.reindex(list(accounts)).to_numpy()
@@ -250,7 +268,7 @@ def along(rows: pd.DataFrame, looks: dict[str, Look], label: str) -> Figure:
     Columns: arm, benchmark, share (of the arm's training), value with its interval.
     """
     names = list(rows.benchmark.unique())
-    figure, panels = _facets(names, 1.75, _beside(len(names)))
+    figure, panels = facets(names, 1.75, side_by_side(len(names)))
     for axes, name in zip(panels, names, strict=True):
         axes.axhline(0, color=SOFT, linewidth=1)
         for arm, own in rows[rows.benchmark == name].sort_values("share").groupby("arm"):

@@ -59,10 +59,13 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
         "swatches": {name: theme.swatch(one) for name, one in drawing.looks(analysis).items()},
         "studies": studies,
         "settings": [name for name in studies if name],
+        "targets": [target for study in studies.values() for target in study.study.all_targets.values()],
         "verdicts": verdict_section(analysis),
+        "fronts": {name: rows(part) for name, part in analysis.fronts._asdict().items()} if analysis.fronts else None,
         "benchmarks": benchmark_section(analysis),
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),
+        "continual": continual_section(analysis),
         "length_split": rows(analysis.length_split),
         "flips": rows(analysis.tables.flips),
         "trainings": int(analysis.arms.replicates.sum()),
@@ -92,7 +95,13 @@ def arms_section(analysis: Analysis) -> Row:
     arms, base = analysis.arms, analysis.base
     table: list[Row] = []
     for setting, own in arms.groupby("setting", sort=False, observed=True):
-        target, *_, mean = rows(base[base.setting == setting])
+        every = rows(base[base.setting == setting])
+        targets, mean = [row for row in every if row["role"] == "target"], every[-1]
+        target = targets[0]
+        if len(targets) > 1:
+            # The base's interval over several targets stands in the table of each.
+            unknown = {f"{name}{end}": None for name in ("score", "accuracy") for end in ("_low", "_high")}
+            target |= unknown | {k: sum(row[k] for row in targets) / len(targets) for k in ("score", "accuracy")}
         for end in ("", "_low", "_high"):
             target |= {f"prior{end}": mean[f"accuracy{end}"], f"unparsed{end}": mean[f"unparsed{end}"]}
         table += [target | {"arm": "base", "replicates": None}, *rows(own)]
@@ -148,7 +157,8 @@ def benchmark_section(analysis: Analysis) -> Row:
     prior = analysis.benchmarks[analysis.benchmarks.role == "prior"]
     base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
     first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
-    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior)}
+    in_form = any(row.get("strict") is not None for row in first.values())
+    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior), "in_form": in_form}
 
 
 def _by_arm(frame: pd.DataFrame) -> list[Row]:
@@ -157,6 +167,18 @@ def _by_arm(frame: pd.DataFrame) -> list[Row]:
         {"setting": setting, "arm": arm, "cells": {row["benchmark"]: row for row in rows(own)}}
         for (setting, arm), own in frame.groupby(["setting", "arm"], sort=False, observed=True)
     ]
+
+
+def continual_section(analysis: Analysis) -> Row | None:
+    """The measures of sequences, a column each; None where there is no sequence."""
+    found = analysis.continual
+    if not len(found):
+        return None
+    groups = found.groupby(["setting", "arm"], sort=False)
+    table = [
+        {"setting": s, "arm": arm, "cells": {row["measure"]: row for row in rows(own)}} for (s, arm), own in groups
+    ]
+    return {"measures": dict(zip(found.measure, found.source, strict=True)), "rows": table}
 
 
 def example_section(job: Compare, studies: dict[str, FinishedStudy]) -> list[Row]:

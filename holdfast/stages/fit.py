@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import psutil
@@ -9,7 +10,7 @@ import torch
 from trl import GRPOConfig
 
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import AnyStage
+from holdfast.config.methods import SFT, AnyStage
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -18,7 +19,7 @@ from holdfast.models.precision import HALF as HALVES
 from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
 from holdfast.stages.needs import Batch, Memory, Method, Precision
-from holdfast.training.arguments import TrainerConfig, anywhere, length
+from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
 
 GB = 1e9
@@ -84,8 +85,10 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     """What a stage of a study takes with its longest samples."""
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
-    whole = length(config, study.target.train)
-    precision, method = precision_of(study, shape, on_gpu), method_of(config, stage, study, shape)
+    whole = length(config, study.target_of(stage).train)
+    config = shared(config, stage, study.compute.gpus)
+    precision = precision_of(study, shape, on_gpu)
+    method = method_of(config, stage, study, shape)._replace(**_together(study))
     batch = batch_of(config, lengths)
     memory = needs.memory(shape, precision, batch, method)
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
@@ -93,11 +96,27 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     return Need(
         shape=shape,
         memory=memory,
-        disk=needs.disk(shape, len(kept), size, study.influence is not None),
+        disk=needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1),
         influence=influence_memory(study.influence, 1 + len(study.prior), adapted) if study.influence else 0,
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
+
+
+def _together(study: Study) -> dict[str, Any]:
+    """How the ranks of a training hold the model."""
+    ranks, sharded = study.compute.gpus, study.compute.strategy == "fsdp2"
+    return {"buckets": ranks > 1 and not sharded, "parts": ranks if sharded else 1}
+
+
+def shared(config: TrainerConfig, stage: AnyStage, ranks: int) -> TrainerConfig:
+    """The arguments of one of several ranks."""
+    own = copy.copy(config)
+    for name, value in share(stage, ranks).items() if ranks > 1 else ():
+        setattr(own, name, value)
+    if isinstance(own, GRPOConfig) and own.generation_batch_size:
+        own.generation_batch_size //= ranks
+    return own
 
 
 def precision_of(study: Study, shape: Shape, on_gpu: bool) -> Precision:
@@ -116,6 +135,8 @@ def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape
         optimizer=str(config.optim).rpartition(".")[2].removesuffix("_fused").removesuffix("_torch"),
         checkpointing=bool(checkpointing),
         reference=isinstance(config, GRPOConfig) and config.beta > 0 and stage.lora is None,
+        copies=stage.kl is not None and (stage.kl.on == "prior" or isinstance(stage, SFT)),
+        anchors=bool(stage.l2) + 2 * (stage.ewc is not None),
         eager=study.model.attention == "eager",
     )
 
@@ -139,11 +160,11 @@ def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> 
     return adapted.shape.parameters * size + held
 
 
-def room_there(where: torch.device, settings: Influence | None) -> Room:
-    """Of the device that trains; what samples are held against may lie in the host's memory too."""
+def room_there(where: torch.device, settings: Influence | None, ranks: int = 1) -> Room:
+    """Of the device that trains, for one rank; what samples are held against may lie in the host's memory too."""
     host = psutil.virtual_memory().total
     if where.type != "cuda":
-        return Room(host, host)
+        return Room(host // ranks, host)
     card = torch.cuda.get_device_properties(where).total_memory
     return Room(card, card + host if settings is not None and settings.memory_gb is not None else card)
 
@@ -170,7 +191,8 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     if fixed > there:
         raise UserError(
             f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
-            f"{_gb(there)}; train an adapter (lora), freeze more, or take a smaller model"
+            f"{_gb(there)}; train an adapter (lora), freeze more, take a smaller "
+            "model, or several GPUs (compute.gpus, with compute.strategy: fsdp2)"
         )
     if need.influence > room.tracing:
         raise UserError(

@@ -57,8 +57,16 @@ class Method(NamedTuple):
     checkpointing: bool = False
     reference: bool = False
     """A frozen copy of the model for the KL; an adapter is switched off instead."""
+    copies: bool = False
+    """A frozen copy of the model beside an adapter too, for a penalty of ours."""
+    anchors: int = 0
+    """Copies of what learns: the weights that a penalty pulls to, and how much each counts."""
     eager: bool = False
     """Attention that keeps its scores."""
+    buckets: bool = False
+    """Gradients have copies in which ranks add them up."""
+    parts: int = 1
+    """Ranks that hold a part each of weights, gradients and moments."""
 
 
 class Memory(NamedTuple):
@@ -92,18 +100,31 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
     beneath = shape.parameters - shape.adapter
     completions = batch.rows * batch.completion
     head_learns = shape.learning > shape.parameters / 2
+    weights = (beneath * precision.weights + shape.adapter * FLOAT32) // method.parts
+    copies = shape.learning * precision.compute if precision.casts else 0
+    gathered = _gathered(shape, precision.compute) if method.parts > 1 else 0
     return Memory(
-        weights=beneath * precision.weights + shape.adapter * FLOAT32,
-        gradients=shape.learning * FLOAT32,
-        optimizer=shape.learning * MOMENTS.get(method.optimizer, 8),
-        copies=shape.learning * precision.compute if precision.casts else 0,
-        reference=beneath * precision.compute if method.reference and not shape.adapter else 0,
+        weights=weights,
+        gradients=shape.learning * FLOAT32 * (2 if method.buckets else 1) // method.parts,
+        optimizer=shape.learning * MOMENTS.get(method.optimizer, 8) // method.parts,
+        copies=gathered or copies,
+        reference=(beneath * precision.compute if method.reference and not shape.adapter else 0)
+        + (beneath * precision.weights if method.copies else 0)
+        + method.anchors * shape.learning * FLOAT32,
         activations=_activations(shape, precision.compute, batch, method),
         head=2 * completions * shape.hidden * FLOAT32
         + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32
         + (shape.vocabulary * shape.hidden * FLOAT32 if head_learns else 0),
-        generation=batch.generated * _generated_row(shape, precision.compute, batch),
+        generation=batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
     )
+
+
+def _gathered(shape: Shape, size: int) -> int:
+    """Of a model in parts, what every rank has whole: all but the layers, of these one and the next, and the gradients
+    of the largest part before and while they are added up.
+    """
+    layer, table = shape.dense // shape.layers, shape.vocabulary * shape.hidden
+    return (shape.parameters - shape.dense + 2 * layer) * size + max(layer, table) * (size + FLOAT32)
 
 
 def _activations(shape: Shape, size: int, batch: Batch, method: Method) -> int:
@@ -140,10 +161,13 @@ class Disk(NamedTuple):
     running: int
 
 
-def disk(shape: Shape, kept_steps: int, kept_size: int, moments: bool) -> Disk:
-    """`kept_size` is the bytes of a kept number: of an adapter, or of the whole model."""
+def disk(shape: Shape, kept_steps: int, kept_size: int, moments: bool, in_parts: bool = False) -> Disk:
+    """`kept_size` is the bytes of a kept number: of an adapter, or of the whole model.
+
+    Of a model in parts, accelerate writes all weights once more to go on from.
+    """
     whole = (shape.adapter or shape.parameters) * kept_size
-    resumable = (shape.adapter or shape.parameters) * FLOAT32 + shape.learning * 8
+    resumable = (shape.adapter or shape.parameters) * FLOAT32 * (2 if in_parts else 1) + shape.learning * 8
     left = kept_steps * (whole + (shape.learning * FLOAT32 if moments else 0))
     return Disk(left, min(kept_steps - 1, RESUMABLE) * resumable)
 

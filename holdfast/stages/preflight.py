@@ -10,30 +10,34 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
 from holdfast.config.methods import SFT, AnyStage, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import rendered
-from holdfast.data.shards import Question, read_questions, shard_paths
+from holdfast.data.chat import reads_images, rendered
+from holdfast.data.shards import Question, read_questions, shard_paths, target_shard
 from holdfast.errors import UserError, reason
 from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.encode import encode, frames
-from holdfast.models.load import device, fitting, load_config, load_processor
+from holdfast.models.load import auto_class, device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
+from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
-from holdfast.training.arguments import anywhere
+from holdfast.training.arguments import anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
+from holdfast.training.sharded import require_shardable
 
-TRAIN = "target-train.parquet"
+
+def learned_shard(stage: AnyStage, study: Study) -> str:
+    """The file of the questions that a stage learns from."""
+    return target_shard("train", study.learned_by(stage) if study.targets else "")
 
 
 class Longest(NamedTuple):
@@ -57,19 +61,26 @@ def check(job: Check) -> dict[str, Any]:
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
+    _require_text(processor, model().config, shards)
     for name, questions in shards.items():
         require_readable(processor, model().config, name, questions)
-    _check_functions(study, processor, shards[TRAIN])
+    _check_functions(study, processor, shards)
     config = model().config
     if study.model.dtype == "auto":
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
         study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
     longest, lengths = _check_lengths(study, processor, config, shards)
     needed = {
-        at: need_of(stage, study, shapes[at], _largest(lengths[at], config, processor, shards), where.type == "cuda")
+        at: need_of(
+            stage,
+            study,
+            shapes[at],
+            _largest(lengths[at], config, processor, shards[learned_shard(stage, study)]),
+            where.type == "cuda",
+        )
         for at, stage in _stages(study)
     }
-    room = room_there(where, study.influence)
+    room = room_there(where, study.influence, study.compute.gpus)
     told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
@@ -101,7 +112,7 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         ) from error
     place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
     require_finite(ref.path, stored_weights(place))
-    return processor, lambda: _without_weights(AutoModelForImageTextToText.from_config, config)
+    return processor, lambda: _without_weights(auto_class(config).from_config, config)
 
 
 def _without_weights(make: Any, argument: Any) -> Any:
@@ -109,12 +120,20 @@ def _without_weights(make: Any, argument: Any) -> Any:
         return make(argument)
 
 
-def _largest(
-    longest: tuple[Longest, Longest], config: Any, processor: Any, shards: dict[str, list[Question]]
-) -> Lengths:
+def _require_text(processor: Any, config: Any, shards: dict[str, list[Question]]) -> None:
+    """A model of text is asked about no images."""
+    if reads_images(processor):
+        return
+    for name, questions in shards.items():
+        if any(question.images for question in questions):
+            role = "target" if name.startswith("target") else "prior"
+            raise refusal(f"{role}: {questions[0].benchmark}", config.model_type)
+
+
+def _largest(longest: tuple[Longest, Longest], config: Any, processor: Any, questions: list[Question]) -> Lengths:
     """A training's longest sample, with the patches that the tower sees of its images."""
     prompt, completion = longest
-    question = next(one for one in shards[TRAIN] if one.id == prompt.id)
+    question = next(one for one in questions if one.id == prompt.id)
     [row] = encode(processor, [question])
     grids = row.get("image_grid_thw")
     if grids is not None:
@@ -130,6 +149,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     """What TRL, peft and influence refuse, before a model is loaded."""
     try:
         config = anywhere(stage, study.evaluation.max_new_tokens)
+        share(stage, study.compute.gpus)
         model = adapted(model, stage, study.seed)
         found = shape_for(model, study.influence)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
@@ -138,6 +158,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
+    if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
+        require_shardable(stage, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"
@@ -149,10 +171,11 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     return found
 
 
-def _check_functions(study: Study, processor: Any, questions: list[Question]) -> None:
+def _check_functions(study: Study, processor: Any, shards: dict[str, list[Question]]) -> None:
     """Try the user's own reward functions on a right and on an empty completion of two training questions."""
-    written = [(question, text) for question in questions[:2] for text in (question.reference, "")]
     for where, stage in _stages(study):
+        questions = shards[learned_shard(stage, study)][:2]
+        written = [(question, text) for question in questions for text in (question.reference, "")]
         for name, term in stage.rewards.items() if not isinstance(stage, SFT) else ():
             if term.kind == "function":
                 columns = reward_columns(written, processor, step=0)
@@ -188,18 +211,19 @@ def _check_lengths(
             )
     trained: dict[str, tuple[Longest, Longest]] = {}
     for where, stage in _stages(study):
-        answer = needed[TRAIN]
+        shard = learned_shard(stage, study)
+        answer = needed[shard]
         if isinstance(stage, SFT) and stage.source.kind == "teacher":
-            answer = _longest_teaching(processor, shards[TRAIN], where)
-            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{TRAIN} in the style that {where} teaches")
+            answer = _longest_teaching(processor, shards[shard], where)
+            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{shard} in the style that {where} teaches")
         if isinstance(stage, SFT) and isinstance(stage.source, TeacherFile):
-            answer = _longest_taught(processor, stage.source, shards[TRAIN])
-        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts"):
+            answer = _longest_taught(processor, stage.source, shards[shard])
+        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
             answer = Longest(limit + answer.tokens, answer.id)
-        _check_stage_lengths(where, stage, found[TRAIN], answer)
+        _check_stage_lengths(where, stage, found[shard], answer, shard)
         drawn = 0 if isinstance(stage, SFT) else stage.trainer.get("max_completion_length") or limit
-        trained[where] = found[TRAIN], answer._replace(tokens=max(answer.tokens, drawn))
+        trained[where] = found[shard], answer._replace(tokens=max(answer.tokens, drawn))
     longest = {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
     return longest, trained
 
@@ -226,11 +250,11 @@ def _longest_taught(processor: Any, source: TeacherFile, questions: list[Questio
     return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
 
 
-def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest) -> None:
+def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest, shard: str) -> None:
     if not isinstance(stage, SFT):
         limit = stage.trainer.get("max_completion_length")
         if limit is not None:
-            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, TRAIN)
+            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, shard)
         return
     limit = stage.trainer.get("max_length")
     if limit is None:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from holdfast.config.jobs import (
+    Account,
     AnyJob,
     BuildBase,
     Checkpoint,
@@ -23,7 +24,6 @@ from holdfast.config.jobs import (
     Evaluate,
     Job,
     MakeData,
-    Replay,
     Result,
     Sample,
     Select,
@@ -32,33 +32,41 @@ from holdfast.config.jobs import (
     Trial,
 )
 from holdfast.config.jobs import Check as CheckJob
+from holdfast.config.ranks import ALONE, Rank, announce, is_of_a_rank, require_one_rank
 from holdfast.config.refs import directory_digest, known_digest, stamp_of
 from holdfast.determinism import settle_torch, varying
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, Journal, read_lines
-from holdfast.stages.ranks import require_one_rank
 
 UNKEPT = ("log.txt", "lock", "error.json", "result.json")
 Notes = dict[str, Any]
 
 
-def run_job(job_path: str, out: str) -> None:
-    """Run the job of a file into a directory; a UserError becomes error.json and exit code 2."""
+def run_job(job_path: str, out: str, rank: Rank = ALONE) -> None:
+    """Run the job of a file into a directory; a UserError becomes error.json and exit code 2.
+
+    Of several ranks, the first alone writes the result.
+    """
     started = time.monotonic()
     place = Path(out)
     place.mkdir(parents=True, exist_ok=True)
     job = TypeAdapter(AnyJob).validate_json(Path(job_path).read_text())
-    if not (place / "job.json").exists():
+    if rank.number == 0 and not (place / "job.json").exists():
         # Later stages read there what this one was.
         (place / "job.json").write_text(job.model_dump_json(indent=1))
     try:
         require_one_rank()
+        announce(rank)
         with varying() as operations:
-            notes = run(job, place)
+            notes = run(job, place, rank)
     except UserError as error:
-        (place / "error.json").write_text(json.dumps({"message": str(error)}))
+        said = rank.place(place) / "error.partial"
+        said.write_text(json.dumps({"message": str(error)}))
+        said.replace(place / "error.json")
         print(error, file=sys.stderr)
         sys.exit(2)
+    if rank.number:
+        return
     if operations:
         told = (
             f"no deterministic kernel here for {', '.join(sorted(operations))}; numbers may vary in their last digits"
@@ -69,7 +77,7 @@ def run_job(job_path: str, out: str) -> None:
     _write(place / "result.json", result(place, seconds, notes))
 
 
-def run(job: Job, out: Path) -> Notes:
+def run(job: Job, out: Path, rank: Rank = ALONE) -> Notes:
     """Do what the job says; returns facts worth keeping that are no metrics."""
     if isinstance(job, MakeData):
         from holdfast.benchmarks.dataset import make_data
@@ -80,7 +88,11 @@ def run(job: Job, out: Path) -> Notes:
 
         return compare(job, out)
     settle_torch(job.threads)
-    return _run_with_torch(job, out, Journal(out))
+    from holdfast.group import joined
+    from holdfast.models.load import device
+
+    with joined(rank, device(job.device).type if rank.size > 1 else ""):
+        return _run_with_torch(job, out, Journal(rank.place(out)))
 
 
 def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
@@ -96,7 +108,8 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
     if isinstance(job, Trial):
         from holdfast.stages.trial import trial
 
-        return trial(job, out, journal)
+        # Each rank lays out the longest samples for itself.
+        return trial(job, journal.path.parent, journal)
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 
@@ -113,8 +126,8 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         return select(job, out, journal)
     if isinstance(job, Trace):
         return _trace(job, out, journal)
-    if isinstance(job, Replay):
-        from holdfast.stages.replay import account
+    if isinstance(job, Account):
+        from holdfast.stages.ledger import account
 
         return account(job, out, journal)
     raise TypeError(f"no verb for {type(job).__name__}")
@@ -169,7 +182,7 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
 
 def _is_kept(name: str) -> bool:
     """Whether a file is a part of the result; what a process that died was about to write is none."""
-    return name not in UNKEPT and not name.endswith(".partial")
+    return name not in UNKEPT and not name.endswith(".partial") and not is_of_a_rank(name)
 
 
 def _write(path: Path, content: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from trl import GRPOTrainer, SFTTrainer
 
 from holdfast.config.jobs import Train
 from holdfast.config.refs import ModelRef
-from holdfast.data.training_set import train_rows
+from holdfast.data.shards import Question
+from holdfast.data.training_set import replay_rows, train_rows
 from holdfast.errors import UserError
 from holdfast.influence.replay.steps import StepFacts, StepStore, clip_factor, parameter_steps, require_linear
 from holdfast.influence.replay.taught import Taught
@@ -21,7 +23,6 @@ from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import load_processor
 from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
 from holdfast.training.callback import StageCallback
-from holdfast.training.dataset import order
 from holdfast.training.stage import build
 
 
@@ -33,6 +34,8 @@ class Replayed(NamedTuple):
     facts: list[StepFacts]
     taught: list[list[Taught]]
     """The samples of each step."""
+    questions: list[Question]
+    """All that it may have learned from."""
     seconds: float
     temperature: float
     """Of the log-probabilities that the loss reads."""
@@ -51,28 +54,37 @@ def replay(job: Train, kept: tuple[ModelRef, ...], store: StepStore, scratch: Pa
     trainer = build(job, processor, scratch, callback)
     taker = StepTaker(trainer, store)
     trainer.add_callback(taker)
-    _watch(job, trainer, taker)
+    questions = [row.question for row in (*train_rows(job), *replay_rows(job))]
+    _watch(job, trainer, taker, questions)
     started = time.monotonic()
     with cached_image_features(trainer.model, {}):
         trainer.train()
     temperature = float(getattr(trainer.args, "temperature", 1.0))
-    return Replayed(trainer.model, taker.facts, taker.taught, time.monotonic() - started, temperature)
+    return Replayed(trainer.model, taker.facts, taker.taught, questions, time.monotonic() - started, temperature)
 
 
-def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, taker: StepTaker) -> None:
+def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, taker: StepTaker, questions: Sequence[Question]) -> None:
+    """Raises:
+    UserError: something moves the weights that no rule covers.
+    """
     args: Any = trainer.args
     model: Any = trainer.model
+    stage = job.stage
+    added = {"kl": stage.kl, "l2": stage.l2, "ewc": stage.ewc, "talr": getattr(stage, "talr", None), "fsdp": args.fsdp}
+    for name, there in added.items():
+        if there:
+            raise UserError(f"influence.ledger: no rule covers a stage's `{name}`; leave it out, or influence.ledger")
     if args.fp16:
-        raise UserError("influence.replay: float16 scales its losses, which no rule covers; train in bfloat16")
+        raise UserError("influence.ledger: float16 scales its losses, which no rule covers; train in bfloat16")
     dropping = [name for name, one in model.named_modules() if getattr(one, "p", 0) and _drops(one)]
     if dropping:
-        raise UserError(f"influence.replay: {dropping[0]} drops activations at random; set its dropout to 0")
+        raise UserError(f"influence.ledger: {dropping[0]} drops activations at random; set its dropout to 0")
     if isinstance(trainer, GRPOTrainer):
         ReinforcedWatch(trainer, taker.take)
         return
-    rows = train_rows(job)
-    places = order(len(rows), len(trainer.train_dataset), job.seed)  # type: ignore[arg-type]
-    watch_supervised(trainer, [(place, rows[place].question.id) for place in places], taker.take)
+    given: Any = trainer.train_dataset
+    places = given.with_format(None)["row"]
+    watch_supervised(trainer, [(place, questions[place].id) for place in places], taker.take)
 
 
 def _drops(module: Any) -> bool:
@@ -101,7 +113,7 @@ class Rerun(StageCallback):
             if self.kept[name] != self.recorded.get(state.global_step):
                 earlier = max((step for step in self.steps if step < state.global_step), default=0)
                 raise UserError(
-                    f"influence.replay: trained again, the checkpoint of step {state.global_step} is another than the "
+                    f"influence.ledger: trained again, the checkpoint of step {state.global_step} is another than the "
                     f"recorded one, so some step after {earlier} was taken differently; replay where the training ran, "
                     "with the versions and threads that it had"
                 )

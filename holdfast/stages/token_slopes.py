@@ -134,6 +134,6 @@ def _refuse(found: dict[str, Any]) -> None:
     for name, there in found.items():
         if there:
             raise UserError(
-                f"influence.replay: the loss with trainer.{name} is no function of the tokens' log-probabilities that "
-                "a rule covers; leave that argument out, or influence.replay"
+                f"influence.ledger: the loss with trainer.{name} is no function of the tokens' log-probabilities that "
+                "a rule covers; leave that argument out, or influence.ledger"
             )

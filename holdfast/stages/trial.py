@@ -88,7 +88,7 @@ def largest_job(train: Train, processor: Any, out: Path) -> tuple[Train, int]:
 def _longest_completion(train: Train, processor: Any, questions: list[Question]) -> str:
     """Of what the source has; what is sampled first, or comes from a file, may be as long as the limit."""
     stage, tokenizer = train.stage, processor.tokenizer
-    if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "file"):
+    if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own", "file"):
         return FILLER * train.limit
     taught = isinstance(stage, SFT) and stage.source.kind == "teacher"
     texts = {(one.teacher if taught else one.reference) for one in questions}

@@ -8,18 +8,24 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from holdfast import group
+from holdfast.training.sharded import whole
+
 
 def save_moments(model: Any, optimizer: Any, path: Path) -> None:
-    """Write v̂, the second moments with their bias taken out, by parameter name; nothing for another optimizer."""
+    """Write v̂, the second moments with their bias taken out, by parameter name; nothing for another optimizer.
+
+    Of several processes the first writes; all must come here.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     corrected: dict[str, torch.Tensor] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
+    for settings in optimizer.param_groups:
+        for parameter in settings["params"]:
             state = optimizer.state.get(parameter, {})
-            if "exp_avg_sq" in state and "betas" in group:
-                bias = 1 - group["betas"][1] ** float(state["step"])
-                corrected[names[id(parameter)]] = (state["exp_avg_sq"].float() / bias).cpu().contiguous()
-    if corrected:
+            if "exp_avg_sq" in state and "betas" in settings:
+                bias = 1 - settings["betas"][1] ** float(state["step"])
+                corrected[names[id(parameter)]] = (whole(state["exp_avg_sq"]).float() / bias).cpu().contiguous()
+    if corrected and group.number() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file(corrected, partial)

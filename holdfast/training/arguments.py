@@ -16,6 +16,7 @@ from holdfast.errors import UserError
 
 TrainerConfig = SFTConfig | GRPOConfig
 
+BATCH, PASSES, REUSED = "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"
 OURS = {
     "output_dir": "the stage has a directory of its own",
     "seed": "set the study's seed",
@@ -80,6 +81,34 @@ def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> T
         divides = "divisible by num_generations" in str(error)
         refused = f"trainer: TRL's {kind.__name__} refuses these arguments: {str(error).rstrip('.')}"
         raise UserError(refused + (remedy if divides else "")) from error
+
+
+def share(stage: SFT | GRPO, ranks: int) -> dict[str, int]:
+    """TRL's arguments of each of several ranks, so that a step's batch and a generation's are those of one process.
+
+    The ranks take passes of a step at the same time, and where there are not enough of these, share each.
+
+    Raises:
+        UserError: the rows cannot be shared evenly. It names `trainer`.
+    """
+    if ranks == 1:
+        return {}
+    if stage.trainer.get("use_vllm"):
+        raise UserError(f"trainer.use_vllm: works on one GPU, and compute.gpus is {ranks}; leave one of them out")
+    fields = SFTConfig.__dataclass_fields__ if stage.method == "sft" else GRPOConfig.__dataclass_fields__
+    given = {name: stage.trainer.get(name, fields[name].default) for name in (BATCH, PASSES)}
+    batch, passes = given[BATCH], given[PASSES]
+    generated = stage.trainer.get("generation_batch_size")
+    reused = generated // batch if generated else stage.trainer.get(REUSED)
+    at_once = math.gcd(ranks, passes, *([reused] if reused else []))
+    rows, left = divmod(batch, ranks // at_once)
+    if left:
+        raise UserError(
+            f"trainer: compute.gpus {ranks} cannot share {BATCH} {batch} × {PASSES} {passes} evenly; these are of all "
+            f"GPUs together, so make one of them a multiple of {ranks}, or lower compute.gpus"
+        )
+    own = {BATCH: rows, PASSES: passes // at_once}
+    return own | ({REUSED: reused // at_once} if reused and not generated else {})
 
 
 def anywhere(stage: SFT | GRPO, limit: int) -> TrainerConfig:
@@ -171,7 +200,8 @@ def _ours(stage: SFT | GRPO) -> dict[str, Any]:
             "train_sampling_strategy": "sequential",
             "dataset_kwargs": {"skip_prepare_dataset": True},
         }
-    return {**shared, "reward_weights": [term.weight for term in stage.rewards.values()]}
+    distance = {"beta": stage.kl.weight} if stage.kl is not None and stage.kl.on == "target" else {}
+    return {**shared, **distance, "reward_weights": [term.weight for term in stage.rewards.values()]}
 
 
 class Length(NamedTuple):

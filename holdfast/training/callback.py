@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from holdfast import group
 from holdfast.journal import METRICS, Journal, read_lines
 from holdfast.models.load import save_checkpoint
 from holdfast.training.adam_state import save_moments
@@ -47,6 +48,12 @@ class StageCallback(TrainerCallback):
         self.alarms = Alarms({})
         self.non_finite = NonFiniteWatch()
         self.moments = False
+        self.whole: Callable[[Any], Any] | None = None
+        """Puts a model together whose parts lie on several processes, for keeping."""
+        self.placed: Callable[[Any], Any] = lambda model: model
+        """Moves it to where it is measured."""
+        self.leads = group.number() == 0
+        """Of several processes, the first measures and writes."""
         self.kept: dict[str, str] = {}
         self.dtype: torch.dtype | None = None
         """Of kept weights; by default the model's."""
@@ -76,11 +83,16 @@ class StageCallback(TrainerCallback):
             self.journal.progress(state.global_step, state.max_steps, **self.shown)
 
     def _keep(self, model: Any, step: int) -> None:
-        with untouched_randomness(), evaluating(model):
-            measured = self.measure(model, step)
+        if self.whole is not None:
+            with untouched_randomness():
+                model = self.whole(model)
+        if not self.leads:
+            return
         place = kept_path(self.out, step)
         shutil.rmtree(place, ignore_errors=True)
         save_checkpoint(model, self.processor, place, self.dtype)
+        with untouched_randomness(), evaluating(model):
+            measured = self.measure(self.placed(model), step)
         if self.rewards is not None:
             self.rewards.save(place)
         name = place.relative_to(self.out).as_posix()
@@ -94,7 +106,7 @@ class StageCallback(TrainerCallback):
     def _keep_moments(self, model: Any, optimizer: Any, step: int) -> None:
         path = moments_path(self.out, step)
         save_moments(model, optimizer, path)
-        if path.is_file():
+        if self.leads and path.is_file():
             self.kept[path.relative_to(self.out).as_posix()] = digest(path)
 
     def on_log(
@@ -113,7 +125,7 @@ class StageCallback(TrainerCallback):
         if not self.non_finite.logged(metrics):
             self._stop(state.global_step, f"its loss was not finite {STAYS} logged times in a row")
         self.shown |= {name: numbers[name] for name in ("loss", "reward") if name in numbers}
-        if self.log is not None:
+        if self.log is not None and self.leads:
             self.log.write()
 
     def _record(self, step: int, metrics: dict[str, float], checkpoint: dict[str, Any] | None = None) -> None:
@@ -129,6 +141,9 @@ class StageCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """TRL has written its last file of the checkpoint; what we remember joins it."""
+        group.wait_for_all()
+        if not self.leads:
+            return
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if self.rewards is not None:
             self.rewards.save(checkpoint)
@@ -158,6 +173,8 @@ class StageCallback(TrainerCallback):
 
     def remove_unkept(self) -> None:
         """Remove what an interrupted process did after the checkpoint from which this one goes on."""
+        if not self.leads:
+            return
         for place in [*(self.out / "checkpoints").glob("*"), *(self.out / "moments").glob("*")]:
             if place.relative_to(self.out).as_posix() not in self.kept:
                 shutil.rmtree(place) if place.is_dir() else place.unlink()

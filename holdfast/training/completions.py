@@ -67,4 +67,7 @@ class CompletionLog:
 
 
 def _text(prompt: list[dict[str, Any]]) -> str:
-    return "".join(part["text"] for message in prompt for part in message["content"] if part["type"] == "text")
+    """Of turns in parts, or of plain text."""
+    contents = [message["content"] for message in prompt]
+    parts = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in contents]
+    return "".join(part["text"] for content in parts for part in content if part["type"] == "text")

@@ -18,11 +18,26 @@ from holdfast.data.shards import Question
 from holdfast.data.training_set import TrainingRow
 
 
-def order(rows: int, length: int, seed: int) -> list[int]:
+def order(rows: int, length: int, seed: int | list[int]) -> list[int]:
     """`length` row numbers: seeded permutations, one after another."""
     rng = np.random.default_rng(seed)
     passes = [rng.permutation(rows) for _ in range(-(-length // rows))]
     return np.concatenate(passes)[:length].tolist()
+
+
+def with_old(rows: tuple[int, int], length: int, share: float, seed: int) -> list[int]:
+    """`length` row numbers of own and, after them, old rows: of the first n, ⌊n · share⌋ are old.
+
+    Without old rows, or of a share of 0, the order is that of the own rows alone.
+    """
+    own, old = rows
+    turns = np.diff(np.floor(np.arange(length + 1) * share)) > 0
+    if not old or not turns.any():
+        return order(own, length, seed)
+    places = np.empty(length, int)
+    places[~turns] = order(own, int((~turns).sum()), seed)
+    places[turns] = own + np.array(order(old, int(turns.sum()), [seed, 1]))
+    return places.tolist()
 
 
 def dataset(rows: list[TrainingRow], places: list[int], shown: Callable[[TrainingRow], dict[str, Any]]) -> Dataset:
@@ -36,18 +51,19 @@ def dataset(rows: list[TrainingRow], places: list[int], shown: Callable[[Trainin
     return Dataset.from_dict({"row": places}).with_transform(look_up)
 
 
-def conversation(row: TrainingRow) -> dict[str, Any]:
+def conversation(processor: Any, row: TrainingRow) -> dict[str, Any]:
     """A question with the columns that TRL's GRPOTrainer and the rewards read."""
     question = row.question
     return {
         "id": question.id,
-        "prompt": messages(question),
+        "prompt": messages(processor, question),
         "images": pictures(question),
         "question": question.prompt,
         "answer": question.answer,
         "accepted": question.accepted,
         "grader": question.grader,
-        "thinking": "<think>" in question.prompt,
+        # A replayed question is answered well in the form that its model was taught, asked for or not.
+        "thinking": "<think>" in question.prompt or (row.old and "<think>" in question.reference),
     }
 
 
@@ -56,7 +72,7 @@ def reward_columns(written: Sequence[tuple[Question, str]], processor: Any, step
 
     Keyword arguments for completions of questions, the ones of a group one after another, after `step` steps.
     """
-    asked = {question.id: conversation(TrainingRow(question)) for question, _ in written}
+    asked = {question.id: conversation(processor, TrainingRow(question)) for question, _ in written}
     rows = [asked[question.id] for question, _ in written]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
     tokenize = processor.tokenizer

@@ -8,12 +8,14 @@ completion cannot hold, and the KL's reference, where `beta` asks for one, is th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from holdfast.data.chat import reads_images
 from holdfast.data.training_set import TrainingRow
 from holdfast.models.load import without_placeholders
 from holdfast.training.dataset import conversation, dataset
@@ -29,11 +31,15 @@ def grpo_trainer(
     config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())
     trainer = PromptSharingTrainer(
-        model=model, reward_funcs=functions, args=config, train_dataset=prompts, processing_class=processor
+        model=model,
+        reward_funcs=functions,
+        args=config,
+        train_dataset=prompts,
+        processing_class=processor if reads_images(processor) else processor.tokenizer,
     )
     if trainer.ref_model is not None:
         # TRL loads the reference from the path that the model's configuration names, which knows of no merged adapter.
-        trainer.ref_model.load_state_dict(model.state_dict())
+        refer_to(trainer, model)
         if config.bf16 or config.fp16:
             # It computes in half precision, so its weights need no more.
             reference: Any = trainer.ref_model
@@ -41,6 +47,13 @@ def grpo_trainer(
     return trainer
 
 
-def prompt_dataset(rows: list[TrainingRow], order: list[int]) -> Dataset:
+def refer_to(trainer: GRPOTrainer, model: Any) -> None:
+    """Measure the KL, if there is one, from this model's weights."""
+    reference: Any = trainer.ref_model
+    if reference is not None:
+        reference.load_state_dict(model.state_dict())
+
+
+def prompt_dataset(processor: Any, rows: list[TrainingRow], order: list[int]) -> Dataset:
     """Questions in the given order, with the columns that TRL and the rewards read."""
-    return dataset(rows, order, conversation)
+    return dataset(rows, order, partial(conversation, processor))

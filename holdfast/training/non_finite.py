@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from holdfast import group
 from holdfast.errors import UserError
+from holdfast.training.sharded import own_part
 
 STAYS = 3
 """Logged losses in a row that are not finite: a single batch that overflows is forgiven, as loss scaling does."""
@@ -40,10 +42,13 @@ class NonFiniteWatch:
 
     def after_step(self, model: Any) -> bool:
         """Count the step if its loss was not finite; whether all weights that learn still are."""
-        self.steps += any(bool(broken) for broken in self.broken)
+        broken = any(map(bool, self.broken))
         self.broken.clear()
-        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return bool(torch.stack([parameter.detach().isfinite().all() for parameter in learning]).all())
+        learning = [own_part(parameter.detach()) for parameter in model.parameters() if parameter.requires_grad]
+        sound = bool(torch.stack([values.isfinite().all() for values in learning]).all())
+        found = group.of_all([(broken, sound)])
+        self.steps += any(broken for broken, _ in found)
+        return all(sound for _, sound in found)
 
     def counted(self) -> dict[str, float]:
         """The count, once there is one."""

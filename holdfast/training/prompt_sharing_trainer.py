@@ -1,5 +1,5 @@
-"""TRL's GRPOTrainer, but a prompt and its images go through the model once for all of its rollouts, and the
-probabilities under which rollouts were sampled are those of the first pass over them.
+"""TRL's GRPOTrainer, but a prompt and its images go through the model once for all of its rollouts, the probabilities
+under which rollouts were sampled are those of the first pass over them, and several processes sample what one would.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from itertools import islice
 from typing import Any
 
 import torch
+from transformers import set_seed
 from trl import GRPOTrainer
 
+from holdfast import group
 from holdfast.models.prompt_sharing import can_share, shared_prompts
+from holdfast.training.sampling_together import drawn_as_one
+from holdfast.training.sharded import is_sharded
 
 IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
 COUNTS = "batch_num_images"
@@ -25,13 +29,29 @@ class PromptSharingTrainer(GRPOTrainer):
     """The loss and its gradient are TRL's up to rounding; most of a short rollout's cost is its prompt and image.
 
     Prompts without images may stand beside others, and the number of images of each reaches models that ask for it.
+    With several processes, rows are drawn, shuffled and rewarded by random numbers that one process would have used.
     """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        if group.size() > 1:
+            # TRL has given each process a seed of its own.
+            set_seed(self.args.seed)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         ids, images, fields = super()._tokenize_prompts(prompts)
         self._counted = COUNTS in fields
         # TRL writes None for no images, which processors refuse.
         return ids, images and [shown or [] for shown in images], fields
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Of a generation, TRL shuffles the rows of each process; that takes what shuffling all of them would take."""
+        self._unshuffled: torch.Tensor | None = None
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._unshuffled is not None:
+            torch.set_rng_state(self._unshuffled)
+            torch.randperm(self.args.generation_batch_size)
+        return inputs
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """With several iterations over a batch, TRL reads it once more with the weights that wrote it. So does the
@@ -42,6 +62,15 @@ class PromptSharingTrainer(GRPOTrainer):
             return _by_prompt(super()._generate_and_score_completions(inputs))
         finally:
             self.num_iterations = iterations
+            if group.size() > 1:
+                self._unshuffled = torch.get_rng_state()
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        """By the first process, which sees all completions: a group may lie on several."""
+        if group.size() == 1:
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rows = group.of_all(list(zip(inputs, prompts, completions, completion_ids_list, strict=True)))
+        return super()._calculate_rewards(*map(list, zip(*rows, strict=True)))[: len(rows)]
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         loss = super()._compute_loss(model, inputs)
@@ -70,13 +99,16 @@ class PromptSharingTrainer(GRPOTrainer):
         return found
 
     def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
-        with shared_prompts(self.model) if self._shares else nullcontext():
+        if is_sharded(self.model):
+            # transformers goes on until all processes are done where it knows that they need each other's parts.
+            setattr(self.model, "_is_fsdp_managed_module", True)  # noqa: B010
+        with shared_prompts(self.model) if self._shares else nullcontext(), drawn_as_one():
             return super()._generate_single_turn(*rest, **others)
 
     @property
     def _shares(self) -> bool:
-        alone = self.accelerator.num_processes == 1 and not self.args.gradient_checkpointing
-        return alone and can_share(self.model)
+        # Parts of a model are gathered as often on every process, and some have prompts alone to read.
+        return not self.args.gradient_checkpointing and not is_sharded(self.model) and can_share(self.model)
 
 
 def _seen(inputs: dict[str, Any]) -> dict[str, Any]:

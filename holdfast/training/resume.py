@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.config.refs import directory_digest, file_digest
+from holdfast.errors import UserError
 
 MARK = "complete.json"
+SHARDED_OPTIMIZER = "optimizer.bin"
+"""What accelerate calls an optimizer's state that lay in parts; that of one that did not is optimizer.pt."""
 
 
 class Mark(NamedTuple):
@@ -46,6 +49,26 @@ def last_intact(out: Path) -> Path | None:
     return None
 
 
+def ready_for(checkpoint: Path | None, ranks: int, sharded: bool) -> Path | None:
+    """The checkpoint with a random state for every rank. All of a group have the same, whatever their number.
+
+    Raises:
+        UserError: it was left by a training whose strategy was another.
+    """
+    if checkpoint is not None:
+        if sharded != (checkpoint / SHARDED_OPTIMIZER).is_file():
+            raise UserError(
+                f"compute.strategy: the interrupted training trained {'on whole models' if sharded else 'with fsdp2'}; "
+                f"set it as it was, or remove {checkpoint.parents[1]} to begin anew"
+            )
+        there = min(checkpoint.glob("rng_state*.pth"))
+        for name in ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]:
+            if not (checkpoint / name).exists():
+                shutil.copy(there, checkpoint / f"{name}.partial")
+                (checkpoint / f"{name}.partial").rename(checkpoint / name)
+    return checkpoint
+
+
 def step_of(checkpoint: Path) -> int:
     """Optimizer steps that a checkpoint-N has taken."""
     return int(checkpoint.name.rsplit("-", 1)[1])
@@ -67,7 +90,8 @@ def _is_intact(checkpoint: Path, out: Path) -> bool:
         kept = {name: digest(out / name) for name in mark.kept}
     except (ValueError, TypeError, OSError):
         return False
-    return mark.files == _digests(checkpoint) and mark.kept == kept
+    there = _digests(checkpoint)
+    return mark.files == {name: there.get(name) for name in mark.files} and mark.kept == kept
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:

@@ -71,6 +71,16 @@ REWARDS: dict[str, Reward] = {
 }
 
 
+def unpaid(name: str) -> Reward:
+    """In place of a term's rewards where another process gives them."""
+
+    def nothing(completions: Chats, **_: Any) -> list[float]:
+        return [0.0] * len(completions)
+
+    nothing.__name__ = name
+    return nothing
+
+
 class Rewards:
     """A stage's reward terms. `group` consecutive completions answer one prompt; `tokens` counts those of a text."""
 

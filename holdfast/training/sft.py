@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from trl import SFTTrainer
 
+from holdfast.data.chat import reads_images
 from holdfast.data.training_set import TrainingRow
 from holdfast.models.encode import completion_ids, encode, teacher_forced
 from holdfast.training.arguments import TrainerConfig
@@ -31,7 +32,7 @@ def sft_trainer(
         args=config,
         train_dataset=dataset(rows, order, lambda row: {"row": row}),
         data_collator=Collator(processor),
-        processing_class=processor,
+        processing_class=processor if reads_images(processor) else processor.tokenizer,
     )
 
 

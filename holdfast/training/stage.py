@@ -10,26 +10,30 @@ import torch
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
+from holdfast import group
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
 from holdfast.config.schedule import scheduled
-from holdfast.data.training_set import train_rows
+from holdfast.data.training_set import replay_rows, train_rows
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import device, load_model
 from holdfast.models.lora import adapted
 from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
-from holdfast.training.arguments import length, trainer_config
+from holdfast.training.arguments import length, share, trainer_config
 from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
-from holdfast.training.dataset import order
-from holdfast.training.grpo import grpo_trainer, prompt_dataset
+from holdfast.training.dataset import with_old
+from holdfast.training.grpo import grpo_trainer, prompt_dataset, refer_to
 from holdfast.training.non_finite import SAMPLING
-from holdfast.training.resume import last_intact, step_of
-from holdfast.training.rewards import Rewards, token_counter
+from holdfast.training.penalties import add_penalties
+from holdfast.training.resume import last_intact, ready_for, step_of
+from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
+from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
+from holdfast.training.token_weights import talr_loss
 
 LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
@@ -46,10 +50,11 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
     callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
-    found = last_intact(out)
+    found = group.of_the_first(lambda: ready_for(last_intact(out), group.size(), bool(trainer.args.fsdp)))
     if found is not None:
         callback.go_on_from(found)
-        restore(model, found, job)
+        if not trainer.args.fsdp:
+            restore(model, found, job)
     callback.remove_unkept()
     try:
         with cached_image_features(model, {}):
@@ -58,6 +63,7 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
         if SAMPLING not in str(error):
             raise
         raise callback.non_finite.failure("it cannot sample, since its logits are not finite") from error
+    group.wait_for_all()
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     counted = {"non_finite_steps": callback.non_finite.steps} if callback.non_finite.steps else {}
@@ -72,25 +78,45 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     rows = train_rows(job)
     whole = length(config, len(rows))
     config.max_steps = whole.steps
-    places = order(len(rows), whole.rows, job.seed)
+    old = replay_rows(job)
+    share = job.stage.replay.share if job.stage.replay is not None else 0.0
+    places = with_old((len(rows), len(old)), whole.rows, share, job.seed)
+    rows += old
     model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
     if "gradient_checkpointing" not in job.stage.trainer:
         config.gradient_checkpointing = model.num_parameters() > LARGE
+    if config.fsdp:
+        set_sharding(config, model)
+        callback.whole = lambda sharded: whole_model(sharded, job)
+        callback.placed = lambda copy: copy.to(where, HALF.get(study_dtype(job), torch.float32))
     trainer: SFTTrainer | GRPOTrainer
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
-        group = config.num_generations or 1
-        callback.rewards = Rewards(job.stage.rewards, group, token_counter(processor.tokenizer))
-        callback.alarms = Alarms(job.stage.rewards)
-        callback.log = log = CompletionLog(out / "completions.parquet", group)
-        rewards = {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
-        trainer = grpo_trainer(model, processor, config, prompt_dataset(rows, places), rewards)
+        rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
+        trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards)
+        if job.stage.kl is not None and job.stage.kl.on == "target" and job.stage.kl.to == "base":
+            refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
+        if job.stage.method == "sft" and job.stage.talr is not None:
+            trainer.compute_loss_func = talr_loss(job.stage.talr.tau)
+    add_penalties(trainer, job, processor)
+    if config.fsdp:
+        shard_on_cpus(trainer)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(callback)
     return trainer
+
+
+def watched_rewards(stage: GRPO, rollouts: int, processor: Any, callback: StageCallback) -> dict[str, Reward]:
+    """A function a term for TRL, which the callback remembers; of several processes, the first gives the rewards."""
+    callback.rewards = Rewards(stage.rewards, rollouts, token_counter(processor.tokenizer))
+    callback.alarms = Alarms(stage.rewards)
+    callback.log = log = CompletionLog(callback.out / "completions.parquet", rollouts)
+    if group.number():
+        return {name: unpaid(name) for name in stage.rewards}
+    return {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
 
 
 def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, Any]:
@@ -102,6 +128,8 @@ def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, An
         "use_cpu": where.type == "cpu",
         "bf16": half == "bfloat16",
         "fp16": half == "float16",
+        **share(job.stage, group.size()),
+        **({"fsdp": True, "fsdp_config": {"version": 2}} if job.strategy == "fsdp2" and group.size() > 1 else {}),
     }
 
 

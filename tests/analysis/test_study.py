@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from synthetic_studies import Shape, Truth, compare_job, finished_study
+from synthetic_studies import Shape, Truth, compare_job, finished_study, with_form
 
 from holdfast.analysis.estimates import Moments
 from holdfast.analysis.length_split import longer_weights, split_halves
@@ -57,6 +57,22 @@ def test_what_was_lost_can_be_counted_in_the_records(found: Analysis) -> None:
     wrong = end[end.question.isin(known) & ~end.correct & end.parsed_ok]
     row = found.benchmarks.set_index(["arm", "benchmark"]).loc["answers", "color"]
     assert len(wrong) == pytest.approx(row.lost_wrong * 3 * row.questions)
+
+
+def test_form_that_is_lost_stands_beside_knowledge_that_stays(tmp_path: Path) -> None:
+    study = finished_study(tmp_path / "a", ARMS, Shape(target=20, prior=40))
+    found = analyse(compare_job(with_form(study, "count")))
+    rows = found.benchmarks.set_index(["arm", "benchmark"])
+    base = found.base.set_index("benchmark")
+    row = rows.loc["self", "count"]
+    assert base.strict["count"] < base.accuracy["count"]
+    assert row.forgetting_strict == pytest.approx(base.strict["count"] - row.strict)
+    assert row.forgetting_strict > row.forgetting + 0.05
+    assert rows.strict.unstack()[["jigsaw", "color"]].isna().all(axis=None)
+    assert np.isnan(base.strict["mean"])
+    arm = summary(found)["arms"]["self"]
+    assert arm["metrics"]["forgetting/count/strict"] == pytest.approx(row.forgetting_strict, rel=1e-5)
+    assert {name for name in arm["intervals"] if "strict" in name} == {"prior/count/strict", "forgetting/count/strict"}
 
 
 def test_verdicts_of_arms_that_differ(found: Analysis) -> None:

@@ -43,6 +43,12 @@ def test_rows_in_another_order_are_the_same_questions(tmp_path: Path) -> None:
     assert after.equals(before)
 
 
+def test_records_from_before_form_counted_apart_have_none(tmp_path: Path) -> None:
+    study = finished_study(tmp_path / "a", ARMS, SMALL)
+    rewrite(study, "self", lambda table: table.drop_columns(["strict"]))
+    assert load([study]).records.strict.isna().all()
+
+
 def test_missing_questions_are_refused(tmp_path: Path) -> None:
     study = finished_study(tmp_path / "a", ARMS, SMALL)
     rewrite(study, "self", lambda table: table.slice(1))

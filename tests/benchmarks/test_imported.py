@@ -191,6 +191,28 @@ def test_a_bad_row_is_named_with_file_row_and_remedy(tmp_path: Path, row: object
         list(imported.read_imported(jsonl(tmp_path, ROW, row)))
 
 
+TEXT = {"question": "2 + 2?", "answer": 4, "grader": "number", "reasoning": "I add."}
+
+
+def test_rows_of_text_alone_become_questions_without_images(tmp_path: Path) -> None:
+    own = jsonl(tmp_path, *({**TEXT, "question": f"{number} + 2?"} for number in range(8)))
+    assert [name for name, _ in imported.input_files(own)] == [""]
+    found = {split: list(questions) for split, questions in imported.splits(own, 0)}
+    assert [len(found[split]) for split in ("test", "validation")] == [6, 2]
+    assert {question.images for questions in found.values() for question in questions} == {()}
+    [question] = imported.read_imported(parquet(tmp_path, question=["2 + 2?"], answer=["4"]))
+    assert (question.images, question.answer) == ((), "4")
+
+
+def test_a_misspelt_image_makes_no_question_of_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="row 1: has no 'image'; add it"):
+        list(imported.read_imported(jsonl(tmp_path, {**TEXT, "img": "a.png"})))
+    with pytest.raises(UserError, match="row 1: has no 'image'; add it"):
+        list(imported.read_imported(jsonl(tmp_path, TEXT, ROW)))
+    with pytest.raises(UserError, match=r"own\.parquet: has no column 'image'; add it"):
+        list(imported.read_imported(parquet(tmp_path, img=[b""], question=["?"], answer=["x"])))
+
+
 def test_a_parquet_file_without_a_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"own\.parquet: has no column 'answer'; add it"):
         list(imported.read_imported(parquet(tmp_path, image=[b""], question=["?"])))

@@ -22,7 +22,7 @@ from holdfast.benchmarks.public.rows import KNOWN
 from holdfast.config.images import Folder, Hub, World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Imported, Prior
-from holdfast.config.targets import Banner, Classes, Columns, Counting, Detection, Public, Spatial, Target
+from holdfast.config.targets import Arithmetic, Banner, Classes, Columns, Counting, Detection, Public, Spatial, Target
 from holdfast.data.folder import photographs
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
@@ -30,6 +30,7 @@ from holdfast.errors import UserError
 COUNTS = {"train": 20, "validation": 4, "test": 6}
 PRIOR = (Prior(benchmark="color", questions=2),)
 KINDS = {"classes": Classes, "spatial": Spatial, "banner": Banner, "detection": Detection, "counting": Counting}
+KINDS["arithmetic"] = Arithmetic
 SERVED = {"aircraft": "classes", "sat": "spatial", "coco": "detection", "refcoco": "detection"}
 
 
@@ -59,6 +60,8 @@ def check_apart(splits: dict[str, list[Question]]) -> None:
     """No image in two splits, no question twice, all references right."""
     shown = [{image for question in questions for image in question.images} for questions in splits.values()]
     assert sum(map(len, shown)) == len(set.union(*shown))
+    told = [{question.prompt for question in questions if not question.images} for questions in splits.values()]
+    assert sum(map(len, told)) == len(set.union(*told))
     ids = [question.id for questions in splits.values() for question in questions]
     assert len(ids) == len(set(ids))
     for question in (question for questions in splits.values() for question in questions):
@@ -85,6 +88,16 @@ def test_a_public_target_fills_its_splits_and_comes_out_the_same(name: str, tmp_
     check_apart(splits)
     made(target, tmp_path / "b")
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_rows_of_text_of_ones_own_are_dealt_out_by_their_question(tmp_path: Path) -> None:
+    rows = [{"question": f"{number % 12} + 2?", "answer": number % 12 + 2} for number in range(24)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    target = target_of("banner", path=tmp_path / "own.jsonl", grader="number", train=30, validation=2, test=2)
+    splits = made(target, tmp_path / "a")
+    asked = [{question.prompt for question in questions} for questions in splits.values()]
+    assert sum(map(len, asked)) == len(set.union(*asked)) == 12
+    assert {question.images for questions in splits.values() for question in questions} == {()}
 
 
 def test_images_that_test_questions_show_are_not_learned_from(tmp_path: Path) -> None:

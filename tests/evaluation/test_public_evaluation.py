@@ -84,7 +84,7 @@ def test_a_targets_system_prompt_is_read_in_training_and_evaluation(
     for split in ("train", "test"):
         [question] = read_questions(tmp_path / f"target-{split}.parquet")
         assert "Be brief." in rendered(processor, question)
-        assert conversation(TrainingRow(question))["prompt"][0]["role"] == "system"
+        assert conversation(processor, TrainingRow(question))["prompt"][0]["role"] == "system"
 
 
 def test_boxes_of_another_family_or_of_an_image_that_is_resized_again_are_refused(

@@ -25,7 +25,7 @@ STUDY = {
         "unblamed": [{**LEARNED, "select": {"by": "ledger", "arm": "answers", "drop": 0.25}}],
     },
     "evaluation": {"keep": 2, "every": 1, "max_new_tokens": 16, "drift_prompts": 2},
-    "influence": {"every": 1, "samples": 4, "questions": 2, "probes": 0, "replay": {"nodes": 1}},
+    "influence": {"every": 1, "samples": 4, "questions": 2, "probes": 0, "ledger": {"nodes": 1}},
     "compute": {"device": "cpu"},
 }
 
@@ -40,7 +40,7 @@ def test_a_study_accounts_for_its_samples_and_leaves_out_what_is_blamed(
     assert code == 0, stderr
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = Store(tmp_path)
-    ledgers = {run.data.tags["holdfast.arm"]: run for run in store.search("tags.`holdfast.kind` = 'replay'")}
+    ledgers = {run.data.tags["holdfast.arm"]: run for run in store.search("tags.`holdfast.kind` = 'ledger'")}
     assert set(ledgers) == {"rft", "answers", "unblamed"}
     assert "ledger/answers/color/samples" in ledgers["answers"].data.metrics
     for run in ledgers.values():

@@ -7,6 +7,7 @@ from architectures import VISION_LANGUAGE, made
 from published import PARAMETERS, without_weights
 
 from holdfast.config.methods import SFT, Answers
+from holdfast.errors import UserError
 from holdfast.models.lora import adapted, freeze
 from holdfast.models.shape import shape_of
 
@@ -26,6 +27,15 @@ def test_an_adapter_on_all_linear_layers_has_a_row_and_a_column_for_each_rank() 
     each = 2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 11008)
     assert shape.learning == shape.adapter == 36 * 32 * each
     assert shape.parameters == PARAMETERS["Qwen/Qwen2.5-VL-3B-Instruct"] + shape.adapter
+
+
+def test_all_of_a_model_of_text_learns_unless_a_study_freezes_parts_of_it() -> None:
+    model, _ = made("qwen2_5_text")
+    shape = shape_of(adapted(model, SFT(method="sft", source=Answers()), 0))
+    assert shape.learning == shape.parameters
+    assert (shape.vision, shape.vision_layers, shape.layers) == (0, 0, 2)
+    with pytest.raises(UserError, match="freeze: no parameter's name contains `vision`"):
+        adapted(model, SFT(method="sft", source=Answers(), freeze=("vision",)), 0)
 
 
 @pytest.mark.parametrize("name", VISION_LANGUAGE)

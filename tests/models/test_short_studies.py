@@ -6,20 +6,24 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import prior_sets
 import pytest
 from architectures import VISION_LANGUAGE, made
 from PIL import Image
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from flows.evaluation import questions_of
 from flows.jobs import Start, check_job, trace_job, train_job
-from holdfast.config.jobs import AnyJob, Result
+from holdfast.benchmarks.dataset import make_data
+from holdfast.config.jobs import AnyJob, MakeData, Result
 from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.data.shards import png, read_questions, write_questions
+from holdfast.errors import UserError
+from holdfast.models.base_ref import reference
 from holdfast.models.load import save_checkpoint
-from holdfast.models.tiny.processor import build_processor
+from holdfast.models.text_base import require_sight
 from tasks.stage import StageRun, file_of
 
 REWARD = "def letters(completions, **columns):\n    return [len(chat[0]['content']) / 10 for chat in completions]\n"
@@ -47,13 +51,23 @@ def unlike_data(tiny_data: DataRef, tmp_path_factory: pytest.TempPathFactory) ->
     return DataRef(path=place, digest="unlike")
 
 
-def study_of(base: Path) -> Study:
-    both = {"freeze": ["vision", "projector"]}
+def study_of(base: Path, **changes: Any) -> Study:
+    both = {} if changes else {"freeze": ["vision", "projector"]}
     reinforced = {**both, "method": "grpo", "rewards": {"own": {"function": "own:letters"}}, "trainer": DRAWN}
     taught = {**both, "method": "sft", "source": "teacher", "trainer": STEPS}
     arms = {"sft": [taught], "grpo": [reinforced], "lora": [{**taught, "lora": LORA}, {**reinforced, "lora": LORA}]}
     prior = [{"benchmark": name} for name in ("color", "count")]
-    return Study(name="short", arms=arms, model={"path": str(base)}, prior=prior, **SETTINGS)
+    given = {"name": "short", "arms": arms, "model": {"path": str(base)}, "prior": prior, **SETTINGS}
+    return Study(**{**given, **changes})
+
+
+def text_study(base: Path, place: Path) -> Study:
+    """Arithmetic that is drawn, and public benchmarks from local copies, of a model of text."""
+    priors = [{"benchmark": name, "data": str(prior_sets.copy(place / name, name))} for name in ("gsm8k", "arc")]
+    prior = [{**one, "questions": 4, "validation": 4, "shots": 0} for one in priors]
+    return study_of(
+        base, prior=prior, target={"benchmark": "arithmetic", "train": 12, "validation": 4, "test": 4, "difficulty": 0}
+    )
 
 
 Runs = Callable[[AnyJob, str], StageRun]
@@ -84,13 +98,26 @@ def test_a_short_study_of_any_architecture_ends_with_finite_numbers(
 ) -> None:
     model, processor = made(name)
     save_checkpoint(model, processor, tmp_path / "base")
-    study = study_of(tmp_path / "base")
-    runs(check_job(study, unlike_data), "check")
-    base = ModelRef(path=str(tmp_path / "base"), digest=name)
-    questions = questions_of(study, unlike_data, base)
+    end_with_finite_numbers(runs, study_of(tmp_path / "base"), unlike_data, name)
+
+
+@pytest.mark.slow
+def test_so_does_one_of_a_model_of_text(runs: Runs, tmp_path: Path) -> None:
+    model, processor = made("qwen2_5_text")
+    save_checkpoint(model, processor, tmp_path / "base")
+    study = text_study(tmp_path / "base", tmp_path)
+    (tmp_path / "data").mkdir()
+    make_data(MakeData(images=study.images, target=study.target, prior=study.prior), tmp_path / "data")
+    end_with_finite_numbers(runs, study, DataRef(path=tmp_path / "data", digest="text"), "qwen2_5_text")
+
+
+def end_with_finite_numbers(runs: Runs, study: Study, data: DataRef, name: str) -> None:
+    runs(check_job(study, data), "check")
+    base = ModelRef(path=study.model.path, digest=name)
+    questions = questions_of(study, data, base)
     measured = runs(questions.job([base], tuple(questions.parts())), "base")
-    start = Start(data=unlike_data, base=base, references=file_of(measured, "references.parquet"))
-    questions = questions_of(study, unlike_data, base, start.references)
+    start = Start(data=data, base=base, references=file_of(measured, "references.parquet"))
+    questions = questions_of(study, data, base, start.references)
     for arm, stages in study.arms.items():
         model_now = base
         for number, stage in enumerate(stages):
@@ -104,16 +131,22 @@ def test_a_short_study_of_any_architecture_ends_with_finite_numbers(
         runs(questions.job([model_now], tuple(questions.parts())), f"{arm}-evaluation")
 
 
-@pytest.mark.slow
-def test_a_model_without_eyes_is_refused_by_the_check(
-    run_stage: Callable[..., Path], unlike_data: DataRef, tmp_path: Path
+def test_what_a_model_of_text_cannot_see_is_refused_before_data_is_made_and_by_the_check(
+    run_stage: Callable[..., Path], tiny_data: DataRef, tmp_path: Path
 ) -> None:
-    words = build_processor().tokenizer
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
-    Qwen2ForCausalLM(Qwen2Config(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "base")
-    words.save_pretrained(tmp_path / "base")
-    study = study_of(tmp_path / "base")
+    model, processor = made("qwen2_5_text")
+    save_checkpoint(model, processor, tmp_path / "base")
+    study = study_of(tmp_path / "base", arms={"sft": [{"method": "sft", "source": "teacher", "trainer": STEPS}]})
+    base = reference(study.model)
+    said = "shows images, and model.path is a qwen2 model, which reads text alone; ask in text, as arithmetic"
+    with pytest.raises(UserError, match=f"^target: jigsaw {said}"):
+        require_sight(study, base)
+    text = {"benchmark": "arithmetic"}
+    require_sight(study_of(tmp_path / "base", target=text, prior=["gsm8k", "arc"]), base)
+    for prior in ({"benchmark": "color"}, {"benchmark": "pope", "name": "own", "data": str(tmp_path)}):
+        with pytest.raises(UserError, match=f"^prior: {prior.get('name', 'color')} {said}"):
+            require_sight(study_of(tmp_path / "base", target=text, prior=[prior]), base)
     with pytest.raises(SystemExit) as ended:
-        run_stage(check_job(study.model_copy(update={"arms": {"sft": study.arms["sft"]}}), unlike_data), tmp_path / "c")
+        run_stage(check_job(study, tiny_data), tmp_path / "c")
     assert ended.value.code == 2
-    assert "is a qwen2 model and takes no images" in json.loads((tmp_path / "c" / "error.json").read_text())["message"]
+    assert json.loads((tmp_path / "c" / "error.json").read_text())["message"].startswith(f"target: jigsaw {said}")

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of ten real architectures, with their real processors and the bundled vocabulary."""
+"""Tiny random checkpoints of ten real architectures, one of text alone, with the bundled vocabulary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers as hf
 
+from holdfast.models.text_processor import TextProcessor
 from holdfast.models.tiny.processor import build_processor
 
 SIDE = 56
@@ -32,6 +33,13 @@ TOWERS = ("vis", "projector", "connector", "image_newline")
 """Parts that see images, by what their names contain."""
 Made = tuple[Any, Any]
 """A model and its processor."""
+
+
+PLAIN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A template of a model of text."""
 
 
 def chat(image: str) -> str:
@@ -218,10 +226,20 @@ VISION_LANGUAGE: dict[str, Callable[[], Made]] = {
 }
 
 
+def qwen2_5_text() -> Made:
+    """Its template joins strings, as Qwen2.5's does: content in parts fails."""
+    words = tokenizer()
+    words.chat_template = PLAIN
+    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**text(words, tie_word_embeddings=True))), TextProcessor(words)
+
+
+ALL = {**VISION_LANGUAGE, "qwen2_5_text": qwen2_5_text}
+
+
 def made(name: str) -> Made:
     """A model in evaluation mode and its processor, the same every time."""
     torch.manual_seed(0)
-    model, processor = VISION_LANGUAGE[name]()
+    model, processor = ALL[name]()
     processor.tokenizer.padding_side = "left"
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id

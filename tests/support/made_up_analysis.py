@@ -155,9 +155,12 @@ def analysed(job: Compare, influence: bool = False) -> Analysis:
         benchmarks=frame([row for study, _, setting in every for row in _benchmarks(study, setting)]),
         verdicts=frame([row for study, _, setting in every for row in _verdicts(study, setting)] + _levels(job)),
         frontier=nothing,
+        fronts=None,
         matched=nothing,
         base=frame([row for study, _, setting in every for row in _base(study, setting)]),
         aliases=nothing,
+        courses=nothing,
+        continual=nothing,
         length_split=nothing,
         influence=_influence(job.studies[0], every[0][2]) if influence else None,
     )

@@ -1,4 +1,4 @@
-"""Published vision-language models without their weights: their configurations, as their authors give them."""
+"""Published models without their weights: their configurations, as their authors give them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ PARAMETERS = {
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
     "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
     "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen/Qwen2.5-3B-Instruct": 3_085_938_688,
 }
 """As the Hub counts them in the weights' files."""
 
@@ -24,7 +25,14 @@ def without_weights(name: str) -> Any:
             "Qwen/Qwen2.5-VL-3B-Instruct": qwen2_5_vl_3b,
             "Qwen/Qwen2.5-VL-7B-Instruct": qwen2_5_vl_7b,
             "Qwen/Qwen3-VL-4B-Instruct": qwen3_vl_4b,
+            "Qwen/Qwen2.5-3B-Instruct": qwen2_5_3b,
         }[name]()
+
+
+def qwen2_5_3b() -> Any:
+    sizes = {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16}
+    config = hf.Qwen2Config(**sizes, num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True)
+    return hf.Qwen2ForCausalLM(config)
 
 
 def qwen2_5_vl_3b() -> Any:

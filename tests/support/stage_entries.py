@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from holdfast.config.jobs import Checkpoint, Result
+from holdfast.config.ranks import Rank
 from holdfast.config.refs import file_digest
 from holdfast.journal import Journal
 
@@ -104,3 +105,23 @@ def _finish(out: Path, notes: dict, checkpoints: list[Checkpoint], files: list[s
 def tells_a_secret(job: str, out: str) -> None:
     print("the key is planted-in-a-stage", flush=True)
     raise RuntimeError("refused: planted-in-a-stage")
+
+
+def second_dies(job: str, out: str, rank: Rank) -> None:
+    """Its first rank would wait for ever for the second, which an earlier attempt keeps alive."""
+    if rank.number == 0:
+        while not (Path(out) / "there").exists():
+            time.sleep(0.01)
+        _finish(Path(out), {"ranks": rank.size, "meeting": rank.meeting}, [], [])
+    elif (Path(out) / "again").exists():
+        (Path(out) / "there").touch()
+        time.sleep(60)
+    else:
+        (Path(out) / "again").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def second_refuses(job: str, out: str, rank: Rank) -> None:
+    if rank.number:
+        user_error(job, out)
+    time.sleep(60)

@@ -55,6 +55,15 @@ def test_a_table_of_rollouts_shows_the_last_ones_with_their_rewards(directories)
     assert columns["score"] == [0.5] * 32
 
 
+def test_a_table_of_questions_in_text_has_no_pictures_and_a_mixed_one_has_dots(directories):
+    out, data = directories
+    write_questions(data / "target-train.parquet", [question(2, images=0)])
+    write_questions(data / "target-test.parquet", [question(0), question(1, images=0)])
+    named = dict(completion_tables(out, data))
+    assert "image" not in named["rollouts.json"]
+    assert [image.size for image in named["evaluations.json"]["image"]] == [(1, 1), (8, 8)]
+
+
 def test_a_table_can_be_read_back_from_the_store_and_is_not_logged_twice(root, study, directories):
     store = open_store(root)
     with study_run(root, study) as run_id:

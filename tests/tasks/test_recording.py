@@ -74,7 +74,7 @@ def test_more_metrics_than_mlflow_takes_at_once_are_all_logged(root, study):
 @pytest.fixture
 def usage(monkeypatch: pytest.MonkeyPatch) -> ResourceUsage:
     """Of this process, and due for a sample."""
-    usage = ResourceUsage(os.getpid(), "")
+    usage = ResourceUsage([os.getpid()], "")
     usage.last -= EVERY
     return usage
 

@@ -5,11 +5,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from stage_runs import job
 
 from holdfast.config.images import World
-from holdfast.config.jobs import BuildBase, MakeData
+from holdfast.config.jobs import BuildBase, MakeData, Train
 from holdfast.config.model import Recipe
 from holdfast.config.targets import Jigsaw
+from holdfast.errors import UserError
 from tasks import slots
 from tasks.resource_usage import ResourceUsage
 from tasks.slots import Stopped
@@ -45,6 +47,10 @@ def base(device: str = "auto") -> BuildBase:
     return BuildBase(recipe=Recipe(), device=device)
 
 
+def together(gpus: int, device: str = "auto") -> Train:
+    return job(Path()).model_copy(update={"gpus": gpus, "device": device})
+
+
 def test_every_gpu_holds_one_stage(two_gpus):
     with ExitStack() as stack:
         held = [stack.enter_context(slots.slot(base(), None, hurried())) for _ in range(2)]
@@ -53,6 +59,45 @@ def test_every_gpu_holds_one_stage(two_gpus):
             stack.enter_context(slots.slot(base(), None, hurried()))
     with slots.slot(base(), None, hurried()) as gpu:
         assert gpu == "GPU-aaaa0000-1111"
+
+
+def test_several_gpus_are_collected_together_or_not_at_all(two_gpus, monkeypatch):
+    """Two studies that see the same GPUs in another order would else each hold one and wait for the other's."""
+    several = together(2)
+    with slots.slot(base(), None, hurried()), pytest.raises(Stopped), slots.slot(several, None, hurried()):
+        pass
+    with slots.slot(several, None, hurried()) as both:
+        assert both == "GPU-aaaa0000-1111,GPU-bbbb0000-2222"
+        with pytest.raises(Stopped), slots.slot(base(), None, hurried()):
+            pass
+    served: list[str] = []
+
+    def collect() -> None:
+        for _ in range(20):
+            with slots.slot(several, None, threading.Event()) as held:
+                served.append(held)
+
+    orders = iter([("GPU-aaaa0000-1111", "GPU-bbbb0000-2222"), ("GPU-bbbb0000-2222", "GPU-aaaa0000-1111")] * 200)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "gpus", lambda: next(orders))
+        patch.setattr(slots, "POLL", 0.002)
+        collectors = [threading.Thread(target=collect, daemon=True) for _ in range(2)]
+        for collector in collectors:
+            collector.start()
+        for collector in collectors:
+            collector.join(timeout=20)
+    assert len(served) == 40
+
+
+def test_more_gpus_than_there_are_are_refused(two_gpus):
+    with (
+        pytest.raises(UserError, match=r"compute\.gpus: 8, and this machine has 2; lower it"),
+        slots.slot(together(8), None, hurried()),
+    ):
+        pass
+    pairs = [slots.slot(together(2, "cpu"), 4, hurried()) for _ in range(3)]
+    with pairs[0], pairs[1], pytest.raises(Stopped), pairs[2]:
+        pass
 
 
 def test_only_visible_gpus_are_used(two_gpus, monkeypatch):
@@ -125,7 +170,7 @@ def test_without_nvidia_smi_stages_share_no_gpu(tmp_path, monkeypatch, visible, 
 
 
 def test_what_nvidia_smi_cannot_tell_of_an_instance_is_left_out(two_gpus, tmp_path, monkeypatch):
-    usage = ResourceUsage(None, "MIG-cccc0000-3333")
+    usage = ResourceUsage([None], "MIG-cccc0000-3333")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '[N/A], 1234'\n")
     assert usage._gpu() == {"system/gpu_memory_usage_megabytes": 1234.0}
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))

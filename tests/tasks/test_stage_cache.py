@@ -7,7 +7,7 @@ from flows.jobs import check_job
 from holdfast.config.images import Folder
 from holdfast.config.jobs import BuildBase, Check, MakeData, Trace, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Answers
+from holdfast.config.methods import GRPO, SFT, Answers, Selection
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -38,6 +38,7 @@ def train(**changes) -> Train:
         {"data": DataRef(path=Path("/here/data"), digest="with another prior benchmark")},
         {"evaluation": Evaluation(batch_size=7, validation=3, pass_at=(4,))},
         {"threads": 2},
+        {"gpus": 8, "strategy": "fsdp2"},
         {"device": "cpu"},
     ],
 )

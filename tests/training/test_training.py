@@ -333,11 +333,11 @@ def test_only_completion_tokens_are_learned(train_job: Callable, tmp_path: Path)
         assert text.endswith("</answer><|im_end|>")
 
 
-def test_every_arm_sees_the_same_prompts_and_images(train_job: Callable, tmp_path: Path) -> None:
+def test_every_arm_sees_the_same_prompts_and_images(train_job: Callable, processor: Any, tmp_path: Path) -> None:
     supervised = trainer_of(train_job(sft()), tmp_path / "sft").train_dataset
     reinforced = trainer_of(train_job(grpo()), tmp_path / "grpo").train_dataset
     for ours, theirs in zip((supervised[place] for place in range(8)), reinforced.select(range(8)), strict=True):
-        same = conversation(ours["row"])
+        same = conversation(processor, ours["row"])
         assert same["prompt"] == theirs["prompt"]
         assert [image.tobytes() for image in same["images"]] == [image.tobytes() for image in theirs["images"]]
 

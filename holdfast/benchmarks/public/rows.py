@@ -14,12 +14,14 @@ import numpy as np
 from PIL import Image
 
 from holdfast.benchmarks.grading.text import majority
+from holdfast.benchmarks.public import gsm8k
 from holdfast.benchmarks.question import Annotation, Box
 from holdfast.config.targets import Columns, Public
 from holdfast.data.hub import load_split
 from holdfast.data.pixels import UNREADABLE, rgb
 from holdfast.errors import UserError
 
+GSM8K = gsm8k.SOURCES["gsm8k"]
 KNOWN = {
     "HuggingFaceM4/FGVC-Aircraft": Columns(label="variant", trim=20),
     "array/SAT": Columns(
@@ -37,12 +39,18 @@ KNOWN = {
         splits=("train", "val", "val"),
     ),
     "lmms-lab/RefCOCO": Columns(caption="answer", boxes="bbox", splits=("val", "val", "testA")),
+    "openai/gsm8k": Columns(image=None, question="question", answer="answer", splits=("train", "train", "test")),
 }
 """FGVC-Aircraft's photographs end in 20 lines with the photographer's name. Boxes are in pixels in all of them: COCO's
 as corners, RefCOCO's as corner and size; RefCOCO's `answer` lists expressions for the one thing in the box."""
 
-REVISIONS = {"HuggingFaceM4/FGVC-Aircraft": "e18a7c97147c90dc7f4a60d74a7f4258e9264e97"}
-"""Where a data set's main branch needs a loading script, which `datasets` no longer runs: the same as Parquet."""
+REVISIONS = {
+    "HuggingFaceM4/FGVC-Aircraft": "e18a7c97147c90dc7f4a60d74a7f4258e9264e97",
+    "openai/gsm8k": GSM8K.revision,
+}
+"""FGVC-Aircraft's main branch needs a loading script, which `datasets` no longer runs: the same as Parquet. GSM8K's is
+that of the benchmark."""
+CONFIGS = {"openai/gsm8k": GSM8K.config}
 TEXTS = ("label", "question", "answer", "caption")
 
 
@@ -66,7 +74,8 @@ class PublicRows:
         named = self.columns.model_dump(include={"image", *TEXTS, "options", "boxes", "categories"})
         self.paths = {field: path.split(".") for field, path in named.items() if path is not None}
         try:
-            rows = load_split(public.name, public.revision or REVISIONS.get(public.name), split)
+            revision, config = public.revision or REVISIONS.get(public.name), CONFIGS.get(public.name)
+            rows = load_split(public.name, revision, split, config)
         except ValueError as error:
             raise UserError(f"target.public: {error}; check its name, revision and columns.splits.") from error
         for field, (column, *_) in self.paths.items():
@@ -86,7 +95,7 @@ class PublicRows:
         row = self.rows[index].to_pylist()[0]
         values = {field: _pick(row, path) for field, path in self.paths.items()}
         try:
-            images = tuple(self._image(image) for image in _listed(values["image"]))
+            images = tuple(self._image(image) for image in _listed(values.get("image")))
         except UNREADABLE:
             return None
         captions = _listed(values.get("caption"))

@@ -1,4 +1,4 @@
-"""What a target is: a module that draws a question, or reads one off an annotated image, and says what guessing scores.
+"""What a target is: a module that draws a question, or reads one off a data set's row, and says what guessing scores.
 
 A question's grader decides reward and score alike. The jigsaw, which is cut from any images, has its own way of asking.
 """
@@ -8,17 +8,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
-from holdfast.config.targets import Jigsaw, Target
+from holdfast.config.targets import Arithmetic, Jigsaw, Target
 
 
 class DrawnTarget(Protocol):
     """A target's module."""
 
-    SIZE: tuple[int, int]
-    """Width and height of its drawn images in pixels, multiples of 32."""
-
     def ask(self, target: Any, draw: Draw) -> TargetQuestion:
-        """Draw a question with its image."""
+        """Draw a question, with its image unless it asks in text alone."""
 
     def chance(self, target: Any) -> float:
         """Expected score of a guess among the answers that a drawn question can have."""
@@ -40,4 +37,5 @@ def described(target: Target) -> str:
     if isinstance(target, Jigsaw):
         return f"{target.grid[0]}×{target.grid[1]} jigsaw{few}"
     public = getattr(target, "public", None)
-    return f"{target.benchmark} from {public.name if public else getattr(target, 'path', None) or 'drawn images'}{few}"
+    drawn = "drawn problems" if isinstance(target, Arithmetic) else "drawn images"
+    return f"{target.benchmark} from {public.name if public else getattr(target, 'path', None) or drawn}{few}"

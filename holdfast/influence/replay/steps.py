@@ -87,8 +87,8 @@ def require_linear(optimizer: torch.optim.Optimizer) -> None:
         odd = ["it"]
     if odd:
         raise UserError(
-            f"influence.replay: of the optimizer {type(optimizer).__name__} no rule covers {odd[0]}; its steps can be "
-            "attributed with AdamW or SGD (trainer.optim: adamw_torch or sgd), or leave out influence.replay"
+            f"influence.ledger: of the optimizer {type(optimizer).__name__} no rule covers {odd[0]}; its steps can be "
+            "attributed with AdamW or SGD (trainer.optim: adamw_torch or sgd), or leave out influence.ledger"
         )
 
 

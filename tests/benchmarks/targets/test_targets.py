@@ -19,7 +19,7 @@ from holdfast.benchmarks.question import Draw
 from holdfast.benchmarks.targets import banner, classes, counting, jigsaw, spatial
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.study import Study
-from holdfast.config.targets import Banner, Classes, Counting, Detection, Jigsaw, Spatial, Target
+from holdfast.config.targets import Arithmetic, Banner, Classes, Counting, Detection, Jigsaw, Spatial, Target
 from holdfast.data.shards import Question
 
 DRAWN: dict[str, Target] = {
@@ -30,7 +30,9 @@ DRAWN: dict[str, Target] = {
     "grounding": Detection(benchmark="detection", find="one"),
     "counting": Counting(benchmark="counting"),
 }
-EACH = pytest.mark.parametrize("target", DRAWN.values(), ids=DRAWN.keys())
+PICTURED = pytest.mark.parametrize("target", list(DRAWN.values()), ids=list(DRAWN))
+DRAWN["arithmetic"] = Arithmetic(benchmark="arithmetic")
+EACH = pytest.mark.parametrize("target", list(DRAWN.values()), ids=list(DRAWN))
 
 
 def draw_question(target: Target, number: int, seed: int = 0, split: str = "train"):  # type: ignore[no-untyped-def]
@@ -58,14 +60,14 @@ def test_references_and_teachers_are_right_and_well_formed(
     assert question.benchmark == target.benchmark
 
 
-@EACH
+@PICTURED
 def test_images_have_the_stated_size_in_multiples_of_a_token(target: Target) -> None:
     size = catalog.TARGETS[target.benchmark].SIZE
     assert all(side % 32 == 0 for side in size)
     assert {image.size for number in range(6) for image in draw_question(target, number).images} == {size}
 
 
-@EACH
+@PICTURED
 def test_splits_seeds_and_numbers_share_no_image(target: Target) -> None:
     places = [(seed, split, number) for seed in (0, 1) for split in ("train", "test") for number in range(30)]
     seen = {shard_question(target, number, seed, split).images for seed, split, number in places}
@@ -188,3 +190,4 @@ def test_a_target_is_told_in_a_few_words() -> None:
     assert described(Jigsaw()) == "2×2 jigsaw"
     assert described(Classes(benchmark="classes", per_class=4)) == "classes from drawn images, 4 of each class"
     assert described(Spatial(benchmark="spatial", public="array/SAT")) == "spatial from array/SAT"
+    assert described(Arithmetic(benchmark="arithmetic")) == "arithmetic from drawn problems"

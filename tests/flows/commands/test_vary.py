@@ -116,6 +116,22 @@ def test_merging_replaces_what_is_no_mapping_and_leaves_its_arguments_alone():
     assert common == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
 
 
+def test_a_star_sets_a_field_of_all_stages_of_all_arms(tmp_path: Path):
+    found = sweep(tmp_path, "vary: {'arms.*.*.trainer.learning_rate': [1e-4, 2e-4]}")
+    assert found.factors == {"learning_rate": ("0.0001", "0.0002")}
+    for member, rate in zip(found.members, (1e-4, 2e-4), strict=True):
+        [stage] = member.study.arms["sft"]
+        assert stage.trainer == {"learning_rate": rate}
+
+
+def test_a_place_in_a_list_is_a_number_and_the_others_stay():
+    content = {"a": [{"b": 1, "c": 2}, {"b": 3}], "d": [1]}
+    assert merged(content, {"a": {"1": {"b": 4}}}) == {"a": [{"b": 1, "c": 2}, {"b": 4}], "d": [1]}
+    assert merged(content, {"a": {"*": {"c": 5}}})["a"] == [{"b": 1, "c": 5}, {"b": 3, "c": 5}]
+    assert merged(content, {"*": {"0": 7}}) == {"a": [7, {"b": 3}], "d": [7]}
+    assert content == {"a": [{"b": 1, "c": 2}, {"b": 3}], "d": [1]}
+
+
 def test_the_plan_of_a_sweep_counts_a_base_that_its_studies_share_once():
     found = load_experiment(BUNDLED, ["vary={target.thinking: [true, false]}", "compute.parallel=1"])
     base, training = StageId("base"), StageId("train", Position("rft", 1))

@@ -68,7 +68,7 @@ def test_a_lesson_is_the_conversation_that_the_processor_makes(short, processor)
     model = build.build_model(processor, hidden=64, layers=1)
     lesson = curriculum.prepare(model, processor, 0, Recipe(lessons=0.01, forms=(), threads=1))[0]
     question = next(catalog.prior_questions("color", 1, seed=0, split="train"))
-    text = processor.apply_chat_template(messages(question), tokenize=False, add_generation_prompt=True)
+    text = processor.apply_chat_template(messages(processor, question), tokenize=False, add_generation_prompt=True)
     inputs = processor(text=text, images=pictures(question), return_tensors="pt")
     prompt = int((lesson.labels == curriculum.IGNORED).sum())
     assert lesson.ids[:prompt].tolist() == inputs["input_ids"][0].tolist()

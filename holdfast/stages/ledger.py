@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.config.jobs import Replay
+from holdfast.config.jobs import Account
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.influence.checkpoint_influence import verify
@@ -30,7 +30,7 @@ ROUNDING = 0.02
 """Of all that samples did, signs apart. Adam's first steps move weights whose gradients are mere rounding, too."""
 
 
-def account(job: Replay, out: Path, journal: Journal) -> dict[str, Any]:
+def account(job: Account, out: Path, journal: Journal) -> dict[str, Any]:
     """Write ledger.parquet and closure.parquet; returns notes.
 
     Raises:
@@ -46,7 +46,7 @@ def account(job: Replay, out: Path, journal: Journal) -> dict[str, Any]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _account(job: Replay, out: Path, scratch: Path, journal: Journal) -> dict[str, Any]:
+def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[str, Any]:
     store = StepStore(scratch / "steps")
     trained = replay(job.train, job.kept, store, scratch / "training", journal)
     settings = job.influence
@@ -54,20 +54,19 @@ def _account(job: Replay, out: Path, scratch: Path, journal: Journal) -> dict[st
     completions = benchmark_questions(job.data.path, settings.questions)
     names = list(completions)
     nodes = Nodes(trained.model, store, {name: encoder.samples(given) for name, given in completions.items()}, encoder)
-    questions = read_questions(job.train.questions.path)
-    samples = StepSamples(trained.taught, questions, encoder, trained.model.device, trained.temperature)
+    samples = StepSamples(trained.taught, trained.questions, encoder, trained.model.device, trained.temperature)
     clock = [time.monotonic()]
     with cached_image_features(trained.model, {}):
         for step in (0, *(ref.step for ref in job.kept)):
             nodes.add(step)
-        added = nodes.refine(job.replay.error, job.replay.nodes)
+        added = nodes.refine(job.settings.error, job.settings.nodes)
         clock.append(time.monotonic())
         place(trained.model, store.read(0, "weights"))
         verify(trained.model, samples.first(), encoder)
         attribution = Attribution(trained.model, Recording(store, trained.facts, samples.learned), len(names))
         target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
         attribution.mixtures = mixtures(names, target)
-        attribution.token_effects = token_effects if job.replay.tokens else None
+        attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
             intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
@@ -108,9 +107,9 @@ def _require_sums(intervals: Sequence[Interval]) -> None:
         share = float(np.max(np.abs(one.rounding) / np.maximum(one.gross, 1e-12)))
         if not share <= ROUNDING:
             raise UserError(
-                f"influence.replay: between steps {one.start} and {one.end} samples, penalty and decay leave "
+                f"influence.ledger: between steps {one.start} and {one.end} samples, penalty and decay leave "
                 f"{share:.0%} of what they did unexplained, so something else moved the weights, or the passes are "
-                "too coarse (influence.dtype, half precision); leave out influence.replay"
+                "too coarse (influence.dtype, half precision); leave out influence.ledger"
             )
 
 

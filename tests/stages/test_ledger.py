@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from traces import trace_of
 
-from holdfast.config.jobs import Replay, Select
-from holdfast.config.measurement import Influence, ReplaySettings
+from holdfast.config.jobs import Account, Select
+from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
 from holdfast.influence.replay.tokens import TOKENS
@@ -34,11 +34,11 @@ NAMES = ("jigsaw", "color", "count")
 SUMMED = ("gradients", "clipping", "penalty", "decay", "carried", "rounding", "curvature")
 
 
-def replay_of(trained: Path, **changes: Any) -> Replay:
+def ledger_of(trained: Path, **changes: Any) -> Account:
     """The job that accounts for a training's directory."""
     traced = trace_of(trained)
     given = {name: getattr(traced, name) for name in ("train", "data", "kept", "influence")}
-    return Replay(**{**given, **changes})
+    return Account(**{**given, **changes})
 
 
 def tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -56,7 +56,7 @@ def gross(rows: pd.DataFrame, closure: pd.DataFrame) -> pd.Series:
 def accounted(train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
     """Four supervised steps of two batches each, kept after two and four."""
     trained = run_stage(train_job(TEACHER, keep=2), tmp_path_factory.mktemp("trained"))
-    return run_stage(replay_of(trained), tmp_path_factory.mktemp("accounted"))
+    return run_stage(ledger_of(trained), tmp_path_factory.mktemp("accounted"))
 
 
 def test_every_sample_of_every_step_has_a_row(accounted: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_training_that_comes_out_differently_stops_the_replay_and_says_where(
     train_job: Any, run_stage: Any, tmp_path: Path
 ) -> None:
     trained = run_stage(train_job(TEACHER, keep=2), tmp_path / "trained")
-    job = replay_of(trained)
+    job = ledger_of(trained)
     other = job.train.model_copy(update={"seed": 1})
     with pytest.raises(SystemExit):
         run_stage(job.model_copy(update={"train": other}), tmp_path / "out")
@@ -137,7 +137,7 @@ def test_what_no_rule_covers_is_refused(
 ) -> None:
     trained = run_stage(train_job({**TEACHER, "trainer": {**TRAINER, **trainer}}, keep=2), tmp_path / "trained")
     with pytest.raises(SystemExit):
-        run_stage(replay_of(trained), tmp_path / "out")
+        run_stage(ledger_of(trained), tmp_path / "out")
     assert named in json.loads((tmp_path / "out" / "error.json").read_text())["message"]
 
 
@@ -147,7 +147,7 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     """A rate so large that the second step on the same rollouts is clipped."""
     trainer = {**ROLLOUTS, "learning_rate": 5e-3, "num_iterations": 2, "beta": 0.1, "temperature": 0.8}
     trained = run_stage(train_job({"method": "grpo", "trainer": trainer}, start=schooled), tmp_path / "trained")
-    rows, closure = tables(run_stage(replay_of(trained), tmp_path / "accounted"))
+    rows, closure = tables(run_stage(ledger_of(trained), tmp_path / "accounted"))
     assert set(rows[rows.step == 1].row) == set(rows[rows.step == 2].row) == set(range(8))
     assert (closure.rounding.abs() < 1e-2 * gross(rows, closure)).all()
     assert (closure.penalty != 0).any()
@@ -161,8 +161,8 @@ def test_more_nodes_are_added_where_the_closure_misses(train_job: Any, run_stage
     trained = run_stage(train_job(rough, keep=4), tmp_path / "trained")
     found = []
     for most in (0, 3):
-        settings = ReplaySettings(error=1e-6, nodes=most)
-        out = run_stage(replay_of(trained, replay=settings), tmp_path / str(most))
+        settings = LedgerSettings(error=1e-6, nodes=most)
+        out = run_stage(ledger_of(trained, settings=settings), tmp_path / str(most))
         _, closure = tables(out)
         notes = json.loads((out / "result.json").read_text())["notes"]
         found.append((notes["nodes added"], float(np.abs(closure.curvature).sum())))

@@ -1,0 +1,221 @@
+"""Several processes train as one: the same rows, rollouts and batches, and so the same weights up to rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from holdfast.config.jobs import Train
+from holdfast.config.methods import GRPO, SFT
+from holdfast.config.refs import ModelRef
+from holdfast.errors import UserError
+from holdfast.journal import read_lines
+from holdfast.models.load import load_model, load_processor, save_checkpoint
+from holdfast.training.arguments import share
+from tasks import worker
+
+SUPERVISED = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 6,
+    "gradient_accumulation_steps": 3,
+    "learning_rate": 1e-3,
+}
+REINFORCED = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "num_generations": 8,
+    "num_iterations": 2,
+    "learning_rate": 1e-3,
+    "max_completion_length": 16,
+    "beta": 0.05,
+}
+
+
+@pytest.fixture(autouse=True)
+def not_stopping() -> Iterator[None]:
+    worker.stopping.clear()
+    yield
+    worker.stop_all()
+
+
+def sft(**more: Any) -> dict[str, Any]:
+    return {"method": "sft", "source": "answers", "trainer": SUPERVISED} | more
+
+
+def grpo(trainer: dict[str, Any] = REINFORCED) -> dict[str, Any]:
+    near = {"kind": "length", "variant": "running-mean", "weight": 0.3}
+    return {"method": "grpo", "trainer": trainer, "rewards": {"score": 1.0, "format": 0.5, "near": near}}
+
+
+def together(job: Train, out: Path, gpus: int = 2, **how: Any) -> Path:
+    """Run a training in several processes, as a study does."""
+    worker.run(job.model_copy(update={"gpus": gpus, "device": "cpu", **how}), out, lambda lines: None)
+    return out
+
+
+def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
+    [file] = (out / "checkpoints" / f"step-{step:06d}").glob("*.safetensors")
+    return load_file(file)
+
+
+def metrics(out: Path) -> dict[tuple[int, str], float]:
+    lines = read_lines(out / "metrics.jsonl")
+    found = {(line["step"], name): value for line in lines for name, value in line.get("metrics", {}).items()}
+    # Extremes are those of a pass, which is larger where several processes take it.
+    return {at: value for at, value in found.items() if not at[1].endswith(("step_time", "low_min", "high_max"))}
+
+
+def assert_same_training(one: Path, two: Path, step: int = 4) -> None:
+    before, expected, found = weights(one, 2), weights(one, step), weights(two, step)
+    assert found.keys() == expected.keys()
+    moved = sum((expected[name] - before[name]).square().sum() for name in expected).sqrt()
+    apart = sum((expected[name] - found[name]).square().sum() for name in expected).sqrt()
+    assert moved > 1e-3
+    assert apart <= 2e-3 * moved
+    told, again = metrics(one), metrics(two)
+    assert again.keys() == told.keys()
+    for name, value in told.items():
+        assert again[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
+
+
+@pytest.fixture(scope="session")
+def in_one(run_stage: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Train], Path]:
+    """Where a training in one process lies."""
+    return lambda job: run_stage(job, tmp_path_factory.mktemp("one"))
+
+
+def test_two_processes_reinforce_what_one_does(
+    schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
+) -> None:
+    job = train_job(grpo(), schooled, keep=2)
+    one, two = in_one(job), together(job, tmp_path / "two")
+    written = [pq.read_table(out / "completions.parquet").to_pylist() for out in (one, two)]
+    assert [row["completion"] for row in written[1]] == [row["completion"] for row in written[0]]
+    assert len({row["completion"] for row in written[0]}) > 4
+    assert written[1] == written[0]
+    assert_same_training(one, two)
+    assert not [*two.glob("rank-*"), *two.glob("meeting-*")]
+
+
+@pytest.fixture(scope="session")
+def with_a_head(schooled: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """As models of 7B: the output layer is not the table of tokens."""
+    model, processor = load_model(schooled, "float32", torch.device("cpu")), load_processor(schooled)
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() * 0.9)
+    path = tmp_path_factory.mktemp("untied") / "model"
+    save_checkpoint(model, processor, path)
+    return ModelRef(path=str(path), digest="untied")
+
+
+UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [False, True], ids=["tied", "a head of its own"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        sft(freeze=[]),
+        sft(),
+        sft(trainer={**SUPERVISED, "gradient_checkpointing": True}),
+        grpo(UNMOORED),
+        grpo({**UNMOORED, "gradient_checkpointing": True}),
+    ],
+    ids=["all of it", "language", "language again", "grpo", "grpo again"],
+)
+def test_parts_of_a_model_are_trained_as_the_whole_one_is(
+    stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
+) -> None:
+    start = request.getfixturevalue("with_a_head" if head else "schooled")
+    job = train_job(stage, start, keep=2).model_copy(update={"keep_moments": True})
+    one, two = in_one(job), together(job, request.getfixturevalue("tmp_path") / "two", strategy="fsdp2")
+    assert_same_training(one, two)
+    expected, found = (load_file(out / "moments" / "step-000004.safetensors") for out in (one, two))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-3 * value.norm() + 1e-12, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "gpus"),
+    [
+        (sft(freeze=[]), 2),
+        (sft(), 3),
+        (sft(lora={"r": 4, "target_modules": "all-linear"}), 2),
+        ({**grpo(), "lora": {"r": 4, "target_modules": "all-linear"}}, 4),
+    ],
+    ids=["all of it", "whole passes each", "an adapter", "a group over four"],
+)
+def test_several_processes_train_what_one_does(
+    stage: dict[str, Any], gpus: int, train_job: Callable, in_one: Callable, tmp_path: Path
+) -> None:
+    job = train_job(stage, keep=2)
+    assert_same_training(in_one(job), together(job, tmp_path / "several", gpus))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(
+    killed: tuple[int, int, str], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
+) -> None:
+    rank, then, strategy = killed
+    job = train_job(grpo({**UNMOORED, "max_steps": 12}), schooled, keep=2).model_copy(update={"strategy": strategy})
+    out = tmp_path / "two"
+    mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
+    seen: list[Any] = []
+
+    def kill() -> None:
+        while not mark.is_file():
+            time.sleep(0.01)
+        seen.extend(worker._running)
+        own = tmp_path / "two.partial" / (f"rank-{rank}" if rank else "")
+        [victim] = [one for one in seen if _writes_to(one.pid, own / "log.txt")]
+        os.kill(victim.pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(worker.StageKilled, match=rf"rank {rank} of 2, was killed \(-9\) and the others were ended"):
+        together(job, out)
+    assert not [one for one in seen if Path(f"/proc/{one.pid}").exists()]
+    together(job, out, then)
+    assert json.loads((out / "result.json").read_text())["notes"]["resumed_at"] >= 4
+    assert_same_training(in_one(job), out, 12)
+
+
+def _writes_to(pid: int, log: Path) -> bool:
+    return Path(f"/proc/{pid}/fd/1").readlink() == log
+
+
+@pytest.mark.parametrize(
+    ("trainer", "ranks", "own"),
+    [
+        ({}, 2, (4, 1)),
+        ({"gradient_accumulation_steps": 8}, 4, (8, 2)),
+        ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}, 4, (3, 1)),
+        ({"gradient_accumulation_steps": 4, "steps_per_generation": 2}, 4, (4, 2, 1)),
+        ({"gradient_accumulation_steps": 4, "generation_batch_size": 16}, 4, (4, 2)),
+    ],
+)
+def test_ranks_share_the_passes_of_a_step_and_then_the_rows_of_a_pass(
+    trainer: dict[str, int], ranks: int, own: tuple[int, ...]
+) -> None:
+    assert tuple(share(GRPO(method="grpo", trainer=trainer), ranks).values()) == own
+
+
+def test_what_ranks_cannot_share_is_refused() -> None:
+    stage = SFT(method="sft", source="answers", trainer={"per_device_train_batch_size": 6})
+    with pytest.raises(UserError, match=r"gpus 4 cannot share per_device_train_batch_size 6 × grad.*multiple of 4"):
+        share(stage, 4)
