@@ -66,7 +66,9 @@ COMMON = Position()
 class StageRun(Config):
     """A finished stage."""
 
-    kind: Literal["data", "base", "check", "evaluate", "sample", "select", "train", "influence", "compare", "contrast"]
+    kind: Literal[
+        "data", "base", "check", "evaluate", "sample", "select", "train", "influence", "ledger", "compare", "contrast"
+    ]
     arm: str | None = None
     stage: int = 0
     replicate: int = 0

@@ -26,6 +26,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),
     "select": ("holdfast.influence.selection",),
     "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
+    "ledger": ("holdfast.stages.ledger", "holdfast.models.load"),
     "compare": ("holdfast.report.study",),
 }
 """What `holdfast.stages.process` imports to run a job, by its verb."""

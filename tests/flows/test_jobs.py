@@ -51,10 +51,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def keys(study: Study, start: Start) -> dict[str, str]:
     """Of a training with either method, and of sampling."""
     source = Rollouts(arm="rft")
+    answers = train_job(study, study.arms["answers"][0], BASE, start, 0)
     return {
         "rft": stage_key(train_job(study, study.arms["rft"][0], BASE, start, 0)),
-        "answers": stage_key(train_job(study, study.arms["answers"][0], BASE, start, 0)),
-        "sample": stage_key(sample_job(study, source, BASE, start, 0)),
+        "answers": stage_key(answers),
+        "sample": stage_key(sample_job(study, source, BASE, answers)),
     }
 
 

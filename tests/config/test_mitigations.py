@@ -1,0 +1,49 @@
+"""A mitigation that a stage cannot have is refused in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.commands.experiment import load_study
+from holdfast.errors import UserError
+
+LORA = {"lora": {"r": 4, "target_modules": "all-linear"}}
+SFT = {"method": "sft", "source": "answers"}
+GRPO = {"method": "grpo"}
+PRIOR = [{"benchmark": "color", "train": 8}]
+REFUSED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
+    "replay without prior questions": (SFT | {"replay": {}}, ["color"], "arms.a.0.replay: no prior benchmark has"),
+    "kl without prior questions": (SFT | {"kl": {"weight": 1, "on": "prior"}}, ["color"], "arms.a.0.kl: no prior"),
+    "ewc of nothing": (SFT | {"ewc": {"weight": 1}}, ["color"], "set `train: 500`"),
+    "targets that were not learned": (SFT | {"replay": {"of": ["targets"]}}, PRIOR, "learns no target before"),
+    "ewc under an adapter": (SFT | LORA | {"ewc": {"weight": 1}}, PRIOR, "ewc: is about the weights"),
+    "l2 under an adapter": (SFT | LORA | {"l2": 1}, PRIOR, "remove it, or remove lora"),
+    "modules under an adapter": (SFT | LORA | {"learn": ["attention"]}, PRIOR, "name modules in lora.target_modules"),
+    "own answers of grpo": (GRPO | {"replay": {"answers": "own"}}, PRIOR, "replay.answers: grpo learns from its own"),
+    "kl beside beta": (GRPO | {"kl": {"weight": 1}, "trainer": {"beta": 1}}, PRIOR, "which trainer.beta sets too"),
+    "a forward kl of rollouts": (GRPO | {"kl": {"weight": 1}}, PRIOR, "say `direction: reverse`"),
+    "tokens of grpo": (GRPO | {"talr": {}}, PRIOR, "arms.a.0.talr: unknown field"),
+    "a share of all": (SFT | {"replay": {"share": 1}}, PRIOR, "arms.a.0.replay.share"),
+}
+
+
+@pytest.mark.parametrize(("stage", "prior", "said"), REFUSED.values(), ids=REFUSED)
+def test_it_names_the_field_and_the_remedy(stage: dict, prior: list, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({"name": "s", "prior": prior, "arms": {"a": [stage]}}))
+    with pytest.raises(UserError) as told:
+        load_study(file)
+    assert said in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_penalty_that_needs_the_whole_model_is_refused_in_parts(tmp_path: Path) -> None:
+    content = {"name": "s", "arms": {"a": [SFT | {"l2": 1.0}]}, "compute": {"gpus": 2, "strategy": "fsdp2"}}
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"arms\.a\.0\.l2: needs the whole model"):
+        load_study(file)
