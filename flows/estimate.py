@@ -48,7 +48,15 @@ def stage_ids(study: Study) -> list[StageId]:
             position = Position(arm, replicate, number)
             arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
             arms += [StageId("influence", position)] if study.influence else []
+            arms += [StageId("ledger", position)] if accounted(study, arm) else []
     return [*common, *arms]
+
+
+def accounted(study: Study, arm: str) -> bool:
+    """Whether an arm is trained once more for its ledger."""
+    stages = (stage for stages in study.arms.values() for stage in stages if isinstance(stage, SFT))
+    blamed = any(stage.select is not None and stage.select.arm == arm for stage in stages)
+    return blamed or (study.influence is not None and study.influence.ledger is not None)
 
 
 def rough_time(seconds: float | None) -> str:
@@ -124,6 +132,10 @@ class Estimates:
             return TRACED * (1 + len(scheduled(traced.every, steps))) * (3 * asked + 3 * traced.samples)
         if verb == "evaluate":
             return ANSWER * asked * len(scheduled(study.evaluation.every, steps))
+        if verb == "ledger":
+            # The training again, its steps backwards, and some fifty times all questions.
+            learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
+            return 2 * learned + 50 * TRACED * traced.questions * benchmarks
         validated = study.evaluation.validation * benchmarks * len(scheduled(study.evaluation.keep, steps))
         return steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE) + ANSWER * validated
 

@@ -5,7 +5,7 @@ A plan follows it with an executor that only finds stages, a study with one that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from flows.jobs import (
     Start,
     base_job,
     blend_job,
+    ledger_job,
     replay_job,
     sample_job,
     sampled_source,
@@ -24,14 +25,18 @@ from flows.jobs import (
     with_old_questions,
 )
 from holdfast.config.jobs import AnyJob, Evaluated
+from holdfast.config.measurement import Influence
 from holdfast.config.methods import GRPO, SFT, Interpolate, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.models.base_ref import read_as, reference
-from tasks.stage import COMMON, Position, StageRun, trained_model
+from tasks.stage import COMMON, Position, StageRun, file_of, trained_model
 
 Runs = tuple[StageRun, ...]
+
+
+LEDGER = "ledger.parquet"
 
 
 class Replicate(NamedTuple):
@@ -81,7 +86,8 @@ def arm_stages(
 ) -> Runs:
     """The finished stages of an arm's replicate in order, samplings included.
 
-    `sampled` has the stages, of the same replicate, of the arms whose rollouts it learns from.
+    `sampled` has the stages, of the same replicate, of the arms whose rollouts it learns from, or by whose ledger it
+    chooses.
     """
     arm, number = replicate
     seed = study.training_seed(number)
@@ -102,7 +108,14 @@ def arm_stages(
             runs.append(executor.run(sample_job(study, source, model_to_sample, job), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         if isinstance(stage, SFT) and stage.select is not None:
-            runs.append(executor.run(select_job(study, job), position))
+            ledger = None
+            if stage.select.arm is not None:
+                whole = sampled[stage.select.arm][-1]
+                blamed = executor.run(
+                    ledger_job(whole, study.influence or Influence(), start.data), Position(whole.arm, whole.replicate)
+                )
+                ledger = file_of(blamed, LEDGER)
+            runs.append(executor.run(select_job(study, job, ledger), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         replay = replay_job(study, job)
         if replay is not None:
@@ -127,10 +140,12 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
     """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
-    trained = [run for run in runs if run.kind == "train" and run.arm in study.trained]
+    made: list[Callable[..., AnyJob]] = [trace_job, *([ledger_job] if study.influence.ledger is not None else [])]
     return tuple(
-        executor.run(trace_job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
-        for run in trained
+        executor.run(job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
+        for run in runs
+        if run.kind == "train" and run.arm in study.trained
+        for job in made
     )
 
 

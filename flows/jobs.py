@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from holdfast.benchmarks.dataset import prior_splits
 from holdfast.config.base import Config
 from holdfast.config.jobs import (
+    Account,
     Blend,
     BuildBase,
     Check,
@@ -19,7 +20,7 @@ from holdfast.config.jobs import (
     Trace,
     Train,
 )
-from holdfast.config.measurement import Influence
+from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.methods import GRPO, SFT, AnyStage, Interpolate, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
@@ -175,15 +176,16 @@ def function_digests(stage: AnyStage) -> dict[str, str]:
         return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
 
 
-def select_job(study: Study, train: Train) -> Select:
-    """Choose the samples of a stage that is to learn from a part of them."""
+def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Select:
+    """Choose the samples of a stage that is to learn from a part of them, by the ledger of a training on all."""
     return Select(
         seed=train.seed,
         threads=train.threads,
         device=train.device,
         train=train,
         data=train.data,
-        influence=study.influence or Influence(),
+        influence=(study.influence or Influence()).model_copy(update={"ledger": None}),
+        ledger=ledger,
     )
 
 
@@ -202,7 +204,23 @@ def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = No
         kept=tuple(trained_model(trained, step) for step in steps),
         moments=tuple(file_of(trained, name) for name in moments) if whole else (),
         rates=_rates(trained, steps),
-        influence=influence,
+        influence=influence.model_copy(update={"ledger": None}),
+    )
+
+
+def ledger_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Account:
+    """Train a finished stage once more and account for its samples, by the questions of `data`."""
+    train = Train.model_validate_json((trained.path / "job.json").read_text())
+    steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
+    return Account(
+        seed=train.seed,
+        threads=train.threads,
+        device=train.device,
+        train=train,
+        data=data or train.data,
+        kept=tuple(trained_model(trained, step) for step in steps),
+        influence=influence.model_copy(update={"ledger": None}),
+        settings=influence.ledger or LedgerSettings(),
     )
 
 

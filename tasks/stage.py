@@ -76,6 +76,7 @@ class StageRun(Config):
         "train",
         "interpolate",
         "influence",
+        "ledger",
         "compare",
         "contrast",
     ]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Train
+from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import SFT, Stage, TeacherFile
+from holdfast.config.methods import SFT, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported, Prior
@@ -48,7 +48,9 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Train: frozenset({"keep_dtype", "priors", "earlier", "replayed"}),
     Sample: frozenset({"replayed"}),
     Evaluation: frozenset({"keep_dtype"}),
-    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb"}),
+    Select: frozenset({"ledger"}),
+    Selection: frozenset({"drop", "arm"}),
+    Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "ledger"}),
 }
 """Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
 DATA_PATHS = frozenset({"path", "validation_path", "train_path"})

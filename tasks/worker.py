@@ -133,6 +133,7 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
         _raise_failure(end, partial, ranks)
         for place in places[1:]:
             shutil.rmtree(place)
+        _forget_meetings(partial)
         partial.rename(out)
         tail = tail.moved(out / METRICS)
     on_lines(tail.new_lines())
@@ -140,13 +141,17 @@ def run(job: AnyJob, out: Path, on_lines: Callable[[list[Line]], None], gpu: str
 
 def _ranks(job: AnyJob, partial: Path) -> list[Rank]:
     """The job's, who are to meet in a file that no earlier attempt has used."""
-    for left in partial.glob("meeting-*"):
-        left.unlink()
+    _forget_meetings(partial)
     meeting = str(partial / f"meeting-{uuid.uuid4().hex}.partial")
     ranks = [Rank(number, job.ranks, meeting) for number in range(job.ranks)]
     for rank in ranks:
         rank.place(partial).mkdir(exist_ok=True)
     return ranks
+
+
+def _forget_meetings(partial: Path) -> None:
+    for left in partial.glob("meeting-*"):
+        left.unlink()
 
 
 def _start(job: AnyJob, partial: Path, ranks: list[Rank], gpu: str) -> list[Process]:

@@ -185,7 +185,8 @@ def _name(stage_id: StageId) -> str:
     verb, (arm, _, number) = stage_id
     if arm is None:
         return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
-    parts = {"sample": "samples", "select": "selection", "influence": "influence", "evaluate": "evaluation"}
+    parts = {"sample": "samples", "select": "selection", "influence": "influence", "ledger": "ledger"}
+    parts["evaluate"] = "evaluation"
     return arm + (f" {number + 1}" if number else "") + (f": {parts[verb]}" if verb in parts else "")
 
 

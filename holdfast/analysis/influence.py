@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from holdfast.analysis.answers import Answers
+from holdfast.analysis.ledger import COLUMNS, ledger_table
 from holdfast.analysis.table import journal, whose
 from holdfast.config.jobs import FinishedStudy, RunRecord
 
@@ -41,6 +42,8 @@ class InfluenceTables:
     the measures' names; benchmark and role are "" where a measure is of the source alone."""
     notes: pd.DataFrame
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
+    ledger: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    """`ledger.ledger_table`; empty where no stage was trained once more."""
 
 
 WHOSE = ("study", "arm", "replicate", "stage")
@@ -65,6 +68,7 @@ def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers])
         agreement=pd.DataFrame(_agreements(changes)),
         measures=_measures(logged),
         notes=notes[[*WHOSE, "note", "text"]],
+        ledger=ledger_table(studies, every),
     )
 
 

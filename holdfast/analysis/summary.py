@@ -43,7 +43,7 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         content["fronts"] = {name: _rows(frame) for name, frame in analysis.fronts._asdict().items()}
     if analysis.influence is not None:
         content["influence"] = {
-            name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures")
+            name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures", "ledger")
         }
     return _rounded(content)
 

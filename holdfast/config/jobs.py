@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images
-from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.measurement import Evaluation, Influence, LedgerSettings
 from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
@@ -214,6 +214,8 @@ class Select(Job):
     """The stage that will learn from them; its start is where influence is measured."""
     data: DataRef
     influence: Influence
+    ledger: FileRef | None = None
+    """ledger.parquet of a training on all of the stage's samples."""
 
 
 class Trace(Job):
@@ -231,10 +233,23 @@ class Trace(Job):
     influence: Influence
 
 
+class Account(Job):
+    """Train a finished stage once more and account for each sample of each step: ledger.parquet, closure.parquet."""
+
+    verb: Literal["ledger"] = "ledger"
+    train: Train
+    data: DataRef
+    kept: tuple[ModelRef, ...]
+    """All of the stage's checkpoints, in order of their steps."""
+    influence: Influence
+    """Questions, batches and precision."""
+    settings: LedgerSettings = LedgerSettings()
+
+
 class RunRecord(Config):
     """A finished stage as the report reads it."""
 
-    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence"]
+    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence", "ledger"]
     arm: str | None = None
     """The arm that a `train` run trains, or that another run is for."""
     replicate: int = 0
@@ -293,7 +308,7 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Blend | Trace | Compare,
+    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Blend | Trace | Account | Compare,
     Field(discriminator="verb"),
 ]
 

@@ -44,6 +44,17 @@ LEAST_PROMPTS = 6
 """Of fewer, no paired difference can be told from chance: the least p of a sign test is 2^(1 − prompts)."""
 
 
+class LedgerSettings(Config):
+    """How closely the ledger of a training follows what happened."""
+
+    error: PositiveFloat = 0.05
+    """Where intervals miss more than this share of a benchmark's changes, its gradient is taken at further steps."""
+    nodes: int = Field(default=24, ge=0)
+    """At most so many of them."""
+    tokens: bool = True
+    """Also split every sample's effect on the prior, and on the target, into those of its tokens."""
+
+
 class Influence(Config):
     """How forgetting is traced to training samples, along every stage."""
 
@@ -68,3 +79,6 @@ class Influence(Config):
     what does not fit is measured block after block of layers, each with passes of its own. Changes no result."""
     probes: int = Field(default=1, ge=0)
     """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""
+    ledger: LedgerSettings | None = None
+    """Also train every stage once more, bit for bit, and write down what each sample of each step did: `{}` for the
+    defaults."""

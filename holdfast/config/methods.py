@@ -69,13 +69,30 @@ class TeacherFile(Config):
 
 
 class Selection(Config):
-    """A part of the training samples, chosen by their influence at the stage's first weights."""
+    """A part of the training samples, chosen by their influence at the stage's first weights, or by a ledger."""
 
-    by: Literal["magnitude", "direction", "random"]
-    """Smallest gradient per token; largest cosine with the gradient of the prior; or a seeded draw of as many,
-    to compare with."""
-    keep: float = Field(gt=0, lt=1)
+    by: Literal["magnitude", "direction", "loss", "ledger", "random"]
+    """Smallest gradient per token; largest cosine with the gradient of the prior; smallest loss per token; least blamed
+    for what the prior lost by the ledger of another arm's finished training; or a seeded draw, to compare with."""
+    keep: float | None = Field(default=None, gt=0, lt=1)
     """The share that is kept."""
+    drop: float | None = Field(default=None, gt=0, lt=1)
+    """Or the share that is left out."""
+    arm: str | None = None
+    """With `ledger`, the arm that learned from all samples of the same source in a single stage."""
+
+    @model_validator(mode="after")
+    def _one_share(self) -> Self:
+        if (self.keep is None) == (self.drop is None):
+            raise ValueError("select: name either `keep` or `drop`")
+        if (self.by == "ledger") != (self.arm is not None):
+            raise ValueError("select: `by: ledger` needs the arm whose ledger it is, and nothing else does: `arm`")
+        return self
+
+    @property
+    def share(self) -> float:
+        """The share that is kept."""
+        return self.keep if self.keep is not None else 1 - (self.drop or 0.0)
 
 
 def _kinded(value: Any) -> Any:

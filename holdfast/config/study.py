@@ -116,10 +116,11 @@ class Study(Config):
         return {arm: stages for arm, stages in own.items() if stages}
 
     def sampled_arms(self, arm: str) -> set[str]:
-        """The arms whose rollouts an arm learns from, or whose end it is on the way to."""
-        sources = (stage.source for stage in self.trained.get(arm, ()) if isinstance(stage, SFT))
+        """The arms that an arm waits for: their rollouts teach it, their ledger chooses, or it leads to their end."""
+        stages = [stage for stage in self.trained.get(arm, ()) if isinstance(stage, SFT)]
+        blamed = {stage.select.arm for stage in stages if stage.select is not None and stage.select.arm is not None}
         ends = {stage.arm for stage in self.arms[arm] if isinstance(stage, Interpolate)}
-        return ends | {source.arm for source in sources if isinstance(source, Rollouts)}
+        return ends | blamed | {stage.source.arm for stage in stages if isinstance(stage.source, Rollouts)}
 
     def _stages(self) -> Iterator[tuple[str, AnyStage]]:
         """Every stage, and where it stands in the file."""
@@ -187,6 +188,21 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _ledgers_are_of_the_same_samples(self) -> Self:
+        for arm, stages in self.arms.items():
+            for stage in stages:
+                if not isinstance(stage, SFT) or stage.select is None or stage.select.arm not in self.arms:
+                    continue
+                [first, *others] = self.arms[stage.select.arm]
+                alike = isinstance(first, SFT) and first.source == stage.source and first.select is None
+                if others or len(stages) > 1 or not alike:
+                    raise ValueError(
+                        f"arms.{arm}: {stage.select.arm}, whose ledger selects, has to learn in one stage from all "
+                        "samples of the same source"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _influence_has_answers(self) -> Self:
         stages = (stage for arm in self.trained.values() for stage in arm)
         selects = any(isinstance(stage, SFT) and stage.select is not None for stage in stages)
@@ -218,10 +234,10 @@ class Study(Config):
         sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
         for arm, others in sampled.items():
             for other in others - self.arms.keys():
-                raise ValueError(f"arms.{arm}: its source samples {other!r}, which is none of {', '.join(self.arms)}")
+                raise ValueError(f"arms.{arm}: it needs the arm {other!r}, which is none of {', '.join(self.arms)}")
         try:
             TopologicalSorter(sampled).prepare()
         except CycleError as error:
             circle = " ← ".join(error.args[1])
-            raise ValueError(f"arms: {circle} sample each other; one of them needs another source") from None
+            raise ValueError(f"arms: {circle} need each other; one of them has to learn from something else") from None
         return self

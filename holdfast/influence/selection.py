@@ -18,6 +18,7 @@ from holdfast.influence import checkpoints
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.engine.engine import Engine
 from holdfast.influence.engine.gradients import Gradient, mean_gradient
+from holdfast.influence.replay.ledger import by_row
 from holdfast.influence.samples import (
     Sample,
     SampleEncoder,
@@ -30,6 +31,7 @@ from holdfast.journal import Journal
 AT_ONCE = 512
 """Samples held encoded at a time."""
 
+VALUES = ("magnitude", "direction", "loss", "ledger")
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -38,6 +40,8 @@ SCHEMA = pa.schema(
         ("tokens", pa.int64()),
         ("magnitude", pa.float64()),
         ("direction", pa.float64()),
+        ("loss", pa.float64()),
+        ("ledger", pa.float64()),
     ]
 )
 
@@ -45,7 +49,8 @@ SCHEMA = pa.schema(
 def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     """Write samples.parquet with the samples that are kept, in their order; returns how many of how many.
 
-    `magnitude` is ‖g‖ per token, `direction` the cosine of g with the prior's mean gradient.
+    `magnitude` is ‖g‖ per token, `direction` the cosine of g with the prior's mean gradient, `loss` that per token, and
+    `ledger` what the sample did to the prior in the training that the job has the ledger of; 0 without one.
     """
     stage = job.train.stage
     assert isinstance(stage, SFT)
@@ -62,20 +67,22 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
         samples = encoder.samples(completions[start : start + AT_ONCE])
         rows += _scored(engine, samples, encoder, model.device, checkpoints.inner(prior, prior) ** 0.5)
         journal.progress(len(rows), len(completions))
-    values = np.array([[row["magnitude"], row["direction"]] for row in rows])
-    kept = chosen(values, stage.select.by, max(1, round(stage.select.keep * len(rows))), job.seed)
+    blamed = by_row(job.ledger.path, _prior_names(job)) if job.ledger is not None else {}
+    rows = [row | {"ledger": blamed.get(index, 0.0)} for index, row in enumerate(rows)]
+    values = np.array([[row[name] for name in VALUES] for row in rows])
+    kept = chosen(values, stage.select.by, max(1, round(stage.select.share * len(rows))), job.seed)
     chosen_rows = [rows[index] | {"ended": completions[index].ended} for index in kept]
     pq.write_table(pa.Table.from_pylist(chosen_rows, SCHEMA), out / "samples.parquet")
     return {"measured": len(rows), "kept": len(kept)}
 
 
 def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
-    """Indices of `count` samples, ascending, by values (samples, [magnitude, direction]); none that is not finite."""
+    """Indices of `count` samples, ascending, by `VALUES` (samples, values); none that is not finite."""
     [finite] = np.isfinite(values).all(axis=1).nonzero()
     if by == "random":
         wanted = finite[np.random.default_rng(seed).permutation(len(finite))]
     else:
-        key = values[:, 0] if by == "magnitude" else -values[:, 1]
+        key = values[:, VALUES.index(by)] * (1 if by in ("magnitude", "loss") else -1)
         wanted = finite[np.argsort(key[finite], kind="stable")]
     return sorted(wanted[:count].tolist())
 
@@ -83,13 +90,16 @@ def chosen(values: np.ndarray, by: str, count: int, seed: int) -> list[int]:
 def _prior(model: Any, job: Select, encoder: SampleEncoder) -> Gradient:
     """The mean over benchmarks of their mean log-likelihood's gradient."""
     completions = benchmark_questions(job.data.path, job.influence.questions)
-    target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
     gradients = [
-        mean_gradient(model, encoder.batches(encoder.samples(given), model.device), per_token=True)
-        for name, given in completions.items()
-        if name != target
+        mean_gradient(model, encoder.batches(encoder.samples(completions[name]), model.device), per_token=True)
+        for name in _prior_names(job)
     ]
     return {name: torch.stack([gradient[name] for gradient in gradients]).mean(0) for name in gradients[0]}
+
+
+def _prior_names(job: Select) -> list[str]:
+    target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
+    return [name for name in benchmark_questions(job.data.path, 2) if name != target]
 
 
 def _scored(
@@ -99,9 +109,10 @@ def _scored(
     parts = [engine.measure(batch) for batch in encoder.batches(samples, device)]
     norms = torch.cat([part.norms2.sum(-1) for part in parts]).sqrt().tolist()
     dots = torch.cat([part.dots[:, 0].sum(-1) for part in parts]).tolist()
-    for sample, norm, dot in zip(samples, norms, dots, strict=True):
+    losses = (-torch.cat([part.loglik for part in parts])).tolist()
+    for sample, norm, dot, loss in zip(samples, norms, dots, losses, strict=True):
         tokens = len(sample.completion)
         direction = dot / (norm * length) if norm * length else 0.0
         row = {"id": sample.prompt, "completion": sample.text, "tokens": tokens}
-        rows.append({**row, "magnitude": norm / tokens, "direction": direction})
+        rows.append({**row, "magnitude": norm / tokens, "direction": direction, "loss": loss / tokens})
     return rows

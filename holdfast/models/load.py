@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 from transformers.utils import find_adapter_config_file
 
@@ -77,7 +78,7 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
         if path.is_dir():
             strange = f"the config.json of {ref.path} is of no model that transformers knows"
         raise UserError(f"model.path: {strange} ({reason(error)}); name one that is, or `bundled`") from error
-    if not sees(config) and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not sees(config) and not _writes(config):
         raise UserError(
             f"model.path: {ref.path} is a {config.model_type} model, which answers no questions; "
             "name a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct, or a text model that is chatted with"
@@ -90,6 +91,12 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
 def sees(config: PreTrainedConfig) -> bool:
     """Whether the model reads images beside text."""
     return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def _writes(config: PreTrainedConfig) -> bool:
+    """Whether it writes text from left to right; encoders such as BERT only could."""
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def auto_class(config: PreTrainedConfig) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from holdfast.analysis.ledger import ACCOUNTS
 from holdfast.analysis.study import Analysis
 from holdfast.analysis.table import journal
 from holdfast.report import figures, sequence, theme, verdicts
@@ -123,6 +124,9 @@ def _influence(analysis: Analysis, folder: Folder) -> None:
         return
     changes = found.changes.assign(predicted=found.changes.trapezoid, target=found.changes.role == "target")
     folder.save("influence", "Predicted and measured forgetting", changes, figures.predicted(changes, own))
+    if len(found.ledger):
+        first = found.ledger[found.ledger.setting == found.ledger.setting.iloc[0]]
+        folder.save("ledger", "What lost the prior", first, figures.waterfall(first, ACCOUNTS))
     measures = found.measures[(found.measures.benchmark != "") & (found.measures.stage == 0)]
     measures = measures[measures.setting == found.changes.setting.iloc[0]]
     for measure, label in (("dot", "dot product"), ("cosine", "cosine")):

@@ -240,6 +240,28 @@ def predicted(changes: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     return figure
 
 
+def waterfall(rows: pd.DataFrame, accounts: Sequence[str]) -> Figure:
+    """From the base to the end of each arm, account by account: what each adds to, or takes from, the prior.
+
+    Columns: arm, account (the last one `measured`, where the others have led to), value.
+    """
+    names = list(rows.arm.unique())
+    figure, panels = facets(names, 2.2, side_by_side(len(names)))
+    for axes, name in zip(panels, names, strict=True):
+        own = rows[rows.arm == name].set_index("account").value
+        steps = own.reindex(list(accounts)).to_numpy()
+        begins = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
+        colors = [RIGHT if step > 0 else WRONG for step in steps]
+        places = np.arange(len(accounts))[::-1]
+        axes.barh(places, steps, left=begins, color=colors, height=0.7)
+        axes.axvline(0, color=SOFT, linewidth=0.8)
+        axes.axvline(own["measured"], color=INK, linewidth=1, linestyle=DOTTED)
+        axes.set_yticks(places, list(accounts))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    figure.supxlabel("change of the prior’s log-likelihood per token; dotted: measured")
+    return figure
+
+
 def along(rows: pd.DataFrame, looks: dict[str, Look], label: str) -> Figure:
     """A measure along the training, a panel for each benchmark, with intervals; over zero the source reinforces it.
 

@@ -208,6 +208,7 @@ def influence_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> 
         "sources": rows(sources.unstack("measure").reset_index()),
         "shown": {name: title for name, title in SOURCE_MEASURES.items() if name in set(found.measures.measure)},
         "rankings": examples.rankings(next(iter(studies.values()))),
+        "ledger": rows(found.ledger),
         "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
     }
 

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from holdfast.config.jobs import (
+    Account,
     AnyJob,
     Blend,
     BuildBase,
@@ -130,6 +131,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         return select(job, out, journal)
     if isinstance(job, Trace):
         return _trace(job, out, journal)
+    if isinstance(job, Account):
+        from holdfast.stages.ledger import account
+
+        return account(job, out, journal)
     raise TypeError(f"no verb for {type(job).__name__}")
 
 

@@ -24,7 +24,6 @@ from holdfast.training.completions import CompletionLog
 from holdfast.training.non_finite import STAYS, NonFiniteWatch
 from holdfast.training.resume import digest, mark_complete, mark_of
 from holdfast.training.rewards import Rewards
-from holdfast.training.sharded import is_sharded
 
 Measure = Callable[[Any, int], dict[str, float]]
 REPORT_EVERY = 1.0
@@ -49,7 +48,7 @@ class StageCallback(TrainerCallback):
         self.alarms = Alarms({})
         self.non_finite = NonFiniteWatch()
         self.moments = False
-        self.whole: Callable[[Any], Any] = lambda model: model
+        self.whole: Callable[[Any], Any] | None = None
         """Puts a model together whose parts lie on several processes, for keeping."""
         self.placed: Callable[[Any], Any] = lambda model: model
         """Moves it to where it is measured."""
@@ -84,7 +83,7 @@ class StageCallback(TrainerCallback):
             self.journal.progress(state.global_step, state.max_steps, **self.shown)
 
     def _keep(self, model: Any, step: int) -> None:
-        if is_sharded(model):
+        if self.whole is not None:
             with untouched_randomness():
                 model = self.whole(model)
         if not self.leads:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
@@ -48,6 +50,23 @@ def set_sharding(config: Any, model: Any) -> None:
     half = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
     if half is not None:
         plugin["mixed_precision_policy"] = MixedPrecisionPolicy(half, torch.float32, torch.float32)
+    model.register_forward_pre_hook(_gather_head)
+
+
+def _gather_head(model: Any, _: Any) -> None:
+    """TRL reads an output layer's weights without calling it, and of parts would not add up their gradients."""
+    head = model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        head.unshard()
+
+
+def shard_on_cpus(trainer: Any) -> None:
+    """Have accelerate shard on CPUs, too, where it says nothing and leaves every process the whole model."""
+    state = trainer.accelerator.state
+    if state.distributed_type is DistributedType.MULTI_CPU:
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+        state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        trainer.is_fsdp_enabled = True
 
 
 def own_part(value: Tensor) -> Tensor:
@@ -62,6 +81,8 @@ def whole(value: Tensor) -> Tensor:
 
 def whole_model(model: Any, job: Train) -> Any:
     """On the first process, a copy of the model with all of its weights, in the host's memory; every one must ask."""
+    if not is_sharded(model):
+        raise TypeError(f"{type(model).__name__} is not in parts")
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
     if group.number():

@@ -32,7 +32,7 @@ from holdfast.training.penalties import add_penalties
 from holdfast.training.resume import last_intact, ready_for, step_of
 from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
-from holdfast.training.sharded import set_sharding, whole_model
+from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
 from holdfast.training.token_weights import talr_loss
 
 LARGE = 1_000_000_000
@@ -100,6 +100,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         if job.stage.method == "sft" and job.stage.talr is not None:
             trainer.compute_loss_func = talr_loss(job.stage.talr.tau)
     add_penalties(trainer, job, processor)
+    if config.fsdp:
+        shard_on_cpus(trainer)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)

@@ -282,9 +282,11 @@ def test_changed_second_moments_are_refused_by_name(trained: Path, run_stage: An
 
 
 def test_a_part_of_the_samples_is_chosen_in_their_order() -> None:
-    values = np.array([[3.0, 0.1], [1.0, -0.5], [2.0, 0.9], [np.nan, np.nan]])
+    values = np.array([[3.0, 0.1, 5.0, -1.0], [1.0, -0.5, 4.0, -2.0], [2.0, 0.9, 6.0, 0.0], [np.nan] * 4])
     assert chosen(values, "magnitude", 2, seed=0) == [1, 2]
     assert chosen(values, "direction", 2, seed=0) == [0, 2]
+    assert chosen(values, "loss", 2, seed=0) == [0, 1]
+    assert chosen(values, "ledger", 2, seed=0) == [0, 2]
     assert chosen(values, "random", 4, seed=0) == [0, 1, 2]
     drawn = chosen(values, "random", 2, seed=0)
     assert drawn == chosen(values, "random", 2, seed=0) == sorted(drawn)

@@ -153,7 +153,7 @@ FILES: list[tuple[Callable[[Path], Any], str]] = [
     (_written("generation_config.json", "{"), "generation_config.json is no JSON"),
     (_written("processor_config.json", "[]"), "processor_config.json holds no settings by name"),
     (_settings("config.json", model_type="future"), "is of no model that transformers knows"),
-    (_settings("config.json", model_type="bert"), "is a bert model and takes no images"),
+    (_settings("config.json", model_type="bert"), "is a bert model, which answers no questions"),
     (_settings("config.json", dtype="float99"), "is of no model that transformers knows"),
     (_settings("config.json", quantization_config={"quant_method": "awq", "bits": 4}), "no model can be made of"),
     (lambda place: (place / "config.json").unlink(), "holds no config.json"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from page_tags import Tags
-from synthetic_studies import Shape, Truth, compare_job, finished_study
+from synthetic_studies import Shape, Truth, compare_job, finished_study, with_form
 
 from holdfast.report.study import compare
 
@@ -14,7 +14,7 @@ TRUTHS = {"rft": Truth(0.6, 0.95), "answers": Truth(0.68, 0.3)}
 def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     shape = Shape(target=20, prior=12, pictures=True, traced=True)
-    notes = compare(compare_job(finished_study(root / "study", TRUTHS, shape)), root)
+    notes = compare(compare_job(with_form(finished_study(root / "study", TRUTHS, shape), "count")), root)
     return notes, root
 
 
@@ -25,6 +25,8 @@ def test_a_study_becomes_a_page_a_summary_and_figures(report):
     assert notes["headline"] in page
     assert notes["arms"] == 2
     assert "rft retains more prior knowledge than answers" in page
+    # Of the base, of both arms, and once to explain it.
+    assert page.count("in form") == 4
     assert json.loads((root / "summary.json").read_text())["arms"]["rft"]["retention"]["replicates"] == 3
     assert {"frontier.svg", "frontier.pdf", "frontier.csv"} <= {path.name for path in (root / "figures").iterdir()}
 

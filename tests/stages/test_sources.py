@@ -33,6 +33,7 @@ CASES = [
     ("train", "holdfast.training.length_rewards", "holdfast.report.study"),
     ("select", "holdfast.influence.engine.capture", "holdfast.training.grpo"),
     ("influence", "holdfast.training.rewards", "holdfast.report.study"),
+    ("ledger", "holdfast.training.grpo", "holdfast.report.study"),
     ("compare", "holdfast.report.study", "holdfast.training.sft"),
 ]
 

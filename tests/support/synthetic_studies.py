@@ -109,6 +109,18 @@ def compare_job(
     )
 
 
+def with_form(study: FinishedStudy, benchmark: str) -> FinishedStudy:
+    """Form counts apart in a benchmark: the base keeps it in three of four answers, arms in every second one."""
+    for one in study.evaluated:
+        if one.kind == "records" and one.benchmark == benchmark:
+            table = pq.read_table(one.file.path)
+            right = table["correct"].to_pylist()
+            formed = [correct and place % (4 if one.arm is None else 2) > 0 for place, correct in enumerate(right)]
+            column = table.column_names.index("strict")
+            pq.write_table(table.set_column(column, "strict", pa.array(formed)), one.file.path)
+    return study
+
+
 class _Maker:
     """Writes one study. Questions and the base depend on the study's seed; replicates on seed, arm and number."""
 

@@ -7,7 +7,7 @@ from flows.jobs import check_job
 from holdfast.config.images import Folder
 from holdfast.config.jobs import BuildBase, Check, MakeData, Trace, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Answers
+from holdfast.config.methods import GRPO, SFT, Answers, Selection
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -73,6 +73,8 @@ def test_fields_that_came_later_leave_keys_as_they_were_until_they_are_set():
     checked = key_content(Check(study=study, data=train().data))["study"]
     assert set(checked["model"]) == {"path", "revision", "dtype", "seed", "recipe"}
     assert set(checked["influence"]) == {"samples", "every", "questions", "batch_size", "probes"}
+    chosen = SFT(method="sft", source=Answers(), select=Selection(by="random", keep=0.5))
+    assert set(key_content(chosen)["select"]) == {"by", "keep"}
     assert "keep_dtype" not in checked["evaluation"]
     assert stage_key(train(keep_dtype="bfloat16")) != stage_key(train())
     bounded = ModelRef(path="/here/model", digest="m", max_pixels=1000)

@@ -14,15 +14,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
+from holdfast.config.study import Compute
 from holdfast.errors import UserError
 from holdfast.journal import read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
 from holdfast.training.arguments import share
+from holdfast.training.sharded import require_shardable
 from tasks import worker
 
 SUPERVISED = {
@@ -110,9 +113,9 @@ def test_two_processes_reinforce_what_one_does(
 
 
 @pytest.fixture(scope="session")
-def with_a_head(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+def with_a_head(schooled: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     """As models of 7B: the output layer is not the table of tokens."""
-    model, processor = load_model(tiny_model, "float32", torch.device("cpu")), load_processor(tiny_model)
+    model, processor = load_model(schooled, "float32", torch.device("cpu")), load_processor(schooled)
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() * 0.9)
     path = tmp_path_factory.mktemp("untied") / "model"
@@ -139,7 +142,7 @@ UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
 def test_parts_of_a_model_are_trained_as_the_whole_one_is(
     stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
 ) -> None:
-    start = request.getfixturevalue("with_a_head" if head else "tiny_model")
+    start = request.getfixturevalue("with_a_head" if head else "schooled")
     job = train_job(stage, start, keep=2).model_copy(update={"keep_moments": True})
     one, two = in_one(job), together(job, request.getfixturevalue("tmp_path") / "two", strategy="fsdp2")
     assert_same_training(one, two)
@@ -151,7 +154,7 @@ def test_parts_of_a_model_are_trained_as_the_whole_one_is(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "gpus"),
+    "several",
     [
         (sft(freeze=[]), 2),
         (sft(), 3),
@@ -161,19 +164,20 @@ def test_parts_of_a_model_are_trained_as_the_whole_one_is(
     ids=["all of it", "whole passes each", "an adapter", "a group over four"],
 )
 def test_several_processes_train_what_one_does(
-    stage: dict[str, Any], gpus: int, train_job: Callable, in_one: Callable, tmp_path: Path
+    several: tuple[dict[str, Any], int], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    job = train_job(stage, keep=2)
+    stage, gpus = several
+    job = train_job(stage, schooled, keep=2)
     assert_same_training(in_one(job), together(job, tmp_path / "several", gpus))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    killed: tuple[int, int, str], train_job: Callable, in_one: Callable, tmp_path: Path
+    killed: tuple[int, int, str], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
     rank, then, strategy = killed
-    job = train_job(grpo({**UNMOORED, "max_steps": 12}), keep=2).model_copy(update={"strategy": strategy})
+    job = train_job(grpo({**UNMOORED, "max_steps": 12}), schooled, keep=2).model_copy(update={"strategy": strategy})
     out = tmp_path / "two"
     mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
     seen: list[Any] = []
@@ -219,3 +223,13 @@ def test_what_ranks_cannot_share_is_refused() -> None:
     stage = SFT(method="sft", source="answers", trainer={"per_device_train_batch_size": 6})
     with pytest.raises(UserError, match=r"gpus 4 cannot share per_device_train_batch_size 6 × grad.*multiple of 4"):
         share(stage, 4)
+
+
+def test_what_cannot_be_trained_in_parts_is_refused() -> None:
+    adapter = SFT(method="sft", source="answers", lora={"r": 4})
+    with pytest.raises(UserError, match=r"compute\.strategy: fsdp2 trains whole models .*; set it to ddp"):
+        require_shardable(adapter, None)
+    with pytest.raises(UserError, match=r"compute\.strategy: .* set trainer\.beta to 0"):
+        require_shardable(GRPO(method="grpo", trainer={"beta": 0.05}), None)
+    with pytest.raises(ValidationError, match="zero3 is not there; ddp and fsdp2 are"):
+        Compute(gpus=2, strategy="zero3")

@@ -62,9 +62,8 @@ def _times(there: int, most: int, rng: np.random.Generator) -> Step | None:
     factor = int(rng.integers(2, 5))
     if there * factor > 20 * most:
         return None
-    return Step(
-        f"collect until there are {factor} times as many", f"{there} * {factor} = {there * factor}", there * factor
-    )
+    told = f"collect until there are {factor} times as many"
+    return Step(told, f"{there} * {factor} = {there * factor}", there * factor)
 
 
 def _shared(there: int, _most: int, rng: np.random.Generator) -> Step | None:
@@ -72,11 +71,8 @@ def _shared(there: int, _most: int, rng: np.random.Generator) -> Step | None:
     if not parts:
         return None
     part = int(rng.choice(parts))
-    return Step(
-        f"share them equally with {part - 1} others" if part > 2 else "share them equally with a friend",
-        f"{there} / {part} = {there // part}",
-        there // part,
-    )
+    others = f"{part - 1} others" if part > 2 else "a friend"
+    return Step(f"share them equally with {others}", f"{there} / {part} = {there // part}", there // part)
 
 
 STEPS: tuple[Callable[[int, int, np.random.Generator], Step | None], ...] = (_more, _fewer, _packs, _times, _shared)

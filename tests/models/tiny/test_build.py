@@ -133,9 +133,9 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path):
         load_model(ModelRef(path=str(tmp_path), digest=""))
 
 
-def test_a_model_that_takes_no_images_is_refused(tmp_path: Path):
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
-    with pytest.raises(UserError, match="gpt2 model and takes no images"):
+def test_a_model_that_writes_no_text_from_left_to_right_is_refused(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5", "architectures": ["T5Model"]}')
+    with pytest.raises(UserError, match="t5 model, which answers no questions"):
         load_model(ModelRef(path=str(tmp_path), digest=""))
 
 

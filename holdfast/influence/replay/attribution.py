@@ -1,0 +1,218 @@
+"""Backwards through the steps of a training: what every sample of every step did to every benchmark.
+
+A step's gradient moves the weights in its own step and, by momentum, in all later ones, so its effect on benchmark k is
+its dot with W_{k,s} = Σ_{t≥s} gain · rate_t · β^{t−s} V_{k,t} / D_t. Going backwards, W is a decayed sum that lies in
+the engine as its targets. V is constant between two nodes, where effects are summed up; what a sample does beyond the
+interval of its own step is kept apart as `later`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holdfast.influence.engine.engine import Engine
+from holdfast.influence.engine.gradients import Gradient, selection, wide
+from holdfast.influence.replay.steps import ParameterStep, StepFacts, StepStore
+from holdfast.models.encode import TeacherForced
+
+
+class Learned(NamedTuple):
+    """Samples of a step with the loss's slope at each of their tokens: w = −∂loss / ∂ log π(token)."""
+
+    batch: TeacherForced
+    weights: Tensor
+    """(samples, tokens) of what teaches, the loss without its KL penalty."""
+    penalty: Tensor | None = None
+    """(samples, tokens) of the KL penalty alone."""
+    temperature: float = 1.0
+
+    def objective(self, weights: Tensor) -> Callable[[Tensor, TeacherForced], Tensor]:
+        """Σ_t w_t log π(y_t) of each sample."""
+        return lambda logits, batch: (
+            (token_log_likelihood(logits, batch, self.temperature) * weights.to(logits.device))
+            .masked_fill(~batch.mask, 0.0)
+            .sum(1)
+        )
+
+
+def token_log_likelihood(logits: Tensor, batch: TeacherForced, temperature: float = 1.0) -> Tensor:
+    """log π(y_t) (samples, tokens), at least in float32."""
+    logits = logits.to(wide(logits.dtype)) / temperature
+    return logits.gather(-1, batch.targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+class Recording(NamedTuple):
+    """A training that was taken down."""
+
+    store: StepStore
+    facts: Sequence[StepFacts]
+    """Of steps 1, 2, …"""
+    learned: Callable[[int], Iterable[Learned]]
+    """The samples of a step, in batches of any size."""
+
+
+class SampleEffects(NamedTuple):
+    """Of a step's samples, after clipping, in nats of each benchmark."""
+
+    step: int
+    own: np.ndarray
+    """Until the end of the interval that the step belongs to (samples, benchmarks)."""
+    later: np.ndarray
+    """By momentum after it (samples, benchmarks)."""
+    clip: float
+
+
+class Interval(NamedTuple):
+    """The accounts of an interval; each (benchmarks,), in nats."""
+
+    start: int
+    end: int
+    gradients: np.ndarray
+    """Of its steps' samples, as if nothing had been clipped."""
+    clipping: np.ndarray
+    """What clipping took away from that."""
+    penalty: np.ndarray
+    """The KL penalty's, after clipping."""
+    penalty_later: np.ndarray
+    """The same, by momentum after the interval."""
+    decay: np.ndarray
+    carried: np.ndarray
+    """What the momentum of earlier steps did here: what is `later` of their samples and penalties, seen from here."""
+    predicted: np.ndarray
+    """⟨V, Δθ⟩ of the real steps."""
+    gross: np.ndarray
+    """What all samples did here, signs apart: the scale of rounding."""
+
+    @property
+    def rounding(self) -> np.ndarray:
+        """What is left: nothing, but for the precision of weights and passes."""
+        return self.predicted - (self.gradients + self.clipping + self.penalty + self.decay + self.carried)
+
+
+Tokens = Callable[[Any, "Learned", Sequence[Gradient]], list[np.ndarray]]
+"""`tokens.token_effects`."""
+
+
+class Attribution:
+    """Goes backwards over intervals; afterwards `samples` has the effects of every step, the last step first.
+
+    With `mixtures` (directions, benchmarks), `tokens` has the effects of every token on these sums of benchmarks.
+    """
+
+    def __init__(self, model: Any, recording: Recording, benchmarks: int) -> None:
+        self.model, self.recording, self.count = model, recording, benchmarks
+        self.engine = Engine(model, [])
+        for name, value in selection(model).items():
+            self.engine.targets[name] = value.new_zeros(2 * benchmarks, value.numel(), dtype=wide(value.dtype))
+        self.samples: list[SampleEffects] = []
+        self.mixtures = np.zeros((0, benchmarks))
+        self.token_effects: Tokens | None = None
+        self.tokens: dict[int, list[np.ndarray]] = {}
+        """By step, a (tokens, directions) array of each sample."""
+
+    def interval(self, start: int, end: int, slopes: Sequence[Gradient]) -> Interval:
+        """Attribute steps start + 1 … end with these constant V, one a benchmark; the interval after it came before."""
+        self._begin()
+        stacked = {
+            name: torch.stack([slope[name].flatten() for slope in slopes]).to(target)
+            for name, target in self.engine.targets.items()
+        }
+        gradients, clipping, decay, gross = (np.zeros(self.count) for _ in range(4))
+        penalty = np.zeros(2 * self.count)
+        for step in range(end, start, -1):
+            facts = self.recording.facts[step - 1]
+            self._enter(step, facts, stacked)
+            decay -= self._shrunk(facts, stacked)
+            own, later, punished = self._measured(step, facts)
+            self.samples.append(SampleEffects(step, own * facts.clip, later * facts.clip, facts.clip))
+            gradients += own.sum(0)
+            clipping += (facts.clip - 1) * own.sum(0)
+            gross += facts.clip * np.abs(own).sum(0)
+            penalty += facts.clip * punished
+            for name, one in facts.parameters.items():
+                self.engine.targets[name].mul_(one.momentum)
+        before, after = (self.recording.store.read(step, "weights") for step in (start, end))
+        moved = {name: (after[name].double() - before[name].double()).flatten() for name in stacked}
+        predicted = _dots(stacked, moved, self.count)
+        carried = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
+        now, later = np.split(penalty, 2)
+        return Interval(start, end, gradients, clipping, now, later, decay, carried, predicted, gross)
+
+    def _begin(self) -> None:
+        """What the steps after a border do is not the next interval's own any more."""
+        for target in self.engine.targets.values():
+            own, later = target.split(self.count)
+            later += own
+            own.zero_()
+
+    def _enter(self, step: int, facts: StepFacts, slopes: Mapping[str, Tensor]) -> None:
+        """Take the step's own effect into W, and put the model where the step's gradients were taken."""
+        second = self.recording.store.read(step, "second", self.model.device)
+        before = self.recording.store.read(step - 1, "weights")
+        with torch.no_grad():
+            for name, value in selection(self.model).items():
+                value.copy_(before[name])
+                one: ParameterStep | None = facts.parameters.get(name)
+                if one is not None:
+                    v = second.get(name)
+                    scale = one.scale(None if v is None else v.to(slopes[name].dtype).flatten())
+                    self.engine.targets[name][: self.count] += one.rate * slopes[name] / scale
+
+    def _shrunk(self, facts: StepFacts, slopes: Mapping[str, Tensor]) -> np.ndarray:
+        """⟨V, shrink θ⟩ where the model is."""
+        if not any(one.shrink for one in facts.parameters.values()):
+            return np.zeros(self.count)
+        weights = selection(self.model)
+        shrunk = {name: one.shrink * weights[name].detach() for name, one in facts.parameters.items()}
+        return _dots(slopes, shrunk, self.count)
+
+    def _measured(self, step: int, facts: StepFacts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a step's samples, own and later, unclipped; and of its KL penalty, both together (2 benchmarks,)."""
+        [gain] = {one.gain for one in facts.parameters.values()}
+        found, punished = [], np.zeros(2 * self.count)
+        directions = self._directions() if self.token_effects is not None else []
+        for part in self.recording.learned(step):
+            if self.token_effects is not None:
+                effects = self.token_effects(self.model, part, directions)
+                self.tokens.setdefault(step, []).extend(gain * facts.clip * one for one in effects)
+            found.append(self._dots_of(part, part.weights))
+            if part.penalty is not None:
+                punished += gain * self._dots_of(part, part.penalty).sum(0)
+        dots = gain * np.concatenate(found)
+        return dots[:, : self.count], dots[:, self.count :], punished
+
+    def _directions(self) -> list[Gradient]:
+        """W of each mixture, own and later together."""
+        found: list[Gradient] = [{} for _ in self.mixtures]
+        for name, value in selection(self.model).items():
+            own, later = self.engine.targets[name].split(self.count)
+            mixed = torch.as_tensor(self.mixtures).to(own) @ (own + later)
+            for direction, row in zip(found, mixed, strict=True):
+                direction[name] = row.view_as(value).to(value.dtype)
+        return found
+
+    def _dots_of(self, part: Learned, weights: Tensor) -> np.ndarray:
+        """(samples, 2 benchmarks); exactly 0 where no token has a weight."""
+        taught = (weights != 0).any(1)
+        if not taught.any():
+            return np.zeros((len(weights), 2 * self.count))
+        dots = self.engine.measure(part.batch, part.objective(weights)).dot.numpy()
+        return np.where(taught.numpy()[:, None], dots, 0.0)
+
+
+def _dots(rows: Mapping[str, Tensor], direction: Mapping[str, Tensor], count: int) -> np.ndarray:
+    """⟨row, direction⟩ of the first rows, summed in float64 (count,)."""
+    found = torch.zeros(count, dtype=torch.float64)
+    for name, value in direction.items():
+        found += (rows[name][:count].double() @ value.double().flatten().to(rows[name].device)).cpu()
+    return found.numpy()
+
+
+def backwards(intervals: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Pairs of neighbouring nodes, the last first."""
+    yield from zip(intervals[-2::-1], intervals[:0:-1], strict=True)

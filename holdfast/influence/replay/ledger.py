@@ -1,0 +1,123 @@
+"""The ledger on disk: what each sample of each step did to every benchmark, and how the accounts close.
+
+ledger.parquet has a row for every sample of every step, closure.parquet one for every interval and benchmark. All
+effects are in nats per token of the benchmark's reference completions; below 0, the benchmark was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.benchmarks import catalog
+from holdfast.influence.replay.attribution import Interval, SampleEffects
+from holdfast.influence.replay.nodes import Gap
+from holdfast.influence.replay.taught import StepSamples
+
+LEDGER, CLOSURE = "ledger.parquet", "closure.parquet"
+ACCOUNTS = ("samples", "penalty", "decay", "rounding", "curvature")
+"""Of a whole training; their sum is the measured change. `samples` is after clipping, with what momentum did later."""
+
+ROW = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("row", pa.int64()),
+        ("prompt", pa.string()),
+        ("source", pa.string()),
+        ("tokens", pa.int64()),
+        ("advantage", pa.float64()),
+        ("correct", pa.bool_()),
+        ("clip", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+"""`row` is a supervised sample's place among the training rows, or a rollout's number; `clip` the factor of gradient
+clipping that the effects hold already. Effects stand in `own/BENCHMARK`, until the end of the interval between nodes
+that the step belongs to, and in `later/BENCHMARK`, by momentum after it."""
+INTERVAL = ("gradients", "clipping", "penalty", "penalty_later", "decay", "carried", "rounding")
+
+
+def closure_rows(
+    benchmarks: Sequence[str], intervals: Sequence[Interval], gaps: Mapping[tuple[int, int], Gap]
+) -> list[dict[str, Any]]:
+    """One for every interval and benchmark, in order; `gradients` … `curvature` but `penalty_later` sum to `measured`.
+
+    `curvature` is what V misses, the error of the closure.
+    """
+    return [
+        {
+            "benchmark": name,
+            "start": one.start,
+            "step": one.end,
+            "measured": float(gap.measured[index]),
+            **{account: float(getattr(one, account)[index]) for account in INTERVAL},
+            "curvature": float(gap.measured[index] - gap.predicted[index]),
+        }
+        for one in sorted(intervals)
+        for gap in [gaps[one.start, one.end]]
+        for index, name in enumerate(benchmarks)
+    ]
+
+
+def totals(
+    benchmarks: Sequence[str], closure: Sequence[Mapping[str, Any]], effects: Sequence[SampleEffects]
+) -> dict[str, dict[str, float]]:
+    """Of the whole training by benchmark: `measured`, its accounts, and `error`, the share that the closure misses."""
+    samples = sum((one.own + one.later).sum(0) for one in effects)
+    found = {}
+    for index, name in enumerate(benchmarks):
+        rows = [row for row in closure if row["benchmark"] == name]
+        summed = {key: sum(row[key] for row in rows) for key in ("measured", *INTERVAL, "curvature")}
+        accounts = {key: summed[key] for key in ("measured", "decay", "rounding", "curvature")}
+        accounts |= {"samples": float(samples[index]), "penalty": summed["penalty"] + summed["penalty_later"]}
+        missed, changed = (sum(abs(row[key]) for row in rows) for key in ("curvature", "measured"))
+        found[name] = accounts | {"error": missed / changed if changed else float("nan")}
+    return found
+
+
+def ledger_rows(
+    source: str, benchmarks: Sequence[str], effects: Sequence[SampleEffects], samples: StepSamples
+) -> Iterator[dict[str, Any]]:
+    """In the order of the steps."""
+    for one in sorted(effects, key=lambda found: found.step):
+        for place, sample in enumerate(samples.taught[one.step - 1]):
+            question, text = samples.questions[sample.question], samples.decode(sample.completion)
+            row: dict[str, Any] = {
+                "step": one.step,
+                "row": sample.row,
+                "prompt": sample.question,
+                "source": source,
+                "tokens": len(sample.completion),
+                "advantage": sample.advantage,
+                "correct": catalog.grade(question.grader, text, question.answer, question.accepted).correct,
+                "clip": one.clip,
+                "text": text,
+            }
+            for kind, values in (("own", one.own), ("later", one.later)):
+                row |= {f"{kind}/{name}": float(values[place, index]) for index, name in enumerate(benchmarks)}
+            yield row
+
+
+def write(out: Path, rows: Sequence[Mapping[str, Any]], closure: Sequence[Mapping[str, Any]]) -> None:
+    """Both tables, each complete or not at all."""
+    effects = [name for name in rows[0] if name.startswith(("own/", "later/"))]
+    schema = pa.schema([*ROW, *(pa.field(name, pa.float64()) for name in effects)])
+    for name, table in (
+        (LEDGER, pa.Table.from_pylist(list(rows), schema)),
+        (CLOSURE, pa.Table.from_pylist(list(closure))),
+    ):
+        partial = (out / name).with_suffix(".partial")
+        pq.write_table(table, partial)
+        partial.replace(out / name)
+
+
+def by_row(ledger: Path, benchmarks: Sequence[str]) -> dict[int, float]:
+    """Of each row of a supervised training, all that it did in all its steps, in the mean over benchmarks."""
+    table = pq.read_table(ledger).to_pandas()
+    effect = np.mean([table[f"own/{name}"] + table[f"later/{name}"] for name in benchmarks], axis=0)
+    return table.assign(effect=effect).groupby("row")["effect"].sum().to_dict()

@@ -1,0 +1,126 @@
+"""What an optimizer does in a step, as factors that are linear in the gradients once its second moments are known.
+
+With m_t = β m_{t−1} + gain · g_t and D_t = √v̂_t + ε (1 without second moments), a step moves a parameter by
+−rate · m_t / D_t − shrink · θ_{t−1}. AdamW: gain = 1 − β₁ and rate = lr / (1 − β₁^t); SGD: gain = 1 and rate = lr.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from holdfast.errors import UserError
+from holdfast.influence.engine.gradients import Gradient, selection
+
+Parts = dict[str, Gradient]
+"""Of a step: `weights` after it, and where the optimizer has them, `first` and `second` moments."""
+
+
+class ParameterStep(NamedTuple):
+    """One parameter in one step."""
+
+    rate: float
+    shrink: float
+    momentum: float
+    gain: float
+    bias: float | None
+    """1 − β₂^t, by which second moments are divided; None without them."""
+    epsilon: float
+
+    def scale(self, second: Tensor | None) -> Tensor | float:
+        """D_t of second moments v_t."""
+        return 1.0 if second is None or self.bias is None else (second / self.bias).sqrt_().add_(self.epsilon)
+
+
+class StepFacts(NamedTuple):
+    """One step: how each parameter that it moved was moved, and the factor of gradient clipping."""
+
+    parameters: dict[str, ParameterStep]
+    clip: float
+
+
+def parameter_steps(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, ParameterStep]:
+    """Of a step just taken, for every parameter that it moved.
+
+    Raises:
+        UserError: the optimizer is another than AdamW or SGD, or has an option that no rule covers.
+    """
+    require_linear(optimizer)
+    names = {id(value): name for name, value in model.named_parameters()}
+    return {
+        names[id(value)]: _parameter_step(group, optimizer.state.get(value, {}), isinstance(optimizer, torch.optim.SGD))
+        for group in optimizer.param_groups
+        for value in group["params"]
+        if value.grad is not None
+    }
+
+
+def _parameter_step(group: dict[str, Any], state: dict[str, Any], plain: bool) -> ParameterStep:
+    rate = float(group["lr"])
+    shrink = rate * float(group["weight_decay"])
+    if plain:
+        return ParameterStep(rate, shrink, float(group["momentum"]), 1.0, None, 0.0)
+    first, second = (float(beta) for beta in group["betas"])
+    count = float(state["step"])
+    return ParameterStep(rate / (1 - first**count), shrink, first, 1 - first, 1 - second**count, float(group["eps"]))
+
+
+def require_linear(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what is not linear in its gradients, or is so in another way.
+
+    Raises:
+        UserError: it names the optimizer.
+    """
+    groups = optimizer.param_groups
+    if isinstance(optimizer, torch.optim.AdamW):
+        odd = [name for name in ("amsgrad", "maximize") if any(group[name] for group in groups)]
+    elif isinstance(optimizer, torch.optim.SGD):
+        odd = [name for name in ("nesterov", "maximize", "dampening") if any(group[name] for group in groups)]
+        if any(group["momentum"] and group["weight_decay"] for group in groups):
+            odd.append("weight_decay together with momentum")
+    else:
+        odd = ["it"]
+    if odd:
+        raise UserError(
+            f"influence.ledger: of the optimizer {type(optimizer).__name__} no rule covers {odd[0]}; its steps can be "
+            "attributed with AdamW or SGD (trainer.optim: adamw_torch or sgd), or leave out influence.ledger"
+        )
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """What torch's clip_grad_norm_ multiplies gradients of that norm with."""
+    return min(1.0, limit / (norm + 1e-6))
+
+
+class StepStore:
+    """Weights and moments after every step, in files of a directory; step 0 is the beginning."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, step: int, model: Any, optimizer: torch.optim.Optimizer | None) -> None:
+        """Write what is there now; without an optimizer, the weights alone."""
+        parts: dict[str, Tensor] = {}
+        for name, value in selection(model).items():
+            state = {} if optimizer is None else optimizer.state.get(value, {})
+            named = {"weights": value, "first": state.get("exp_avg", state.get("momentum_buffer"))}
+            named["second"] = state.get("exp_avg_sq")
+            parts |= {
+                f"{kind}/{name}": part.detach().cpu().contiguous() for kind, part in named.items() if part is not None
+            }
+        save_file(parts, self._path(step))
+
+    def read(self, step: int, kind: str, where: torch.device | None = None) -> Gradient:
+        """`weights`, `first` or `second` moments, by parameter; those that are not there are left out."""
+        with safe_open(self._path(step), "pt") as opened:
+            wanted = [name for name in opened.keys() if name.startswith(f"{kind}/")]  # noqa: SIM118 - it is no mapping
+            return {name.removeprefix(f"{kind}/"): opened.get_tensor(name).to(where or "cpu") for name in wanted}
+
+    def _path(self, step: int) -> Path:
+        return self.place / f"step-{step:06d}.safetensors"

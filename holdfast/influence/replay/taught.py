@@ -1,0 +1,78 @@
+"""What the steps of a training learned from, as it was taken down, and as tensors again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from holdfast.data.shards import Question
+from holdfast.influence.replay.attribution import Learned
+from holdfast.influence.samples import Sample, SampleEncoder
+from holdfast.models.encode import encode
+
+
+class Taught(NamedTuple):
+    """One sample of a step."""
+
+    row: int
+    """Of a supervised stage, the number of its training row; of a reinforced one, that of the rollout."""
+    question: str
+    """Its id."""
+    completion: list[int]
+    weights: Tensor
+    """−∂loss / ∂ log π(token) (tokens,), without the KL penalty."""
+    penalty: Tensor | None
+    """The penalty's (tokens,)."""
+    advantage: float
+    """1 for a supervised sample."""
+
+
+class StepSamples:
+    """The samples of every step as tensors, in batches of an analysis; a prompt is encoded once."""
+
+    def __init__(
+        self,
+        taught: Sequence[Sequence[Taught]],
+        questions: Sequence[Question],
+        encoder: SampleEncoder,
+        where: torch.device,
+        temperature: float = 1.0,
+    ) -> None:
+        self.taught, self.encoder, self.where, self.temperature = taught, encoder, where, temperature
+        self.questions = {question.id: question for question in questions}
+        self.prompts: dict[str, Any] = {}
+
+    def decode(self, ids: list[int]) -> str:
+        """What was written."""
+        return str(self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def first(self) -> list[Sample]:
+        """Of the first step."""
+        return [self._sample(taught) for taught in self.taught[0]]
+
+    def learned(self, step: int) -> Iterator[Learned]:
+        """The samples of a step, in order."""
+        taught = self.taught[step - 1]
+        done = 0
+        samples = [self._sample(one) for one in taught]
+        batches = self.encoder.batches(samples, self.where)
+        for part, batch in zip(self.encoder.parts(samples), batches, strict=True):
+            given = taught[done : done + len(part)]
+            done += len(part)
+            width = batch.targets.shape[1]
+            penalties = [one.penalty for one in given if one.penalty is not None]
+            penalty = _padded(penalties, width) if penalties else None
+            yield Learned(batch, _padded([one.weights for one in given], width), penalty, self.temperature)
+
+    def _sample(self, taught: Taught) -> Sample:
+        if taught.question not in self.prompts:
+            [self.prompts[taught.question]] = encode(self.encoder.processor, [self.questions[taught.question]])
+        prompt = self.prompts[taught.question]
+        return Sample(str(taught.row), taught.question, "", prompt, taught.completion, taught.advantage)
+
+
+def _padded(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:
+    return torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])

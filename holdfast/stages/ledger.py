@@ -1,0 +1,118 @@
+"""The ledger of a finished stage: train it again, look at benchmarks along the way, and go back over its steps."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.config.jobs import Account
+from holdfast.data.shards import read_questions
+from holdfast.errors import UserError
+from holdfast.influence.checkpoint_influence import verify
+from holdfast.influence.checkpoints import require_recorded
+from holdfast.influence.replay import ledger
+from holdfast.influence.replay.attribution import Attribution, Interval, Recording, backwards
+from holdfast.influence.replay.nodes import Nodes, place
+from holdfast.influence.replay.steps import StepStore
+from holdfast.influence.replay.taught import StepSamples
+from holdfast.influence.replay.tokens import token_effects, write_tokens
+from holdfast.influence.samples import benchmark_questions, sample_encoder
+from holdfast.journal import Journal
+from holdfast.models.image_feature_cache import cached_image_features
+from holdfast.stages.retraining import replay
+
+ROUNDING = 0.02
+"""Of all that samples did, signs apart. Adam's first steps move weights whose gradients are mere rounding, too."""
+
+
+def account(job: Account, out: Path, journal: Journal) -> dict[str, Any]:
+    """Write ledger.parquet and closure.parquet; returns notes.
+
+    Raises:
+        UserError: the training does not come out again, is none that rules cover, or its steps do not add up.
+    """
+    for ref in job.kept:
+        require_recorded(ref)
+    scratch = out / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        return _account(job, out, scratch, journal)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[str, Any]:
+    store = StepStore(scratch / "steps")
+    trained = replay(job.train, job.kept, store, scratch / "training", journal)
+    settings = job.influence
+    encoder = sample_encoder(job.train, settings)
+    completions = benchmark_questions(job.data.path, settings.questions)
+    names = list(completions)
+    nodes = Nodes(trained.model, store, {name: encoder.samples(given) for name, given in completions.items()}, encoder)
+    samples = StepSamples(trained.taught, trained.questions, encoder, trained.model.device, trained.temperature)
+    clock = [time.monotonic()]
+    with cached_image_features(trained.model, {}):
+        for step in (0, *(ref.step for ref in job.kept)):
+            nodes.add(step)
+        added = nodes.refine(job.settings.error, job.settings.nodes)
+        clock.append(time.monotonic())
+        place(trained.model, store.read(0, "weights"))
+        verify(trained.model, samples.first(), encoder)
+        attribution = Attribution(trained.model, Recording(store, trained.facts, samples.learned), len(names))
+        target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
+        attribution.mixtures = mixtures(names, target)
+        attribution.token_effects = token_effects if job.settings.tokens else None
+        intervals = []
+        for start, end in backwards(nodes.steps):
+            intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
+            journal.progress(len(trained.facts) - start, len(trained.facts))
+    clock.append(time.monotonic())
+    _require_sums(intervals)
+    closure = ledger.closure_rows(names, intervals, nodes.gaps)
+    source = job.train.stage.method if job.train.stage.method == "grpo" else job.train.stage.source.kind
+    rows = ledger.ledger_rows(source, names, attribution.samples, samples)
+    ledger.write(out, list(rows), closure)
+    if attribution.tokens:
+        write_tokens(out, attribution.tokens, trained.taught, encoder.processor.tokenizer)
+    found = ledger.totals(names, closure, attribution.samples)
+    _log(journal, source, len(trained.facts), found)
+    seconds = {"training again": trained.seconds, "benchmarks": clock[1] - clock[0], "steps": clock[2] - clock[1]}
+    return {
+        "source": source,
+        "nodes": len(nodes.steps),
+        "nodes added": added,
+        "largest error": max(one["error"] for one in found.values()),
+        **{f"seconds, {name},": round(value, 1) for name, value in seconds.items()},
+    }
+
+
+def mixtures(names: Sequence[str], target: str) -> np.ndarray:
+    """What tokens are held against (2, benchmarks): the mean of the prior benchmarks, and the target."""
+    prior = np.array([name != target for name in names], dtype=float)
+    return np.stack([prior / prior.sum(), 1 - prior])
+
+
+def _require_sums(intervals: Sequence[Interval]) -> None:
+    """Refuse a ledger that leaves more than rounding unexplained.
+
+    Raises:
+        UserError: it names the interval.
+    """
+    for one in intervals:
+        share = float(np.max(np.abs(one.rounding) / np.maximum(one.gross, 1e-12)))
+        if not share <= ROUNDING:
+            raise UserError(
+                f"influence.ledger: between steps {one.start} and {one.end} samples, penalty and decay leave "
+                f"{share:.0%} of what they did unexplained, so something else moved the weights, or the passes are "
+                "too coarse (influence.dtype, half precision); leave out influence.ledger"
+            )
+
+
+def _log(journal: Journal, source: str, step: int, found: dict[str, dict[str, float]]) -> None:
+    values = {f"ledger/{source}/{name}/{key}": value for name, one in found.items() for key, value in one.items()}
+    journal.log(step, {name: value for name, value in values.items() if np.isfinite(value)})

@@ -1,0 +1,170 @@
+"""Finished stages trained again and accounted for: the ledger adds up to what happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from traces import trace_of
+
+from holdfast.config.jobs import Account, Select
+from holdfast.config.measurement import Influence, LedgerSettings
+from holdfast.config.refs import FileRef, ModelRef
+from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
+from holdfast.influence.replay.tokens import TOKENS
+from holdfast.journal import read_lines
+
+TRAINER = {
+    "max_steps": 4,
+    "learning_rate": 1e-3,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 0.1,
+    "lr_scheduler_type": "linear",
+}
+TEACHER = {"method": "sft", "source": "teacher", "trainer": TRAINER}
+ROLLOUTS = {"max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16}
+NAMES = ("jigsaw", "color", "count")
+SUMMED = ("gradients", "clipping", "penalty", "decay", "carried", "rounding", "curvature")
+
+
+def ledger_of(trained: Path, **changes: Any) -> Account:
+    """The job that accounts for a training's directory."""
+    traced = trace_of(trained)
+    given = {name: getattr(traced, name) for name in ("train", "data", "kept", "influence")}
+    return Account(**{**given, **changes})
+
+
+def tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pq.read_table(out / LEDGER).to_pandas(), pq.read_table(out / CLOSURE).to_pandas()
+
+
+def gross(rows: pd.DataFrame, closure: pd.DataFrame) -> pd.Series:
+    """What the samples of an interval did to the benchmark, signs apart, by row of the closure."""
+    inside = [rows[(rows.step > one.start) & (rows.step <= one.step)] for one in closure.itertuples()]
+    pairs = zip(inside, closure.benchmark, strict=True)
+    return pd.Series([part[f"own/{name}"].abs().sum() for part, name in pairs], closure.index)
+
+
+@pytest.fixture(scope="module")
+def accounted(train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
+    """Four supervised steps of two batches each, kept after two and four."""
+    trained = run_stage(train_job(TEACHER, keep=2), tmp_path_factory.mktemp("trained"))
+    return run_stage(ledger_of(trained), tmp_path_factory.mktemp("accounted"))
+
+
+def test_every_sample_of_every_step_has_a_row(accounted: Path) -> None:
+    rows, closure = tables(accounted)
+    assert rows.groupby("step").size().to_dict() == {1: 4, 2: 4, 3: 4, 4: 4}
+    assert set(closure.benchmark) == {"jigsaw", "color", "count"}
+    assert (closure.start.iloc[0], closure.step.iloc[-1]) == (0, 4)
+    assert rows.correct.all()
+    assert set(rows.source) == {"teacher"}
+    assert not (accounted / "scratch").exists()
+
+
+def test_samples_and_accounts_sum_to_the_measured_change(accounted: Path) -> None:
+    rows, closure = tables(accounted)
+    assert closure[list(SUMMED)].sum(axis=1).to_numpy() == pytest.approx(closure.measured.to_numpy(), abs=1e-12)
+    assert (closure.rounding.abs() < 2e-3 * gross(rows, closure)).all()
+    for name, own in closure.groupby("benchmark"):
+        samples = rows[f"own/{name}"].sum() + rows[f"later/{name}"].sum()
+        expected = own[["gradients", "clipping", "carried"]].sum().sum()
+        assert samples == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    last = {k: v for line in read_lines(accounted / "metrics.jsonl") for k, v in line.get("metrics", {}).items()}
+    logged = sum(last[f"ledger/teacher/color/{account}"] for account in ACCOUNTS)
+    assert logged == pytest.approx(last["ledger/teacher/color/measured"], rel=1e-3, abs=1e-6)
+
+
+def test_tokens_sum_to_their_samples(accounted: Path) -> None:
+    rows, _ = tables(accounted)
+    tokens = pq.read_table(accounted / TOKENS).to_pandas()
+    assert set(tokens.kind) == {"format", "reasoning", "answer", "end"}
+    summed = tokens.groupby(["step", "row"])[["prior", "target"]].sum()
+    for one in rows.itertuples():
+        effects = {name: rows.loc[one.Index, f"own/{name}"] + rows.loc[one.Index, f"later/{name}"] for name in NAMES}
+        wanted = [(effects["color"] + effects["count"]) / 2, effects["jigsaw"]]
+        assert summed.loc[(one.step, one.row)].to_numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+
+
+def test_a_selection_leaves_out_what_the_ledger_blames_most(
+    accounted: Path, train_job: Any, run_stage: Any, tmp_path: Path
+) -> None:
+    stage = {**TEACHER, "select": {"by": "ledger", "drop": 0.25, "arm": "teacher"}}
+    ledger = FileRef(path=accounted / LEDGER, digest="")
+    train = train_job(stage)
+    out = run_stage(Select(train=train, data=train.data, influence=Influence(questions=4), ledger=ledger), tmp_path)
+    rows, _ = tables(accounted)
+    effect = sum(rows[f"{kind}/{name}"] / 2 for kind in ("own", "later") for name in ("color", "count"))
+    blamed = effect.groupby([rows.row, rows.prompt]).sum().sort_values()
+    kept = pq.read_table(out / "samples.parquet").to_pandas()
+    assert len(kept) == 18
+    dropped = set(blamed.head(6)[blamed.head(6) < 0].index.get_level_values("prompt"))
+    assert dropped
+    assert not dropped & set(kept.id)
+    assert kept[kept.id == blamed.index[-1][1]].ledger.item() == pytest.approx(blamed.iloc[-1])
+
+
+def test_a_training_that_comes_out_differently_stops_the_replay_and_says_where(
+    train_job: Any, run_stage: Any, tmp_path: Path
+) -> None:
+    trained = run_stage(train_job(TEACHER, keep=2), tmp_path / "trained")
+    job = ledger_of(trained)
+    other = job.train.model_copy(update={"seed": 1})
+    with pytest.raises(SystemExit):
+        run_stage(job.model_copy(update={"train": other}), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "error.json").read_text())["message"]
+    assert "the checkpoint of step 2" in said
+    assert "some step after 0" in said
+
+
+@pytest.mark.parametrize(
+    ("trainer", "named"),
+    [
+        ({"optim": "adafactor"}, "Adafactor"),
+        ({"loss_type": "dft"}, "loss_type"),
+        ({"neftune_noise_alpha": 5}, "neftune"),
+    ],
+)
+def test_what_no_rule_covers_is_refused(
+    train_job: Any, run_stage: Any, tmp_path: Path, trainer: dict[str, Any], named: str
+) -> None:
+    trained = run_stage(train_job({**TEACHER, "trainer": {**TRAINER, **trainer}}, keep=2), tmp_path / "trained")
+    with pytest.raises(SystemExit):
+        run_stage(ledger_of(trained), tmp_path / "out")
+    assert named in json.loads((tmp_path / "out" / "error.json").read_text())["message"]
+
+
+def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
+    train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path
+) -> None:
+    """A rate so large that the second step on the same rollouts is clipped."""
+    trainer = {**ROLLOUTS, "learning_rate": 5e-3, "num_iterations": 2, "beta": 0.1, "temperature": 0.8}
+    trained = run_stage(train_job({"method": "grpo", "trainer": trainer}, start=schooled), tmp_path / "trained")
+    rows, closure = tables(run_stage(ledger_of(trained), tmp_path / "accounted"))
+    assert set(rows[rows.step == 1].row) == set(rows[rows.step == 2].row) == set(range(8))
+    assert (closure.rounding.abs() < 1e-2 * gross(rows, closure)).all()
+    assert (closure.penalty != 0).any()
+    nothing = rows[rows.advantage == 0][[name for name in rows if name.startswith(("own/", "later/"))]]
+    assert (nothing.to_numpy() == 0).all()
+    assert (rows[rows.advantage != 0]["own/color"] != 0).any()
+
+
+def test_more_nodes_are_added_where_the_closure_misses(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
+    rough = {**TEACHER, "trainer": {**TRAINER, "learning_rate": 2e-2, "lr_scheduler_type": "constant"}}
+    trained = run_stage(train_job(rough, keep=4), tmp_path / "trained")
+    found = []
+    for most in (0, 3):
+        settings = LedgerSettings(error=1e-6, nodes=most)
+        out = run_stage(ledger_of(trained, settings=settings), tmp_path / str(most))
+        _, closure = tables(out)
+        notes = json.loads((out / "result.json").read_text())["notes"]
+        found.append((notes["nodes added"], float(np.abs(closure.curvature).sum())))
+    assert [added for added, _ in found] == [0, 3]
+    assert found[1][1] < found[0][1]
