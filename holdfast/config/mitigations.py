@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -79,6 +79,11 @@ class Mitigations(Config):
                 remedy = "name modules in lora.target_modules" if name == "learn" else "remove it, or remove lora"
                 raise ValueError(f"{name}: is about the weights, which lora leaves as they are; {remedy}")
         return self
+
+    @property
+    def against(self) -> dict[str, Any]:
+        """What is set, as a file has it."""
+        return self.model_dump(mode="json", include={*Mitigations.model_fields, "talr"}, exclude_defaults=True)
 
     def needs(self, kind: Kept) -> bool:
         """Whether it takes training questions of the prior benchmarks, or of earlier targets."""
