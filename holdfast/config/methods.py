@@ -148,13 +148,13 @@ class GRPO(Stage):
     def _mitigations_fit_reinforcement(self) -> Self:
         if self.replay is not None and self.replay.answers == "own":
             raise ValueError("replay.answers: grpo learns from its own answers to old questions always; leave it out")
-        if self.kl is not None and self.kl.on == "target":
+        if self.kl is not None and self.kl.prompts == "target":
             if "beta" in self.trainer:
                 raise ValueError("kl: on target prompts is TRL's beta, which trainer.beta sets too; leave one out")
             if (self.kl.direction, self.kl.temperature) != ("reverse", 1.0):
                 raise ValueError(
                     "kl: on its own rollouts grpo has TRL's estimate of KL(now ‖ then) alone; say `direction: reverse` "
-                    "without a temperature, or `on: prior`"
+                    "without a temperature, or `prompts: prior`"
                 )
             if self.kl.to == "base" and self.lora is not None:
                 raise ValueError("kl.to: with lora, TRL's KL is from the model as the stage found it; say `to: start`")

@@ -31,8 +31,8 @@ class KL(Config):
     weight: float = Field(ge=0)
     to: Literal["start", "base"] = "start"
     """The model as the stage found it, or the study's base."""
-    on: Literal["target", "prior"] = "target"
-    """The prompts: those of the batch that is learned from, or training questions of the prior benchmarks with their
+    prompts: Literal["target", "prior"] = "target"
+    """Those of the batch that is learned from, or training questions of the prior benchmarks with their
     right completions."""
     direction: Literal["forward", "reverse"] = "forward"
     """`forward`: KL(then ‖ now); `reverse`: KL(now ‖ then)."""
@@ -88,4 +88,4 @@ class Mitigations(Config):
     def needs(self, kind: Kept) -> bool:
         """Whether it takes training questions of the prior benchmarks, or of earlier targets."""
         own = [one.of for one in (self.replay, self.ewc) if one is not None]
-        return any(kind in of for of in own) or (kind == "prior" and self.kl is not None and self.kl.on == "prior")
+        return any(kind in of for of in own) or (kind == "prior" and self.kl is not None and self.kl.prompts == "prior")

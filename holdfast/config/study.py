@@ -161,8 +161,8 @@ class Study(Config):
                         f"{self.compute.strategy} leaves each GPU a part; set it to ddp"
                     )
                 old = stage.needs("targets") and any(self.earlier(arm, one) for one in range(len(stages)))
-                if not trained and ((stage.needs("prior") and not old) or (stage.kl and stage.kl.on == "prior")):
-                    name = "replay" if stage.replay else "kl" if stage.kl and stage.kl.on == "prior" else "ewc"
+                if not trained and ((stage.needs("prior") and not old) or (stage.kl and stage.kl.prompts == "prior")):
+                    name = "replay" if stage.replay else "kl" if stage.kl and stage.kl.prompts == "prior" else "ewc"
                     raise ValueError(
                         f"arms.{arm}.{number}.{name}: no prior benchmark has training questions; set `train: 500` "
                         "of a bundled one, or `train_path` of your own"

@@ -135,7 +135,7 @@ def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape
         optimizer=str(config.optim).rpartition(".")[2].removesuffix("_fused").removesuffix("_torch"),
         checkpointing=bool(checkpointing),
         reference=isinstance(config, GRPOConfig) and config.beta > 0 and stage.lora is None,
-        copies=stage.kl is not None and (stage.kl.on == "prior" or isinstance(stage, SFT)),
+        copies=stage.kl is not None and (stage.kl.prompts == "prior" or isinstance(stage, SFT)),
         anchors=bool(stage.l2) + 2 * (stage.ewc is not None),
         eager=study.model.attention == "eager",
     )

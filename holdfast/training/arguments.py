@@ -200,7 +200,7 @@ def _ours(stage: SFT | GRPO) -> dict[str, Any]:
             "train_sampling_strategy": "sequential",
             "dataset_kwargs": {"skip_prepare_dataset": True},
         }
-    distance = {"beta": stage.kl.weight} if stage.kl is not None and stage.kl.on == "target" else {}
+    distance = {"beta": stage.kl.weight} if stage.kl is not None and stage.kl.prompts == "target" else {}
     return {**shared, **distance, "reward_weights": [term.weight for term in stage.rewards.values()]}
 
 

@@ -64,8 +64,8 @@ def _terms(trainer: Any, job: Train, collate: Collator) -> dict[str, Term]:
         if shards:
             rows = right_rows(shards, -(-stage.ewc.samples // len(shards)))
             terms["ewc"] = L2(model, stage.ewc.weight, fisher(model, rows, collate))
-    if stage.kl is not None and stage.kl.weight and not (stage.method == "grpo" and stage.kl.on == "target"):
-        prior = PriorBatches(trainer, job, stage.kl, collate) if stage.kl.on == "prior" else None
+    if stage.kl is not None and stage.kl.weight and not (stage.method == "grpo" and stage.kl.prompts == "target"):
+        prior = PriorBatches(trainer, job, stage.kl, collate) if stage.kl.prompts == "prior" else None
         terms["kl"] = Distance(_reference(job, stage.kl, model.device), stage.kl, prior)
     return terms
 

@@ -93,7 +93,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
         trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards)
-        if job.stage.kl is not None and job.stage.kl.on == "target" and job.stage.kl.to == "base":
+        if job.stage.kl is not None and job.stage.kl.prompts == "target" and job.stage.kl.to == "base":
             refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
         trainer = sft_trainer(model, processor, config, rows, places)

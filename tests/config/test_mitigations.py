@@ -17,7 +17,7 @@ GRPO = {"method": "grpo"}
 PRIOR = [{"benchmark": "color", "train": 8}]
 REFUSED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
     "replay without prior questions": (SFT | {"replay": {}}, ["color"], "arms.a.0.replay: no prior benchmark has"),
-    "kl without prior questions": (SFT | {"kl": {"weight": 1, "on": "prior"}}, ["color"], "arms.a.0.kl: no prior"),
+    "kl without prior questions": (SFT | {"kl": {"weight": 1, "prompts": "prior"}}, ["color"], "arms.a.0.kl: no prior"),
     "ewc of nothing": (SFT | {"ewc": {"weight": 1}}, ["color"], "set `train: 500`"),
     "targets that were not learned": (SFT | {"replay": {"of": ["targets"]}}, PRIOR, "learns no target before"),
     "ewc under an adapter": (SFT | LORA | {"ewc": {"weight": 1}}, PRIOR, "ewc: is about the weights"),

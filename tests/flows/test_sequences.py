@@ -30,7 +30,7 @@ SEQUENCE = {
         "replay": [
             SFT | {"target": row, "replay": {"share": 0.5}, "ewc": {"weight": 1, "samples": 2}} for row in (1, 2)
         ],
-        "rft": [GRPO | {"target": row, "kl": {"weight": 0.1, "on": "prior", "batch": 2}} for row in (1, 2)],
+        "rft": [GRPO | {"target": row, "kl": {"weight": 0.1, "prompts": "prior", "batch": 2}} for row in (1, 2)],
         "between": [{"method": "interpolate", "arm": "replay", "shares": [0.25, 0.5]}],
     },
     "evaluation": {"keep": 0.99, "every": 0.99, "max_new_tokens": 16, "drift_prompts": 2, "validation": 2},

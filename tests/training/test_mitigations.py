@@ -86,7 +86,7 @@ def moved(now: dict[str, torch.Tensor], then: dict[str, torch.Tensor]) -> float:
 
 
 def test_strength_zero_is_plain_training(job: Callable, weights: Callable, plain: dict) -> None:
-    idle = {"replay": {"share": 0}, "kl": {"weight": 0, "on": "prior"}, "l2": 0, "ewc": {"weight": 0}}
+    idle = {"replay": {"share": 0}, "kl": {"weight": 0, "prompts": "prior"}, "l2": 0, "ewc": {"weight": 0}}
     now = weights(job(**idle))
     assert all(torch.equal(now[name], value) for name, value in plain.items())
     even = weights(job(talr={"tau": 1e9}))
@@ -97,7 +97,7 @@ STRONG = {
     "l2": {"l2": 1e4},
     "ewc": {"ewc": {"weight": 1e4, "samples": 4}},
     "kl on target prompts": {"kl": {"weight": 100}},
-    "kl on prior prompts": {"kl": {"weight": 100, "on": "prior", "to": "base", "batch": 2}},
+    "kl on prior prompts": {"kl": {"weight": 100, "prompts": "prior", "to": "base", "batch": 2}},
 }
 
 
@@ -202,7 +202,7 @@ def test_supervised_replay_learns_right_answers_to_old_questions(job: Callable, 
 
 
 def test_reinforced_replay_answers_old_questions_itself(job: Callable, run_stage: Callable, tmp_path: Path) -> None:
-    made = job("grpo", replay={"share": 0.5}, kl={"weight": 0.1, "on": "prior", "batch": 2})
+    made = job("grpo", replay={"share": 0.5}, kl={"weight": 0.1, "prompts": "prior", "batch": 2})
     out = run_stage(made, tmp_path / "stage")
     ids = pq.read_table(out / "completions.parquet")["id"].to_pylist()
     assert sum(name.startswith("color-") for name in ids) == len(ids) / 2
