@@ -43,9 +43,10 @@ def test_a_study_accounts_for_its_samples_and_leaves_out_what_is_blamed(
     ledgers = {run.data.tags["holdfast.arm"]: run for run in store.search("tags.`holdfast.kind` = 'ledger'")}
     assert set(ledgers) == {"rft", "answers", "unblamed"}
     assert "ledger/answers/color/samples" in ledgers["answers"].data.metrics
-    for run in ledgers.values():
+    for arm, run in ledgers.items():
         closure = pq.read_table(store.artifacts(run) / "closure.parquet").to_pandas()
-        assert closure.measured.abs().sum() > 0
+        # A random model's rollouts are all wrong, so they have no advantages and move nothing.
+        assert (closure.measured.abs().sum() > 0) == (arm != "rft")
     page = done.report
     assert "What lost the prior" in page.read_text()
     summary = json.loads((page.parent / "summary.json").read_text())

@@ -111,6 +111,7 @@ def test_a_selection_leaves_out_what_the_ledger_blames_most(
     assert kept[kept.id == blamed.index[-1][1]].ledger.item() == pytest.approx(blamed.iloc[-1])
 
 
+@pytest.mark.slow
 def test_a_training_that_comes_out_differently_stops_the_replay_and_says_where(
     train_job: Any, run_stage: Any, tmp_path: Path
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_training_that_comes_out_differently_stops_the_replay_and_says_where(
     assert "some step after 0" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainer", "named"),
     [
@@ -141,6 +143,7 @@ def test_what_no_rule_covers_is_refused(
     assert named in json.loads((tmp_path / "out" / "error.json").read_text())["message"]
 
 
+@pytest.mark.slow
 def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path
 ) -> None:
@@ -156,6 +159,7 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     assert (rows[rows.advantage != 0]["own/color"] != 0).any()
 
 
+@pytest.mark.slow
 def test_more_nodes_are_added_where_the_closure_misses(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
     rough = {**TEACHER, "trainer": {**TRAINER, "learning_rate": 2e-2, "lr_scheduler_type": "constant"}}
     trained = run_stage(train_job(rough, keep=4), tmp_path / "trained")

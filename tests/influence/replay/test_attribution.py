@@ -14,7 +14,6 @@ from replays import NODES, STEPS, Trained, adamw, gradient_of, taught, train
 from unlike import random_targets
 
 from holdfast.influence.engine.gradients import Gradient, selection
-from holdfast.influence.replay import attribution
 from holdfast.influence.replay.attribution import Attribution, Interval, Learned, SampleEffects, backwards
 from holdfast.influence.replay.tokens import kinds, token_effects
 
@@ -192,6 +191,7 @@ def _closed(trained: Trained) -> bool:
     return all(np.abs(one.rounding).max() < 1e-9 * np.abs(one.predicted).max() for one in attributed(trained)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     [
@@ -220,20 +220,21 @@ def test_a_wrong_clip_factor_shows(model: Any, tmp_path: Path) -> None:
     assert not _closed(trained._replace(recording=trained.recording._replace(facts=wrong)))
 
 
+@pytest.mark.slow
 def test_momentums_tail_beyond_the_end_of_the_training_shows(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever counts what the last gradients would have done after the last step counts too much."""
     trained = train(model, taught(), tmp_path)
-    begin = Attribution._begin
+    enter = Attribution._enter
 
-    def tail(self: Attribution) -> None:
-        begin(self)
-        if not self.samples:
-            for name, target in self.engine.targets.items():
-                target[: self.count] += 1e-3 * torch.ones_like(target[: self.count]) * len(name)
+    def with_tail(self: Attribution, step: int, facts: Any, given: Any) -> None:
+        enter(self, step, facts, given)
+        if step == STEPS:
+            for target in self.engine.targets.values():
+                target[: self.count] /= 1 - 0.9
 
-    monkeypatch.setattr(attribution.Attribution, "_begin", tail)
+    monkeypatch.setattr(Attribution, "_enter", with_tail)
     assert not _closed(trained)
 
 
