@@ -224,12 +224,12 @@ def test_questions_that_share_one_of_several_images_are_in_one_split(tmp_path: P
 def test_the_digest_of_inputs_follows_a_targets_files(tmp_path: Path) -> None:
     path = own_banners(tmp_path / "own")
     target = target_of("banner", path=path)
-    first = inputs_digest(MakeData(images={"source": "world"}, target=target, prior=()).images, (), target)
+    first = inputs_digest(MakeData(images={"source": "world"}, target=target, prior=()).images, (), [target])
     Image.new("RGB", (96, 32), "red").save(tmp_path / "own" / "0.png")
     images = MakeData(images={"source": "world"}, target=target, prior=()).images
     assert first
-    assert inputs_digest(images, (), target) != first
-    assert inputs_digest(images, (), target_of("classes")) == ""
+    assert inputs_digest(images, (), [target]) != first
+    assert inputs_digest(images, (), [target_of("classes")]) == ""
 
 
 @pytest.mark.parametrize("wrap", [str, lambda path: {"bytes": None, "path": path}, lambda path: [{"path": path}]])
@@ -240,9 +240,9 @@ def test_pictures_that_rows_of_a_local_data_set_name_count_as_its_files(tmp_path
     pq.write_table(pa.table({"image": cells, "caption": ["Two dogs"]}), tmp_path / "own" / "train.parquet")
     target = target_of("counting", public=Public(name=str(tmp_path / "own"), columns=Columns(caption="caption")))
     images = Hub(source="hub", name=str(tmp_path / "own"))
-    before = inputs_digest(World(), (), target), inputs_digest(images, ())
+    before = inputs_digest(World(), (), [target]), inputs_digest(images, ())
     Image.new("RGB", (8, 8), "blue").save(tmp_path / "outside.png")
-    after = inputs_digest(World(), (), target), inputs_digest(images, ())
+    after = inputs_digest(World(), (), [target]), inputs_digest(images, ())
     assert before[0] != after[0]
     assert before[1] != after[1]
 

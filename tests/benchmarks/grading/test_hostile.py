@@ -27,6 +27,7 @@ RIGHT = {
     "spatial": ("left", "2"),
     "detection": ("2 3 9 12", "2 3 9 12, 1 1 4 4"),
     "counting": ("3",),
+    "arithmetic": ("1205", "-3"),
     "exact": ("a red kite",),
     "number": ("1200.5",),
     "choice": ("B",),
@@ -47,6 +48,10 @@ def test_ten_thousand_hostile_completions_neither_crash_a_grader_nor_are_paid_wi
         assert 0 <= given.score <= 1
         assert given.correct <= (given.score > 0)
         read = answer_text(text)
+        if name == "arithmetic" and "<answer>" not in text:
+            # Read as GSM8K's authors do: the last number, without tags too.
+            assert not given.correct or answer.lstrip("-") in text.replace(",", "")
+            continue
         if read is None:
             assert given == (None, False, 0.0)
         words = ("three",) if name == "counting" else ()

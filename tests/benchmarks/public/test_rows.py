@@ -38,7 +38,8 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_every_target_that_can_be_public_has_a_known_data_set() -> None:
-    assert set(KNOWN) == set(public_sets.NAMES.values())
+    # That of text alone is in tests/benchmarks/targets/test_arithmetic.py.
+    assert set(KNOWN) - {"openai/gsm8k"} == set(public_sets.NAMES.values())
 
 
 def test_aircraft_have_variants_by_name_and_lose_the_photographers_line(copies: dict[str, Path]) -> None:
