@@ -43,7 +43,7 @@ def require_room(studies: Sequence[Study], root: Path) -> None:
     for study in studies:
         if study.budget is None:
             continue
-        times = {arm: _seconds(study, root, Position(arm, 1, 0)) for arm in study.arms}
+        times = {arm: _seconds(study, root, Position(arm, 1, 0)) for arm in study.trained}
         shortest = min(times, key=lambda arm: times[arm])
         if times[shortest] > 3600 * study.budget:
             raise UserError(

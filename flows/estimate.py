@@ -48,15 +48,8 @@ def stage_ids(study: Study) -> list[StageId]:
             position = Position(arm, replicate, number)
             arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
             arms += [StageId("influence", position)] if study.influence else []
-            arms += [StageId("ledger", position)] if accounted(study, arm) else []
+            arms += [StageId("ledger", position)] if study.accounted(arm) else []
     return [*common, *arms]
-
-
-def accounted(study: Study, arm: str) -> bool:
-    """Whether an arm is trained once more for its ledger."""
-    stages = (stage for stages in study.arms.values() for stage in stages if isinstance(stage, SFT))
-    blamed = any(stage.select is not None and stage.select.arm == arm for stage in stages)
-    return blamed or (study.influence is not None and study.influence.ledger is not None)
 
 
 def rough_time(seconds: float | None) -> str:
@@ -145,14 +138,13 @@ def _earlier(study: Study, root: Path) -> dict[StageId, Any]:
     store = open_store(root)
     finished = "attributes.status = 'FINISHED' and tags.`holdfast.stage` != ''"
     runs = store.search(finished, store.experiment(study.experiment), most=EARLIER)
-    own = [run for run in runs if run.data.tags.get("holdfast.study") == study.name]
+    timed = [run for run in runs if "seconds" in run.data.metrics]
+    own = [run for run in timed if run.data.tags.get("holdfast.study") == study.name]
     found: dict[StageId, Any] = {}
     for run in own:
-        if "seconds" in run.data.metrics:
-            found.setdefault(_stage_id(run), run)
-    for run in (*own, *runs):
-        if "seconds" in run.data.metrics:
-            found.setdefault(_any(_stage_id(run)), run)
+        found.setdefault(_stage_id(run), run)
+    for run in (*own, *timed):
+        found.setdefault(_any(_stage_id(run)), run)
     return found
 
 

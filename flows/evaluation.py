@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow.parquet as pq
 
+from flows.jobs import shard_ref
 from holdfast.analysis.forgetting import forgetting
 from holdfast.analysis.forgetting import pass_at as chance
 from holdfast.config.jobs import Drift, Evaluate, Evaluated, PassAt, Shards
-from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, file_digest
+from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard, target_shard
 from holdfast.evaluation.records import measured, read_records
@@ -105,7 +106,7 @@ def questions_of(study: Study, data: DataRef, base: ModelRef, references: FileRe
     """The shards of a study's benchmarks."""
 
     def shards(role: Any, name: str, path: Callable[[str], str]) -> Shards:
-        test, validation = (_file(data, path(split)) for split in ("test", "validation"))
+        test, validation = (shard_ref(data, path(split)) for split in ("test", "validation"))
         return Shards(name=name, role=role, test=test, validation=validation)
 
     targets = [shards("target", name, target_path(study, name)) for name in study.all_targets]
@@ -116,11 +117,6 @@ def questions_of(study: Study, data: DataRef, base: ModelRef, references: FileRe
 def target_path(study: Study, name: str) -> Callable[[str], str]:
     """From a split to the file of a target's questions."""
     return partial(target_shard, name=name if study.targets else "")
-
-
-@functools.cache
-def _file(data: DataRef, name: str) -> FileRef:
-    return FileRef(path=data.path / name, digest=file_digest(data.path / name))
 
 
 def units_of(

@@ -151,7 +151,7 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
 
 def arm_order(study: Study) -> list[str]:
     """Arms so that those that are sampled come first, and among equals those with GRPO, which takes longest."""
-    sorter = TopologicalSorter({arm: study.sampled_arms(arm) for arm in study.arms})
+    sorter = TopologicalSorter({arm: study.waits_for(arm) for arm in study.arms})
     sorter.prepare()
     order: list[str] = []
     while sorter.is_active():
@@ -167,7 +167,7 @@ def needed_arms(study: Study, arm: str) -> list[str]:
     """An arm after all those that it learns from, directly or not."""
     needed, waiting = {arm}, [arm]
     while waiting:
-        others = study.sampled_arms(waiting.pop()) - needed
+        others = study.waits_for(waiting.pop()) - needed
         needed |= others
         waiting += others
     return [one for one in arm_order(study) if one in needed]

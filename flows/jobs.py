@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from holdfast.benchmarks.dataset import prior_splits
 from holdfast.config.base import Config
@@ -179,11 +180,7 @@ def function_digests(stage: AnyStage) -> dict[str, str]:
 def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Select:
     """Choose the samples of a stage that is to learn from a part of them, by the ledger of a training on all."""
     return Select(
-        seed=train.seed,
-        threads=train.threads,
-        device=train.device,
-        train=train,
-        data=train.data,
+        **_about(train),
         influence=(study.influence or Influence()).model_copy(update={"ledger": None}),
         ledger=ledger,
     )
@@ -196,11 +193,7 @@ def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = No
     moments = [f"moments/step-{step:06d}.safetensors" for step in steps]
     whole = all(name in trained.result.files for name in moments)
     return Trace(
-        seed=train.seed,
-        threads=train.threads,
-        device=train.device,
-        train=train,
-        data=data or train.data,
+        **_about(train, data),
         kept=tuple(trained_model(trained, step) for step in steps),
         moments=tuple(file_of(trained, name) for name in moments) if whole else (),
         rates=_rates(trained, steps),
@@ -213,15 +206,17 @@ def ledger_job(trained: StageRun, influence: Influence, data: DataRef | None = N
     train = Train.model_validate_json((trained.path / "job.json").read_text())
     steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
     return Account(
-        seed=train.seed,
-        threads=train.threads,
-        device=train.device,
-        train=train,
-        data=data or train.data,
+        **_about(train, data),
         kept=tuple(trained_model(trained, step) for step in steps),
         influence=influence.model_copy(update={"ledger": None}),
         settings=influence.ledger or LedgerSettings(),
     )
+
+
+def _about(train: Train, data: DataRef | None = None) -> dict[str, Any]:
+    """What jobs about a training have in common with it."""
+    data = data or train.data
+    return {"seed": train.seed, "threads": train.threads, "device": train.device, "train": train, "data": data}
 
 
 def _rates(trained: StageRun, steps: list[int]) -> tuple[float, ...]:

@@ -120,7 +120,7 @@ def _part(part: Part, base: MeasuredBase, runner: StageRunner) -> FinishedStudy:
         replicate = Replicate(part.arm, part.replicate)
         trained: dict[str, Runs] = {}
         for arm in needed_arms(context.study, part.arm):
-            sampled = {other: trained[other] for other in context.study.sampled_arms(arm)}
+            sampled = {other: trained[other] for other in context.study.waits_for(arm)}
             trained[arm] = train_arm(Replicate(arm, part.replicate), base, sampled, context)
         runs = (*runs, *trained[part.arm])
         found = (*found, *evaluate_arm(replicate, trained[part.arm], base, context))

@@ -206,7 +206,7 @@ def submit_replicate(number: int, futures: Futures, base: Any, context: Context)
     config = context.study
     for arm in arm_order(config):
         replicate = Replicate(arm, number)
-        others = {other: Replicate(other, number) for other in sorted(config.sampled_arms(arm))}
+        others = {other: Replicate(other, number) for other in sorted(config.waits_for(arm))}
         sampled: dict[str, Any] = {other: futures.trainings[one] for other, one in others.items()}
         runs: Any = train_arm.submit(replicate, base, sampled, context)
         futures.trainings[replicate] = runs

@@ -84,7 +84,7 @@ def remaining(study: Study, stages: list[PlannedStage]) -> float | None:
     for replicate in replicates(study):
         arm, number = replicate
         own = sum(seconds for stage_id, seconds in known.items() if stage_id.position[:2] == replicate)
-        before = (chains[Replicate(other, number)] for other in study.sampled_arms(arm))
+        before = (chains[Replicate(other, number)] for other in study.waits_for(arm))
         chains[replicate] = own + max(before, default=0.0)
     alone = sum(seconds for stage_id, seconds in known.items() if stage_id.position.arm is None)
     together = sum(seconds for stage_id, seconds in known.items() if stage_id.position.arm is not None)
@@ -159,7 +159,7 @@ def _find_stages(study: Study, root: Path, finder: StageFinder) -> None:
     finder.found.add(StageId("evaluate"))
     followed: dict[Replicate, Runs] = {}
     for replicate in replicates(study):
-        sampled = {arm: followed.get(Replicate(arm, replicate.number)) for arm in study.sampled_arms(replicate.arm)}
+        sampled = {arm: followed.get(Replicate(arm, replicate.number)) for arm in study.waits_for(replicate.arm)}
         there = {arm: runs for arm, runs in sampled.items() if runs is not None}
         if len(there) == len(sampled):
             with suppress(NotThere):

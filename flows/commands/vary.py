@@ -90,10 +90,8 @@ def merged(content: Any, fields: Any) -> Any:
     if not isinstance(fields, dict):
         return fields
     if isinstance(content, list) and all(_entry(name, content) for name in fields):
-        entries = merged(
-            dict(enumerate(content)), {name if name == EVERY else int(name): fields[name] for name in fields}
-        )
-        return list(entries.values())
+        numbered = {name if name == EVERY else int(name): value for name, value in fields.items()}
+        return list(merged(dict(enumerate(content)), numbered).values())
     if not isinstance(content, dict):
         return fields
     if EVERY in fields:

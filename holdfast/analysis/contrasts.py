@@ -157,7 +157,8 @@ def _two_levels(about: Row, arm: str, pair: tuple[Setting, Setting]) -> Iterator
     first, second = (setting.measures(arm) for setting in pair)
     draws, others = ([draw.place.draw for draw in setting.having(arm)] for setting in pair)
     targets = {setting.draws[0].targets for setting in pair}
-    for measure, benchmarks in (("score", slice(1)), ("retention", slice(1, None))):
+    count = len(pair[0].draws[0].targets)
+    for measure, benchmarks in (("score", slice(count)), ("retention", slice(count, None))):
         about["measure"] = measure
         if measure == "score" and len(targets) > 1:
             yield _row(about, None, "they learn different targets")

@@ -63,6 +63,7 @@ class Front:
             for r in self.replicates
         ]
         self.start = base[0].score
+        self._known: dict[Any, Moments] = {}
         self.top = rounded_down(min((max(one.score for one in own) for own in self.candidates), default=0.0))
 
     @cached_property
@@ -77,10 +78,19 @@ class Front:
 
     def retention(self, skill: float) -> Moments:
         """On test questions."""
+        picks = self.picks(skill)
+        # Many skills have the same picks.
+        key = tuple((one.answers.place.study, one.checkpoint) for one in picks)
+        if key not in self._known:
+            first = self.draws[0]
+            right = np.concatenate([one.answers.values([one.checkpoint], "correct") for one in picks])
+            self._known[key] = ratio(first.mean(right, first.priors), self._base)
+        return self._known[key]
+
+    @cached_property
+    def _base(self) -> Moments:
         first = self.draws[0]
-        right = np.concatenate([one.answers.values([one.checkpoint], "correct") for one in self.picks(skill)])
-        base = first.mean(first.values([first.base], "correct"), first.priors)
-        return ratio(first.mean(right, first.priors), base)
+        return first.mean(first.values([first.base], "correct"), first.priors)
 
     def area(self, skills: Sequence[float]) -> Moments:
         """Mean retention over these skills."""

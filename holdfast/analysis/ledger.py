@@ -17,6 +17,7 @@ from holdfast.config.jobs import FinishedStudy, RunRecord
 PHASES = ("first third", "second third", "last third")
 ACCOUNTS = (*PHASES, "KL penalty", "weight decay", "rounding", "curvature")
 """In the order in which they lead from the base to the end; samples stand by the phase in which they were learned."""
+SIDES = {"right": True, "wrong": False}
 COLUMNS = ["setting", "arm", "source", "account", "right", "wrong", "value", "replicates", "error"]
 
 
@@ -65,6 +66,3 @@ def _rows(run: RunRecord, answers: Answers) -> Iterator[dict[str, Any]]:
     }
     for name, value in others.items():
         yield about | {"account": name, "value": float(value), "right": np.nan, "wrong": np.nan}
-
-
-SIDES = {"right": True, "wrong": False}

@@ -115,7 +115,7 @@ class Study(Config):
         own = {a: tuple(one for one in stages if not isinstance(one, Interpolate)) for a, stages in self.arms.items()}
         return {arm: stages for arm, stages in own.items() if stages}
 
-    def sampled_arms(self, arm: str) -> set[str]:
+    def waits_for(self, arm: str) -> set[str]:
         """The arms that an arm waits for: their rollouts teach it, their ledger chooses, or it leads to their end."""
         stages = [stage for stage in self.trained.get(arm, ()) if isinstance(stage, SFT)]
         blamed = {stage.select.arm for stage in stages if stage.select is not None and stage.select.arm is not None}
@@ -202,6 +202,26 @@ class Study(Config):
                     )
         return self
 
+    def accounted(self, arm: str) -> bool:
+        """Whether an arm is trained once more for its ledger."""
+        chosen = (stage.select for _, stage in self._stages() if isinstance(stage, SFT) and stage.select is not None)
+        return any(one.arm == arm for one in chosen) or (
+            self.influence is not None and self.influence.ledger is not None
+        )
+
+    @model_validator(mode="after")
+    def _ledgers_have_rules(self) -> Self:
+        for arm, stages in self.trained.items():
+            for number, stage in enumerate(stages if self.accounted(arm) else ()):
+                beyond = [name for name in ("kl", "l2", "ewc", "talr") if getattr(stage, name, None)]
+                beyond += ["lora.lora_dropout"] if (stage.lora or {}).get("lora_dropout") else []
+                if beyond or self.compute.strategy != "ddp":
+                    named = (
+                        f"arms.{arm}.{number}.{beyond[0]}" if beyond else f"compute.strategy: {self.compute.strategy}"
+                    )
+                    raise ValueError(f"{named}: no rule of a ledger covers it; leave it out, or the ledger of {arm}")
+        return self
+
     @model_validator(mode="after")
     def _influence_has_answers(self) -> Self:
         stages = (stage for arm in self.trained.values() for stage in arm)
@@ -231,7 +251,7 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _rollouts_come_from_other_arms(self) -> Self:
-        sampled = {arm: self.sampled_arms(arm) for arm in self.arms}
+        sampled = {arm: self.waits_for(arm) for arm in self.arms}
         for arm, others in sampled.items():
             for other in others - self.arms.keys():
                 raise ValueError(f"arms.{arm}: it needs the arm {other!r}, which is none of {', '.join(self.arms)}")

@@ -47,3 +47,23 @@ def test_a_penalty_that_needs_the_whole_model_is_refused_in_parts(tmp_path: Path
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=r"arms\.a\.0\.l2: needs the whole model"):
         load_study(file)
+
+
+@pytest.mark.parametrize(
+    ("stage", "compute", "said"),
+    [
+        (SFT | {"talr": {}}, {}, r"arms\.a\.0\.talr: no rule of a ledger covers it; leave it out, or the ledger of a"),
+        (SFT | {"lora": {"r": 4, "lora_dropout": 0.1}}, {}, r"arms\.a\.0\.lora\.lora_dropout: no rule"),
+        (SFT, {"gpus": 2, "strategy": "fsdp2"}, "compute.strategy: fsdp2: no rule"),
+    ],
+)
+def test_what_no_ledger_can_account_for_is_refused_before_it_trains(
+    stage: dict, compute: dict, said: str, tmp_path: Path
+) -> None:
+    content = {"name": "s", "arms": {"a": [stage]}, "compute": compute}
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(content))
+    assert load_study(file).influence is None
+    file.write_text(yaml.safe_dump(content | {"influence": {"ledger": {}}}))
+    with pytest.raises(UserError, match=said):
+        load_study(file)

@@ -133,7 +133,7 @@ def test_replicates_differ_in_their_training_seed_and_learn_from_their_own_rollo
     executor: Any = Trained(tmp_path)
     runs: dict[Replicate, Any] = {}
     for replicate in replicates(study):
-        sampled = {arm: runs[Replicate(arm, replicate.number)] for arm in study.sampled_arms(replicate.arm)}
+        sampled = {arm: runs[Replicate(arm, replicate.number)] for arm in study.waits_for(replicate.arm)}
         runs[replicate] = arm_stages(study, replicate, start, sampled, executor)
     for arm in ARMS:
         trainings = [executor.jobs[Position(arm, number, 0), "train"] for number in (1, 2, 3)]

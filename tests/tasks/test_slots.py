@@ -201,6 +201,17 @@ def test_a_lock_is_exclusive_and_free_again_afterwards(tmp_path):
         pass
 
 
+def one_after_another(waiting: list[threading.Thread]) -> None:
+    """Each begins to wait behind the one before it, while both GPUs are taken; then one becomes free."""
+    with slots.slot(base(), None, hurried()):
+        with slots.slot(base(), None, hurried()):
+            for number, thread in enumerate(waiting):
+                thread.start()
+                until(lambda number=number: len(tickets()) == number + 1)
+        for thread in waiting:
+            thread.join(timeout=10)
+
+
 def test_who_comes_first_is_served_first(two_gpus):
     """With both GPUs taken, three wait; the one that becomes free is theirs in the order in which they came."""
     served: list[int] = []
@@ -210,14 +221,7 @@ def test_who_comes_first_is_served_first(two_gpus):
         with slots.slot(base(), None, patient):
             served.append(number)
 
-    waiting = [threading.Thread(target=wait, args=(number,)) for number in range(3)]
-    with slots.slot(base(), None, hurried()):
-        with slots.slot(base(), None, hurried()):
-            for number, thread in enumerate(waiting):
-                thread.start()
-                until(lambda number=number: len(tickets()) == number + 1)
-        for thread in waiting:
-            thread.join(timeout=10)
+    one_after_another([threading.Thread(target=wait, args=(number,)) for number in range(3)])
     assert served == [0, 1, 2]
     assert tickets() == []
 
@@ -229,16 +233,8 @@ def test_a_stage_that_goes_first_is_served_before_those_that_wait(two_gpus):
         with slots.slot(base(), None, threading.Event(), first):
             served.append(name)
 
-    waiting = [
-        threading.Thread(target=wait, args=one) for one in (("train", False), ("more", False), ("measure", True))
-    ]
-    with slots.slot(base(), None, hurried()):
-        with slots.slot(base(), None, hurried()):
-            for number, thread in enumerate(waiting):
-                thread.start()
-                until(lambda number=number: len(tickets()) == number + 1)
-        for thread in waiting:
-            thread.join(timeout=10)
+    asked = (("train", False), ("more", False), ("measure", True))
+    one_after_another([threading.Thread(target=wait, args=one) for one in asked])
     # Who has the turn already keeps it; whoever waits behind is passed.
     assert sorted(served) == ["measure", "more", "train"]
     assert served.index("measure") < served.index("more")
