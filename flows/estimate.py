@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flows.graph import replicates
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts
+from holdfast.config.methods import GRPO, SFT, Distill, OwnRollouts, Rollouts
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from tasks.stage import COMMON, Position
@@ -127,10 +127,10 @@ class Estimates:
             return ANSWER * asked * len(scheduled(study.evaluation.every, steps))
         if verb == "ledger":
             # The training again, its steps backwards, and some fifty times all questions.
-            learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE)
+            learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE)
             return 2 * learned + 50 * TRACED * traced.questions * benchmarks
         validated = study.evaluation.validation * benchmarks * len(scheduled(study.evaluation.keep, steps))
-        return steps * batch * (ROLLOUT if isinstance(stage, GRPO) else EXAMPLE) + ANSWER * validated
+        return steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE) + ANSWER * validated
 
 
 def _earlier(study: Study, root: Path) -> dict[StageId, Any]:

@@ -26,7 +26,7 @@ from flows.jobs import (
 )
 from holdfast.config.jobs import AnyJob, Evaluated
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import GRPO, SFT, Interpolate, OwnRollouts, Rollouts
+from holdfast.config.methods import GRPO, SFT, ArmTeacher, Distill, Interpolate, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
@@ -86,8 +86,8 @@ def arm_stages(
 ) -> Runs:
     """The finished stages of an arm's replicate in order, samplings included.
 
-    `sampled` has the stages, of the same replicate, of the arms whose rollouts it learns from, or by whose ledger it
-    chooses.
+    `sampled` has the stages, of the same replicate, of the arms whose rollouts or whose end it learns from, or by whose
+    ledger it chooses.
     """
     arm, number = replicate
     seed = study.training_seed(number)
@@ -121,6 +121,8 @@ def arm_stages(
         if replay is not None:
             runs.append(executor.run(replay, position))
             job = job.model_copy(update={"replayed": executor.keep(runs[-1])})
+        if isinstance(stage, Distill) and isinstance(stage.teacher, ArmTeacher):
+            job = job.model_copy(update={"teacher": trained_model(sampled[stage.teacher.arm][-1])})
         runs.append(executor.run(job, position))
         model = trained_model(runs[-1])
     return tuple(runs)

@@ -45,7 +45,7 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     SFT: frozenset({"talr"}),
     Prior: frozenset({"train"}),
     Imported: frozenset({"train_path"}),
-    Train: frozenset({"keep_dtype", "priors", "earlier", "replayed"}),
+    Train: frozenset({"keep_dtype", "priors", "earlier", "replayed", "teacher"}),
     Sample: frozenset({"replayed"}),
     Evaluation: frozenset({"keep_dtype"}),
     Select: frozenset({"ledger"}),

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from holdfast.config.base import Config
 from holdfast.config.images import Images
 from holdfast.config.measurement import Evaluation, Influence, LedgerSettings
-from holdfast.config.methods import GRPO, SFT, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.methods import AnyStage, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -150,7 +150,7 @@ class Train(Job):
     """One stage of one arm. What it asks along the way, validation questions of all benchmarks, decides nothing."""
 
     verb: Literal["train"] = "train"
-    stage: Annotated[SFT | GRPO, Field(discriminator="method")]
+    stage: AnyStage
     start: ModelRef
     base: ModelRef
     dtype: str = "float32"
@@ -165,6 +165,8 @@ class Train(Job):
     """The same of targets that the arm has learned before."""
     replayed: FileRef | None = None
     """The start's own right answers to some of these, where the stage replays them."""
+    teacher: ModelRef | None = None
+    """Another arm's end that the stage distils."""
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"

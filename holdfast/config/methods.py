@@ -1,4 +1,4 @@
-"""The two ways to fine-tune, SFT and GRPO, and where the completions come from that a stage learns from."""
+"""The ways to fine-tune, SFT, GRPO and distillation, and where what a stage learns from comes from."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ Source = Annotated[
 
 
 class Stage(Mitigations):
-    """What both methods share."""
+    """What all methods share."""
 
     freeze: tuple[str, ...] = ("vis",)
     """What stays as it is: `vision`, `projector` or `language`, the parts of any architecture, or parameters whose name
@@ -161,7 +161,47 @@ class GRPO(Stage):
         return self
 
 
-AnyStage = Annotated[SFT | GRPO, Field(discriminator="method")]
+class Demonstration(Config):
+    """The model itself, shown a right completion of the question before it (SDFT)."""
+
+    kind: Literal["demonstration"] = "demonstration"
+    ema: float = Field(default=0.01, ge=0, le=1)
+    """How far the teacher's weights go towards the model's after each step: 0 leaves them as the stage found them."""
+
+
+class BaseTeacher(Config):
+    """The study's base."""
+
+    kind: Literal["base"] = "base"
+
+
+class ArmTeacher(Config):
+    """The end of another arm."""
+
+    kind: Literal["arm"] = "arm"
+    arm: str
+
+
+class Distill(Stage):
+    """On-policy distillation: the model samples, and a teacher's distribution is what each of its tokens learns."""
+
+    method: Literal["distill"]
+    teacher: Annotated[
+        Annotated[Demonstration | BaseTeacher | ArmTeacher, Field(discriminator="kind")], BeforeValidator(_kinded)
+    ]
+
+    @model_validator(mode="after")
+    def _mitigations_fit_distillation(self) -> Self:
+        if self.replay is not None and self.replay.answers == "own":
+            raise ValueError(
+                "replay.answers: distill learns from its own answers to old questions always; leave it out"
+            )
+        if self.kl is not None and self.kl.prompts == "target":
+            raise ValueError("kl: on target prompts is the loss of distill itself; say `prompts: prior`")
+        return self
+
+
+AnyStage = Annotated[SFT | GRPO | Distill, Field(discriminator="method")]
 
 
 class Interpolate(Config):
@@ -174,4 +214,4 @@ class Interpolate(Config):
     """Of the way from the base to that end, ascending; the last one is this arm's end."""
 
 
-ArmStage = Annotated[SFT | GRPO | Interpolate, Field(discriminator="method")]
+ArmStage = Annotated[SFT | GRPO | Distill | Interpolate, Field(discriminator="method")]

@@ -60,7 +60,7 @@ class TALR(Config):
 
 
 class Mitigations(Config):
-    """What both methods can have."""
+    """What all methods can have."""
 
     replay: Replay | None = None
     kl: KL | None = None

@@ -12,7 +12,17 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, AnyStage, ArmStage, Interpolate, Rollouts
+from holdfast.config.methods import (
+    GRPO,
+    SFT,
+    AnyStage,
+    ArmStage,
+    ArmTeacher,
+    BaseTeacher,
+    Distill,
+    Interpolate,
+    Rollouts,
+)
 from holdfast.config.model import Model
 from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
@@ -116,10 +126,14 @@ class Study(Config):
         return {arm: stages for arm, stages in own.items() if stages}
 
     def waits_for(self, arm: str) -> set[str]:
-        """The arms that an arm waits for: their rollouts teach it, their ledger chooses, or it leads to their end."""
-        stages = [stage for stage in self.trained.get(arm, ()) if isinstance(stage, SFT)]
+        """The arms that an arm waits for: their rollouts or their end teach it, their ledger chooses, or it leads to
+        their end."""
+        trained = self.trained.get(arm, ())
+        stages = [stage for stage in trained if isinstance(stage, SFT)]
+        teachers = [stage.teacher for stage in trained if isinstance(stage, Distill)]
         blamed = {stage.select.arm for stage in stages if stage.select is not None and stage.select.arm is not None}
         ends = {stage.arm for stage in self.arms[arm] if isinstance(stage, Interpolate)}
+        ends |= {teacher.arm for teacher in teachers if isinstance(teacher, ArmTeacher)}
         return ends | blamed | {stage.source.arm for stage in stages if isinstance(stage.source, Rollouts)}
 
     def _stages(self) -> Iterator[tuple[str, AnyStage]]:
@@ -185,6 +199,22 @@ class Study(Config):
             neighbours = isinstance(target, Jigsaw) and target.question == "full"
             if isinstance(stage, GRPO) and (misfit := rewards_misfit(stage.rewards, target.thinking, neighbours)):
                 raise ValueError(f"{where}.rewards.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_can_run(self) -> Self:
+        for where, stage in self._stages():
+            if not isinstance(stage, Distill):
+                continue
+            if self.compute.gpus > 1:
+                raise ValueError(f"{where}: distill trains on one GPU; set compute.gpus to 1")
+            if self.influence is not None:
+                raise ValueError(f"{where}: influence has no rule for distill; remove influence, or this stage")
+            if isinstance(stage.teacher, BaseTeacher) and where.endswith(".0"):
+                raise ValueError(
+                    f"{where}.teacher: the arm starts from the base, so nothing is learned from it; name another arm, "
+                    "`demonstration`, or train a stage before"
+                )
         return self
 
     @model_validator(mode="after")

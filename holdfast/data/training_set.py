@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from holdfast.config.jobs import Train
+from holdfast.config.methods import SFT
 from holdfast.config.refs import DataRef, FileRef
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
@@ -26,7 +27,7 @@ class TrainingRow(NamedTuple):
 def train_rows(job: Train) -> list[TrainingRow]:
     """The rows of a stage: one for every training question, or one for every sample."""
     questions = read_questions(job.questions.path)
-    if job.stage.method == "grpo":
+    if not isinstance(job.stage, SFT):
         return [TrainingRow(question) for question in questions]
     if job.samples is not None:
         return _sampled(questions, job.samples, job.data)
@@ -57,8 +58,8 @@ def replay_rows(job: Train) -> list[TrainingRow]:
     questions = [one for shard in shards for one in read_questions(shard.path, replay.questions)]
     if job.replayed is not None:
         return [row._replace(old=True) for row in _sampled(questions, job.replayed, job.data)]
-    reinforced = job.stage.method == "grpo"
-    return [TrainingRow(one, None if reinforced else one.reference, old=True) for one in questions]
+    sampled = not isinstance(job.stage, SFT)
+    return [TrainingRow(one, None if sampled else one.reference, old=True) for one in questions]
 
 
 def _sampled(questions: list[Question], samples: FileRef, data: DataRef) -> list[TrainingRow]:

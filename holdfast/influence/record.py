@@ -38,7 +38,7 @@ class TraceRecord:
     def source(self) -> str:
         """`grpo`, or where a supervised stage's completions come from."""
         stage = self.job.train.stage
-        return stage.method if stage.method == "grpo" else stage.source.kind
+        return stage.source.kind if stage.method == "sft" else stage.method
 
     def add(self, step: int, influence: CheckpointInfluence, samples: Sequence[Sample], lbk: dict[str, float]) -> None:
         """Keep a checkpoint's rows and log its measures; `lbk` is `reference_lbk`."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from holdfast.config.methods import GRPO, SFT
+from holdfast.config.methods import AnyStage
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
 from holdfast.models.load import sees, with_adapter
@@ -64,7 +64,7 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
         raise UserError(f"lora: {error}; see peft.LoraConfig for its arguments") from error
 
 
-def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
+def adapted(model: Any, stage: AnyStage, seed: int) -> Any:
     """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
     frozen = stage.freeze if sees(model.config) else tuple(word for word in stage.freeze if word != TOWER)
     freeze(model, frozen, stage.learn)
@@ -75,7 +75,7 @@ def adapted(model: Any, stage: SFT | GRPO, seed: int) -> Any:
     return get_peft_model(model, lora_config({**spared, **stage.lora}))
 
 
-def learning(model: Any, stage: SFT | GRPO, seed: int, kept: ModelRef | None) -> Any:
+def learning(model: Any, stage: AnyStage, seed: int, kept: ModelRef | None) -> Any:
     """The model as it is in the middle of a stage: its adapter beside it, and what may learn marked as such.
 
     `kept` is one of the stage's checkpoints; None is its beginning. Without an adapter, `model` is that checkpoint.

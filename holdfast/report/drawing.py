@@ -101,11 +101,11 @@ def _differences(found: pd.DataFrame, folder: Folder) -> None:
 
 
 def _training(analysis: Analysis, folder: Folder) -> None:
-    """Reward and length of reinforced trainings, as their trainer logged them."""
+    """Reward and length of trainings that sample, as their trainer logged them."""
     trainings = analysis.tables.trainings
     found = [
         (row.arm, number, line["step"] / max(1, row.steps), metric, line["metrics"][metric])
-        for number, row in enumerate(trainings[trainings.method == "grpo"].itertuples(), 1)
+        for number, row in enumerate(trainings[trainings.method != "sft"].itertuples(), 1)
         for line in journal(row)
         for metric in LOGGED.keys() & line.get("metrics", {}).keys()
     ]

@@ -137,7 +137,7 @@ def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     return {
         "label": arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
         "arm": arm,
-        "reinforced": stages[run.stage].method == "grpo",
+        "reinforced": stages[run.stage].method != "sft",
         "harmful": found[found.effect < 0][:RANKED].to_dict("records"),
         "helpful": found[found.effect > 0][::-1][:RANKED].to_dict("records"),
     }

@@ -74,7 +74,8 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     clock.append(time.monotonic())
     _require_sums(intervals)
     closure = ledger.closure_rows(names, intervals, nodes.gaps)
-    source = job.train.stage.method if job.train.stage.method == "grpo" else job.train.stage.source.kind
+    stage = job.train.stage
+    source = stage.source.kind if stage.method == "sft" else stage.method
     rows = ledger.ledger_rows(source, names, attribution.samples, samples)
     ledger.write(out, list(rows), closure)
     if attribution.tokens:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, NamedTuple
 
+from transformers import TrainingArguments
 from trl import GRPOConfig, SFTConfig
 
-from holdfast.config.methods import GRPO, SFT
+from holdfast.config.methods import GRPO, AnyStage
 from holdfast.errors import UserError
 
 TrainerConfig = SFTConfig | GRPOConfig
 
+FEWEST = 2
+"""Samples of a prompt that TRL needs."""
 BATCH, PASSES, REUSED = "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"
 OURS = {
     "output_dir": "the stage has a directory of its own",
@@ -60,7 +64,7 @@ OURS = {
 """Arguments that a study may not set, and what to do instead."""
 
 
-def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> TrainerConfig:
+def trainer_config(stage: AnyStage, limit: int, settings: dict[str, Any]) -> TrainerConfig:
     """TRL's config of a stage; `settings` are the arguments that depend on the machine and the job.
 
     Raises:
@@ -73,6 +77,8 @@ def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> T
     given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
     if stage.method == "grpo":
         _check_aggregation(stage)
+    if stage.method == "distill":
+        _check_distilled(stage.trainer)
     settings = {**_defaults(stage, limit), **given, **_ours(stage), **settings}
     try:
         return kind(**settings)
@@ -83,7 +89,7 @@ def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> T
         raise UserError(refused + (remedy if divides else "")) from error
 
 
-def share(stage: SFT | GRPO, ranks: int) -> dict[str, int]:
+def share(stage: AnyStage, ranks: int) -> dict[str, int]:
     """TRL's arguments of each of several ranks, so that a step's batch and a generation's are those of one process.
 
     The ranks take passes of a step at the same time, and where there are not enough of these, share each.
@@ -111,7 +117,7 @@ def share(stage: SFT | GRPO, ranks: int) -> dict[str, int]:
     return own | ({REUSED: reused // at_once} if reused and not generated else {})
 
 
-def anywhere(stage: SFT | GRPO, limit: int) -> TrainerConfig:
+def anywhere(stage: AnyStage, limit: int) -> TrainerConfig:
     """TRL's config of a stage with all of its defaults, whatever the machine. Raises as `trainer_config`."""
     unused = str(Path(gettempdir()) / "unused")
     return trainer_config(stage, limit, {"output_dir": unused, "use_cpu": True, "bf16": False, "fp16": False})
@@ -157,6 +163,34 @@ def _check_aggregation(stage: GRPO) -> None:
         )
 
 
+DISTILLED = frozenset(
+    [
+        "num_generations",
+        "max_completion_length",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "cache_implementation",
+        "generation_kwargs",
+        "generation_batch_size",
+        "steps_per_generation",
+        "num_iterations",
+        "disable_dropout",
+    ]
+)
+"""GRPOConfig's own arguments that say how to sample."""
+
+
+def _check_distilled(given: Collection[str]) -> None:
+    """Refuse what only rewards have a use for."""
+    general = {field.name for field in dataclasses.fields(TrainingArguments)}
+    for name in given:
+        if name not in general | DISTILLED:
+            raise UserError(f"trainer.{name}: has no part in distill, which learns from a teacher; leave it out")
+
+
 def _value(name: str, value: Any, wanted: Any) -> Any:
     """A value of the field's type; YAML reads 1e-4 as text."""
     kind = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", str(wanted))
@@ -174,15 +208,16 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         raise UserError(f"trainer.{name}: `{value}` is no number; write one such as 1.0e-4") from None
 
 
-def _defaults(stage: SFT | GRPO, limit: int) -> dict[str, Any]:
+def _defaults(stage: AnyStage, limit: int) -> dict[str, Any]:
     """Beneath what the user names."""
     shared = {"gradient_checkpointing": False, "logging_steps": 0.02, "logging_nan_inf_filter": False}
     if stage.method == "sft":
         return {**shared, "max_length": None}
-    return {**shared, "max_completion_length": limit}
+    samples = {"num_generations": FEWEST} if stage.method == "distill" else {}
+    return {**shared, "max_completion_length": limit, **samples}
 
 
-def _ours(stage: SFT | GRPO) -> dict[str, Any]:
+def _ours(stage: AnyStage) -> dict[str, Any]:
     """Above what the user names. Checkpoints are asked for by a callback, at the steps that are evaluated."""
     shared = {
         "report_to": "none",
@@ -200,6 +235,8 @@ def _ours(stage: SFT | GRPO) -> dict[str, Any]:
             "train_sampling_strategy": "sequential",
             "dataset_kwargs": {"skip_prepare_dataset": True},
         }
+    if stage.method == "distill":
+        return shared
     distance = {"beta": stage.kl.weight} if stage.kl is not None and stage.kl.prompts == "target" else {}
     return {**shared, **distance, "reward_weights": [term.weight for term in stage.rewards.values()]}
 

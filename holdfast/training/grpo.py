@@ -9,7 +9,7 @@ completion cannot hold, and the KL's reference, where `beta` asks for one, is th
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
@@ -22,15 +22,17 @@ from holdfast.training.dataset import conversation, dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.rewards import Reward
 
+T = TypeVar("T", bound=PromptSharingTrainer)
+
 
 def grpo_trainer(
-    model: Any, processor: Any, config: GRPOConfig, prompts: Dataset, rewards: dict[str, Reward]
-) -> GRPOTrainer:
-    """A trainer that takes `prompts` (made by `prompt_dataset`) in their order."""
+    model: Any, processor: Any, config: GRPOConfig, prompts: Dataset, rewards: dict[str, Reward], *, kind: type[T]
+) -> T:
+    """A trainer of this kind that takes `prompts` (made by `prompt_dataset`) in their order."""
     given: Any = config.generation_kwargs or {}
     config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())
-    trainer = PromptSharingTrainer(
+    trainer = kind(
         model=model,
         reward_funcs=functions,
         args=config,

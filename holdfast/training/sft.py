@@ -15,7 +15,7 @@ from trl import SFTTrainer
 
 from holdfast.data.chat import reads_images
 from holdfast.data.training_set import TrainingRow
-from holdfast.models.encode import completion_ids, encode, teacher_forced
+from holdfast.models.encode import TeacherForced, completion_ids, encode, teacher_forced
 from holdfast.training.arguments import TrainerConfig
 from holdfast.training.dataset import dataset
 
@@ -47,9 +47,13 @@ class Collator:
         tokenizer = self.processor.tokenizer
         completions = [completion_ids(tokenizer, row.completion or "", row.ended) for row in rows]
         prompts = encode(self.processor, [row.question for row in rows])
-        batch = teacher_forced(prompts, completions, tokenizer.pad_token_id, torch.device("cpu"))
-        # Towers crash on no images at all.
-        inputs = {name: value for name, value in batch.inputs.items() if len(value)}
-        labels = torch.full_like(inputs["input_ids"], IGNORED)
-        labels[:, -batch.targets.shape[1] :] = batch.targets.masked_fill(~batch.mask, IGNORED)
-        return {**inputs, "labels": labels}
+        return labelled(teacher_forced(prompts, completions, tokenizer.pad_token_id, torch.device("cpu")))
+
+
+def labelled(batch: TeacherForced) -> dict[str, Tensor]:
+    """What the model takes, with the completions' tokens as labels."""
+    # Towers crash on no images at all.
+    inputs = {name: value for name, value in batch.inputs.items() if len(value)}
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
+    labels[:, -batch.targets.shape[1] :] = batch.targets.masked_fill(~batch.mask, IGNORED)
+    return {**inputs, "labels": labels}

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from holdfast import group
 from holdfast.config.jobs import Train
-from holdfast.config.methods import GRPO, SFT
+from holdfast.config.methods import GRPO, AnyStage
 from holdfast.errors import UserError
 from holdfast.models.load import load_model
 
@@ -24,7 +24,7 @@ def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def require_shardable(stage: SFT | GRPO, model: Any) -> None:
+def require_shardable(stage: AnyStage, model: Any) -> None:
     """Refuse what cannot be trained in parts, or has never been.
 
     Raises:

@@ -12,7 +12,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
 from holdfast import group
 from holdfast.config.jobs import Train
-from holdfast.config.methods import GRPO
+from holdfast.config.methods import GRPO, AnyStage
 from holdfast.config.refs import ModelRef
 from holdfast.config.schedule import scheduled
 from holdfast.data.training_set import replay_rows, train_rows
@@ -26,9 +26,11 @@ from holdfast.training.arguments import length, share, trainer_config
 from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import with_old
+from holdfast.training.distillation import DistillationTrainer, taught
 from holdfast.training.grpo import grpo_trainer, prompt_dataset, refer_to
 from holdfast.training.non_finite import SAMPLING
 from holdfast.training.penalties import add_penalties
+from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.resume import last_intact, ready_for, step_of
 from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
@@ -90,9 +92,12 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         callback.whole = lambda sharded: whole_model(sharded, job)
         callback.placed = lambda copy: copy.to(where, HALF.get(study_dtype(job), torch.float32))
     trainer: SFTTrainer | GRPOTrainer
-    if isinstance(job.stage, GRPO) and isinstance(config, GRPOConfig):
+    if isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
-        trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards)
+        kind = DistillationTrainer if job.stage.method == "distill" else PromptSharingTrainer
+        trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards, kind=kind)
+        if isinstance(trainer, DistillationTrainer):
+            taught(trainer, job, processor, rows)
         if job.stage.kl is not None and job.stage.kl.prompts == "target" and job.stage.kl.to == "base":
             refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
@@ -109,13 +114,17 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     return trainer
 
 
-def watched_rewards(stage: GRPO, rollouts: int, processor: Any, callback: StageCallback) -> dict[str, Reward]:
-    """A function a term for TRL, which the callback remembers; of several processes, the first gives the rewards."""
-    callback.rewards = Rewards(stage.rewards, rollouts, token_counter(processor.tokenizer))
-    callback.alarms = Alarms(stage.rewards)
+def watched_rewards(stage: AnyStage, rollouts: int, processor: Any, callback: StageCallback) -> dict[str, Reward]:
+    """A function a term for TRL, which the callback remembers; of several processes, the first gives the rewards.
+
+    What is distilled is graded by GRPO's usual terms.
+    """
+    terms = (stage if isinstance(stage, GRPO) else GRPO(method="grpo")).rewards
+    callback.rewards = Rewards(terms, rollouts, token_counter(processor.tokenizer))
+    callback.alarms = Alarms(terms)
     callback.log = log = CompletionLog(callback.out / "completions.parquet", rollouts)
     if group.number():
-        return {name: unpaid(name) for name in stage.rewards}
+        return {name: unpaid(name) for name in terms}
     return {name: log.watched(name, reward) for name, reward in callback.rewards.functions().items()}
 
 

@@ -1,0 +1,136 @@
+"""On-policy distillation: the model samples, and learns at each of its tokens what a teacher would have written there.
+
+The loss is the mean over the tokens of a pass of KL(model ‖ teacher), exact over the vocabulary and without a gradient
+through what was sampled; docs/mitigations.md. Only teachers differ: another model, or the model itself, or a moving
+average of it, that is shown a right completion of the question (SDFT). Model and teacher read by one function, so a
+teacher that is the model teaches nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from holdfast.config.jobs import Train
+from holdfast.config.methods import Demonstration, Distill
+from holdfast.config.mitigations import KL
+from holdfast.data.shards import Question
+from holdfast.data.training_set import TrainingRow
+from holdfast.errors import UserError
+from holdfast.models.encode import encode, teacher_forced
+from holdfast.models.load import load_model
+from holdfast.models.precision import learn_in_float32, weight_dtype
+from holdfast.training.penalties import completion_logits, distance
+from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
+from holdfast.training.sft import labelled
+
+ASKED = "question_ids"
+LOSS = KL(weight=1, direction="reverse")
+SHOWN = """{prompt}
+
+This is an example for a response to the question:
+{reference}
+
+Now answer with a response of your own."""
+"""After the prompt of arXiv 2601.19897."""
+STATE = "teacher.safetensors"
+
+
+class DistillationTrainer(PromptSharingTrainer):
+    """Samples as a reinforced training does; rewards are only logged."""
+
+    teacher: Any
+    processor: Any
+    asked: Mapping[str, Question]
+    """What the model is asked, by id."""
+    shown: Mapping[str, Question]
+    """What the teacher is asked."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        output = super()._generate_and_score_completions(inputs)
+        # Groups that earn the same teach as much as others.
+        self._metrics["train"].pop("frac_reward_zero_std", None)
+        return output | {ASKED: [row["id"] for row in inputs]}
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        rows = zip(inputs["completion_ids"], inputs["completion_mask"], strict=True)
+        completions = [ids[mask.bool()].tolist() for ids, mask in rows]
+        with self.accelerator.autocast():
+            with torch.no_grad():
+                then = completion_logits(self.teacher, self._batch(self.shown, inputs[ASKED], completions))
+            now = completion_logits(model, self._batch(self.asked, inputs[ASKED], completions))
+        return distance(then, now, LOSS) / self.current_gradient_accumulation_steps
+
+    def _batch(self, questions: Mapping[str, Question], names: Sequence[str], completions: list[list[int]]) -> Any:
+        own = list(dict.fromkeys(names))
+        prompts = dict(zip(own, encode(self.processor, [questions[name] for name in own]), strict=True))
+        pad = self.processor.tokenizer.pad_token_id
+        forced = teacher_forced([prompts[name] for name in names], completions, pad, torch.device("cpu"))
+        return {name: value.to(self.accelerator.device) for name, value in labelled(forced).items()}
+
+
+class MovingAverage(TrainerCallback):
+    """Teacher ← (1 − rate) · teacher + rate · model after each step, of what learns; a checkpoint keeps it."""
+
+    def __init__(self, teacher: Any, model: Any, rate: float) -> None:
+        own = dict(teacher.named_parameters())
+        self.pairs = {name: (own[name], value) for name, value in model.named_parameters() if value.requires_grad}
+        self.rate = rate
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Go on from a checkpoint."""
+        if state.global_step:
+            saved = load_file(_checkpoint(args, state) / STATE)
+            for name, (average, _model) in self.pairs.items():
+                average.data.copy_(saved[name])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Follow the model."""
+        for average, value in self.pairs.values():
+            average.data.lerp_(value.data.to(average.dtype), self.rate)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Join the checkpoint."""
+        save_file(
+            {name: average.data.contiguous() for name, (average, _model) in self.pairs.items()},
+            _checkpoint(args, state) / STATE,
+        )
+
+
+def taught(trainer: DistillationTrainer, job: Train, processor: Any, rows: Sequence[TrainingRow]) -> None:
+    """Give the trainer its teacher.
+
+    Raises:
+        UserError: a question has no right completion to show to it.
+    """
+    assert isinstance(job.stage, Distill)
+    settings, model = job.stage.teacher, trainer.model
+    questions = {row.question.id: row.question for row in rows}
+    trainer.processor, trainer.asked, trainer.shown = processor, questions, questions
+    if isinstance(settings, Demonstration):
+        trainer.shown = {name: demonstrated(question) for name, question in questions.items()}
+        trainer.teacher = copy.deepcopy(model)
+        if settings.ema:
+            trainer.add_callback(MovingAverage(trainer.teacher, model, settings.ema))
+    else:
+        ref = job.base if job.teacher is None else job.teacher
+        trainer.teacher = learn_in_float32(load_model(ref, weight_dtype(job), torch.device(trainer.accelerator.device)))
+    trainer.teacher.requires_grad_(False).eval()
+
+
+def demonstrated(question: Question) -> Question:
+    """The question with a right completion of it in its prompt."""
+    if not question.reference:
+        raise UserError(f"teacher: question {question.id} has no right completion to show; name another teacher")
+    return question._replace(prompt=SHOWN.format(prompt=question.prompt, reference=question.reference))
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
