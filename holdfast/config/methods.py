@@ -193,9 +193,7 @@ class Distill(Stage):
     @model_validator(mode="after")
     def _mitigations_fit_distillation(self) -> Self:
         if self.replay is not None and self.replay.answers == "own":
-            raise ValueError(
-                "replay.answers: distill learns from its own answers to old questions always; leave it out"
-            )
+            raise ValueError("replay.answers: distill learns from its own answers always; leave it out")
         if self.kl is not None and self.kl.prompts == "target":
             raise ValueError("kl: on target prompts is the loss of distill itself; say `prompts: prior`")
         return self

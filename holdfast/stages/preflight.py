@@ -13,7 +13,7 @@ from PIL import Image
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import SFT, AnyStage, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
 from holdfast.data.chat import reads_images, rendered
@@ -176,7 +176,7 @@ def _check_functions(study: Study, processor: Any, shards: dict[str, list[Questi
     for where, stage in _stages(study):
         questions = shards[learned_shard(stage, study)][:2]
         written = [(question, text) for question in questions for text in (question.reference, "")]
-        for name, term in stage.rewards.items() if not isinstance(stage, SFT) else ():
+        for name, term in stage.rewards.items() if isinstance(stage, GRPO) else ():
             if term.kind == "function":
                 columns = reward_columns(written, processor, step=0)
                 at = f"{where}.rewards.{name}.function: {term.function}"

@@ -163,22 +163,18 @@ def _check_aggregation(stage: GRPO) -> None:
         )
 
 
-DISTILLED = frozenset(
-    [
-        "num_generations",
-        "max_completion_length",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "cache_implementation",
-        "generation_kwargs",
-        "generation_batch_size",
-        "steps_per_generation",
-        "num_iterations",
-        "disable_dropout",
-    ]
+DISTILLED = (
+    "num_generations",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "generation_kwargs",
+    "generation_batch_size",
+    "steps_per_generation",
+    "num_iterations",
 )
 """GRPOConfig's own arguments that say how to sample."""
 
@@ -187,7 +183,7 @@ def _check_distilled(given: Collection[str]) -> None:
     """Refuse what only rewards have a use for."""
     general = {field.name for field in dataclasses.fields(TrainingArguments)}
     for name in given:
-        if name not in general | DISTILLED:
+        if name not in general and name not in DISTILLED:
             raise UserError(f"trainer.{name}: has no part in distill, which learns from a teacher; leave it out")
 
 

@@ -26,9 +26,10 @@ T = TypeVar("T", bound=PromptSharingTrainer)
 
 
 def grpo_trainer(
-    model: Any, processor: Any, config: GRPOConfig, prompts: Dataset, rewards: dict[str, Reward], *, kind: type[T]
+    kind: type[T], model: Any, processor: Any, config: GRPOConfig, asked: tuple[Dataset, dict[str, Reward]]
 ) -> T:
-    """A trainer of this kind that takes `prompts` (made by `prompt_dataset`) in their order."""
+    """A trainer of this kind that takes prompts (made by `prompt_dataset`), beside their rewards, in their order."""
+    prompts, rewards = asked
     given: Any = config.generation_kwargs or {}
     config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())

@@ -95,7 +95,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     if isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
         kind = DistillationTrainer if job.stage.method == "distill" else PromptSharingTrainer
-        trainer = grpo_trainer(model, processor, config, prompt_dataset(processor, rows, places), rewards, kind=kind)
+        trainer = grpo_trainer(kind, model, processor, config, (prompt_dataset(processor, rows, places), rewards))
         if isinstance(trainer, DistillationTrainer):
             taught(trainer, job, processor, rows)
         if job.stage.kl is not None and job.stage.kl.prompts == "target" and job.stage.kl.to == "base":

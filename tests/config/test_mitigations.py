@@ -14,6 +14,7 @@ from holdfast.errors import UserError
 LORA = {"lora": {"r": 4, "target_modules": "all-linear"}}
 SFT = {"method": "sft", "source": "answers"}
 GRPO = {"method": "grpo"}
+DISTILL = {"method": "distill", "teacher": "demonstration"}
 PRIOR = [{"benchmark": "color", "train": 8}]
 REFUSED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
     "replay without prior questions": (SFT | {"replay": {}}, ["color"], "arms.a.0.replay: no prior benchmark has"),
@@ -27,6 +28,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
     "kl beside beta": (GRPO | {"kl": {"weight": 1}, "trainer": {"beta": 1}}, PRIOR, "which trainer.beta sets too"),
     "a forward kl of rollouts": (GRPO | {"kl": {"weight": 1}}, PRIOR, "say `direction: reverse`"),
     "tokens of grpo": (GRPO | {"talr": {}}, PRIOR, "arms.a.0.talr: unknown field"),
+    "own answers of a distillation": (DISTILL | {"replay": {"answers": "own"}}, PRIOR, "distill learns from its own"),
+    "kl beside a teacher": (DISTILL | {"kl": {"weight": 1}}, PRIOR, "say `prompts: prior`"),
+    "rewards of a distillation": (DISTILL | {"rewards": {"score": 1}}, PRIOR, "arms.a.0.rewards: unknown field"),
+    "the base that it is": (DISTILL | {"teacher": "base"}, PRIOR, "arms.a.0.teacher: the arm starts from the base"),
+    "a teacher that is not there": (DISTILL | {"teacher": {"kind": "arm", "arm": "b"}}, PRIOR, "it needs the arm 'b'"),
     "a share of all": (SFT | {"replay": {"share": 1}}, PRIOR, "arms.a.0.replay.share"),
 }
 
@@ -46,6 +52,20 @@ def test_a_penalty_that_needs_the_whole_model_is_refused_in_parts(tmp_path: Path
     file = tmp_path / "s.yaml"
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=r"arms\.a\.0\.l2: needs the whole model"):
+        load_study(file)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"compute": {"gpus": 2}}, r"arms\.a\.0: distill trains on one GPU; set compute.gpus to 1"),
+        ({"influence": {}}, r"arms\.a\.0: influence has no rule for distill; remove influence"),
+    ],
+)
+def test_a_distillation_is_refused_where_it_cannot_run(given: dict, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({"name": "s", "arms": {"a": [DISTILL]}} | given))
+    with pytest.raises(UserError, match=said):
         load_study(file)
 
 
