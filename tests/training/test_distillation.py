@@ -37,6 +37,7 @@ def job(train_job: Callable, schooled: ModelRef, tiny_model: ModelRef) -> Callab
 
 def built(made: Train, out: Path) -> Any:
     processor = load_processor(made.start)
+    out.mkdir(exist_ok=True)
     trainer = build(made, processor, out, StageCallback(out, Journal(out), lambda *_: {}, processor))
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
@@ -89,9 +90,8 @@ def test_a_teacher_that_is_the_model_teaches_nothing(job: Callable, schooled: Mo
 def test_another_arms_end_is_learned_from(
     job: Callable, tiny_model: ModelRef, run_stage: Callable, tmp_path: Path
 ) -> None:
-    made = job({"kind": "arm", "arm": "other"}, base=tiny_model, max_steps=20).model_copy(
-        update={"teacher": tiny_model}
-    )
+    made = job({"kind": "arm", "arm": "other"}, max_steps=20, learning_rate=1e-2)
+    made = made.model_copy(update={"teacher": tiny_model})
     before = built(made, tmp_path / "before")
     inputs = batch(before)
     away = before._compute_loss(before.model, inputs).item()

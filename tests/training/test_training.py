@@ -54,6 +54,11 @@ def grpo(**trainer: Any) -> dict[str, Any]:
     return {"method": "grpo", "trainer": {**GRPO, **trainer}}
 
 
+def distill(**trainer: Any) -> dict[str, Any]:
+    sampled = {"max_completion_length": 16, **trainer}
+    return {"method": "distill", "teacher": {"kind": "demonstration", "ema": 0.5}, "trainer": {**SFT, **sampled}}
+
+
 SHAPED = {
     "score": 1.0,
     "format": {"weight": 0.5, "warm_up": 4},
@@ -172,7 +177,7 @@ def test_a_stage_leaves_checkpoints_records_metrics_and_digests(
         {**grpo(), "lora": LORA},
         grpo(num_iterations=2),
         grpo(gradient_accumulation_steps=2, steps_per_generation=4),
-        grpo() | {"method": "distill", "teacher": {"kind": "demonstration", "ema": 0.5}},
+        distill(num_iterations=2),
     ],
     ids=["sft", "sft-lora", "grpo", "grpo-lora", "grpo-reusing", "grpo-ahead", "distill-following"],
 )
