@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
-from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.measurement import Evaluation, Influence, Predictors
 from holdfast.config.methods import GRPO, SFT, AnyStage, ArmStage, Interpolate, Rollouts
 from holdfast.config.model import Model
 from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
@@ -68,6 +68,9 @@ class Study(Config):
     evaluation: Evaluation = Evaluation()
     influence: Influence | None = None
     """Trace forgetting to training samples; without this block, nothing is traced."""
+    predictors: Predictors | None = None
+    """Measure what may predict forgetting: KL to the base, parameter movement, entropy, perplexity; `{}` for the
+    defaults. It trains and evaluates nothing again."""
     compute: Compute = Compute()
     checkpoints: Literal["all", "last", "best"] | PositiveInt = "all"
     """Which of a training's checkpoints `holdfast gc` leaves once the study has its report: all of them, the last, so

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from holdfast.analysis.influence import PREDICTIONS
+from holdfast.analysis.predictors import ACROSS, ARM, NAMES, RESAMPLES
 from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
 from holdfast.benchmarks.targets.protocol import described
@@ -65,6 +66,7 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
         "benchmarks": benchmark_section(analysis),
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),
+        "predictors": predictor_section(analysis),
         "continual": continual_section(analysis),
         "length_split": rows(analysis.length_split),
         "flips": rows(analysis.tables.flips),
@@ -211,6 +213,22 @@ def influence_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> 
         "ledger": rows(found.ledger),
         "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
     }
+
+
+def predictor_section(analysis: Analysis) -> Row | None:
+    """A row a predictor, a cell for every scope; the best one across arms is first."""
+    if analysis.predictors is None:
+        return None
+    groups = analysis.predictors.fits.groupby("predictor", sort=False)
+    found = [
+        {"name": NAMES[str(name)]}
+        | {row["scope"]: row for row in rows(own) if row["scope"] != ARM}
+        | {"arms": {row["arm"]: row for row in rows(own) if row["scope"] == ARM}}
+        for name, own in groups
+    ]
+    found.sort(key=lambda row: -(row[ACROSS]["r2"] or 0))
+    arms = list(dict.fromkeys(arm for row in found for arm in row["arms"]))
+    return {"rows": found, "arms": arms, "resamples": RESAMPLES}
 
 
 def run_section(job: Compare) -> Row:
