@@ -40,7 +40,7 @@ NAMES = {
 }
 """Every predictor, as people read it."""
 ACROSS, WITHIN, ARM = "across", "within", "arm"
-LEAST, RESAMPLES, FINITE = 3, 500, 0.9
+LEAST, RESAMPLES, FINITE = 3, 1000, 0.9
 """Trainings of which there is an interval, resamples, and the share of these that must have a value."""
 RUN = ["study", "arm", "replicate"]
 
@@ -129,7 +129,8 @@ def fitted(groups: Sequence[Sequence[np.ndarray]], seed: int) -> dict[str, Any]:
     Trainings are drawn anew within their groups.
     """
     runs = [run for group in groups for run in group]
-    value = _mean(groups)
+    groups = [group for group in groups if group]
+    value = _mean(groups) if groups else np.full(2, np.nan)
     low = high = np.full(2, np.nan)
     if min(map(len, groups), default=0) >= LEAST:
         low, high = _interval(groups, seed)
@@ -144,11 +145,9 @@ def _interval(groups: Sequence[Sequence[np.ndarray]], seed: int) -> np.ndarray:
     """(2, 2): low and high of both measures."""
 
     def of(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        found = [
-            _mean([[group[place] for place in places] for group, places in zip(groups, rows, strict=True)])
-            for rows in zip(*(one.reshape(-1, one.shape[-1]) for one in drawn), strict=True)
-        ]
-        return np.array(found).T.reshape(2, *drawn[0].shape[:-1])
+        # How often each training was drawn.
+        times = [(one[..., None] == np.arange(len(group))).sum(-2) for one, group in zip(drawn, groups, strict=True)]
+        return _mean(groups, times)
 
     places = [np.arange(len(group)) for group in groups]
     how: dict[str, Any] = {"vectorized": True, "method": "percentile", "n_resamples": RESAMPLES}
@@ -159,19 +158,44 @@ def _interval(groups: Sequence[Sequence[np.ndarray]], seed: int) -> np.ndarray:
     return np.where(few, np.nan, np.nanpercentile(np.where(few[:, None], 0.0, drawn), [2.5, 97.5], axis=1))
 
 
-def _mean(groups: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Of those in which it is known."""
-    found = [association(np.concatenate(group, 1)) for group in groups if group]
-    return pd.DataFrame(found, columns=["spearman", "r2"], dtype=float).mean().to_numpy()
+def _mean(groups: Sequence[Sequence[np.ndarray]], times: Sequence[np.ndarray] | None = None) -> np.ndarray:
+    """Over the groups in which it is known (2, …), of trainings that were drawn so many times (…, trainings)."""
+    found = []
+    for group, often in zip(groups, times or [np.ones(len(group)) for group in groups], strict=True):
+        found.append(association(np.concatenate(group, 1), np.repeat(often, [run.shape[1] for run in group], -1)))
+    known = np.isfinite(found)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, found, 0.0).sum(0) / known.sum(0)
 
 
-def association(pairs: np.ndarray) -> np.ndarray:
-    """Spearman's ρ and R² of y = a + bx + cx², of x and y (2, points); not a number where either is constant, or of as
-    few points as the fit has terms."""
+def association(pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Spearman's ρ, and R² of y = a + bx + cx², of x and y (2, points) of which each stands there so many times
+    (…, points); not a number where either is constant, or of as few points as the fit has terms. Returns (2, …)."""
     x, y = pairs
-    if len(x) <= 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.full(2, np.nan)
-    rank = np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1]
-    scaled = (x - x.mean()) / x.std()
-    left = y - np.polynomial.polynomial.polyval(scaled, np.polynomial.polynomial.polyfit(scaled, y, 2))
-    return np.array([rank, 1 - left.var() / y.var()])
+    first, second = (_centred(_ranks(values, weights), weights) for values in (x, y))
+    scaled = (x - x.mean()) / (x.std() or 1.0)
+    terms = np.stack([np.ones_like(x), scaled, scaled**2], -1)
+    left = _centred(y, weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spreads = [(weights * values**2).sum(-1) for values in (first, second, left)]
+        rank = (weights * first * second).sum(-1) / np.sqrt(spreads[0] * spreads[1])
+        # By the normal equations, whose inverse leaves out terms that fewer values of x cannot tell apart.
+        slopes = (weights * left) @ terms
+        products = (weights @ (terms[:, :, None] * terms[:, None]).reshape(len(x), 9)).reshape(
+            *weights.shape[:-1], 3, 3
+        )
+        inverse = np.linalg.pinv(products, rcond=1e-9, hermitian=True)
+        explained = (slopes[..., None, :] @ inverse @ slopes[..., None])[..., 0, 0] / spreads[2]
+    known = (spreads[0] > 0) & (spreads[1] > 0) & (len(x) > terms.shape[1])
+    return np.where(known, [rank, explained], np.nan)
+
+
+def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return values - (weights * values).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of values (points,) of which each stands there so many times; equal ones share the mean of their ranks."""
+    _, which = np.unique(values, return_inverse=True)
+    each = weights @ (which[:, None] == np.arange(which.max() + 1)).astype(float)
+    return (each.cumsum(-1) - (each - 1) / 2)[..., which]
