@@ -97,7 +97,7 @@ class Analysis:
     source (whose definition it is), value, low, high, replicates, covers."""
     influence: InfluenceTables | None
     """None where nothing was traced."""
-    predictors: PredictorTables | None
+    predictors: PredictorTables | None = None
     """None where nothing was measured."""
 
 

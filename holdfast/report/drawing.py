@@ -83,10 +83,9 @@ def _predictors(analysis: Analysis, folder: Folder) -> None:
     """Every predictor of which something is known, with its rank correlation across arms."""
     if analysis.predictors is not None:
         points, fits = analysis.predictors
-        own = fits[fits.scope == ACROSS].set_index("predictor").spearman.dropna()
-        panels = {name: f"{NAMES[name]}: {value:.2f}".replace("-", "−") for name, value in own.items()}
-        if panels:
-            drawn = figures.predictors(points, panels, looks(analysis))
+        ranks = fits[fits.scope == ACROSS].set_index("predictor").spearman.dropna().to_dict()
+        if ranks:
+            drawn = figures.predictors(points, NAMES, ranks, looks(analysis))
             folder.save("predictors", "Predictors and forgetting", points, drawn)
 
 

@@ -39,10 +39,10 @@ def test_a_curve_without_noise_is_fitted_whole_and_ranked_as_scipy_ranks_it() ->
 
 def test_half_of_the_variance_is_explained_where_the_noise_has_the_other_half() -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=20000)
+    x = rng.normal(size=2000)
     signal = (x**2 + x) / np.sqrt(3)
-    assert association(np.stack([x, signal + rng.normal(size=len(x))]))[1] == pytest.approx(0.5, abs=0.02)
-    assert association(np.stack([x, rng.normal(size=len(x))])) == pytest.approx(np.zeros(2), abs=0.02)
+    assert association(np.stack([x, signal + rng.normal(size=len(x))]))[1] == pytest.approx(0.5, abs=0.05)
+    assert association(np.stack([x, rng.normal(size=len(x))])) == pytest.approx(np.zeros(2), abs=0.05)
 
 
 def test_nothing_is_said_of_what_does_not_vary_or_of_as_few_points_as_terms() -> None:
@@ -53,7 +53,7 @@ def test_nothing_is_said_of_what_does_not_vary_or_of_as_few_points_as_terms() ->
 def test_within_arms_is_the_mean_over_arms_and_not_what_lies_between_them() -> None:
     """In either arm y falls with x, and the arm with larger x has larger y."""
     rng = np.random.default_rng(1)
-    low, high = ([np.stack([x := rng.random(8), -x + far]) + [[far], [0]] for _ in range(4)] for far in (0.0, 10.0))
+    low, high = ([np.stack([far + x, far - x]) for x in rng.random((4, 8))] for far in (0.0, 10.0))
     assert fitted([low, high], 0)["spearman"] == pytest.approx(-1)
     assert fitted([low + high], 0)["spearman"] > 0.4
     assert fitted([low, high], 0)["spearman_high"] == pytest.approx(-1)
