@@ -32,7 +32,7 @@ def compare(
     """
     root, flow_id = root.resolve(), flow_run.id or ""
     studies = merged([study for name in names for study in finished(name, open_store(root))])
-    label = "-vs-".join(dict.fromkeys(study.study.name for study in studies))
+    label = "-vs-".join(dict.fromkeys(_label(study, studies) for study in studies))
     first = studies[0].study
     config = first.model_copy(update={"name": f"compare-{label}", "sweep": first.experiment})
     with parent_runs.comparison_run(root, config, flow_id) as run_id, worker.children(), progress.display():
@@ -77,13 +77,16 @@ def measure_predictors(
 
 
 def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:
-    """What the latest report of a study or sweep compared; of a training, given by its run id, that arm's replicate."""
+    """What the latest report of a study or sweep of that name compared, or the one of that run id.
+
+    Of a training, given by its run id, that arm's replicate.
+    """
     for run in store.named(name):
-        if run.data.tags.get("holdfast.kind") in ("study", "sweep"):
-            studies = _compared(run, store)
-            if studies:
-                return _whole(name, studies)
+        if studies := _of_parent(run, store):
+            return _whole(name, studies)
     run = store.run(name)
+    if studies := _of_parent(run, store):
+        return _whole(name, studies)
     tags = run.data.tags
     if tags.get("holdfast.kind") != "train" or run.info.status != "FINISHED":
         raise UserError(f"{name}: neither a study with a report nor a finished train run; name one of these")
@@ -96,22 +99,48 @@ def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:
 
 
 def merged(studies: Sequence[FinishedStudy]) -> tuple[FinishedStudy, ...]:
-    """Trainings of one study are its arms again, so that they are compared with each other."""
-    found: dict[str, FinishedStudy] = {}
+    """Trainings of one study are its arms again, so that they are compared with each other; nothing comes twice."""
+    found: list[FinishedStudy] = []
     for one in studies:
-        key = f"{one.study.name} {one.data.digest} {one.levels}"
-        if key in found:
-            known = found[key]
-            arms = {**known.study.arms, **one.study.arms}
-            one = known.model_copy(
-                update={
-                    "study": known.study.model_copy(update={"arms": arms}),
-                    "runs": tuple(dict.fromkeys((*known.runs, *one.runs))),
-                    "evaluated": tuple(dict.fromkeys((*known.evaluated, *one.evaluated))),
-                }
-            )
-        found[key] = one
-    return tuple(found.values())
+        place = next((place for place, known in enumerate(found) if _are_one(known, one)), None)
+        if place is None:
+            found.append(one)
+        else:
+            found[place] = _together(found[place], one)
+    return tuple(found)
+
+
+def _label(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> str:
+    """Studies of one sweep are named by it together."""
+    beside = [other for other in studies if other.study.experiment == study.study.experiment]
+    return study.study.experiment if len(beside) > 1 else study.study.name
+
+
+def _are_one(a: FinishedStudy, b: FinishedStudy) -> bool:
+    """Whether two are parts of one study: a study that was changed and run again is another one."""
+    mine, others = (
+        {(run.arm, run.replicate, run.stage): run.run_id for run in one.runs if run.kind == "train"} for one in (a, b)
+    )
+    return (
+        (a.study.name, a.study.sweep, a.data.digest) == (b.study.name, b.study.sweep, b.data.digest)
+        and all(a.study.arms[arm] == b.study.arms[arm] for arm in a.study.arms.keys() & b.study.arms.keys())
+        and all(mine[trained] == others[trained] for trained in mine.keys() & others.keys())
+    )
+
+
+def _together(known: FinishedStudy, one: FinishedStudy) -> FinishedStudy:
+    return known.model_copy(
+        update={
+            "levels": known.levels or one.levels,
+            "study": known.study.model_copy(update={"arms": {**known.study.arms, **one.study.arms}}),
+            "runs": tuple(dict.fromkeys((*known.runs, *one.runs))),
+            "evaluated": tuple(dict.fromkeys((*known.evaluated, *one.evaluated))),
+        }
+    )
+
+
+def _of_parent(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
+    return _compared(run, store) if run.data.tags.get("holdfast.kind") in ("study", "sweep") else ()
 
 
 def _compared(run: Any, store: Store) -> tuple[FinishedStudy, ...]:

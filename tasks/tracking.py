@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlparse
 
 # MLflow looks while it is imported.
@@ -44,6 +44,7 @@ from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, brief, writing
 from tasks import server_probe
 from tasks.artifact_cache import ArtifactCache, link
+from tasks.interrupts import Uninterrupted
 from tasks.redaction import redacted, without_password
 from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
@@ -79,6 +80,12 @@ def open_store(root: Path) -> Store:
     return Store(root)
 
 
+def _client(uri: str) -> MlflowClient:
+    client = MlflowClient(uri)
+    served = urlparse(uri).scheme in ("http", "https")
+    return client if served else cast(MlflowClient, Uninterrupted(client))
+
+
 class Store:
     """MLFLOW_TRACKING_URI, or mlruns/ below `root`: SQLite with the artifacts beside it."""
 
@@ -94,7 +101,7 @@ class Store:
             server_probe.probe_artifacts(self.uri, lambda: _artifacts_answer(self.uri))
         with server_probe.explained(self.uri), server_probe.alone(self.uri):
             mlflow.set_tracking_uri(self.uri)
-            self.client = MlflowClient(self.uri)
+            self.client = _client(self.uri)
             self.client.search_experiments(max_results=1)
         self.experiment_ids: dict[str, str] = {}
         self.artifact_cache = ArtifactCache(self.directory / "cache", self.client)

@@ -42,19 +42,26 @@ def _label(levels: dict[str, str]) -> str:
 
 def places(studies: Sequence[FinishedStudy]) -> tuple[Place, ...]:
     """The studies' places, in order. Those that belong to no common sweep have one more factor, `study`."""
-    several = len({study.study.experiment for study in studies}) > 1
+    origins = _origins(studies)
+    several = len(set(origins)) > 1
     factors = {factor for study in studies for factor in study.levels}
     reseeding = {factor for factor in factors if _only_reseeds(factor, studies)}
     names = [study.study.name for study in studies]
     found = []
     for index, (name, study) in enumerate(zip(names, studies, strict=True)):
         before = names[:index].count(name)
-        levels = ({STUDY: study.study.experiment} if several else {}) | study.levels
+        levels = ({STUDY: origins[index]} if several else {}) | study.levels
         draws = {factor: levels.pop(factor) for factor in study.levels if factor in reseeding}
         found.append(Place(f"{name} ({before + 1})" if before else name, levels, draws))
     if len({(place.setting, place.draw) for place in found}) < len(found):
         found = [place._replace(levels={STUDY: place.study} | place.levels) for place in found]
     return tuple(found)
+
+
+def _origins(studies: Sequence[FinishedStudy]) -> list[str]:
+    """The sweep that each belongs to, or its own name; a study may bear the name of a sweep."""
+    own = {study.study.name for study in studies if not study.study.sweep}
+    return [f"{study.study.sweep} (sweep)" if study.study.sweep in own else study.study.experiment for study in studies]
 
 
 def _only_reseeds(factor: str, studies: Sequence[FinishedStudy]) -> bool:

@@ -121,10 +121,10 @@ def differences(pairs: pd.DataFrame, panels: dict[str, tuple[str, str]]) -> Figu
     names = list(pairs["name"].unique())
     known = {title: pairs[(pairs.measure == m) & (pairs["at"] == at)] for title, (m, at) in panels.items()}
     known = {title: own for title, own in known.items() if len(own)}
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.25 * max(2, len(names))))
+    figure = Figure(figsize=(WIDTH, 0.95 + 0.25 * max(2, len(names))))
     grid = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
     for axes, (title, own) in zip(grid, known.items(), strict=True):
-        axes.set_title(title)
+        axes.set_title(title.replace(" at ", "\nat "))
         axes.axvline(0, color=SOFT, linewidth=1)
         for verdict, rows in own.groupby("verdict"):
             color = {"better": RIGHT, "worse": WRONG}.get(str(verdict), SOFT)
@@ -132,7 +132,7 @@ def differences(pairs: pd.DataFrame, panels: dict[str, tuple[str, str]]) -> Figu
             _intervals(axes, rows, "difference", rows["name"].map(names.index), marker="o", ms=6.5, linewidth=2, **how)
         _listed(axes, names)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("← second is better · first is better →", fontsize=8.5, color=SOFT)
+    figure.supxlabel("← second is better · first is better →", fontsize=8.5, color=SOFT)
     return figure
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from holdfast.report.words import listed
 
 OPEN, ALONE = "not distinguishable", "no verdict (one replicate)"
+LEFT = {"Undecided": OPEN, "Not comparable": "not comparable"}
 DECIDED = ("better", "worse")
 NAMES = {
     ("retention", "matched"): "retention at the same skill",
@@ -115,8 +116,9 @@ def level_sentences(rows: Sequence[Row]) -> list[str]:
         for better, worse in _won([row]):
             than = f"with {row['factor']}={better} than with {worse}{where}"
             said.append(f"{WHEN[row['at']]}, {_surpass([row['arm']], row['measure'])} {than}.")
-    undecided = sum(row["verdict"] == OPEN for row in rows)
-    return said + ([f"Undecided: {undecided} of {len(rows)} comparisons."] if undecided else [])
+    counts = {what: sum(row["verdict"] == verdict for row in rows) for what, verdict in LEFT.items()}
+    left = [f"{what}: {count} of {len(rows)} comparisons." for what, count in counts.items() if count]
+    return said + ([" ".join(left)] if left else [])
 
 
 def grid(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:

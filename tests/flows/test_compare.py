@@ -3,6 +3,7 @@ from pathlib import Path
 from synthetic_studies import Shape, Truth, compare_job, finished_study
 
 from flows.compare import _only, merged
+from holdfast.analysis.settings import places
 from holdfast.analysis.study import analyse
 from holdfast.config.methods import SFT
 from holdfast.config.study import Study
@@ -30,3 +31,34 @@ def test_a_training_on_the_rollouts_of_another_arm_is_compared_without_it(tmp_pa
     assert {one.arm for one in found.evaluated} == {None, "rollouts"}
     analysis = analyse(compare_job(found))
     assert list(analysis.arms.arm) == ["rollouts"]
+
+
+def test_a_study_that_was_changed_and_run_again_is_another_study(tmp_path: Path):
+    whole = finished_study(tmp_path, {"rft": Truth()}, Shape(target=4, prior=4))
+    again = whole.model_copy(
+        update={"runs": tuple(run.model_copy(update={"run_id": f"again {run.run_id}"}) for run in whole.runs)}
+    )
+    assert merged([whole, again]) == (whole, again)
+    assert [place.study for place in places([whole, again])] == [whole.study.name, f"{whole.study.name} (2)"]
+
+
+def test_a_study_of_a_sweep_that_is_named_twice_comes_once_and_a_study_may_bear_the_sweeps_name(tmp_path: Path):
+    whole = finished_study(tmp_path, {"rft": Truth()}, Shape(target=4, prior=4))
+    members = [
+        whole.model_copy(
+            update={
+                "levels": {"seed": str(seed)},
+                "study": whole.study.model_copy(update={"name": f"s-{seed}", "sweep": whole.study.name, "seed": seed}),
+            }
+        )
+        for seed in (1, 2)
+    ]
+    named = members[0].model_copy(update={"levels": {}})
+    assert merged([named, *members]) == tuple(members)
+    found = places([whole, *members])
+    own, sweep = whole.study.name, f"{whole.study.name} (sweep)"
+    assert [(place.setting, place.draw) for place in found] == [
+        (f"study={own}", ""),
+        (f"study={sweep}", "seed=1"),
+        (f"study={sweep}", "seed=2"),
+    ]
