@@ -180,9 +180,7 @@ def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     return figure
 
 
-def predictors(
-    points: pd.DataFrame, panels: dict[str, str], ranks: dict[str, float], looks: dict[str, Look]
-) -> Figure:
+def predictors(points: pd.DataFrame, panels: dict[str, str], ranks: dict[str, float], looks: dict[str, Look]) -> Figure:
     """Each predictor against mean forgetting: a mark a checkpoint, and the quadratic fit across arms.
 
     `panels` has every column's title, `ranks` its rank correlation. Columns: arm, forgetting, and the predictors.

@@ -18,7 +18,7 @@ from holdfast.analysis.summary import summary
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.journal import strict_json
-from holdfast.report import drawing, examples, theme, verdicts, words
+from holdfast.report import drawing, examples, flips, theme, verdicts, words
 
 EXAMPLES = 4
 """Settings whose answers are shown."""
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 def compare(job: Compare, out: Path) -> dict[str, Any]:
-    """Write report.html, summary.json and figures/; returns the notes of the result.
+    """Write report.html, summary.json, flips.parquet and figures/; returns the notes of the result.
 
     Raises:
         UserError: no study has finished evaluating, or two cannot be compared.
@@ -42,12 +42,15 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
     content = summary(analysis)
     (out / "summary.json").write_text(strict_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     headline = verdicts.headline(rows(analysis.verdicts), rows(analysis.arms))
-    page = render(analysis, content, headline, drawing.draw(analysis, out / "figures"))
+    flipped = flips.ledger(analysis, out / flips.FILE)
+    page = render(analysis, content, headline, drawing.draw(analysis, out / "figures"), flipped)
     (out / "report.html").write_text(page, encoding="utf-8")
     return {"arms": analysis.arms.arm.nunique(), "headline": headline, "report_bytes": len(page.encode())}
 
 
-def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup]) -> str:
+def render(
+    analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup], flipped: Row | None = None
+) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
     job = analysis.job
     studies: dict[str, FinishedStudy] = {}
@@ -69,6 +72,9 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
         "predictors": predictor_section(analysis),
         "continual": continual_section(analysis),
         "length_split": rows(analysis.length_split),
+        "flipped": flipped,
+        "script": Markup(flips.SCRIPT),
+        "policy": flips.POLICY,
         "flips": rows(analysis.tables.flips),
         "trainings": int(analysis.arms.replicates.sum()),
         "evidence": content.get("evidence", ""),
