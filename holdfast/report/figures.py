@@ -192,8 +192,9 @@ def predictors(points: pd.DataFrame, panels: dict[str, str], ranks: dict[str, fl
         for arm, one in looks.items():
             own = known[known.arm == arm]
             axes.plot(own[name], own.forgetting, one.marker, color=one.color, markersize=4, alpha=0.75)
-        fit = np.polynomial.Polynomial.fit(known[name], known.forgetting, 2)
-        axes.plot(*fit.linspace(50), color=INK, linewidth=1, linestyle=DOTTED)
+        if known[name].nunique() > 2:
+            fit = np.polynomial.Polynomial.fit(known[name], known.forgetting, 2)
+            axes.plot(*fit.linspace(50), color=INK, linewidth=1, linestyle=DOTTED)
         axes.title.set_fontsize(8.5)
         axes.set_xlabel(f"ρ = {rank:.2f}".replace("-", "−"), fontsize=8.5, color=SOFT)
         axes.xaxis.set_major_locator(MaxNLocator(3))

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     ]
 )
 """`said` is what the grader read, null where nothing could be. `pushed_by`: where influence was traced, the samples
-whose weight · ⟨g, V⟩ at the checkpoint before pushed the benchmark, not this question alone, hardest the way it flipped."""
+whose weight · ⟨g, V⟩ at the checkpoint before pushed the benchmark, not this question alone, hardest that way."""
 Row = dict[str, Any]
 
 
@@ -59,7 +59,8 @@ def _said(analysis: Analysis, own: pd.DataFrame, file: int, base: int) -> pd.Dat
     """Flips of one file with the question, what was said and what the base said."""
     paths = analysis.tables.files["path"]
     now, before = _texts(paths[file]), _texts(paths[base])[list(TEXTS.values())].add_prefix("base_")
-    return own.join(now, on="question").join(before, on="question")
+    joined = own.join(now, on="question").join(before, on="question").astype(object)
+    return joined.where(joined.notna(), None)
 
 
 @functools.lru_cache(maxsize=64)

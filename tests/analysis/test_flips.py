@@ -63,18 +63,11 @@ def test_lost_less_regained_is_what_is_missing_at_the_end(tmp_path: Path) -> Non
     study = finished_study(tmp_path / "a", {"rft": Truth(), "self": Truth(retention=0.4)}, Shape(target=20, prior=30))
     read = load(compare_job(study).studies)
     found = flips(read)
-    [base] = [
-        one.file.path
-        for one in study.evaluated
-        if one.arm is None and one.benchmark == "color" and one.kind == "records"
-    ]
-    [end] = [
-        one.file.path
-        for one in study.evaluated
-        if (one.arm, one.replicate, one.step, one.benchmark, one.kind) == ("self", 2, 32, "color", "records")
-    ]
+    asked = [one for one in study.evaluated if (one.kind, one.benchmark) == ("records", "color")]
+    whose = {(one.arm, one.replicate, one.step): one.file.path for one in asked}
     knew, knows = (
-        pq.read_table(path).to_pandas().query("split == 'test'").set_index("id").correct for path in (base, end)
+        pq.read_table(whose[place]).to_pandas().query("split == 'test'").set_index("id").correct
+        for place in ((None, 0, 0), ("self", 2, 32))
     )
     own = found[(found.arm == "self") & (found.replicate == 2) & (found.benchmark == "color")]
     signed = own.flip.map({"lost": -1, "regained": 1, "learned": 1, "unlearned": -1}).groupby(own.question).sum()

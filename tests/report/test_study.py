@@ -60,11 +60,11 @@ def test_every_flip_is_in_the_ledger_with_what_was_said_and_what_pushed_it(repor
     assert lost.base_said.equals(lost.answer)
     assert (lost.said.isna() == lost.unreadable).all()
     assert HOSTILE in lost[lost.unreadable].completion.iloc[0]
-    # The trace has eight samples a checkpoint; what it loses is pushed by negative ones, what it learns by positive ones.
+    # What is lost was pushed by negative effects, what is learned by positive ones.
     signs = {flip: {one["effect"] > 0 for by in own.pushed_by for one in by} for flip, own in rows.groupby("flip")}
     assert signs["lost"] == {False}
     assert signs["learned"] == {True}
-    first = lost[lost.step == 4].iloc[0]
+    first = lost[(lost.step == 4) & (lost.role == "prior")].iloc[0]
     run = root / "study" / f"answers-{first.replicate}-influence"
     traced = pq.read_table(run / "influence.parquet", filters=[("step", "==", 0)]).to_pandas()
     effect = traced.weight * (traced[f"dot/{first.benchmark}/a"] + traced[f"dot/{first.benchmark}/b"]) / 2
