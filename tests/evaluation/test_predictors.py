@@ -21,7 +21,7 @@ from holdfast.data.shards import read_questions
 from holdfast.evaluation.drift import Pair, Said, divergence, entropy, token_means
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.evaluation.predictors import FILE, movement, perplexity
-from holdfast.models.load import load_model, load_processor
+from holdfast.models.load import load_model, load_processor, save_checkpoint
 
 HALF = torch.tensor([0.5, 0.25, 0.25]).log()
 EVEN = torch.tensor([0.25, 0.25, 0.5]).log()
@@ -62,13 +62,25 @@ def test_the_spectral_norm_is_that_of_the_singular_values_whatever_the_shape() -
 
 
 @pytest.fixture(scope="module")
-def job(schooled: ModelRef, tiny_model: ModelRef, tiny_data: DataRef, train_job: Callable[..., Train]) -> Predict:
-    """Of a checkpoint that is the base, and of one that has learned."""
+def moved(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """The tiny model with noise on every weight."""
+    model, path = load_model(tiny_model), tmp_path_factory.mktemp("moved") / "model"
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    save_checkpoint(model, load_processor(tiny_model), path)
+    return ModelRef(path=str(path), digest="moved", step=50)
+
+
+@pytest.fixture(scope="module")
+def job(moved: ModelRef, tiny_model: ModelRef, tiny_data: DataRef, train_job: Callable[..., Train]) -> Predict:
+    """Of a checkpoint that is the base, and of one that is not."""
     target = shards(tiny_data, "jigsaw", "target").validation
     priors = tuple(shards(tiny_data, name, "prior").validation for name in ("color", "count"))
     unmoved = tiny_model.model_copy(update={"step": 7, "digest": "a copy"})
     return Predict(
-        models=(unmoved, schooled),
+        models=(unmoved, moved),
         base=tiny_model,
         target=(target,),
         prior=priors,
@@ -85,14 +97,14 @@ def measured(job: Predict, run_stage: Callable[..., Path], tmp_path_factory: pyt
     return run_stage(job, tmp_path_factory.mktemp("predictors"))
 
 
-def test_the_base_is_nowhere_else_and_a_trained_model_is(measured: Path) -> None:
-    same, moved = pq.read_table(measured / FILE).to_pylist()
-    assert (same["step"], moved["step"]) == (7, 50)
+def test_the_base_is_nowhere_else_and_another_model_is(measured: Path) -> None:
+    same, other = pq.read_table(measured / FILE).to_pylist()
+    assert (same["step"], other["step"]) == (7, 50)
     apart = [name for name in same if name.startswith(("kl_", "l1", "l2", "spectral", "changed"))]
     assert len(apart) == 8
     assert [same[name] for name in apart] == pytest.approx([0] * 8, abs=1e-6)
-    assert min(moved[name] for name in apart) > 0.05
-    assert moved["entropy_target"] < same["entropy_target"]
+    assert min(other[name] for name in apart) > 0.05
+    assert other["entropy_target"] < same["entropy_target"]
     assert json.loads((measured / "result.json").read_text())["notes"] == {
         "prompts_target": 4,
         "prompts_prior": 4,
