@@ -30,7 +30,7 @@ NAMES = {
     "l1": "movement, L1",
     "l2": "movement, L2",
     "spectral": "movement, spectral",
-    "changed_bf16": "weights changed in bf16",
+    "changed_bf16": "changed in bf16",
     "entropy_target": "entropy, target",
     "entropy_prior": "entropy, prior",
     "perplexity": "perplexity of training data",

@@ -236,6 +236,15 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _predictors_have_room(self) -> Self:
+        if self.predictors is not None and self.evaluation.drift == "sampled":
+            raise ValueError(
+                "predictors: they read the base beside every checkpoint, and `evaluation.drift: sampled` is for where "
+                "both do not fit; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ends_are_of_weights(self) -> Self:
         for arm, stages in self.arms.items():
             between = [one for one in stages if isinstance(one, Interpolate)]

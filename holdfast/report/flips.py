@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from holdfast.analysis.flips import LOST, UNLEARNED, flips
@@ -24,7 +26,8 @@ SHOWN, PUSHING = 500, 3
 SCRIPT = Path(__file__).with_name("flips.js.j2").read_text(encoding="utf-8")
 POLICY = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 """By which a browser runs this script in the page and no other."""
-TEXTS = {"parsed": "said", "completion": "completion"}
+TEXTS, NAMED = ("prompt", "answer", "parsed", "completion"), {"parsed": "said"}
+PUSHED = pa.list_(pa.struct([("sample", pa.string()), ("effect", pa.float64()), ("text", pa.string())]))
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "setting", "draw", "arm")),
@@ -32,7 +35,7 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("benchmark", "role", "question", "prompt", "answer", "flip")),
         ("unreadable", pa.bool_()),
         *((name, pa.string()) for name in ("base_said", "base_completion", "said", "completion")),
-        ("pushed_by", pa.list_(pa.struct([("sample", pa.string()), ("effect", pa.float64()), ("text", pa.string())]))),
+        ("pushed_by", PUSHED),
     ]
 )
 """`said` is what the grader read, null where nothing could be. `pushed_by`: where influence was traced, the samples
@@ -41,59 +44,64 @@ Row = dict[str, Any]
 
 
 def ledger(analysis: Analysis, path: Path) -> Row:
-    """Write all flips; returns total, rows (those on the page), and the words that each column can be filtered by."""
-    found, pushing = flips(analysis.tables), _pushing(analysis)
-    drawn = set(random.Random(analysis.job.seed).sample(range(len(found)), min(SHOWN, len(found))))
+    """Write all flips; returns total, rows (those on the page), and the words that columns can be filtered by."""
+    found, pushed = flips(analysis.tables), _pushed(analysis)
+    paths = analysis.tables.files["path"]
+    drawn = np.zeros(len(found), bool)
+    drawn[random.Random(analysis.job.seed).sample(range(len(found)), min(SHOWN, len(found)))] = True
+    harmful = found["flip"].isin([LOST, UNLEARNED]).to_numpy(int)
+    places = pa.Table.from_pandas(found[[name for name in SCHEMA.names if name in found]], preserve_index=False)
     shown: list[Row] = []
     with pq.ParquetWriter(path, SCHEMA) as writer:
-        for (file, base), own in found.groupby(["file", "base"], sort=False):
-            rows = _said(analysis, own, int(file), int(base))
-            rows["pushed_by"] = [pushing(row) for row in rows.itertuples()]
-            writer.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False))
-            shown += rows[[index in drawn for index in own.index]].to_dict("records")
+        # A checkpoint's flips of one benchmark stand together.
+        for file, own in found.groupby("file", sort=False):
+            now, before = (_texts(paths[one], own["question"]) for one in (file, own["base"].iloc[0]))
+            by = pa.array([pushed(own.iloc[0], harm) for harm in (False, True)], PUSHED)
+            columns = {name: now[name] for name in ("prompt", "answer", "said", "completion")}
+            columns |= {f"base_{name}": before[name] for name in ("said", "completion")}
+            columns["pushed_by"] = by.take(harmful[own.index])
+            rows = places.slice(own.index[0], len(own))
+            for name, values in columns.items():
+                rows = rows.append_column(name, values)
+            writer.write_table(rows.select(SCHEMA.names).cast(SCHEMA))
+            shown += rows.filter(drawn[own.index]).to_pylist()
     names = ("arm", "benchmark", "flip")
     return {"total": len(found), "rows": shown, "words": {name: list(found[name].unique()) for name in names}}
 
 
-def _said(analysis: Analysis, own: pd.DataFrame, file: int, base: int) -> pd.DataFrame:
-    """Flips of one file with the question, what was said and what the base said."""
-    paths = analysis.tables.files["path"]
-    now, before = _texts(paths[file]), _texts(paths[base])[list(TEXTS.values())].add_prefix("base_")
-    joined = own.join(now, on="question").join(before, on="question").astype(object)
-    return joined.where(joined.notna(), None)
+def _texts(path: str, questions: pd.Series) -> dict[str, pa.ChunkedArray]:
+    """Of some test questions, as long as a page can show: prompt, answer, said, completion."""
+    ids, table = _tested(path)
+    rows = table.take(ids.get_indexer(questions))
+    return {NAMED.get(name, name): pc.utf8_slice_codeunits(rows[name], 0, LONGEST) for name in TEXTS}
 
 
-@functools.lru_cache(maxsize=64)
-def _texts(path: str) -> pd.DataFrame:
-    """Of test questions by id, as long as a page can show."""
-    columns = ["split", "id", "prompt", "answer", *TEXTS]
-    table = pq.ParquetFile(path).read(columns).to_pandas().rename(columns=TEXTS)
-    table = table[table.pop("split") == "test"].set_index("id")
-    return table.apply(lambda column: column.str.slice(0, LONGEST))
+@functools.lru_cache(maxsize=16)
+def _tested(path: str) -> tuple[pd.Index, pa.Table]:
+    """The ids of a file's test questions, and their rows."""
+    table = pq.ParquetFile(path).read(["split", "id", *TEXTS])
+    table = table.filter(pc.equal(table["split"], "test"))
+    return pd.Index(table["id"].to_pandas()), table
 
 
-def _pushing(analysis: Analysis) -> Callable[[Any], list[Row]]:
-    """From a flip to the samples that pushed it; none where nothing was traced."""
-    places = zip(analysis.tables.places, analysis.job.studies, strict=True)
+def _pushed(analysis: Analysis) -> Callable[[Any, bool], list[Row]]:
+    """From a flip, and whether it did harm, to the samples that pushed; none where nothing was traced."""
     traced = {
         (place.study, run.arm, run.replicate, run.stage): Path(run.path)
-        for place, study in places
+        for place, study in zip(analysis.tables.places, analysis.job.studies, strict=True)
         for run in study.runs
         if run.kind == "influence"
     }
 
-    @functools.cache
-    def hardest(path: Path, benchmark: str, since: int, harmful: bool) -> list[Row]:
-        every = effects(path, lambda name: name == benchmark)
-        steps = every.step[every.step <= since]
-        every["effect"] = every.weight * every.dots
-        sided = every[(every.effect < 0) if harmful else (every.effect > 0)]
-        own = sided[sided.step == steps.max()]
-        found = own.sort_values("effect", ascending=harmful, kind="stable")[:PUSHING]
-        return found[["sample", "effect", "text"]].to_dict("records")
-
-    def of(row: Any) -> list[Row]:
+    def of(row: Any, harmful: bool) -> list[Row]:
         path = traced.get((row.study, row.arm, row.replicate, row.stage))
-        return hardest(path, row.benchmark, row.since, row.flip in (LOST, UNLEARNED)) if path else []
+        if path is None:
+            return []
+        every = effects(path, lambda name: name == row.benchmark)
+        every["effect"] = every.weight * every.dots
+        last = every.step[every.step <= row.since].max()
+        own = every[(every.step == last) & ((every.effect < 0) if harmful else (every.effect > 0))]
+        hardest = own.sort_values("effect", ascending=harmful, kind="stable")[:PUSHING]
+        return hardest[["sample", "effect", "text"]].to_dict("records")
 
     return of
