@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Predict, Result, RunRecord, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import SFT, Selection, Stage, TeacherFile
+from holdfast.config.methods import GRPO, SFT, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported, Prior
@@ -43,6 +43,7 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     MakeData: frozenset({"targets"}),
     Stage: frozenset({"target", *Mitigations.model_fields}),
     SFT: frozenset({"talr"}),
+    GRPO: frozenset({"rollout_difference"}),
     Prior: frozenset({"train"}),
     Imported: frozenset({"train_path"}),
     Train: frozenset({"keep_dtype", "priors", "earlier", "replayed"}),

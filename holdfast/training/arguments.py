@@ -13,6 +13,7 @@ from trl import GRPOConfig, SFTConfig
 
 from holdfast.config.methods import GRPO, SFT
 from holdfast.errors import UserError
+from holdfast.training.vllm_rollouts import require_vllm
 
 TrainerConfig = SFTConfig | GRPOConfig
 
@@ -73,6 +74,7 @@ def trainer_config(stage: SFT | GRPO, limit: int, settings: dict[str, Any]) -> T
     given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
     if stage.method == "grpo":
         _check_aggregation(stage)
+        require_vllm(given)
     settings = {**_defaults(stage, limit), **given, **_ours(stage), **settings}
     try:
         return kind(**settings)

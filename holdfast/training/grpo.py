@@ -17,18 +17,24 @@ from trl import GRPOConfig, GRPOTrainer
 
 from holdfast.data.chat import reads_images
 from holdfast.data.training_set import TrainingRow
-from holdfast.models.load import without_placeholders
+from holdfast.models.end_of_turn import stop_ids
+from holdfast.models.load import placeholder_ids, without_placeholders
 from holdfast.training.dataset import conversation, dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.rewards import Reward
+from holdfast.training.vllm_rollouts import sampling_arguments
 
 
 def grpo_trainer(
     model: Any, processor: Any, config: GRPOConfig, prompts: Dataset, rewards: dict[str, Reward]
-) -> GRPOTrainer:
+) -> PromptSharingTrainer:
     """A trainer that takes `prompts` (made by `prompt_dataset`) in their order."""
     given: Any = config.generation_kwargs or {}
-    config.generation_kwargs = without_placeholders(model.config, given)
+    if config.use_vllm:
+        ends = stop_ids(model.generation_config)
+        config.generation_kwargs = sampling_arguments(given, placeholder_ids(model.config), ends)
+    else:
+        config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())
     trainer = PromptSharingTrainer(
         model=model,
