@@ -123,9 +123,9 @@ def _learned(job: Predict, tokenizer: Any) -> tuple[list[Question], list[list[in
     if job.train is None:
         return [], []
     stage = job.train.stage
-    rows = _written(job.train, job.written) if stage.method == "grpo" else train_rows(job.train)
+    rows = train_rows(job.train) if stage.method == "sft" else _written(job.train, job.written)
     # What was written up to the limit has no end.
-    most = int(stage.trainer.get("max_completion_length", LONGEST)) if stage.method == "grpo" else None
+    most = int(stage.trainer.get("max_completion_length", LONGEST)) if stage.method != "sft" else None
     places = np.unique(np.linspace(0, len(rows) - 1, min(job.samples, len(rows))).round().astype(int))
     chosen = [rows[place] for place in places]
     return [row.question for row in chosen], [
