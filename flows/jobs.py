@@ -16,12 +16,13 @@ from holdfast.config.jobs import (
     Compare,
     FinishedStudy,
     FromFile,
+    Predict,
     Sample,
     Select,
     Trace,
     Train,
 )
-from holdfast.config.measurement import Influence, LedgerSettings
+from holdfast.config.measurement import Influence, LedgerSettings, Predictors
 from holdfast.config.methods import GRPO, SFT, AnyStage, Interpolate, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
@@ -34,7 +35,7 @@ from holdfast.journal import METRICS, read_lines
 from holdfast.stages.sources import PARSING
 from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
-from tasks.stage import StageRun, file_of, trained_model
+from tasks.stage import MADE, StageRun, file_of, trained_model
 
 SampledSource = SelfReasoning | Rollouts | OwnRollouts | TeacherFile
 
@@ -210,6 +211,31 @@ def ledger_job(trained: StageRun, influence: Influence, data: DataRef | None = N
         kept=tuple(trained_model(trained, step) for step in steps),
         influence=influence.model_copy(update={"ledger": None}),
         settings=influence.ledger or LedgerSettings(),
+    )
+
+
+def predict_job(study: Study, settings: Predictors, trained: StageRun, steps: Sequence[int], data: DataRef) -> Predict:
+    """Measure what may predict forgetting at some checkpoints of a finished training, or of a blend."""
+    made = MADE.validate_json((trained.path / "job.json").read_bytes())
+    train = made if isinstance(made, Train) else None
+    logged = "completions.parquet"
+    targets = list(study.targets) or [""]
+    return Predict(
+        seed=study.seed,
+        threads=study.compute.threads,
+        device=study.compute.device,
+        models=tuple(trained_model(trained, step) for step in steps),
+        base=made.base if isinstance(made, Train) else made.start,
+        dtype=study.model.dtype,
+        target=tuple(shard_ref(data, target_shard("validation", name)) for name in targets),
+        prior=tuple(shard_ref(data, prior_shard(prior.name, "validation")) for prior in study.prior),
+        prompts=settings.prompts,
+        samples=settings.samples,
+        limit=study.evaluation.max_new_tokens,
+        temperature=study.evaluation.temperature,
+        batch_size=study.evaluation.batch_size,
+        train=train,
+        written=file_of(trained, logged) if train and logged in trained.result.files else None,
     )
 
 

@@ -29,6 +29,7 @@ from flows.graph import (
     evaluation_stages,
     influence_stages,
     learns_by_grpo,
+    predictor_stages,
 )
 from flows.jobs import Provenance, Start, check_job, compare_job, failure_reasons
 from flows.room import require_disk
@@ -94,11 +95,12 @@ class MeasuredBase(Config):
 
 
 class Futures(NamedTuple):
-    """Of every replicate: its trainings, their evaluations and their influence."""
+    """Of every replicate: its trainings, their evaluations, their influence and what may predict forgetting."""
 
     trainings: dict[Replicate, PrefectFuture[Any]]
     evaluations: dict[Replicate, PrefectFuture[Any]]
     traces: dict[Replicate, PrefectFuture[Any]]
+    predictors: dict[Replicate, PrefectFuture[Any]]
 
 
 class StudyEnd(NamedTuple):
@@ -195,7 +197,7 @@ def measure_base(runner: StageRunner) -> MeasuredBase:
 
 def submit_arms(base: Any, context: Context) -> Futures:
     """Every replicate at the same time, as far as this machine has room. `base` may be a future of a MeasuredBase."""
-    futures = Futures({}, {}, {})
+    futures = Futures({}, {}, {}, {})
     for number in range(1, context.study.replicates + 1):
         submit_replicate(number, futures, base, context)
     return futures
@@ -213,6 +215,8 @@ def submit_replicate(number: int, futures: Futures, base: Any, context: Context)
         futures.evaluations[replicate] = evaluate_arm.submit(replicate, runs, base, context)
         if config.influence is not None:
             futures.traces[replicate] = trace_arm.submit(replicate, runs, base, context)
+        if config.predictors is not None:
+            futures.predictors[replicate] = predict_arm.submit(replicate, runs, base, context)
         if learns_by_grpo(config, arm) and not config.sweep:
             # Room on the machine goes to who asks first, and this arm takes longest.
             time.sleep(HEAD_START)
@@ -236,11 +240,12 @@ def await_arms(futures: Futures, base: MeasuredBase) -> tuple[Runs, tuple[Evalua
             failed[f"evaluation of {name}"] = scored
         else:
             found += scored
-        traced = _result(futures.traces[replicate]) if replicate in futures.traces else ()
-        if isinstance(traced, Exception):
-            failed[f"influence of {name}"] = traced
-        else:
-            runs += traced
+        for what, further in (("influence", futures.traces), ("predictors", futures.predictors)):
+            measured = _result(further[replicate]) if replicate in further else ()
+            if isinstance(measured, Exception):
+                failed[f"{what} of {name}"] = measured
+            else:
+                runs += measured
     return tuple(runs), tuple(found), failed
 
 
@@ -274,6 +279,12 @@ def evaluate_arm(replicate: Replicate, runs: Runs, base: MeasuredBase, context: 
 def trace_arm(replicate: Replicate, runs: Runs, base: MeasuredBase, context: Context) -> Runs:
     """Trace what a replicate forgot to its samples."""
     return influence_stages(context.study, runs, base.start, StageRunner(context, base.start.data))
+
+
+@task(task_run_name="predictors {replicate.arm} {replicate.number}", cache_policy=NO_CACHE, persist_result=False)
+def predict_arm(replicate: Replicate, runs: Runs, base: MeasuredBase, context: Context) -> Runs:
+    """Measure what may predict what a replicate forgot."""
+    return predictor_stages(context.study, runs, base.start.data, StageRunner(context, base.start.data))
 
 
 def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, command: str) -> StudyEnd:

@@ -81,7 +81,7 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
             checked.result()
         bases = [base_of.submit(runner.data, runner.context) for runner in runners]
         swept = [
-            SweptStudy(member, runner, run, base, Futures({}, {}, {}))
+            SweptStudy(member, runner, run, base, Futures({}, {}, {}, {}))
             for member, runner, run, base in zip(config.members, runners, runs, bases, strict=True)
         ]
         _submit(swept)

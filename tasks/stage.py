@@ -23,7 +23,7 @@ from tasks import progress, slots, tracking, worker
 from tasks.atomic_move import move
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
-from tasks.stage_cache import RESULT, CachedStage, code_digest, find_cached, intact_result, stage_key
+from tasks.stage_cache import RESULT, CachedStage, code_digest, find_cached, intact_result, recorded_result, stage_key
 from tasks.tracking import WHOLE_ID, Store, open_store
 
 RETRIES = 2
@@ -77,6 +77,7 @@ class StageRun(Config):
         "interpolate",
         "influence",
         "ledger",
+        "predictors",
         "compare",
         "contrast",
     ]
@@ -271,7 +272,8 @@ def find_stage(job: AnyJob, context: Context, position: Position = COMMON) -> St
     return None if found is None else Attempt(job, context, position).stage_run(key, found, True)
 
 
-_TRAINED: TypeAdapter[Train | Blend] = TypeAdapter(Annotated[Train | Blend, Field(discriminator="verb")])
+MADE: TypeAdapter[Train | Blend] = TypeAdapter(Annotated[Train | Blend, Field(discriminator="verb")])
+"""The job that left checkpoints."""
 
 
 def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelRef:
@@ -284,7 +286,7 @@ def trained_model(run: StageRun, step: int | Literal["last"] = "last") -> ModelR
     if wanted not in kept:
         steps = ", ".join(map(str, sorted(kept)))
         raise UserError(f"arms.{run.arm}: step {wanted} was not kept; choose one of {steps}, or `last`")
-    checkpoint, job = kept[wanted], _TRAINED.validate_json((run.path / "job.json").read_bytes())
+    checkpoint, job = kept[wanted], MADE.validate_json((run.path / "job.json").read_bytes())
     return ModelRef(
         path=str(run.path / checkpoint.path),
         digest=checkpoint.digest,
@@ -311,6 +313,18 @@ def run_record(run: StageRun) -> RunRecord:
         seconds=run.seconds,
         run_id=run.run_id,
     )
+
+
+def recorded_run(record: RunRecord) -> StageRun:
+    """A stage that a report has read.
+
+    Raises:
+        UserError: its record is gone.
+    """
+    result = recorded_result(Path(record.path))
+    if result is None:
+        raise UserError(f"{record.path}: the record of this run is gone; run its study again to make it anew")
+    return StageRun(**record.model_dump(), found=True, result=result)
 
 
 def left_whole(out: Path, into: Path | None) -> bool:

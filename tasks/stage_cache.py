@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Result, RunRecord, Sample, Select, Train
+from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Predict, Result, RunRecord, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import SFT, Selection, Stage, TeacherFile
+from holdfast.config.methods import GRPO, SFT, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported, Prior
@@ -28,7 +28,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
     Train: frozenset({"data", "evaluation", "gpus", "strategy"}),
     Sample: frozenset({"data", "batch_size"}),
-    Evaluate: frozenset({"batch_size"}),
+    **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),
     Recipe: frozenset({"threads"}),
     TeacherFile: frozenset({"path"}),
@@ -39,10 +39,11 @@ asked along the way. By class: what a user has named, a reward or an argument, m
 LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Model: frozenset({"attention", "min_pixels", "max_pixels"}),
     ModelRef: frozenset({"attention", "min_pixels", "max_pixels"}),
-    Study: frozenset({"targets", "order"}),
+    Study: frozenset({"targets", "order", "predictors"}),
     MakeData: frozenset({"targets"}),
     Stage: frozenset({"target", *Mitigations.model_fields}),
     SFT: frozenset({"talr"}),
+    GRPO: frozenset({"rollout_difference"}),
     Prior: frozenset({"train"}),
     Imported: frozenset({"train_path"}),
     Train: frozenset({"keep_dtype", "priors", "earlier", "replayed", "teacher"}),

@@ -206,9 +206,13 @@ def rerun(place: Path) -> None:
 @app.command()
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="STUDY|RUN...", help="Names of studies, ids of train runs.")],
+    predictors: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, metavar="PROMPTS", help="First measure, on so many prompts, what may predict forgetting."),
+    ] = None,
 ) -> None:
     """One report on several studies, or on single trainings of them."""
-    command = shlex.join(["holdfast", "compare", *names])
+    command = shlex.join(["holdfast", "compare", *names, *(["--predictors", str(predictors)] if predictors else [])])
     with _failures(command):
         from flows.commands.server import prefect_server
 
@@ -216,10 +220,19 @@ def compare(
         with prefect_server() as ready:
             from flows.commands.results import print_outcome
             from flows.compare import compare as compare_flow
+            from flows.study import ArmsFailed
+            from holdfast.config.measurement import Predictors
 
             _open_store()
             ready()
-            outcome = compare_flow(tuple(names), command)
+            try:
+                settings = None if predictors is None else Predictors(prompts=predictors)
+                outcome = compare_flow(tuple(names), command, predictors=settings)
+            except ArmsFailed as error:
+                _print_failures(error)
+                if error.outcome is not None:
+                    print_outcome(error.outcome.report, error.outcome.summary)
+                raise typer.Exit(1) from None
             print_outcome(outcome.report, outcome.summary)
 
 

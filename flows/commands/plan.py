@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flows.estimate import Estimates, StageId, rough_time, stage_ids
-from flows.graph import Replicate, Runs, arm_stages, base_stages, evaluation_stages, influence_stages, replicates
+from flows.graph import (
+    Replicate,
+    Runs,
+    arm_stages,
+    base_stages,
+    evaluation_stages,
+    influence_stages,
+    predictor_stages,
+    replicates,
+)
 from flows.jobs import Start
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import AnyJob, MakeData
@@ -168,13 +177,15 @@ def _find_stages(study: Study, root: Path, finder: StageFinder) -> None:
 
 
 def _find_measurements(study: Study, runs: Runs, start: Start, finder: StageFinder) -> None:
-    """A replicate's evaluations and influence, which do not wait for each other."""
+    """A replicate's evaluations, influence and predictors, which do not wait for each other."""
     for run in runs:
         if run.kind == "train":
             with suppress(NotThere):
                 evaluation_stages(study, run, start, finder)
                 finder.found.add(StageId("evaluate", Position(run.arm, run.replicate, run.stage)))
-    influence_stages(study, runs, start, finder)
+    with suppress(NotThere):
+        influence_stages(study, runs, start, finder)
+    predictor_stages(study, runs, start.data, finder)
 
 
 def _refuse(_job: MakeData, _into: Path) -> DataRef:
@@ -186,7 +197,7 @@ def _name(stage_id: StageId) -> str:
     if arm is None:
         return {"base": "base model", "evaluate": "base evaluation"}.get(verb, verb)
     parts = {"sample": "samples", "select": "selection", "influence": "influence", "ledger": "ledger"}
-    parts["evaluate"] = "evaluation"
+    parts |= {"evaluate": "evaluation", "predictors": "predictors"}
     return arm + (f" {number + 1}" if number else "") + (f": {parts[verb]}" if verb in parts else "")
 
 

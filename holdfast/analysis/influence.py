@@ -76,17 +76,22 @@ def _traced(run: RunRecord, answers: Answers) -> tuple[pd.DataFrame, pd.DataFram
     """Of one run: its changes; benchmark, measure, step and value of what it logged; its notes."""
     notes = dict(json.loads((Path(run.path) / "result.json").read_text())["notes"])
     about = answers.place.columns | whose(run) | {"source": str(notes.pop("source", ""))}
+    logged = logged_measures(run)
+    changes = pd.DataFrame([about | row for row in _changes(run, answers, logged)])
+    logged = logged.assign(**about, role=[answers.role(name) for name in logged["benchmark"]])
+    said = pd.DataFrame([(note, str(text)) for note, text in notes.items()], columns=["note", "text"])
+    return changes, logged, said.assign(**about)
+
+
+def logged_measures(run: RunRecord) -> pd.DataFrame:
+    """What a run logged: benchmark ("" for what is of the source alone), measure, step (of the stage), value."""
     rows = []
     for line in journal(run):
         for name, value in line.get("metrics", {}).items():
             if name.startswith("influence/"):
                 benchmark, _, measure = name.split("/", 2)[2].rpartition("/")
                 rows.append((benchmark, measure, line["step"], value))
-    logged = pd.DataFrame(rows, columns=["benchmark", "measure", "step", "value"])
-    changes = pd.DataFrame([about | row for row in _changes(run, answers, logged)])
-    logged = logged.assign(**about, role=[answers.role(name) for name in logged["benchmark"]])
-    said = pd.DataFrame([(note, str(text)) for note, text in notes.items()], columns=["note", "text"])
-    return changes, logged, said.assign(**about)
+    return pd.DataFrame(rows, columns=["benchmark", "measure", "step", "value"])
 
 
 def _changes(run: RunRecord, answers: Answers, logged: pd.DataFrame) -> Iterator[dict[str, Any]]:

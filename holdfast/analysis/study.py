@@ -19,6 +19,7 @@ from holdfast.analysis.frontier import Fronts, fronts
 from holdfast.analysis.influence import InfluenceTables, influence_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
+from holdfast.analysis.predictors import PredictorTables, predictor_tables
 from holdfast.analysis.questions import of_base
 from holdfast.analysis.sequence import continual, courses
 from holdfast.analysis.table import BASE, Tables, load
@@ -96,6 +97,8 @@ class Analysis:
     source (whose definition it is), value, low, high, replicates, covers."""
     influence: InfluenceTables | None
     """None where nothing was traced."""
+    predictors: PredictorTables | None = None
+    """None where nothing was measured."""
 
 
 def analyse(job: Compare) -> Analysis:
@@ -132,6 +135,7 @@ def analyse(job: Compare) -> Analysis:
         courses=courses(settings),
         continual=continual(settings),
         influence=influence_tables(job.studies, every),
+        predictors=predictor_tables(job.studies, every, job.seed),
     )
 
 

@@ -45,6 +45,8 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         content["influence"] = {
             name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures", "ledger")
         }
+    if analysis.predictors is not None:
+        content["predictors"] = _rows(analysis.predictors.fits)
     return _rounded(content)
 
 

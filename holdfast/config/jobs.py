@@ -248,10 +248,34 @@ class Account(Job):
     settings: LedgerSettings = LedgerSettings()
 
 
+class Predict(Job):
+    """Measure what may predict forgetting, of some checkpoints against the base: predictors.parquet."""
+
+    verb: Literal["predictors"] = "predictors"
+    models: tuple[ModelRef, ...]
+    """Of one training; their steps differ."""
+    base: ModelRef
+    dtype: str = "float32"
+    target: tuple[FileRef, ...]
+    """Validation questions."""
+    prior: tuple[FileRef, ...]
+    prompts: int
+    """Of these, and of those."""
+    limit: int
+    """Of a completion, in tokens."""
+    temperature: float = 1.0
+    batch_size: int = 100
+    train: Train | None = None
+    """The stage that made them, for what it learned from; nothing did for models between two others."""
+    written: FileRef | None = None
+    """completions.parquet, what a reinforced stage's policy wrote while it learned."""
+    samples: int
+
+
 class RunRecord(Config):
     """A finished stage as the report reads it."""
 
-    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence", "ledger"]
+    kind: Literal["data", "base", "evaluate", "sample", "select", "train", "influence", "ledger", "predictors"]
     arm: str | None = None
     """The arm that a `train` run trains, or that another run is for."""
     replicate: int = 0
@@ -310,7 +334,19 @@ class Compare(Job):
 
 
 AnyJob = Annotated[
-    MakeData | BuildBase | Check | Trial | Evaluate | Sample | Select | Train | Blend | Trace | Account | Compare,
+    MakeData
+    | BuildBase
+    | Check
+    | Trial
+    | Evaluate
+    | Sample
+    | Select
+    | Train
+    | Blend
+    | Trace
+    | Account
+    | Predict
+    | Compare,
     Field(discriminator="verb"),
 ]
 

@@ -38,6 +38,16 @@ class Evaluation(Config):
     samples alone, mostly too low by a tenth or so."""
 
 
+class Predictors(Config):
+    """What is measured beside forgetting, at every evaluated checkpoint, because it may predict it."""
+
+    prompts: PositiveInt = 64
+    """Validation prompts of the targets together, and as many of the prior benchmarks together: the first of each,
+    rounded up to equal numbers."""
+    samples: PositiveInt = 64
+    """Completions that a stage learned from, evenly spread over them, whose perplexity under the base is measured."""
+
+
 LEAST_PROMPTS = 6
 
 

@@ -143,6 +143,9 @@ class GRPO(Stage):
         Field(min_length=1),
     ] = {kind: GradedTerm(kind=kind) for kind in ("score", "accuracy", "format")}
     """Reward terms by name: a weight (`score: 1.0`), or a mapping with the term's own fields."""
+    rollout_difference: float = Field(default=0.1, gt=0)
+    """With `use_vllm`: how many nats vLLM's log-probabilities may be from the trainer's, in the mean over the tokens of
+    a generation; beyond, the rollouts are another model's and the training stops."""
 
     @model_validator(mode="after")
     def _mitigations_fit_reinforcement(self) -> Self:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
-from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.measurement import Evaluation, Influence, Predictors
 from holdfast.config.methods import (
     GRPO,
     SFT,
@@ -78,6 +78,9 @@ class Study(Config):
     evaluation: Evaluation = Evaluation()
     influence: Influence | None = None
     """Trace forgetting to training samples; without this block, nothing is traced."""
+    predictors: Predictors | None = None
+    """Measure what may predict forgetting: KL to the base, parameter movement, entropy, perplexity; `{}` for the
+    defaults. It trains and evaluates nothing again."""
     compute: Compute = Compute()
     checkpoints: Literal["all", "last", "best"] | PositiveInt = "all"
     """Which of a training's checkpoints `holdfast gc` leaves once the study has its report: all of them, the last, so
@@ -259,6 +262,15 @@ class Study(Config):
         if (self.influence is not None or selects) and any(prior.benchmark == "ifeval" for prior in self.prior):
             raise ValueError(
                 "prior: ifeval has no right answer whose gradient influence, or select, needs; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _predictors_have_room(self) -> Self:
+        if self.predictors is not None and self.evaluation.drift == "sampled":
+            raise ValueError(
+                "predictors: they read the base beside every checkpoint, and `evaluation.drift: sampled` is for where "
+                "both do not fit; leave one of them out"
             )
         return self
 

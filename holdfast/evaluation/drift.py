@@ -13,6 +13,7 @@ here, the mean was 7 to 15 % too low.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,13 @@ class Pair(NamedTuple):
 
     base: Any
     now: Any
+
+
+class Said(NamedTuple):
+    """Completions, one a prompt, along which two models are read."""
+
+    prompts: list[Encoded]
+    completions: list[list[int]]
 
 
 class Reference(NamedTuple):
@@ -78,22 +86,37 @@ def drift(
     models: Pair, reader: Reader, prompts: list[Encoded], references: list[Reference], temperature: float
 ) -> list[float]:
     """Mean over a sample's tokens of KL(base ‖ now), in nats, for every prompt."""
-    longest = max(len(reference.tokens) for reference in references)
-    values = longest * models.now.config.get_text_config().vocab_size
-    found: list[tuple[int, float]] = []
+    [found] = token_means(models, reader, Said(prompts, [one.tokens for one in references]), temperature, [divergence])
+    return found
+
+
+@torch.inference_mode()
+def token_means(
+    models: Pair,
+    reader: Reader,
+    said: Said,
+    temperature: float,
+    measures: Sequence[Callable[[Tensor, Tensor], Tensor]],
+) -> list[list[float]]:
+    """Of each measure, for every prompt, the mean over its completion's tokens; both models read along it once."""
+    prompts, completions = said
+    values = max(map(len, completions)) * models.now.config.get_text_config().vocab_size
+    found: list[tuple[int, list[float]]] = []
     for batch in reader.batches(prompts, max(1, values * reader.batch_size // VALUES)):
-        completions = [references[index].tokens for index in batch]
-        given = teacher_forced([prompts[index] for index in batch], completions, reader.pad, models.now.device)
+        rows = [completions[index] for index in batch]
+        given = teacher_forced([prompts[index] for index in batch], rows, reader.pad, models.now.device)
         base, now = (completion_logits(model, given) / temperature for model in models)
-        found += zip(batch, _divergences(base, now, given.mask), strict=True)
-    return [value for _, value in sorted(found)]
+        means = [_means(base, now, given.mask, measure) for measure in measures]
+        found += zip(batch, map(list, zip(*means, strict=True)), strict=True)
+    by_prompt = [values for _, values in sorted(found)]
+    return [list(column) for column in zip(*by_prompt, strict=True)]
 
 
-def _divergences(base: Tensor, now: Tensor, mask: Tensor) -> list[float]:
-    """Means over the positions of `mask` (prompts, tokens), of logits (prompts, tokens, vocabulary)."""
+def _means(base: Tensor, now: Tensor, mask: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+    """Over the positions of `mask` (prompts, tokens), of logits (prompts, tokens, vocabulary)."""
     total = mask.new_zeros(len(mask), dtype=torch.float64)
     for part in zip(*(tensor.split(POSITIONS, 1) for tensor in (base, now, mask)), strict=True):
-        total += torch.where(part[2], divergence(part[0], part[1]), 0.0).sum(1)
+        total += torch.where(part[2], measure(part[0], part[1]), 0.0).sum(1)
     return (total / mask.sum(1)).tolist()
 
 
@@ -102,6 +125,12 @@ def divergence(base: Tensor, now: Tensor) -> Tensor:
     base, now = base.log_softmax(-1), now.log_softmax(-1)
     # What is suppressed has no probability in either: 0 · (−∞ − −∞) is nothing.
     return torch.where(base.isneginf(), 0.0, base.exp() * (base - now)).sum(-1, dtype=torch.float64)
+
+
+def entropy(logits: Tensor, _other: Tensor) -> Tensor:
+    """Of the distribution that the first model's logits (…, vocabulary) mean, in nats."""
+    logs = logits.log_softmax(-1)
+    return -torch.where(logs.isneginf(), 0.0, logs.exp() * logs).sum(-1, dtype=torch.float64)
 
 
 def sampled_drift(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -20,8 +21,12 @@ Inputs = dict[str, Any]
 
 
 def can_share(model: Any) -> bool:
-    """Whether `shared_prompts` understands the architecture."""
-    return body_of(model) is not None
+    """Whether `shared_prompts` understands the architecture, in this version of transformers.
+
+    Before 5.18 Qwen's body took no images that were encoded, and said nothing when it was given some.
+    """
+    body = body_of(model)
+    return body is not None and "mm_encoder_outputs" in signature(type(body).forward).parameters
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from holdfast.analysis.ledger import ACCOUNTS
+from holdfast.analysis.predictors import ACROSS, NAMES
 from holdfast.analysis.study import Analysis
 from holdfast.analysis.table import journal
 from holdfast.report import figures, sequence, theme, verdicts
@@ -38,6 +39,7 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
             _differences(analysis.verdicts, folder)
             _training(analysis, folder)
             _influence(analysis, folder)
+            _predictors(analysis, folder)
     return folder.drawn
 
 
@@ -75,6 +77,16 @@ def _sequence(analysis: Analysis, folder: Folder) -> None:
             "matrix", "The matrix of stages and benchmarks", own[own.ends], sequence.matrices(means[means.ends])
         )
         folder.save("sequence", "Every benchmark along the sequence", own, sequence.curves(means, looks(analysis)))
+
+
+def _predictors(analysis: Analysis, folder: Folder) -> None:
+    """Every predictor of which something is known, with its rank correlation across arms."""
+    if analysis.predictors is not None:
+        points, fits = analysis.predictors
+        ranks = fits[fits.scope == ACROSS].set_index("predictor").spearman.dropna().to_dict()
+        if ranks:
+            drawn = figures.predictors(points, NAMES, ranks, looks(analysis))
+            folder.save("predictors", "Predictors and forgetting", points, drawn)
 
 
 def _shares(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -5,7 +5,9 @@ Examples are drawn by the job's seed, never picked. Of an arm's replicates the f
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
     arm = str(run.arm)
     stages = study.study.arms[arm]
-    rows = _effects(Path(run.path), study.study.target.benchmark).groupby(["prompt", "text"], as_index=False)
+    rows = _strength(Path(run.path), study.study.target.benchmark).groupby(["prompt", "text"], as_index=False)
     found = rows.agg(
         tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
     ).sort_values("effect", kind="stable")
@@ -143,20 +145,34 @@ def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     }
 
 
-def _effects(directory: Path, target: str) -> pd.DataFrame:
-    """One row for each sample and checkpoint, blocks of layers added up: prompt, text, tokens, weight, effect."""
-    rows = pq.read_table(directory / "influence.parquet").to_pandas()
-    halves = [name for name in rows.columns if name.startswith("dot/") and name.endswith(("/a", "/b"))]
-    prior = [name for name in halves if name.removeprefix("dot/").rpartition("/")[0] != target]
-    # A benchmark's dot is the mean of those with its two halves.
-    rows["dots"] = rows[prior].sum(axis=1) / 2
-    keys = ["step", "sample", "prompt", "tokens", "weight"]
-    summed = rows.groupby(keys, sort=False, as_index=False)["dots"].sum()
-    steps = np.unique(summed.step)
+def _strength(directory: Path, target: str) -> pd.DataFrame:
+    """`effects` on all prior benchmarks, with effect: weighted, and by the share of training that began there."""
+    found = effects(directory, lambda name: name != target)
+    steps = np.unique(found.step)
     ahead = np.diff(steps, append=steps[-1]).astype(float)
     shares = ahead / ahead.sum() if ahead.sum() else np.ones(len(steps))
-    summed["effect"] = shares[np.searchsorted(steps, summed.step)] * summed.weight * summed.dots
+    return found.assign(effect=shares[np.searchsorted(steps, found.step)] * found.weight * found.dots)
+
+
+@functools.lru_cache(maxsize=256)
+def _traced(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """influence.parquet, and what each sample says."""
     texts = pq.read_table(directory / "sources.parquet", columns=["step", "sample", "text"]).to_pandas()
+    return pq.read_table(directory / "influence.parquet").to_pandas(), texts
+
+
+def effects(directory: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
+    """One row a sample and checkpoint, blocks of layers added up: step, sample, prompt, tokens, weight, dots, text.
+
+    `dots` is the sum of ⟨g, V⟩ over the benchmarks that are wanted.
+    """
+    rows, texts = _traced(directory)
+    halves = [name for name in rows.columns if name.startswith("dot/") and name.endswith(("/a", "/b"))]
+    known = [name for name in halves if wanted(name.removeprefix("dot/").rpartition("/")[0])]
+    keys = ["step", "sample", "prompt", "tokens", "weight"]
+    # A benchmark's dot is the mean of those with its two halves.
+    dots = rows[keys].assign(dots=rows[known].sum(axis=1) / 2)
+    summed = dots.groupby(keys, sort=False, as_index=False)["dots"].sum()
     return summed.merge(texts, on=["step", "sample"], how="left").fillna({"text": ""})
 
 

@@ -180,6 +180,31 @@ def drift(rows: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     return figure
 
 
+def predictors(points: pd.DataFrame, panels: dict[str, str], ranks: dict[str, float], looks: dict[str, Look]) -> Figure:
+    """Each predictor against mean forgetting: a mark a checkpoint, and the quadratic fit across arms.
+
+    `panels` has every column's title, `ranks` its rank correlation. Columns: arm, forgetting, and the predictors.
+    """
+    figure, grid = facets([panels[name] for name in ranks], 2.0, side_by_side(len(ranks)), share=False)
+    for axes, (name, rank) in zip(grid, ranks.items(), strict=True):
+        known = points[np.isfinite(points[name]) & np.isfinite(points.forgetting)]
+        axes.axhline(0, color=SOFT, linewidth=0.8, linestyle=":")
+        for arm, one in looks.items():
+            own = known[known.arm == arm]
+            axes.plot(own[name], own.forgetting, one.marker, color=one.color, markersize=4, alpha=0.75)
+        if known[name].nunique() > 2:
+            fit = np.polynomial.Polynomial.fit(known[name], known.forgetting, 2)
+            axes.plot(*fit.linspace(50), color=INK, linewidth=1, linestyle=DOTTED)
+        axes.title.set_fontsize(8.5)
+        axes.set_xlabel(f"ρ = {rank:.2f}".replace("-", "−"), fontsize=8.5, color=SOFT)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+    figure.supylabel("mean forgetting ↑")
+    legend(figure, looks, set(points.arm))
+    return figure
+
+
 def settings(arms: pd.DataFrame, measure: str, looks: dict[str, Look]) -> Figure:
     """A measure at the end of training by setting, each arm with its interval; arms stand side by side."""
     names = list(arms.setting.unique())

@@ -12,12 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from holdfast.analysis.influence import PREDICTIONS
+from holdfast.analysis.predictors import ACROSS, ARM, NAMES, RESAMPLES
 from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.journal import strict_json
-from holdfast.report import drawing, examples, theme, verdicts, words
+from holdfast.report import drawing, examples, flips, theme, verdicts, words
 
 EXAMPLES = 4
 """Settings whose answers are shown."""
@@ -32,7 +33,7 @@ Row = dict[str, Any]
 
 
 def compare(job: Compare, out: Path) -> dict[str, Any]:
-    """Write report.html, summary.json and figures/; returns the notes of the result.
+    """Write report.html, summary.json, flips.parquet and figures/; returns the notes of the result.
 
     Raises:
         UserError: no study has finished evaluating, or two cannot be compared.
@@ -41,12 +42,15 @@ def compare(job: Compare, out: Path) -> dict[str, Any]:
     content = summary(analysis)
     (out / "summary.json").write_text(strict_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     headline = verdicts.headline(rows(analysis.verdicts), rows(analysis.arms))
-    page = render(analysis, content, headline, drawing.draw(analysis, out / "figures"))
+    flipped = flips.ledger(analysis, out / flips.FILE)
+    page = render(analysis, content, headline, drawing.draw(analysis, out / "figures"), flipped)
     (out / "report.html").write_text(page, encoding="utf-8")
     return {"arms": analysis.arms.arm.nunique(), "headline": headline, "report_bytes": len(page.encode())}
 
 
-def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup]) -> str:
+def render(
+    analysis: Analysis, content: dict[str, Any], headline: str, drawn: dict[str, Markup], flipped: Row | None = None
+) -> str:
     """The page; all text that comes from data or models is escaped by the template engine."""
     job = analysis.job
     studies: dict[str, FinishedStudy] = {}
@@ -65,8 +69,12 @@ def render(analysis: Analysis, content: dict[str, Any], headline: str, drawn: di
         "benchmarks": benchmark_section(analysis),
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),
+        "predictors": predictor_section(analysis),
         "continual": continual_section(analysis),
         "length_split": rows(analysis.length_split),
+        "flipped": flipped,
+        "script": Markup(flips.SCRIPT),
+        "policy": flips.POLICY,
         "flips": rows(analysis.tables.flips),
         "trainings": int(analysis.arms.replicates.sum()),
         "evidence": content.get("evidence", ""),
@@ -211,6 +219,22 @@ def influence_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> 
         "ledger": rows(found.ledger),
         "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
     }
+
+
+def predictor_section(analysis: Analysis) -> Row | None:
+    """A row a predictor, a cell for every scope; the best one across arms is first."""
+    if analysis.predictors is None:
+        return None
+    groups = analysis.predictors.fits.groupby("predictor", sort=False)
+    found = [
+        {"name": NAMES[str(name)]}
+        | {row["scope"]: row for row in rows(own) if row["scope"] != ARM}
+        | {"arms": {row["arm"]: row for row in rows(own) if row["scope"] == ARM}}
+        for name, own in groups
+    ]
+    found.sort(key=lambda row: -(row[ACROSS]["r2"] or 0))
+    arms = list(dict.fromkeys(arm for row in found for arm in row["arms"]))
+    return {"rows": found, "arms": arms, "resamples": RESAMPLES}
 
 
 def run_section(job: Compare) -> Row:

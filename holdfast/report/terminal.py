@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -20,12 +21,15 @@ def arms_table(summary: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("setting", "arm") else "right")
     for setting, found in settings.items():
         label = [Text(setting)] if setting else []
-        score = f"target/{found['target']['benchmark']}/score"
-        names = (score, "prior/mean/accuracy", "retention", "forgetting/mean", "prior/mean/unparsed")
-        table.add_row(*label, "base", "", *(number(found["base"]["metrics"].get(name)) for name in names), style="dim")
+        names = ("prior/mean/accuracy", "retention", "forgetting/mean", "prior/mean/unparsed")
+        base = found["base"]["metrics"]
+        # Skill is the mean over the targets.
+        skill = fmean(base[name] for name in base if name.startswith("target/") and name.endswith("/score"))
+        table.add_row(*label, "base", "", number(skill), *(number(base.get(name)) for name in names), style="dim")
         for arm, row in found["arms"].items():
             cells = [_ranged(row["intervals"].get(name)) for name in names]
-            table.add_row(*label, Text(arm), str(row["replicates"]), *cells)
+            reached = _ranged({**row["score"], "value": row["score"]["mean"]})
+            table.add_row(*label, Text(arm), str(row["replicates"]), reached, *cells)
     return table
 
 

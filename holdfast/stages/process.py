@@ -25,6 +25,7 @@ from holdfast.config.jobs import (
     Evaluate,
     Job,
     MakeData,
+    Predict,
     Result,
     Sample,
     Select,
@@ -119,6 +120,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         from holdfast.evaluation.sampling import sample
 
         return sample(job, out, journal)
+    if isinstance(job, Predict):
+        from holdfast.evaluation.predictors import predictors
+
+        return predictors(job, out, journal)
     if isinstance(job, Train):
         return _train(job, out, journal)
     if isinstance(job, Blend):

@@ -28,6 +28,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "select": ("holdfast.influence.selection",),
     "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
     "ledger": ("holdfast.stages.ledger", "holdfast.models.load"),
+    "predictors": ("holdfast.evaluation.predictors",),
     "compare": ("holdfast.report.study",),
 }
 """What `holdfast.stages.process` imports to run a job, by its verb."""

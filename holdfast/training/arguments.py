@@ -15,6 +15,7 @@ from trl import GRPOConfig, SFTConfig
 
 from holdfast.config.methods import GRPO, AnyStage
 from holdfast.errors import UserError
+from holdfast.training.vllm_rollouts import require_vllm
 
 TrainerConfig = SFTConfig | GRPOConfig
 
@@ -77,6 +78,7 @@ def trainer_config(stage: AnyStage, limit: int, settings: dict[str, Any]) -> Tra
     given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
     if stage.method == "grpo":
         _check_aggregation(stage)
+        require_vllm(given)
     if stage.method == "distill":
         _check_distilled(stage.trainer)
     settings = {**_defaults(stage, limit), **given, **_ours(stage), **settings}

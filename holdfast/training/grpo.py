@@ -17,10 +17,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 from holdfast.data.chat import reads_images
 from holdfast.data.training_set import TrainingRow
-from holdfast.models.load import without_placeholders
+from holdfast.models.end_of_turn import stop_ids
+from holdfast.models.load import placeholder_ids, without_placeholders
 from holdfast.training.dataset import conversation, dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.rewards import Reward
+from holdfast.training.vllm_rollouts import sampling_arguments
 
 T = TypeVar("T", bound=PromptSharingTrainer)
 
@@ -31,7 +33,11 @@ def grpo_trainer(
     """A trainer of this kind that takes prompts (made by `prompt_dataset`), beside their rewards, in their order."""
     prompts, rewards = asked
     given: Any = config.generation_kwargs or {}
-    config.generation_kwargs = without_placeholders(model.config, given)
+    if config.use_vllm:
+        ends = stop_ids(model.generation_config)
+        config.generation_kwargs = sampling_arguments(given, placeholder_ids(model.config), ends)
+    else:
+        config.generation_kwargs = without_placeholders(model.config, given)
     functions: Any = list(rewards.values())
     trainer = kind(
         model=model,

@@ -16,6 +16,7 @@ from holdfast import group
 from holdfast.models.prompt_sharing import can_share, shared_prompts
 from holdfast.training.sampling_together import drawn_as_one
 from holdfast.training.sharded import is_sharded
+from holdfast.training.vllm_rollouts import MASKED, require_alike
 
 IMAGES = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
 COUNTS = "batch_num_images"
@@ -31,6 +32,9 @@ class PromptSharingTrainer(GRPOTrainer):
     Prompts without images may stand beside others, and the number of images of each reaches models that ask for it.
     With several processes, rows are drawn, shuffled and rewarded by random numbers that one process would have used.
     """
+
+    rollout_difference = 0.1
+    """Nats that vLLM's log-probabilities may be from the trainer's, in the mean over tokens."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -59,11 +63,19 @@ class PromptSharingTrainer(GRPOTrainer):
         """
         iterations, self.num_iterations = self.num_iterations, 1
         try:
-            return _by_prompt(super()._generate_and_score_completions(inputs))
+            scored = super()._generate_and_score_completions(inputs)
+            if self.use_vllm:
+                self._look_at_vllm(scored)
+            return _by_prompt(scored)
         finally:
             self.num_iterations = iterations
             if group.size() > 1:
                 self._unshuffled = torch.get_rng_state()
+
+    def _look_at_vllm(self, scored: Any) -> None:
+        metrics = self._metrics["train"]
+        metrics[MASKED].append((scored["importance_sampling_ratio"] == 0).float().mean().item())
+        require_alike(metrics, self.rollout_difference)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         """By the first process, which sees all completions: a group may lie on several."""
@@ -99,6 +111,10 @@ class PromptSharingTrainer(GRPOTrainer):
         return found
 
     def _generate_single_turn(self, *rest: Any, **others: Any) -> Any:
+        if self.use_vllm:
+            rollouts: Any = self.vllm_generation
+            rollouts.at(self.state.global_step)
+            return super()._generate_single_turn(*rest, **others)
         if is_sharded(self.model):
             # transformers goes on until all processes are done where it knows that they need each other's parts.
             setattr(self.model, "_is_fsdp_managed_module", True)  # noqa: B010

@@ -36,6 +36,7 @@ from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
 from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
 from holdfast.training.token_weights import talr_loss
+from holdfast.training.vllm_rollouts import engine, rolling_out_by
 
 LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
@@ -95,9 +96,13 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     if isinstance(config, GRPOConfig):
         rewards = watched_rewards(job.stage, config.num_generations or 1, processor, callback)
         kind = DistillationTrainer if job.stage.method == "distill" else PromptSharingTrainer
-        trainer = grpo_trainer(kind, model, processor, config, (prompt_dataset(processor, rows, places), rewards))
+        prompts = prompt_dataset(processor, rows, places)
+        with rolling_out_by(engine(job, processor, _computes_in(config, model))):
+            trainer = grpo_trainer(kind, model, processor, config, (prompts, rewards))
         if isinstance(trainer, DistillationTrainer):
             taught(trainer, job, processor, rows)
+        if isinstance(job.stage, GRPO):
+            trainer.rollout_difference = job.stage.rollout_difference
         if job.stage.kl is not None and job.stage.kl.prompts == "target" and job.stage.kl.to == "base":
             refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
@@ -112,6 +117,12 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(callback)
     return trainer
+
+
+def _computes_in(config: GRPOConfig, model: Any) -> str:
+    if config.bf16 or config.fp16:
+        return "bfloat16" if config.bf16 else "float16"
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def watched_rewards(stage: AnyStage, rollouts: int, processor: Any, callback: StageCallback) -> dict[str, Reward]:

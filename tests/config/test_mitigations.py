@@ -87,3 +87,11 @@ def test_what_no_ledger_can_account_for_is_refused_before_it_trains(
     file.write_text(yaml.safe_dump(content | {"influence": {"ledger": {}}}))
     with pytest.raises(UserError, match=said):
         load_study(file)
+
+
+def test_predictors_are_refused_where_the_base_has_no_room_beside_a_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    content = {"name": "s", "arms": {"a": [SFT]}, "predictors": {}, "evaluation": {"drift": "sampled"}}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"predictors: they read the base .* leave one of them out"):
+        load_study(file)

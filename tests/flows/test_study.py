@@ -148,6 +148,27 @@ def test_influence_is_in_mlflow_and_in_the_report(studied: Repository, store: St
 
 
 @pytest.mark.slow
+def test_predictors_are_measured_of_a_finished_study_and_train_nothing(studied: Repository, store: Store):
+    with tempfile.TemporaryDirectory(prefix="hf") as places:
+        asked = holdfast(studied.root, places, "study", "tiny.yaml", "--set", "predictors={prompts: 3}")
+        again = holdfast(studied.root, places, "compare", "tiny", "--predictors", "3")
+    assert asked.code == 0, asked.stderr
+    trained = ("rft", "rollouts", "twice", "twice 1")
+    started = {line.removesuffix(": started") for line in asked.stderr.splitlines() if line.endswith(": started")}
+    assert started == {"check", "compare", *(f"{name} predictors" for name in trained)}
+    assert 'id="predictors"' in asked.report.read_text()
+    runs = store.search("tags.`holdfast.kind` = 'predictors'")
+    assert len(runs) == 4
+    for run in runs:
+        history = store.client.get_metric_history(run.info.run_id, "predictors/kl_forward_prior")
+        assert [point.step for point in sorted(history, key=lambda point: point.step)] == [1, 2]
+    # From the records alone the same stages are found.
+    assert again.code == 0, again.stderr
+    assert all(f"{name} predictors: found" in again.stderr.splitlines() for name in trained)
+    assert 'id="predictors"' in again.report.read_text()
+
+
+@pytest.mark.slow
 def test_a_past_training_is_traced_by_its_run(studied: Repository, store: Store):
     trained = store.search("tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = 'twice'")[0].info.run_id
     with tempfile.TemporaryDirectory(prefix="hf") as places:

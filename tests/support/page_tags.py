@@ -15,7 +15,7 @@ class Tags(HTMLParser):
         self.names.add(tag)
         self.fetched += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):

@@ -57,6 +57,7 @@ class Shape(NamedTuple):
     pictures: bool = False
     """Real questions with pictures, and shards of them."""
     traced: bool = False
+    predicted: bool = False
 
 
 WHOLE = Shape()
@@ -191,6 +192,8 @@ class _Maker:
         self._finish("train", arm, replicate, out, 60.0 + rng.normal())
         if self.shape.traced:
             self._trace(arm, replicate, 1 - kept)
+        if self.shape.predicted:
+            self._predict(arm, replicate, 1 - kept)
 
     def _answers(self, own: Mapping[Any, np.ndarray], skill: float, kept: float) -> dict[Any, np.ndarray]:
         """Which answers are right: of what the base knew, the share `kept`; of the target, `skill`."""
@@ -260,6 +263,19 @@ class _Maker:
         names = list(dict.fromkeys(name for name, _ in self.asked))
         write_influence(out, source, [0, *self.shape.steps], dict.fromkeys(names[1:], -lost) | {names[0]: 0.5})
         self._finish("influence", arm, replicate, out, 3.0)
+
+    def _predict(self, arm: str, replicate: int, lost: float) -> None:
+        """The forward KL goes with what is lost, and the entropy with nothing; an arm's data has one perplexity."""
+        out = self.root / f"{arm}-{replicate}-predictors"
+        out.mkdir()
+        rng, last = np.random.default_rng([replicate, *arm.encode()]), self.shape.steps[-1]
+        rows = [
+            {"step": step, "kl_forward_target": lost * (step / last) ** 0.5, "entropy_target": rng.random()}
+            | {"perplexity": float(len(arm))}
+            for step in self.shape.steps
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), out / "predictors.parquet")
+        self._finish("predictors", arm, replicate, out, 3.0)
 
     def _evaluated(self, kind: Any, arm: str | None, place: tuple[int, int, int], benchmark: str, path: Path) -> None:
         replicate, stage, step = place

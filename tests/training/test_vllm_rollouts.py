@@ -1,0 +1,174 @@
+"""Rollouts by vLLM are the model's own. What needs vLLM runs in its environment: `make test-vllm`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from holdfast.config.jobs import Train
+from holdfast.config.methods import GRPO
+from holdfast.config.refs import ModelRef
+from holdfast.errors import UserError
+from holdfast.journal import read_lines
+from holdfast.models.load import load_model
+from holdfast.models.lora import adapted
+from holdfast.models.tiny.shipped import shipped_base
+from holdfast.training.vllm_rollouts import (
+    BANNED,
+    DIFFERENCE,
+    merged_parameters,
+    one_a_picture,
+    require_alike,
+    require_vllm,
+    sampling_arguments,
+)
+
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="make test-vllm has vLLM")
+STEPS = 6
+STAGE: dict[str, Any] = {
+    "method": "grpo",
+    "freeze": [],
+    "rewards": {"score": 1.0, "longer": {"kind": "length", "variant": "minmax", "unit": "words", "weight": 1.0}},
+    "trainer": {
+        "max_steps": STEPS,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "learning_rate": 1e-3,
+        "max_completion_length": 40,
+        "use_vllm": True,
+        "vllm_max_model_length": 256,
+    },
+}
+
+
+def begun(job: Train, out: Path) -> subprocess.Popen[str]:
+    out.mkdir(exist_ok=True)
+    (out / "job.json").write_text(job.model_dump_json())
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(root / "tests/support/vllm_stage.py"), str(out / "job.json"), str(out)]
+    own = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=own)
+
+
+def staged(job: Train, out: Path) -> subprocess.CompletedProcess[str]:
+    process = begun(job, out)
+    _, said = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, "", said)
+
+
+def logged(out: Path, name: str) -> list[float]:
+    return [line["metrics"][name] for line in read_lines(out / "metrics.jsonl") if name in line.get("metrics", {})]
+
+
+def test_each_image_is_one_token_of_what_vllm_gets():
+    assert one_a_picture([1, 9, 9, 9, 2, 9, 3], 9) == [1, 9, 2, 9, 3]
+    assert one_a_picture([9, 9], 9) == [9]
+    assert one_a_picture([1, 2], 9) == [1, 2]
+
+
+def test_placeholders_are_banned_beside_what_the_user_asks_for():
+    given = sampling_arguments({"logit_bias": {5: 1.0}, "seed": 3}, banned=[7], ends=[2])
+    assert given == {"stop_token_ids": [2], "seed": 3, "logit_bias": {7: BANNED, 5: 1.0}}
+
+
+@pytest.mark.parametrize("found", [0.2, float("nan")])
+def test_rollouts_of_another_model_stop_the_training(found: float):
+    require_alike({DIFFERENCE: [5.0, 0.01]}, 0.1)
+    with pytest.raises(UserError, match=r"rollout_difference allows 0\.1"):
+        require_alike({DIFFERENCE: [0.01, found]}, 0.1)
+
+
+def test_what_vllm_cannot_do_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch):
+    require_vllm({})
+    monkeypatch.setattr("holdfast.training.vllm_rollouts.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="vLLM is not in this environment; `make vllm`"):
+        require_vllm({"use_vllm": True})
+    monkeypatch.setattr("holdfast.training.vllm_rollouts.find_spec", lambda name: name)
+    monkeypatch.setattr("holdfast.training.vllm_rollouts.version", lambda name: "0.32.1")
+    with pytest.raises(UserError, match=r"has vLLM 0\.32\.1, and TRL takes 0.22 to 0.31"):
+        require_vllm({"use_vllm": True})
+    monkeypatch.setattr("holdfast.training.vllm_rollouts.version", lambda name: "0.31.0+cpu")
+    require_vllm({"use_vllm": True})
+    with pytest.raises(UserError, match="vllm_importance_sampling_correction: without it"):
+        require_vllm({"use_vllm": True, "vllm_importance_sampling_correction": False})
+
+
+def test_an_adapter_is_merged_into_copies_and_the_weights_stay_to_the_bit(tiny_model: ModelRef):
+    stage = GRPO(method="grpo", lora={"r": 4, "target_modules": "all-linear"})
+    model = adapted(load_model(tiny_model, torch.bfloat16), stage, 0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    merged = {name: value.clone() for name, value in merged_parameters(model)}
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    alone = model.merge_and_unload()
+    assert merged.keys() == dict(alone.named_parameters()).keys()
+    for name, parameter in alone.named_parameters():
+        assert torch.equal(merged[name], parameter), name
+
+
+@needs_vllm
+@pytest.mark.parametrize("more", [{}, {"lora": {"r": 4, "target_modules": "all-linear"}}], ids=["full", "lora"])
+def test_vllm_samples_from_the_trainers_probabilities_at_every_step(
+    train_job: Callable[..., Any], tmp_path: Path, more: dict[str, Any]
+):
+    done = staged(train_job({**STAGE, **more}, shipped_base(), keep=2), tmp_path)
+    assert (tmp_path / "result.json").exists(), done.stderr[-3000:]
+    differences = logged(tmp_path, f"train/{DIFFERENCE}")
+    assert len(differences) == STEPS
+    assert 0 < max(differences) < 1e-3
+    assert max(logged(tmp_path, "train/grad_norm")) > 0
+
+
+@needs_vllm
+def test_a_training_that_was_killed_goes_on_with_the_rollouts_it_would_have_had(
+    train_job: Callable[..., Any], tmp_path: Path
+):
+    job = train_job(STAGE, shipped_base(), keep=2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    staged(job, whole)
+    process = begun(job, killed)
+    while not (killed / "trainer" / "checkpoint-2" / "complete.json").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (killed / "result.json").exists()
+    staged(job, killed)
+    assert json.loads((killed / "result.json").read_text())["notes"]["resumed_at"] >= 2
+    last = f"checkpoints/step-{STEPS:06d}/model.safetensors"
+    expected, found = load_file(whole / last), load_file(killed / last)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@needs_vllm
+def test_greedy_rollouts_are_those_of_transformers_token_for_token(train_job: Callable[..., Any], tmp_path: Path):
+    written = []
+    for use in (True, False):
+        trainer = {**STAGE["trainer"], "max_steps": 1, "top_k": 1, "use_vllm": use}
+        # vLLM's probabilities are those after top_k: 1.
+        stage = {**STAGE, "trainer": trainer, "rollout_difference": 10}
+        done = staged(train_job(stage, shipped_base()), tmp_path / str(use))
+        assert (tmp_path / str(use) / "result.json").exists(), done.stderr[-3000:]
+        written.append(pq.read_table(tmp_path / str(use) / "completions.parquet")["completion"].to_pylist())
+    assert written[0] == written[1]
+
+
+@needs_vllm
+def test_the_look_at_the_probabilities_can_fail(train_job: Callable[..., Any], tmp_path: Path):
+    done = staged(train_job({**STAGE, "rollout_difference": 1e-12}, shipped_base()), tmp_path)
+    assert done.returncode == 2
+    assert "nats apart" in (tmp_path / "error.json").read_text()
