@@ -8,7 +8,6 @@ teacher that is the model teaches nothing.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from holdfast.data.training_set import TrainingRow
 from holdfast.errors import UserError
 from holdfast.models.encode import encode, teacher_forced
 from holdfast.models.load import load_model
+from holdfast.models.lora import adapted
 from holdfast.models.precision import learn_in_float32, weight_dtype
 from holdfast.training.penalties import completion_logits, distance
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
@@ -112,16 +112,18 @@ def taught(trainer: DistillationTrainer, job: Train, processor: Any, rows: Seque
     """
     assert isinstance(job.stage, Distill)
     settings, model = job.stage.teacher, trainer.model
+    loaded = weight_dtype(job), torch.device(trainer.accelerator.device)
     questions = {row.question.id: row.question for row in rows}
     trainer.processor, trainer.asked, trainer.shown = processor, questions, questions
     if isinstance(settings, Demonstration):
         trainer.shown = {name: demonstrated(question) for name, question in questions.items()}
-        trainer.teacher = copy.deepcopy(model)
+        # No copy of the model in memory: TRL has wrapped its forward pass, and a copy would read with its weights.
+        trainer.teacher = learn_in_float32(adapted(load_model(job.start, *loaded), job.stage, job.seed))
         if settings.ema:
             trainer.add_callback(MovingAverage(trainer.teacher, model, settings.ema))
     else:
         ref = job.base if job.teacher is None else job.teacher
-        trainer.teacher = learn_in_float32(load_model(ref, weight_dtype(job), torch.device(trainer.accelerator.device)))
+        trainer.teacher = learn_in_float32(load_model(ref, *loaded))
     trainer.teacher.requires_grad_(False).eval()
 
 
