@@ -34,6 +34,7 @@ CASES = [
     ("select", "holdfast.influence.engine.capture", "holdfast.training.grpo"),
     ("influence", "holdfast.training.rewards", "holdfast.report.study"),
     ("ledger", "holdfast.training.grpo", "holdfast.report.study"),
+    ("predictors", "holdfast.evaluation.drift", "holdfast.training.grpo"),
     ("interpolate", "holdfast.models.load", "holdfast.training.sft"),
     ("compare", "holdfast.report.study", "holdfast.training.sft"),
 ]
