@@ -147,6 +147,11 @@ class GRPO(Stage):
     """With `use_vllm`: how many nats vLLM's log-probabilities may be from the trainer's, in the mean over the tokens of
     a generation; beyond, the rollouts are another model's and the training stops."""
 
+    @property
+    def retains(self) -> bool:
+        """Whether a reward asks the model as the stage found it."""
+        return any(term.kind == "retention" for term in self.rewards.values())
+
     @model_validator(mode="after")
     def _mitigations_fit_reinforcement(self) -> Self:
         if self.replay is not None and self.replay.answers == "own":

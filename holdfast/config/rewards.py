@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from holdfast.config.base import Config
 
@@ -70,6 +70,15 @@ class LengthTerm(Term):
         return self
 
 
+class RetentionTerm(Term):
+    """How near a completion is to what the model would have written as the stage found it (RaPO)."""
+
+    kind: Literal["retention"]
+    weight: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    sharpness: PositiveFloat = 20.0
+    """α of exp(−α · max(0, mean over its tokens of log p(token) − log p*(token)))."""
+
+
 class FunctionTerm(Term):
     """The user's own reward, called as TRL calls one: lists of completions and of columns in, a list of numbers out."""
 
@@ -85,7 +94,7 @@ class FunctionTerm(Term):
         return path
 
 
-PLAIN_REWARDS = ("score", "accuracy", "format", "adjacency")
+PLAIN_REWARDS = ("score", "accuracy", "format", "adjacency", "retention")
 COLUMNS = frozenset({"step", "id", "prompt", "completion", "image", "answer"})
 """Columns of the tables of completions, which no reward may be named like."""
 
@@ -113,7 +122,7 @@ def _term(name: str, given: Any) -> Any:
     return {"kind": name, **fields}
 
 
-RewardTerm = Annotated[GradedTerm | LengthTerm | FunctionTerm, Field(discriminator="kind")]
+RewardTerm = Annotated[GradedTerm | LengthTerm | RetentionTerm | FunctionTerm, Field(discriminator="kind")]
 
 
 def rewards_misfit(rewards: Mapping[str, RewardTerm], thinking: bool, neighbours: bool) -> str:

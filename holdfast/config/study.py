@@ -221,6 +221,24 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _retention_can_be_rewarded(self) -> Self:
+        for where, stage in self._stages():
+            if not isinstance(stage, GRPO) or not stage.retains:
+                continue
+            name = next(name for name, term in stage.rewards.items() if term.kind == "retention")
+            if self.influence is not None:
+                raise ValueError(
+                    f"{where}.rewards.{name}: influence grades rollouts without the model that retention is rewarded "
+                    "by; leave influence out, or this term"
+                )
+            if self.compute.gpus > 1 and self.compute.strategy != "ddp":
+                raise ValueError(
+                    f"{where}.rewards.{name}: needs the whole model, and compute.strategy {self.compute.strategy} "
+                    "leaves each GPU a part; set it to ddp"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ledgers_are_of_the_same_samples(self) -> Self:
         for arm, stages in self.arms.items():
             for stage in stages:

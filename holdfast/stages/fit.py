@@ -10,7 +10,7 @@ import torch
 from trl import GRPOConfig
 
 from holdfast.config.measurement import Influence
-from holdfast.config.methods import SFT, AnyStage, Distill
+from holdfast.config.methods import GRPO, SFT, AnyStage, Distill
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -136,6 +136,7 @@ def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape
         checkpointing=bool(checkpointing),
         reference=isinstance(config, GRPOConfig) and config.beta > 0 and stage.lora is None,
         copies=isinstance(stage, Distill)
+        or (isinstance(stage, GRPO) and stage.retains)
         or (stage.kl is not None and (stage.kl.prompts == "prior" or isinstance(stage, SFT))),
         anchors=bool(stage.l2) + 2 * (stage.ewc is not None),
         eager=study.model.attention == "eager",

@@ -22,6 +22,8 @@ from holdfast.training.length_rewards import length_rewards
 from holdfast.training.reward_functions import call, loaded
 
 Reward = Callable[..., list[float]]
+Ratios = Callable[[Sequence[str], Sequence[Sequence[int]]], list[float]]
+"""From questions' ids and completions' tokens to mean log-ratios."""
 Chats = list[list[dict[str, str]]]
 """For every completion the one assistant message that holds it."""
 
@@ -71,6 +73,12 @@ REWARDS: dict[str, Reward] = {
 }
 
 
+def retained(ratios: Sequence[float], sharpness: float) -> list[float]:
+    """exp(−α · max(0, mean log-ratio)) of each completion (RaPO, arXiv 2605.09640): 1 where the model as it was finds
+    it as likely, or likelier."""
+    return [math.exp(-sharpness * max(0.0, ratio)) for ratio in ratios]
+
+
 def unpaid(name: str) -> Reward:
     """In place of a term's rewards where another process gives them."""
 
@@ -91,6 +99,8 @@ class Rewards:
         self.means: dict[str, float] = {}
         """Running means of lengths, by term."""
         self.given: dict[str, np.ndarray] = {}
+        self.log_ratios: Ratios | None = None
+        """Of completions to the model as the stage found it; without it, they are that model's own, as in a trial."""
 
     def functions(self) -> dict[str, Reward]:
         """A function a term for TRL, which calls them in this order."""
@@ -118,6 +128,12 @@ class Rewards:
         if term.kind == "length":
             right = np.array(accuracy(completions, **columns)) == 1
             return self._lengths(name, term, texts(completions), right)
+        if term.kind == "retention":
+            ratios = [0.0] * len(completions)
+            if self.log_ratios is not None:
+                ratios = self.log_ratios(columns["id"], columns["completion_ids"])
+            columns["log_metric"]("retention/log_ratio", float(np.mean(ratios)))
+            return retained(ratios, term.sharpness)
         return REWARDS[term.kind](completions=completions, **columns)
 
     def _lengths(self, name: str, term: LengthTerm, written: list[str], right: np.ndarray) -> list[float]:

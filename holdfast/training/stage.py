@@ -32,6 +32,7 @@ from holdfast.training.non_finite import SAMPLING
 from holdfast.training.penalties import add_penalties
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.resume import last_intact, ready_for, step_of
+from holdfast.training.retention import LogRatios
 from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
 from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
@@ -103,6 +104,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
             taught(trainer, job, processor, rows)
         if isinstance(job.stage, GRPO):
             trainer.rollout_difference = job.stage.rollout_difference
+            if job.stage.retains and callback.rewards is not None:
+                callback.rewards.log_ratios = LogRatios(trainer, job, processor, rows)
         if job.stage.kl is not None and job.stage.kl.prompts == "target" and job.stage.kl.to == "base":
             refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:

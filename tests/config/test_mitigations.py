@@ -69,6 +69,25 @@ def test_a_distillation_is_refused_where_it_cannot_run(given: dict, said: str, t
         load_study(file)
 
 
+RETAINED = GRPO | {"rewards": {"score": 1, "near": {"kind": "retention"}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"influence": {}}, r"arms\.a\.0\.rewards\.near: influence grades rollouts without the model"),
+        ({"compute": {"gpus": 2, "strategy": "fsdp2"}}, r"arms\.a\.0\.rewards\.near: needs the whole model"),
+    ],
+)
+def test_retention_is_refused_where_the_model_as_it_was_is_not_there(given: dict, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({"name": "s", "arms": {"a": [RETAINED]}}))
+    assert load_study(file).arms["a"][0].rewards["near"].weight == 0.5
+    file.write_text(yaml.safe_dump({"name": "s", "arms": {"a": [RETAINED]}} | given))
+    with pytest.raises(UserError, match=said):
+        load_study(file)
+
+
 @pytest.mark.parametrize(
     ("stage", "compute", "said"),
     [
