@@ -44,6 +44,11 @@ class ModelRef(Config):
     """Bounds of an image, where the study sets them. Checkpoints of a training have them in their processor's file."""
     max_pixels: int | None = None
 
+    @property
+    def whole(self) -> ModelRef:
+        """The model beneath all adapters."""
+        return self if self.adapter_of is None else self.adapter_of.whole
+
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""

@@ -124,7 +124,7 @@ def load_processor(ref: ModelRef) -> Any:
     Raises:
         UserError: it cannot be read, takes no images where the model does, knows no words, or has no chat template.
     """
-    source = ref.adapter_of or ref
+    source = ref.whole
     processor = _read_processor(source)
     tokenizer: Any = getattr(processor, "tokenizer", None)
     if tokenizer is None or WORDS not in _written_back(tokenizer).replace(" ", ""):

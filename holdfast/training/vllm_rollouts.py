@@ -56,7 +56,7 @@ def engine(job: Train, processor: Any, dtype: str) -> Engine | None:
     """Of a stage that rolls out by vLLM; None of any other."""
     if not job.stage.trainer.get("use_vllm"):
         return None
-    source = job.start.adapter_of or job.start
+    source = job.start.whole
     bounded = source.min_pixels is not None or source.max_pixels is not None
     sizes = dict(processor.image_processor.size) if bounded else None
     token = getattr(processor, "image_token_id", None)
