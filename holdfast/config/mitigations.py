@@ -59,6 +59,15 @@ class TALR(Config):
     """`median`: the batch's median loss of a token. Large τ is plain training."""
 
 
+class Orthogonal(Config):
+    """An adapter reads other directions than those of the stages before it (O-LoRA)."""
+
+    weight: float = Field(default=0.5, ge=0)
+    """Of the penalty Σ (A · A'ᵀ)², over modules and earlier adapters A'."""
+    initial: bool = True
+    """What lies in the span of their rows is taken out of A before training."""
+
+
 class Mitigations(Config):
     """What all methods can have."""
 
@@ -71,9 +80,19 @@ class Mitigations(Config):
     """Only what one of these names learns, of what `freeze` leaves: `attention` (the language model's projections of
     queries, keys, values and outputs), `gate-up` (of its feed-forward layers), or words in parameters' names."""
 
+    orthogonal: Orthogonal | None = None
+    """To the adapters of the stages before; of an adapter alone."""
+
     @model_validator(mode="after")
     def _weights_have_no_adapter(self) -> Self:
-        adapter = getattr(self, "lora", None) is not None
+        lora = getattr(self, "lora", None)
+        adapter = lora is not None
+        if self.orthogonal is not None and lora is None:
+            raise ValueError("orthogonal: is about adapters, and this stage trains none; set lora, or remove it")
+        if self.orthogonal is not None and (lora or {}).get("init_lora_weights", True) not in (True, "gaussian"):
+            raise ValueError(
+                "orthogonal: needs an adapter that begins with B = 0; leave lora.init_lora_weights out, or remove it"
+            )
         for name, given in (("l2", self.l2), ("ewc", self.ewc), ("learn", self.learn)):
             if adapter and given:
                 remedy = "name modules in lora.target_modules" if name == "learn" else "remove it, or remove lora"

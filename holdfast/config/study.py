@@ -221,6 +221,21 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _adapters_have_others_before(self) -> Self:
+        for arm, stages in self.trained.items():
+            for number, stage in enumerate(stages):
+                if stage.orthogonal is None:
+                    continue
+                where = f"arms.{arm}.{number}.orthogonal"
+                if number == 0 or stages[number - 1].lora is None:
+                    raise ValueError(f"{where}: the stage before it trains no adapter to be orthogonal to; remove it")
+                if self.influence is not None or (isinstance(stage, SFT) and stage.select is not None):
+                    raise ValueError(
+                        f"{where}: influence, or select, does not know where such an adapter begins; leave one out"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _retention_can_be_rewarded(self) -> Self:
         for where, stage in self._stages():
             if not isinstance(stage, GRPO) or not stage.retains:

@@ -12,6 +12,7 @@ from holdfast.config.methods import AnyStage
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
 from holdfast.models.load import sees, with_adapter
+from holdfast.models.orthogonal import turn_away
 
 PARTS = {
     "vision": r"(?:visual|vision_tower|vision_model)(?!\.(?:merger|deepstack_merger_list))\b",
@@ -64,15 +65,21 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
         raise UserError(f"lora: {error}; see peft.LoraConfig for its arguments") from error
 
 
-def adapted(model: Any, stage: AnyStage, seed: int) -> Any:
-    """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts."""
+def adapted(model: Any, stage: AnyStage, seed: int, start: ModelRef | None = None) -> Any:
+    """The model with what may learn marked as such: unfrozen parameters, or an adapter beside unfrozen parts.
+
+    `start` is where the model comes from; without it, an adapter knows of none before.
+    """
     frozen = stage.freeze if sees(model.config) else tuple(word for word in stage.freeze if word != TOWER)
     freeze(model, frozen, stage.learn)
     if stage.lora is None:
         return model
     spared = {"exclude_modules": f".*({'|'.join(map(pattern, frozen))}).*"} if frozen else {}
     torch.manual_seed(seed)
-    return get_peft_model(model, lora_config({**spared, **stage.lora}))
+    beside = get_peft_model(model, lora_config({**spared, **stage.lora}))
+    if stage.orthogonal is not None and stage.orthogonal.initial and start is not None:
+        turn_away(beside, start)
+    return beside
 
 
 def learning(model: Any, stage: AnyStage, seed: int, kept: ModelRef | None) -> Any:

@@ -118,7 +118,7 @@ def taught(trainer: DistillationTrainer, job: Train, processor: Any, rows: Seque
     if isinstance(settings, Demonstration):
         trainer.shown = {name: demonstrated(question) for name, question in questions.items()}
         # No copy of the model in memory: TRL has wrapped its forward pass, and a copy would read with its weights.
-        trainer.teacher = learn_in_float32(adapted(load_model(job.start, *loaded), job.stage, job.seed))
+        trainer.teacher = learn_in_float32(adapted(load_model(job.start, *loaded), job.stage, job.seed, job.start))
         if settings.ema:
             trainer.add_callback(MovingAverage(trainer.teacher, model, settings.ema))
     else:

@@ -18,6 +18,7 @@ from holdfast.config.refs import FileRef
 from holdfast.data.shards import read_questions
 from holdfast.data.training_set import TrainingRow
 from holdfast.models.load import load_model
+from holdfast.models.orthogonal import Overlap
 from holdfast.models.precision import study_dtype
 from holdfast.training.dataset import order
 from holdfast.training.sft import IGNORED, Collator
@@ -64,6 +65,8 @@ def _terms(trainer: Any, job: Train, collate: Collator) -> dict[str, Term]:
         if shards:
             rows = right_rows(shards, -(-stage.ewc.samples // len(shards)))
             terms["ewc"] = L2(model, stage.ewc.weight, fisher(model, rows, collate))
+    if stage.orthogonal is not None and stage.orthogonal.weight:
+        terms["orthogonal"] = Overlap(model, stage.orthogonal.weight, job.start)
     if stage.kl is not None and stage.kl.weight and not (stage.method == "grpo" and stage.kl.prompts == "target"):
         prior = PriorBatches(trainer, job, stage.kl, collate) if stage.kl.prompts == "prior" else None
         terms["kl"] = Distance(_reference(job, stage.kl, model.device), stage.kl, prior)

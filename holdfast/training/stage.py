@@ -86,7 +86,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     share = job.stage.replay.share if job.stage.replay is not None else 0.0
     places = with_old((len(rows), len(old)), whole.rows, share, job.seed)
     rows += old
-    model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed))
+    model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed, job.start))
     if "gradient_checkpointing" not in job.stage.trainer:
         config.gradient_checkpointing = model.num_parameters() > LARGE
     if config.fsdp:

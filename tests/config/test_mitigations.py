@@ -33,6 +33,13 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
     "rewards of a distillation": (DISTILL | {"rewards": {"score": 1}}, PRIOR, "arms.a.0.rewards: unknown field"),
     "the base that it is": (DISTILL | {"teacher": "base"}, PRIOR, "arms.a.0.teacher: the arm starts from the base"),
     "a teacher that is not there": (DISTILL | {"teacher": {"kind": "arm", "arm": "b"}}, PRIOR, "it needs the arm 'b'"),
+    "orthogonal without an adapter": (SFT | {"orthogonal": {}}, PRIOR, "orthogonal: is about adapters"),
+    "orthogonal to nothing": (SFT | LORA | {"orthogonal": {}}, PRIOR, "arms.a.0.orthogonal: the stage before it"),
+    "orthogonal from elsewhere": (
+        SFT | {"lora": {"r": 4, "init_lora_weights": "pissa"}, "orthogonal": {}},
+        PRIOR,
+        "begins with B = 0",
+    ),
     "a share of all": (SFT | {"replay": {"share": 1}}, PRIOR, "arms.a.0.replay.share"),
 }
 

@@ -86,14 +86,13 @@ def test_the_ratio_is_of_the_model_to_what_it_was(
 
 
 def alone(model: Any, processor: Any, question: Any, ids: list[int]) -> float:
-    """Log-likelihood of one completion, read without padding, over the tokens that one may hold."""
+    """Log-likelihood of one completion, read without padding."""
     [prompt] = encode(processor, [question])
     given = {name: prompt[name] for name in ("pixel_values", "image_grid_thw")}
     tokens = torch.cat([prompt["input_ids"], torch.tensor(ids)])[None]
     kinds = torch.cat([prompt["mm_token_type_ids"], torch.zeros(len(ids), dtype=torch.long)])[None]
     logits = model(input_ids=tokens, mm_token_type_ids=kinds, **given).logits[0, -len(ids) - 1 : -1]
     logits = logits.detach()
-    logits[:, model.generation_config.suppress_tokens] = -torch.inf
     return float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
 
 
