@@ -26,7 +26,8 @@ METRICS = {"target/jigsaw/score": 0.5, "prior/mean/accuracy": 0.9, "retention": 
 
 def test_a_report_path_and_an_arm_keep_their_brackets(shown: io.StringIO, tmp_path: Path):
     retention = {"value": 0.9, "low": 0.85, "high": 0.95}
-    arm = {"replicates": 3, "metrics": METRICS, "intervals": {"retention": retention}}
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    arm = {"replicates": 3, "metrics": METRICS, "score": score, "intervals": {"retention": retention}}
     summary = {
         "target": {"benchmark": "jigsaw"},
         "base": {"metrics": METRICS},
