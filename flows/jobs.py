@@ -23,15 +23,28 @@ from holdfast.config.jobs import (
     Train,
 )
 from holdfast.config.measurement import Influence, LedgerSettings, Predictors
-from holdfast.config.methods import GRPO, SFT, AnyStage, Interpolate, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
+from holdfast.config.methods import (
+    GRPO,
+    SFT,
+    AnyStage,
+    Distill,
+    Interpolate,
+    ModelTeacher,
+    OwnRollouts,
+    Rollouts,
+    SelfReasoning,
+    TeacherFile,
+)
+from holdfast.config.model import Model
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard, target_shard
 from holdfast.data.teacher_file import require_file
 from holdfast.data.training_set import replayed_shards
-from holdfast.errors import LONGEST, reason
+from holdfast.errors import LONGEST, UserError, reason
 from holdfast.journal import METRICS, read_lines
+from holdfast.models.base_ref import reference
 from holdfast.stages.sources import PARSING
 from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
@@ -70,6 +83,8 @@ def check_job(study: Study, data: DataRef) -> Check:
     functions = {path: digest for stage in stages for path, digest in function_digests(stage).items()}
     sources = [stage.source for stage in stages if isinstance(stage, SFT)]
     teachers = {str(one.path): _teacher(one).digest for one in sources if isinstance(one, TeacherFile)}
+    models = [ref for ref in map(teacher_model, stages) if ref is not None]
+    teachers |= {ref.path: ref.digest for ref in models}
     return Check(
         seed=study.seed,
         device=study.compute.device,
@@ -83,6 +98,20 @@ def check_job(study: Study, data: DataRef) -> Check:
 def _teacher(source: TeacherFile) -> FileRef:
     require_file(source.path)
     return FileRef(path=source.path, digest=file_digest(source.path))
+
+
+def teacher_model(stage: AnyStage) -> ModelRef | None:
+    """The model that teaches a stage, where the stage names its path.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if not isinstance(stage, Distill) or not isinstance(stage.teacher, ModelTeacher):
+        return None
+    try:
+        return reference(Model(path=stage.teacher.path))
+    except UserError as error:
+        raise UserError(str(error).replace("model.path", "teacher.path")) from error
 
 
 def base_job(study: Study) -> BuildBase:
@@ -119,6 +148,7 @@ def train_job(study: Study, stage: AnyStage, model: ModelRef, start: Start, seed
         stage=stage.model_copy(update={"target": name if study.targets else None}),
         start=model,
         base=start.base,
+        teacher=teacher_model(stage),
         dtype=study.model.dtype,
         data=start.data,
         questions=training_questions(start.data, name if study.targets else ""),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 import holdfast
 from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Predict, Result, RunRecord, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Selection, Stage, TeacherFile
+from holdfast.config.methods import GRPO, SFT, ModelTeacher, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported, Prior
@@ -31,7 +31,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),
     Recipe: frozenset({"threads"}),
-    TeacherFile: frozenset({"path"}),
+    **dict.fromkeys((TeacherFile, ModelTeacher), frozenset({"path"})),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
 }
 """Fields that say where and with how many threads, where a file lies whose digest stands beside it, or what is only

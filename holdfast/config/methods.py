@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from holdfast.config.base import Config, LocalPath
+from holdfast.config.base import Config, HubOrPath, LocalPath
 from holdfast.config.mitigations import TALR, Mitigations
 from holdfast.config.rewards import GradedTerm, RewardTerm, terms
 
@@ -190,12 +190,21 @@ class ArmTeacher(Config):
     arm: str
 
 
+class ModelTeacher(Config):
+    """A model of your own or of the Hub, of the base's family and with its tokenizer."""
+
+    kind: Literal["model"] = "model"
+    path: HubOrPath
+    """A checkpoint directory, or a Hub id."""
+
+
 class Distill(Stage):
     """On-policy distillation: the model samples, and a teacher's distribution is what each of its tokens learns."""
 
     method: Literal["distill"]
     teacher: Annotated[
-        Annotated[Demonstration | BaseTeacher | ArmTeacher, Field(discriminator="kind")], BeforeValidator(_kinded)
+        Annotated[Demonstration | BaseTeacher | ArmTeacher | ModelTeacher, Field(discriminator="kind")],
+        BeforeValidator(_kinded),
     ]
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers.utils import cached_file
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import GRPO, SFT, AnyStage, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
 from holdfast.data.chat import reads_images, rendered
@@ -29,6 +29,7 @@ from holdfast.models.prompt_check import require_readable
 from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
+from holdfast.stages.teacher_check import Student, require_teacher
 from holdfast.training.arguments import anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
@@ -65,6 +66,10 @@ def check(job: Check) -> dict[str, Any]:
     for name, questions in shards.items():
         require_readable(processor, model().config, name, questions)
     _check_functions(study, processor, shards)
+    student = Student(processor, model().config, study.evaluation.max_new_tokens)
+    for at, stage in _stages(study):
+        if isinstance(stage, Distill):
+            require_teacher(at, stage, student, shards[learned_shard(stage, study)])
     config = model().config
     if study.model.dtype == "auto":
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")

@@ -66,7 +66,9 @@ class DistillationTrainer(PromptSharingTrainer):
             with torch.no_grad():
                 then = completion_logits(self.teacher, self._batch(self.shown, inputs[ASKED], completions))
             now = completion_logits(model, self._batch(self.asked, inputs[ASKED], completions))
-        return distance(then, now, LOSS) / self.current_gradient_accumulation_steps
+        # Models of a family fill their tables of tokens up to different widths.
+        width = min(then.shape[-1], now.shape[-1])
+        return distance(then[:, :width], now[:, :width], LOSS) / self.current_gradient_accumulation_steps
 
     def _batch(self, questions: Mapping[str, Question], names: Sequence[str], completions: list[list[int]]) -> Any:
         own = list(dict.fromkeys(names))
