@@ -66,7 +66,7 @@ def check(job: Check) -> dict[str, Any]:
     for name, questions in shards.items():
         require_readable(processor, model().config, name, questions)
     _check_functions(study, processor, shards)
-    student = Student(processor, model().config, study.evaluation.max_new_tokens)
+    student = Student(processor, model().config, study.evaluation.max_new_tokens, longest_prompt)
     for at, stage in _stages(study):
         if isinstance(stage, Distill):
             require_teacher(at, stage, student, shards[learned_shard(stage, study)])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from holdfast.config.methods import Demonstration, Distill, ModelTeacher
 from holdfast.config.refs import ModelRef
-from holdfast.data.chat import rendered
 from holdfast.data.shards import Question
 from holdfast.errors import UserError
 from holdfast.models.load import load_config, load_processor
@@ -20,6 +20,8 @@ class Student(NamedTuple):
     config: Any
     limit: int
     """Of a completion, in tokens."""
+    longest: Callable[[Any, list[Question]], tuple[int, str]]
+    """Of some prompts, the tokens of the longest, images included, and its question's id."""
 
 
 def require_teacher(where: str, stage: Distill, student: Student, questions: list[Question]) -> None:
@@ -33,11 +35,10 @@ def require_teacher(where: str, stage: Distill, student: Student, questions: lis
     room = getattr(student.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(stage.teacher, Demonstration) and room is not None:
         try:
-            texts = [rendered(student.processor, demonstrated(question)) for question in questions]
+            shown = [demonstrated(question) for question in questions]
         except UserError as error:
             raise UserError(f"{where}.{error}") from error
-        counts = map(len, student.processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
-        tokens, name = max(zip(counts, (question.id for question in questions), strict=True))
+        tokens, name = student.longest(student.processor, shown)
         if tokens + student.limit > room:
             raise UserError(
                 f"{where}.teacher: question {name} with its example takes {tokens} tokens, and with "

@@ -13,9 +13,11 @@ from holdfast.config.jobs import Check
 from holdfast.config.methods import Distill
 from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
+from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.models.load import load_model, load_processor, save_checkpoint
-from holdfast.stages.preflight import check
+from holdfast.stages.preflight import check, longest_prompt
+from holdfast.training.distillation import demonstrated
 
 
 def study(teacher: Any, path: str, **given: Any) -> Study:
@@ -53,8 +55,17 @@ def test_a_model_by_its_path_teaches_where_it_has_the_same_tokens(
 
 def test_a_question_with_its_example_has_to_fit(tiny_data: DataRef, tiny_model: ModelRef, tmp_path: Path) -> None:
     roomy = check(Check(study=study("demonstration", tiny_model.path, max_new_tokens=24), data=tiny_data))
-    room = roomy["longest_prompt"] + 28
+    questions = read_questions(tiny_data.path / "target-train.parquet")
+    longest = longest_prompt(load_processor(tiny_model), [demonstrated(question) for question in questions])
+    assert longest.tokens > roomy["longest_prompt"]
+    room = longest.tokens + 24 - 1
     short = str(copied(tiny_model, tmp_path / "short", max_position_embeddings=room))
     check(Check(study=study({"kind": "model", "path": tiny_model.path}, short, max_new_tokens=24), data=tiny_data))
-    with pytest.raises(UserError, match=r"arms\.a\.0\.teacher: question \S+ with its example takes \d+ tokens"):
+    with pytest.raises(
+        UserError,
+        match=r"arms\.a\.0\.teacher: question \S+ with its example takes \d+ tokens.* more than the model's "
+        + str(room),
+    ):
         check(Check(study=study("demonstration", short, max_new_tokens=24), data=tiny_data))
+    enough = str(copied(tiny_model, tmp_path / "enough", max_position_embeddings=room + 1))
+    check(Check(study=study("demonstration", enough, max_new_tokens=24), data=tiny_data))
