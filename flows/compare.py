@@ -32,6 +32,8 @@ def compare(
     """
     root, flow_id = root.resolve(), flow_run.id or ""
     studies = merged([study for name in names for study in finished(name, open_store(root))])
+    if predictors is not None:
+        require_predictable(studies)
     label = "-vs-".join(dict.fromkeys(_label(study, studies) for study in studies))
     first = studies[0].study
     config = first.model_copy(update={"name": f"compare-{label}", "sweep": first.experiment})
@@ -48,14 +50,24 @@ def compare(
         return outcome
 
 
+def require_predictable(studies: Sequence[FinishedStudy]) -> None:
+    """UserError where predictors cannot be measured of a finished study."""
+    for study in studies:
+        if not study.data.path.is_dir():
+            raise UserError(
+                f"{study.data.path}: the data of {study.study.name} is not there; `holdfast data FILE` makes it"
+            )
+        if study.study.evaluation.drift == "sampled":
+            raise UserError(
+                f"{study.study.name}: predictors read the base beside every checkpoint, and its `evaluation.drift: "
+                "sampled` is for where both do not fit; leave out --predictors"
+            )
+
+
 def measure_predictors(
     study: FinishedStudy, settings: Predictors, context: Context
 ) -> tuple[FinishedStudy, dict[str, Exception]]:
     """A finished study with what may predict forgetting, from its records alone, and where that failed."""
-    if not study.data.path.is_dir():
-        raise UserError(
-            f"{study.data.path}: the data of {study.study.name} is not there; `holdfast data FILE` makes it"
-        )
     own = context.model_copy(update={"study": study.study})
     futures: dict[Position, PrefectFuture[Any]] = {}
     for record in study.runs:
@@ -67,7 +79,7 @@ def measure_predictors(
     wait(list(futures.values()))
     found = {place: future.result(raise_on_failure=False) for place, future in futures.items()}
     failed = {
-        f"predictors of {study.study.name} {place.arm} r{place.replicate}": one
+        f"predictors of {study.study.name} {place.arm} r{place.replicate} {(place.stage or 0) + 1}": one
         for place, one in found.items()
         if isinstance(one, Exception)
     }

@@ -69,19 +69,12 @@ def study(file: File, overrides: Set = None) -> None:
 
 def _run(experiment: Study | Sweep, command: str) -> None:
     from flows.commands.results import print_outcome
-    from flows.study import ArmsFailed
     from flows.study import study as run
     from flows.sweep import sweep as run_all
     from holdfast.config.sweep import Sweep
 
-    try:
+    with _told_failures(command):
         outcome = run_all(experiment, command) if isinstance(experiment, Sweep) else run(experiment, command)
-    except ArmsFailed as error:
-        if error.outcome is not None:
-            print_outcome(error.outcome.report, error.outcome.summary)
-        _print_failures(error)
-        typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
-        raise typer.Exit(1) from None
     print_outcome(outcome.report, outcome.summary)
     if outcome.failed:
         typer.echo(
@@ -205,7 +198,10 @@ def rerun(place: Path) -> None:
 
 @app.command()
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="STUDY|RUN...", help="Names of studies, ids of train runs.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY|RUN...", help="Names, or ids of runs."),
+    ],
     predictors: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, metavar="PROMPTS", help="First measure, on so many prompts, what may predict forgetting."),
@@ -220,19 +216,13 @@ def compare(
         with prefect_server() as ready:
             from flows.commands.results import print_outcome
             from flows.compare import compare as compare_flow
-            from flows.study import ArmsFailed
             from holdfast.config.measurement import Predictors
 
             _open_store()
             ready()
-            try:
-                settings = None if predictors is None else Predictors(prompts=predictors)
+            settings = None if predictors is None else Predictors(prompts=predictors)
+            with _told_failures(command):
                 outcome = compare_flow(tuple(names), command, predictors=settings)
-            except ArmsFailed as error:
-                _print_failures(error)
-                if error.outcome is not None:
-                    print_outcome(error.outcome.report, error.outcome.summary)
-                raise typer.Exit(1) from None
             print_outcome(outcome.report, outcome.summary)
 
 
@@ -435,6 +425,22 @@ def _failures(command: str) -> Iterator[None]:
         raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
     except Exception as error:
         _print_failure(error)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _told_failures(command: str) -> Iterator[None]:
+    """The report of what finished, what failed, and the command that tries it again."""
+    from flows.commands.results import print_outcome
+    from flows.study import ArmsFailed
+
+    try:
+        yield
+    except ArmsFailed as error:
+        if error.outcome is not None:
+            print_outcome(error.outcome.report, error.outcome.summary)
+        _print_failures(error)
+        typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
         raise typer.Exit(1) from None
 
 

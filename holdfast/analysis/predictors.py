@@ -170,7 +170,10 @@ def _mean(groups: Sequence[Sequence[np.ndarray]], times: Sequence[np.ndarray] | 
 
 def association(pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Spearman's ρ, and R² of y = a + bx + cx², of x and y (2, points) of which each stands there so many times
-    (…, points); not a number where either is constant, or of as few points as the fit has terms. Returns (2, …)."""
+    (…, points); not a number where either is constant, or of as few points as the fit has terms. Returns (2, …).
+
+    All resamples at once, for which scipy's and numpy's functions take no weights; tests hold it to theirs.
+    """
     x, y = pairs
     first, second = (_centred(_ranks(values, weights), weights) for values in (x, y))
     scaled = (x - x.mean()) / (x.std() or 1.0)

@@ -166,7 +166,7 @@ class Train(Job):
     replayed: FileRef | None = None
     """The start's own right answers to some of these, where the stage replays them."""
     teacher: ModelRef | None = None
-    """Another arm's end that the stage distils."""
+    """Another arm's end, or a model by its path, that the stage distils; by default its own, or the base."""
     limit: int
     """Of a completion that is generated, in tokens."""
     keep: When = "log"

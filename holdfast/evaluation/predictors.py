@@ -36,8 +36,6 @@ from holdfast.models.precision import base_dtype
 FILE = "predictors.parquet"
 CHUNK = 2**24
 """Values of a parameter that are compared at a time."""
-LONGEST = 256
-"""TRL's default limit of a completion."""
 
 
 def predictors(job: Predict, out: Path, journal: Journal) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def _learned(job: Predict, tokenizer: Any) -> tuple[list[Question], list[list[in
     stage = job.train.stage
     rows = train_rows(job.train) if stage.method == "sft" else _written(job.train, job.written)
     # What was written up to the limit has no end.
-    most = int(stage.trainer.get("max_completion_length", LONGEST)) if stage.method != "sft" else None
+    most = int(stage.trainer.get("max_completion_length", job.train.limit)) if stage.method != "sft" else None
     places = np.unique(np.linspace(0, len(rows) - 1, min(job.samples, len(rows))).round().astype(int))
     chosen = [rows[place] for place in places]
     return [row.question for row in chosen], [

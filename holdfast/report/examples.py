@@ -154,7 +154,7 @@ def _strength(directory: Path, target: str) -> pd.DataFrame:
     return found.assign(effect=shares[np.searchsorted(steps, found.step)] * found.weight * found.dots)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=8)
 def _traced(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """influence.parquet, and what each sample says."""
     texts = pq.read_table(directory / "sources.parquet", columns=["step", "sample", "text"]).to_pandas()

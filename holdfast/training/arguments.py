@@ -15,7 +15,7 @@ from trl import GRPOConfig, SFTConfig
 
 from holdfast.config.methods import GRPO, AnyStage
 from holdfast.errors import UserError
-from holdfast.training.vllm_rollouts import require_vllm
+from holdfast.training.vllm_check import require_vllm
 
 TrainerConfig = SFTConfig | GRPOConfig
 

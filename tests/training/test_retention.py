@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from trainings import logged, trained
 
 from holdfast.config.jobs import Train
 from holdfast.config.refs import ModelRef
 from holdfast.data.training_set import train_rows
-from holdfast.evaluation.stage import validating
-from holdfast.journal import Journal, read_lines
+from holdfast.journal import Journal
 from holdfast.models.encode import completion_ids, encode
 from holdfast.models.load import load_model, load_processor
 from holdfast.training.callback import StageCallback
 from holdfast.training.rewards import retained
-from holdfast.training.stage import build, train
+from holdfast.training.stage import build
 
 TRAINER = {
     "max_steps": 4,
@@ -37,27 +36,6 @@ def job(train_job: Callable, schooled: ModelRef) -> Callable[..., Train]:
         return train_job({"method": "grpo", "rewards": rewards, "trainer": TRAINER, **given}, schooled, keep=keep)
 
     return make
-
-
-def run(made: Train, out: Path, broken_at: int = 0) -> dict[str, torch.Tensor]:
-    """Weights at the end; the process may be killed while it measures a step."""
-    out.mkdir(exist_ok=True)
-    processor = load_processor(made.start)
-    ask = validating(made, processor)
-
-    def measure(model: Any, step: int) -> dict[str, float]:
-        if step == broken_at:
-            raise KeyboardInterrupt
-        return ask(model, step)
-
-    train(made, processor, out, Journal(out), measure)
-    [file] = (out / "checkpoints" / "step-000004").glob("*model.safetensors")
-    return load_file(file)
-
-
-def logged(out: Path, name: str) -> list[float]:
-    lines = [line.get("metrics", {}) for line in read_lines(out / "metrics.jsonl")]
-    return [line[f"train/{name}"] for line in lines if f"train/{name}" in line]
 
 
 def test_retention_by_hand() -> None:
@@ -97,13 +75,14 @@ def alone(model: Any, processor: Any, question: Any, ids: list[int]) -> float:
 
 
 def test_a_term_of_weight_zero_is_plain_training(job: Callable, tmp_path: Path) -> None:
-    plain = run(job({"score": 1}), tmp_path / "plain")
-    idle = run(job({"score": 1, "retention": 0}), tmp_path / "idle")
+    plain = trained(job({"score": 1}), tmp_path / "plain")
+    idle = trained(job({"score": 1, "retention": 0}), tmp_path / "idle")
     assert all(torch.equal(idle[name], value) for name, value in plain.items())
-    paid = run(job({"score": 1, "retention": 5}), tmp_path / "paid")
+    paid = trained(job({"score": 1, "retention": 5}), tmp_path / "paid")
     assert not all(torch.equal(paid[name], value) for name, value in plain.items())
     # Nothing is rewarded where the training begins, since all is as it was; then it moves.
-    ratios, rewards = (logged(tmp_path / "paid", name) for name in ("retention/log_ratio", "rewards/retention/mean"))
+    names = "train/retention/log_ratio", "train/rewards/retention/mean"
+    ratios, rewards = (logged(tmp_path / "paid", name) for name in names)
     assert (ratios[0], rewards[0]) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-4))
     assert rewards[-1] < 1
 
@@ -111,10 +90,10 @@ def test_a_term_of_weight_zero_is_plain_training(job: Callable, tmp_path: Path) 
 @pytest.mark.parametrize("given", [{}, {"lora": {"r": 4, "target_modules": "all-linear"}}], ids=["whole", "lora"])
 def test_an_interrupted_training_ends_with_the_same_bits(given: dict, job: Callable, tmp_path: Path) -> None:
     made = job({"score": 1, "retention": 0.5}, keep=1, **given)
-    whole = run(made, tmp_path / "whole")
+    whole = trained(made, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(made, tmp_path / "broken", broken_at=3)
-    resumed = run(made, tmp_path / "broken")
+        trained(made, tmp_path / "broken", broken_at=3)
+    resumed = trained(made, tmp_path / "broken")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     for name in ("rewards/retention/mean", "retention/log_ratio"):
-        assert logged(tmp_path / "broken", name) == logged(tmp_path / "whole", name)
+        assert logged(tmp_path / "broken", f"train/{name}") == logged(tmp_path / "whole", f"train/{name}")

@@ -16,22 +16,22 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import logged
 
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
-from holdfast.journal import read_lines
 from holdfast.models.load import load_model
 from holdfast.models.lora import adapted
 from holdfast.models.tiny.shipped import shipped_base
+from holdfast.training.vllm_check import require_vllm
 from holdfast.training.vllm_rollouts import (
     BANNED,
     DIFFERENCE,
     merged_parameters,
     one_a_picture,
     require_alike,
-    require_vllm,
     sampling_arguments,
 )
 
@@ -69,10 +69,6 @@ def staged(job: Train, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, "", said)
 
 
-def logged(out: Path, name: str) -> list[float]:
-    return [line["metrics"][name] for line in read_lines(out / "metrics.jsonl") if name in line.get("metrics", {})]
-
-
 def test_each_image_is_one_token_of_what_vllm_gets():
     assert one_a_picture([1, 9, 9, 9, 2, 9, 3], 9) == [1, 9, 2, 9, 3]
     assert one_a_picture([9, 9], 9) == [9]
@@ -93,14 +89,14 @@ def test_rollouts_of_another_model_stop_the_training(found: float):
 
 def test_what_vllm_cannot_do_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch):
     require_vllm({})
-    monkeypatch.setattr("holdfast.training.vllm_rollouts.find_spec", lambda name: None)
+    monkeypatch.setattr("holdfast.training.vllm_check.find_spec", lambda name: None)
     with pytest.raises(UserError, match="vLLM is not in this environment; `make vllm`"):
         require_vllm({"use_vllm": True})
-    monkeypatch.setattr("holdfast.training.vllm_rollouts.find_spec", lambda name: name)
-    monkeypatch.setattr("holdfast.training.vllm_rollouts.version", lambda name: "0.32.1")
+    monkeypatch.setattr("holdfast.training.vllm_check.find_spec", lambda name: name)
+    monkeypatch.setattr("holdfast.training.vllm_check.version", lambda name: "0.32.1")
     with pytest.raises(UserError, match=r"has vLLM 0\.32\.1, and TRL takes 0.22 to 0.31"):
         require_vllm({"use_vllm": True})
-    monkeypatch.setattr("holdfast.training.vllm_rollouts.version", lambda name: "0.31.0+cpu")
+    monkeypatch.setattr("holdfast.training.vllm_check.version", lambda name: "0.31.0+cpu")
     require_vllm({"use_vllm": True})
     with pytest.raises(UserError, match="vllm_importance_sampling_correction: without it"):
         require_vllm({"use_vllm": True, "vllm_importance_sampling_correction": False})
