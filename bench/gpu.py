@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from bench import rft
 from bench.gpu_parts import Bench, Row, cleared, grpo, sft, traced
 from bench.grpo_sides import now
 from bench.qwen import QWEN_3B, STAND_IN
@@ -44,7 +45,8 @@ LAST_START = 7 * 60
 """Seconds after which no part begins."""
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "SFT, LoRA": lambda bench: sft(bench, "qwen3b-lora.yaml"),
-    "GRPO step": grpo,
+    "GRPO step": lambda bench: grpo(bench, checkpointing=True),
+    "GRPO step without checkpointing": lambda bench: grpo(bench, checkpointing=False),
     "influence": traced,
     "SFT, full": lambda bench: sft(bench, "qwen3b-full.yaml"),
 }
@@ -120,8 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a JSON file with the same numbers")
     parser.add_argument("--peak", type=float, help="dense bfloat16 TFLOP/s of the card")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    rft.take_one_card()
     settle_torch(arguments.threads)
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = QWEN_3B if where.type == "cuda" else STAND_IN
@@ -131,7 +134,9 @@ def main() -> None:
 def report(bench: Bench, out: Path | None) -> None:
     """Print the table, line by line, and keep what is there so far in a file."""
     facts = machine(bench)
-    print(f"{facts['card'] or 'No card: a tiny stand-in on the CPU, whose numbers say nothing of one'}; {facts}\n")
+    card = facts["card"] or "No card: a tiny stand-in on the CPU, whose numbers say nothing of one"
+    peak = "unknown; give --peak" if bench.peak is None else f"{bench.peak / 1e12:.4g} TFLOP/s"
+    print(f"{card}; torch {facts['versions']['torch']}; {facts['date']}; peak {peak}\n")
     print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
     rows: list[dict[str, Any]] = []
     for part in measured(bench):

@@ -100,18 +100,19 @@ def sft(bench: Bench, file: str) -> list[Row]:
     return [Row(what, seconds, batch.tokens / seconds, done / 1e12, used, memory=memory(), note=note)]
 
 
-def grpo(bench: Bench) -> list[Row]:
-    """A step of each trainer, as bench/rft.py takes them."""
-    work = rft.shaped(bench.shape, bench.where)
+def grpo(bench: Bench, checkpointing: bool) -> list[Row]:
+    """A step of each trainer, as bench/rft.py takes them. Above a billion parameters a study has checkpointing."""
+    work = rft.shaped(bench.shape, bench.where)._replace(checkpointing=checkpointing)
     sides, asked = rft.pair(work, 1 + ROUNDS)
     taken = rft.take_turns(sides, asked)
     found = rft.said(agreement(*sides.values()))
+    what = f"GRPO step{'' if checkpointing else ' without checkpointing'}"
     rows = []
     for name, rounds in taken.items():
         split = ", ".join(f"{part} {statistics.median(one[part] for one in rounds):.3f}" for part in rft.COLUMNS[:-1])
         peak = _without_others(sides, name) / GB if sides[name].peak else memory()
         seconds = statistics.median(one["step"] for one in rounds)
-        rows.append(Row(f"GRPO step, {name}", seconds, memory=peak, note=f"s of it: {split}"))
+        rows.append(Row(f"{what}, {name}", seconds, memory=peak, note=f"s of it: {split}"))
     rows[-1] = rows[-1]._replace(ratio=spread(rft.ratios(taken, "step")), note=f"{rows[-1].note}; {found}")
     return rows
 

@@ -1,6 +1,6 @@
 """A GRPO step of ours beside one of TRL's plain GRPOTrainer, with the same weights, data and arguments, in one run.
 
-Run: python -m bench.rft [--quick] [--shape 3b] [--rounds 5] [--threads 2] [--checkpointing on|off]. By default on the
+Run: python -m bench.rft [--quick] [--shape 3b] [--rounds 7] [--threads 1] [--checkpointing on|off]. By default on the
 bundled base with the `rft` arm of experiments/bundled.yaml; `3b` is Qwen2.5-VL-3B with random weights and the adapters
 of experiments/qwen3b-lora.yaml, for a GPU, and `stand-in` its tiny double.
 
@@ -35,7 +35,7 @@ from holdfast.training.arguments import length
 from holdfast.training.grpo import prompt_dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 
-ROUNDS = 5
+ROUNDS = 7
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
@@ -110,14 +110,20 @@ def said(found: Agreement) -> str:
     )
 
 
+def take_one_card() -> None:
+    """Of several, as a stage does: transformers would else cut every batch among them."""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two prompts a step, two rounds")
     parser.add_argument("--shape", choices=("bundled", "3b", "stand-in"), default="bundled")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="as many as a stage of the default study has")
     parser.add_argument("--checkpointing", choices=("on", "off"), help="by default on above a billion parameters")
     arguments = parser.parse_args()
+    take_one_card()
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.shape == "3b" and where.type == "cpu":
         parser.error("--shape 3b needs a GPU; `--shape stand-in` runs the same on a CPU")
