@@ -1,4 +1,4 @@
-"""The bench for a card has the published shape, goes on where a part fails, and never passes a stand-in off as a card."""
+"""The bench for a card has the published shape, goes on where a part fails, and never shows a stand-in as a card."""
 
 from __future__ import annotations
 

@@ -12,10 +12,12 @@ from bench.qwen import STAND_IN
 from bench.rft import pair, ratios, shaped, table, take_turns
 
 SMALL = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_generations": 2, "num_iterations": 2}
+DECAY = {"weight_decay": 0.1, "warmup_steps": 0}
+"""At any other rate than 0, weights would shrink even where no rollout is rewarded."""
 
 
 def test_both_trainers_sample_and_learn_the_same_and_their_parts_add_up() -> None:
-    sides, asked = pair(shaped(STAND_IN, torch.device("cpu"), **SMALL), rounds=2)
+    sides, asked = pair(shaped(STAND_IN, torch.device("cpu"), **SMALL, **DECAY), rounds=2)
     plain, ours = sides.values()
     before = [value.clone() for value in ours.trainer.model.parameters()]
     taken = take_turns(sides, asked)
