@@ -1,10 +1,9 @@
 """What a card does with Qwen2.5-VL-3B: SFT, a GRPO step beside TRL's plain one, influence beside a plain pass, memory.
 
-Run: python -m bench.gpu [--out FILE] [--peak TFLOPS]. Random weights of the exact shape are
-made on the card, with the arguments of experiments/qwen3b-lora.yaml and qwen3b-full.yaml. It takes ten minutes at most:
-a part that would begin after seven is left out, and said to be. Prints a Markdown table; `--out` gets the same as JSON
-after every part. Without a card, a tiny stand-in goes the same way on the CPU and every line says so: its numbers say
-nothing of a card.
+Run: python -m bench.gpu [--out FILE] [--peak TFLOPS]. Random weights of the exact shape are made on the card and trained
+with the arguments of experiments/qwen3b-lora.yaml and qwen3b-full.yaml. It takes ten minutes at most: a part that would
+begin after seven is left out, and said to be. Prints a Markdown table; `--out` gets the same as JSON after every part.
+Without a card, a tiny stand-in goes the same way on the CPU and every line says so: its numbers say nothing of a card.
 
 Utilisation is the operations of the model by holdfast/stages/needs.py, those that checkpointing repeats not among them,
 over the time and the dense bfloat16 peak of the card's data sheet (`--peak` for a card that is not known); on a CPU,
@@ -86,7 +85,7 @@ def device_peak(where: torch.device, given: float | None) -> float | None:
     return 2 * size**3 / best
 
 
-def machine(bench: Bench) -> dict[str, Any]:
+def facts_of(bench: Bench) -> dict[str, Any]:
     """What the numbers belong to."""
     card = {} if bench.stand_in else {"memory_gb": torch.cuda.get_device_properties(bench.where).total_memory / 1e9}
     return {
@@ -133,7 +132,7 @@ def main() -> None:
 
 def report(bench: Bench, out: Path | None) -> None:
     """Print the table, line by line, and keep what is there so far in a file."""
-    facts = machine(bench)
+    facts = facts_of(bench)
     card = facts["card"] or "No card: a tiny stand-in on the CPU, whose numbers say nothing of one"
     peak = "unknown; give --peak" if bench.peak is None else f"{bench.peak / 1e12:.4g} TFLOP/s"
     print(f"{card}; torch {facts['versions']['torch']}; {facts['date']}; peak {peak}\n")

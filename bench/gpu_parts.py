@@ -12,9 +12,8 @@ import torch
 from transformers import PrinterCallback
 
 from bench import influence, rft
-from bench.grpo_sides import Side, agreement, now
+from bench.grpo_sides import Side, agreement, machine, now
 from bench.qwen import Shape, model_of, processor_of, puzzles_for
-from flows.commands.experiment import load_study
 from holdfast.data.training_set import TrainingRow
 from holdfast.influence.engine.gradients import selection
 from holdfast.models.encode import completion_ids, encode, teacher_forced
@@ -47,11 +46,6 @@ class Bench(NamedTuple):
     def dtype(self) -> torch.dtype:
         return torch.float32 if self.stand_in else torch.bfloat16
 
-    def stage(self, file: str, arm: str) -> Any:
-        """Of an experiment for the 3B model."""
-        [stage] = load_study(rft.EXPERIMENTS / file).trained[arm]
-        return stage
-
 
 class Row(NamedTuple):
     """A line of the table."""
@@ -72,14 +66,13 @@ class Row(NamedTuple):
 
 def sft(bench: Bench, file: str) -> list[Row]:
     """Supervised steps, of adapters or of all of the language model."""
-    stage = bench.stage(file, "answers")
+    stage = rft.stage_of(file, "answers")
     what = "SFT, LoRA" if stage.lora else "SFT, full"
     processor = processor_of(bench.shape)
     # Weights that learn are made in float32, as a stage loads them.
     dtype = bench.dtype if stage.lora else torch.float32
     model = learn_in_float32(adapted(model_of(bench.shape, processor, bench.where, dtype), stage, 0))
-    machine = {"output_dir": "unused", "use_cpu": bench.stand_in, "bf16": not bench.stand_in, "fp16": False}
-    config: Any = trainer_config(stage, 0, machine)
+    config: Any = trainer_config(stage, 0, machine(bench.where, half=not bench.stand_in))
     config.max_steps = WARM + STEPS
     config.logging_steps = 1000
     config.gradient_checkpointing = model.num_parameters() > LARGE
@@ -125,7 +118,7 @@ def _without_others(sides: dict[str, Side], name: str) -> int:
 
 def traced(bench: Bench) -> list[Row]:
     """Every sample's norm and its dots with targets in an adapter, beside a plain forward and backward pass."""
-    stage = bench.stage("qwen3b-lora.yaml", "answers")
+    stage = rft.stage_of("qwen3b-lora.yaml", "answers")
     processor = processor_of(bench.shape)
     model = adapted(model_of(bench.shape, processor, bench.where, bench.dtype), stage, 0).eval()
     words = processor.tokenizer
@@ -140,17 +133,11 @@ def traced(bench: Bench) -> list[Row]:
     tokens = batch.inputs["input_ids"].numel()
     each = {name: statistics.median(of) for name, of in seconds.items()}
     ratios = sorted(mine / base for mine, base in zip(seconds["ours"], seconds["plain"], strict=True))
+    note = f"LoRA, {SAMPLES} samples, {TARGETS} targets"
     return [
         Row("influence, plain pass", each["plain"], tokens / each["plain"], note=f"LoRA, {SAMPLES} samples"),
         Row(
-            "influence, Holdfast",
-            each["ours"],
-            tokens / each["ours"],
-            None,
-            None,
-            spread(ratios),
-            memory(),
-            f"LoRA, {TARGETS} targets",
+            "influence, Holdfast", each["ours"], tokens / each["ours"], ratio=spread(ratios), memory=memory(), note=note
         ),
     ]
 

@@ -48,10 +48,14 @@ class Work(NamedTuple):
 
     def config(self) -> Any:
         """TRL's arguments for the steps of one generation."""
-        machine = {"use_cpu": self.where.type == "cpu", "bf16": self.half, "fp16": False}
-        config: Any = trainer_config(self.stage, 0, {"output_dir": tempfile.gettempdir(), **machine})
+        config: Any = trainer_config(self.stage, 0, machine(self.where, self.half))
         config.max_steps = length(config, 1).period
         return config
+
+
+def machine(where: torch.device, half: bool) -> dict[str, Any]:
+    """TRL's arguments that say where it computes, and in which precision; nothing is saved."""
+    return {"output_dir": tempfile.gettempdir(), "use_cpu": where.type == "cpu", "bf16": half, "fp16": False}
 
 
 class Side:

@@ -42,7 +42,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 def bundled(where: torch.device, **changed: Any) -> Work:
     """The default study's reinforced arm, with some of TRL's arguments changed."""
     study = load_study(EXPERIMENTS / "bundled.yaml")
-    [stage] = study.trained["rft"]
+    stage = stage_of("bundled.yaml", "rft")
     base = shipped_base()
     ask = partial(puzzles, images=study.images, target=study.target)
     return Work(lambda: load_model(base, where=where), load_processor(base), _unmoved(stage, changed), where, ask)
@@ -50,13 +50,18 @@ def bundled(where: torch.device, **changed: Any) -> Work:
 
 def shaped(shape: Shape, where: torch.device, **changed: Any) -> Work:
     """Random weights with the adapters of the experiment for 3B; every completion is as long as the shape says."""
-    [stage] = load_study(EXPERIMENTS / "qwen3b-lora.yaml").trained["rft"]
     long = {"max_completion_length": shape.completion, "generation_kwargs": {"min_new_tokens": shape.completion}}
     processor, half = processor_of(shape), where.type == "cuda"
     dtype = torch.bfloat16 if half else torch.float32
-    stage = _unmoved(stage, {**long, **changed})
+    stage = _unmoved(stage_of("qwen3b-lora.yaml", "rft"), {**long, **changed})
     ask = partial(puzzles_for, shape)
     return Work(lambda: model_of(shape, processor, where, dtype), processor, stage, where, ask, half)
+
+
+def stage_of(file: str, arm: str) -> Any:
+    """The stage of an experiment's arm that has one."""
+    [stage] = load_study(EXPERIMENTS / file).trained[arm]
+    return stage
 
 
 def _unmoved(stage: Any, changed: dict[str, Any]) -> Any:
@@ -124,10 +129,10 @@ def main() -> None:
     parser.add_argument("--checkpointing", choices=("on", "off"), help="by default on above a billion parameters")
     arguments = parser.parse_args()
     take_one_card()
+    settle_torch(arguments.threads)
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.shape == "3b" and where.type == "cpu":
         parser.error("--shape 3b needs a GPU; `--shape stand-in` runs the same on a CPU")
-    settle_torch(arguments.threads)
     small = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1} if arguments.quick else {}
     shape = {"3b": QWEN_3B, "stand-in": STAND_IN}.get(arguments.shape)
     work = bundled(where, **small) if shape is None else shaped(shape, where, **small)
