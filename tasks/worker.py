@@ -44,6 +44,7 @@ PRELOAD = [
     "holdfast.influence.trace",
     # For handwritten digits, which the check, the base and the report draw; the library imports it only there.
     "sklearn.datasets",
+    "holdfast.stages.preloaded",
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0
