@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from rank_runs import killed, together
-from tiny_jobs import BATCH, LIMIT, REFERENCES, evaluate_job, pass_at
+from tiny_jobs import LIMIT, REFERENCES, evaluate_job, pass_at
 
 from holdfast.config.jobs import Evaluate, FromFile, Predict, Sample
 from holdfast.config.methods import Rollouts, TeacherFile
@@ -97,14 +97,15 @@ def sample_job(tiny_data: DataRef, model: ModelRef, shards: int = 1) -> Sample:
     """Samples of 24 prompts, or so many times."""
     questions = FileRef(path=tiny_data.path / "target-train.parquet", digest="tiny")
     return Sample(
-        source=Rollouts(arm="rft", keep="all", per_prompt=3 if shards == 1 else 1),
+        # So warm that a process writes longer than the other.
+        source=Rollouts(arm="rft", keep="all", temperature=1.6, per_prompt=3 if shards == 1 else 1),
         model=model,
         base=model,
         data=tiny_data,
         questions=questions,
         replayed=(questions,) * shards,
         limit=LIMIT,
-        batch_size=BATCH if shards == 1 else 100,
+        batch_size=6 if shards == 1 else 100,
     )
 
 
