@@ -1,4 +1,4 @@
-"""Run one stage in a child process, or several that train together: forked from one preloaded server (or, without
+"""Run one stage in a child process, or several that share a stage: forked from one preloaded server (or, without
 torch, spawned), watched, and dead when we are.
 
 `import trl` takes many seconds, so children are forked from a forkserver that has imported everything and never

@@ -40,9 +40,10 @@ class Compute(Config):
     parallel: PositiveInt | None = None
     """Stages at a time; by default one a GPU, or cores / threads."""
     gpus: PositiveInt = 1
-    """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
+    """GPUs of this machine that train together, evaluate, sample and measure predictors; with `device: cpu`, processes.
+    They share a step's batch, and what is asked."""
     strategy: Strategy = "ddp"
-    """How: with `ddp` each holds the whole model; with `fsdp2` each holds a part of weights, gradients and moments."""
+    """How they train: with `ddp` each holds the whole model; with `fsdp2`, a part of weights, gradients and moments."""
 
     @field_validator("strategy")
     @classmethod
