@@ -1,13 +1,8 @@
-"""The last import of the process that stages are forked from: what every one of them would do again.
+"""The last import of the process that stages are forked from: what each of them would do again.
 
-Half a second a stage: transformers compiles the names of all architectures' weights when it first loads a model, and
-trainers collect garbage, which looks through all that was imported.
+transformers compiles the names of all architectures' weights when it first loads a model, which takes half a second.
 """
-
-import gc
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 get_checkpoint_conversion_mapping("llama")
-gc.collect()
-gc.freeze()
