@@ -9,6 +9,7 @@ the same command continues it.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import multiprocessing
 import os
@@ -44,6 +45,7 @@ PRELOAD = [
     "holdfast.influence.trace",
     # For handwritten digits, which the check, the base and the report draw; the library imports it only there.
     "sklearn.datasets",
+    "holdfast.stages.preloaded",
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0
@@ -269,6 +271,8 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 def _child(entry: str, out: str, gpu: str, rank: Rank) -> None:
     os.setsid()
+    # What was imported is no garbage; trainers collect, and would look through all of it.
+    gc.freeze()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     own = rank.place(Path(out))
     log = os.open(own / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -18,11 +18,11 @@ PHASES = ("first third", "second third", "last third")
 ACCOUNTS = (*PHASES, "KL penalty", "weight decay", "rounding", "curvature")
 """In the order in which they lead from the base to the end; samples stand by the phase in which they were learned."""
 SIDES = {"right": True, "wrong": False}
-COLUMNS = ["setting", "arm", "source", "account", "right", "wrong", "value", "replicates", "error"]
+COLUMNS = ["setting", "arm", "stage", "source", "account", "right", "wrong", "value", "replicates", "error"]
 
 
 def ledger_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> pd.DataFrame:
-    """One row a setting, arm and account, the last one `measured`, which the others sum to: change of the prior
+    """One row a setting, arm, stage and account, the last one `measured`, which the others sum to: change of the prior
     benchmarks' log-likelihood (nats per token, mean over benchmarks and replicates); of samples, `right` and `wrong`
     apart; error, the share of the benchmarks' changes that the closure misses."""
     found = [

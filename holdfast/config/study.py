@@ -160,8 +160,8 @@ class Study(Config):
             if stage.target is not None and stage.target not in known:
                 named = ", ".join(self.all_targets)
                 raise ValueError(f"{where}.target: {stage.target!r} is none of {named}" + self._places())
-        if self.targets and (self.influence or any(isinstance(s, SFT) and s.select for _, s in self._stages())):
-            raise ValueError("influence, or select: is measured in studies of one target; remove it or use `target`")
+            if self.targets and isinstance(stage, SFT) and stage.select:
+                raise ValueError(f"{where}.select: chooses in studies of one target; remove it or use `target`")
         return self
 
     def _places(self) -> str:

@@ -23,10 +23,13 @@ def main() -> None:
     """Read orders, one JSON a line; answer each with the id of its process."""
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
     import flows.study  # noqa: F401
+    from holdfast.stages import sources
     from tasks import worker
 
-    for name in worker.PRELOAD:
+    for name in (*worker.PRELOAD, "mlflow.store.tracking.sqlalchemy_store", "flows.commands.main"):
         __import__(name)
+    for verb in sources.ENTRIES:
+        sources.source_digest(verb)
     # Whoever ordered a study reads its exit code in a file.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
