@@ -24,6 +24,7 @@ def not_stopping() -> Iterator[None]:
     worker.stopping.clear()
     yield
     worker.stop_all()
+    worker.stopping.clear()
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:

@@ -48,6 +48,7 @@ def not_stopping() -> Iterator[None]:
     worker.stopping.clear()
     yield
     worker.stop_all()
+    worker.stopping.clear()
 
 
 def sft(**more: Any) -> dict[str, Any]:
