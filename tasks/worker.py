@@ -32,6 +32,7 @@ from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.ranks import Rank
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, parsed
+from tasks.interrupts import held
 from tasks.redaction import redact_file
 from tasks.resource_usage import ResourceUsage
 from tasks.slots import Stopped
@@ -156,6 +157,7 @@ def _forget_meetings(partial: Path) -> None:
         left.unlink()
 
 
+@held
 def _start(job: AnyJob, partial: Path, ranks: list[Rank], gpu: str) -> list[Process]:
     preload()
     # Data is made without torch, so it need not wait until the forkserver has imported that.

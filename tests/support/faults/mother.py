@@ -67,6 +67,8 @@ def _study(order: dict[str, Any]) -> int:
     os.chdir(root)
     fork: Any = multiprocessing.get_context("fork")
     worker._forkserver = worker._spawn = fork
+    # As the forkserver's children have them.
+    os.register_at_fork(after_in_child=_forget_handlers)
     worker.preload = lambda: None
     slots.LOCKS = Path(order["slots"])
     calls = _counted(Store, order.get("signal"), order.get("call", 0))
@@ -80,6 +82,11 @@ def _study(order: dict[str, Any]) -> int:
     finally:
         print(f"calls: {calls[0]}", file=sys.stderr, flush=True)
     return 0
+
+
+def _forget_handlers() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(root: Path, order: dict[str, Any]) -> None:
