@@ -87,6 +87,7 @@ class Questions(NamedTuple):
             limit=evaluation.max_new_tokens,
             validation=evaluation.validation,
             batch_size=evaluation.batch_size,
+            gpus=study.compute.gpus,
             drift=all_parts["drift"] if drifting else None,
             pass_at=all_parts["pass_at"] if "pass_at" in parts else None,
             again=max(1, evaluation.batch_size // 3) if whole else None,

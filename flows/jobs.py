@@ -135,6 +135,7 @@ def sample_job(study: Study, source: SampledSource, model: ModelRef, train: Trai
         questions=train.questions,
         limit=study.evaluation.max_new_tokens,
         batch_size=study.evaluation.batch_size,
+        gpus=study.compute.gpus,
     )
 
 
@@ -266,6 +267,7 @@ def predict_job(study: Study, settings: Predictors, trained: StageRun, steps: Se
         batch_size=study.evaluation.batch_size,
         train=train,
         written=file_of(trained, logged) if train and logged in trained.result.files else None,
+        gpus=study.compute.gpus,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the processes that train a stage together say to each other. With one process, nothing is said."""
+"""What the processes that run a stage together say to each other. With one process, nothing is said."""
 
 from __future__ import annotations
 

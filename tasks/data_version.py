@@ -14,9 +14,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -77,8 +80,29 @@ def record(root: Path, path: Path) -> None:
     if files:
         cache_directory_object(root, files)
     added = path if files else root / "data"
-    _dvc(root, "add", "--no-relink", os.fspath(added.relative_to(root)))
+    with _kept(root):
+        _dvc(root, "add", "--no-relink", os.fspath(added.relative_to(root)))
     _write_listing(root, _cached_listing(root))
+
+
+@contextmanager
+def _kept(root: Path) -> Iterator[None]:
+    """DVC empties data.dvc before it writes; where it then fails, as on a full disk, data.dvc is as it was."""
+    pointer, before = root / POINTER, root / ".dvc" / "tmp" / POINTER
+    before.unlink(missing_ok=True)
+    if pointer.is_file():
+        with writing(before):
+            before.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(pointer, before)
+    try:
+        yield
+    except BaseException:
+        if before.is_file():
+            before.replace(pointer)
+        else:
+            pointer.unlink(missing_ok=True)
+        raise
+    before.unlink(missing_ok=True)
 
 
 def push(root: Path) -> None:

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM wait until a call to a database has ended.
+"""Ctrl-C and SIGTERM wait until a call to a database has ended, or a process has started.
 
 An exception that a signal handler raises inside SQLAlchemy can leave a connection that is neither open nor closed: the
-interrupt is lost in a destructor, or comes out as an error of the database, or the pool waits for ever.
+interrupt is lost in a destructor, or comes out as an error of the database, or the pool waits for ever. Python swallows
+exceptions in what it calls around a fork, too.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ class Uninterrupted:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._client, name)
-        return _held(found) if callable(found) else found
+        return held(found) if callable(found) else found
 
 
-def _held(call: Callable[..., Any]) -> Callable[..., Any]:
+def held(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, which ends before a signal's handler runs."""
+
     @wraps(call)
     def whole(*arguments: Any, **named: Any) -> Any:
         # Handlers run in the main thread alone.

@@ -65,7 +65,7 @@ def slot(job: AnyJob, parallel: int | None, stopping: threading.Event, first: bo
 
 
 def require_gpus(wanted: int) -> None:
-    """Refuse a training on more GPUs than there are.
+    """Refuse a stage on more GPUs than there are.
 
     Raises:
         UserError: it names both numbers.
@@ -73,8 +73,8 @@ def require_gpus(wanted: int) -> None:
     there = len(gpus())
     if wanted > max(1, there):
         raise UserError(
-            f"compute.gpus: {wanted}, and this machine has {there}; lower it, or set compute.device to cpu to train in "
-            "as many processes on its CPUs"
+            f"compute.gpus: {wanted}, and this machine has {there}; lower it, or set compute.device to cpu to use as "
+            "many processes on its CPUs"
         )
 
 

@@ -12,7 +12,19 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.config.jobs import AnyJob, Evaluate, Job, MakeData, Predict, Result, RunRecord, Sample, Select, Train
+from holdfast.config.jobs import (
+    AnyJob,
+    Divided,
+    Evaluate,
+    Job,
+    MakeData,
+    Predict,
+    Result,
+    RunRecord,
+    Sample,
+    Select,
+    Train,
+)
 from holdfast.config.measurement import Evaluation, Influence
 from holdfast.config.methods import GRPO, SFT, ModelTeacher, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
@@ -26,7 +38,8 @@ from tasks.tracking import Store
 
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
-    Train: frozenset({"data", "evaluation", "gpus", "strategy"}),
+    Divided: frozenset({"gpus"}),
+    Train: frozenset({"data", "evaluation", "strategy"}),
     Sample: frozenset({"data", "batch_size"}),
     **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),

@@ -1,4 +1,4 @@
-"""Run one stage in a child process, or several that train together: forked from one preloaded server (or, without
+"""Run one stage in a child process, or several that share a stage: forked from one preloaded server (or, without
 torch, spawned), watched, and dead when we are.
 
 `import trl` takes many seconds, so children are forked from a forkserver that has imported everything and never
@@ -9,6 +9,7 @@ the same command continues it.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.ranks import Rank
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, parsed
+from tasks.interrupts import held
 from tasks.redaction import redact_file
 from tasks.resource_usage import ResourceUsage
 from tasks.slots import Stopped
@@ -44,6 +46,7 @@ PRELOAD = [
     "holdfast.influence.trace",
     # For handwritten digits, which the check, the base and the report draw; the library imports it only there.
     "sklearn.datasets",
+    "holdfast.stages.preloaded",
 ]
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL = 1.0
@@ -154,6 +157,7 @@ def _forget_meetings(partial: Path) -> None:
         left.unlink()
 
 
+@held
 def _start(job: AnyJob, partial: Path, ranks: list[Rank], gpu: str) -> list[Process]:
     preload()
     # Data is made without torch, so it need not wait until the forkserver has imported that.
@@ -269,6 +273,8 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 def _child(entry: str, out: str, gpu: str, rank: Rank) -> None:
     os.setsid()
+    # What was imported is no garbage; trainers collect, and would look through all of it.
+    gc.freeze()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     own = rank.place(Path(out))
     log = os.open(own / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -43,6 +43,8 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
     yield f"memory: {_gb(memory['total'])} of {_gb(there)} by arithmetic ({parts})"
     if need["influence"]:
         yield f"influence: {_gb(need['influence'])}"
+    if need["ledger"]:
+        yield f"ledger: {_gb(need['ledger'])}"
     yield f"disk: {_gb(disk['kept'])} kept, {_gb(disk['running'])} more while it runs"
     yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.3g} TFLOP, generation apart"
     if "failed" in tried:

@@ -151,6 +151,9 @@ def _area(front: Front, area: Moments | None, common: float) -> dict[str, Any]:
 
 def _interval(name: str, moments: Moments | None) -> dict[str, float]:
     found = estimate(moments) if moments is not None else None
+    if found is not None:
+        # A retention is not below 0.
+        found = found._replace(low=max(found.low, 0.0))
     ends = ("", "_low", "_high")
     return {f"{name}{end}": getattr(found, field, np.nan) for end, field in zip(ends, INTERVAL, strict=True)}
 

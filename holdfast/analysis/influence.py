@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from holdfast.analysis.answers import Answers
-from holdfast.analysis.ledger import COLUMNS, ledger_table
+from holdfast.analysis.ledger import COLUMNS, TOKEN_COLUMNS, ledger_table, token_table
 from holdfast.analysis.table import journal, whose
 from holdfast.config.jobs import FinishedStudy, RunRecord
 
@@ -44,6 +44,8 @@ class InfluenceTables:
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
     ledger: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     """`ledger.ledger_table`; empty where no stage was trained once more."""
+    tokens: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TOKEN_COLUMNS))
+    """`ledger.token_table`."""
 
 
 WHOSE = ("study", "arm", "replicate", "stage")
@@ -69,6 +71,7 @@ def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers])
         measures=_measures(logged),
         notes=notes[[*WHOSE, "note", "text"]],
         ledger=ledger_table(studies, every),
+        tokens=token_table(studies, every),
     )
 
 

@@ -42,9 +42,8 @@ def summary(analysis: Analysis) -> dict[str, Any]:
     if analysis.fronts is not None:
         content["fronts"] = {name: _rows(frame) for name, frame in analysis.fronts._asdict().items()}
     if analysis.influence is not None:
-        content["influence"] = {
-            name: _rows(getattr(analysis.influence, name)) for name in ("agreement", "changes", "measures", "ledger")
-        }
+        shown = ("agreement", "changes", "measures", "ledger", "tokens")
+        content["influence"] = {name: _rows(getattr(analysis.influence, name)) for name in shown}
     if analysis.predictors is not None:
         content["predictors"] = _rows(analysis.predictors.fits)
     return _rounded(content)

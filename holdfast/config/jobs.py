@@ -36,6 +36,16 @@ class Job(Config):
         return 1
 
 
+class Divided(Job):
+    """What several processes may do together."""
+
+    gpus: int = 1
+
+    @property
+    def ranks(self) -> int:
+        return self.gpus
+
+
 class MakeData(Job):
     """Ask the target's and the prior questions: target-{train,validation,test}.parquet, prior-NAME.parquet (test) and
     prior_validation-NAME.parquet; of several targets, target_{train,validation,test}-NAME.parquet."""
@@ -97,7 +107,7 @@ class PassAt(Config):
     temperature: float = 1.0
 
 
-class Evaluate(Job):
+class Evaluate(Divided):
     """Ask checkpoints benchmarks: records/step-N/NAME.parquet, drift/step-N.parquet and pass_at/step-N.parquet."""
 
     verb: Literal["evaluate"] = "evaluate"
@@ -127,7 +137,7 @@ class FromFile(Config):
     settings: TeacherFile
 
 
-class Sample(Job):
+class Sample(Divided):
     """Sample completions of the training prompts into samples.parquet, graded, filtered, with their provenance; or take
     them from a file."""
 
@@ -145,8 +155,12 @@ class Sample(Job):
     """Of a completion, in tokens."""
     batch_size: int = 100
 
+    @property
+    def ranks(self) -> int:
+        return 1 if isinstance(self.source, FromFile) else self.gpus
 
-class Train(Job):
+
+class Train(Divided):
     """One stage of one arm. What it asks along the way, validation questions of all benchmarks, decides nothing."""
 
     verb: Literal["train"] = "train"
@@ -178,12 +192,7 @@ class Train(Job):
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
-    gpus: int = 1
     strategy: Strategy = "ddp"
-
-    @property
-    def ranks(self) -> int:
-        return self.gpus
 
 
 class Blend(Job):
@@ -248,7 +257,7 @@ class Account(Job):
     settings: LedgerSettings = LedgerSettings()
 
 
-class Predict(Job):
+class Predict(Divided):
     """Measure what may predict forgetting, of some checkpoints against the base: predictors.parquet."""
 
     verb: Literal["predictors"] = "predictors"

@@ -1,4 +1,4 @@
-"""The processes that train a stage together. Holdfast starts them itself; copies that a launcher starts are refused."""
+"""The processes that run a stage together. Holdfast starts them itself; copies that a launcher starts are refused."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def require_one_rank() -> None:
         size = os.environ.get(name, "")
         if size.isdecimal() and int(size) > 1:
             raise UserError(
-                f"{name}={size}: holdfast starts the processes of a training itself and was started as one of {size}; "
+                f"{name}={size}: holdfast starts the processes of a stage itself and was started as one of {size}; "
                 f"start it without torchrun, accelerate launch, mpirun or srun, or unset {name}, and set compute.gpus "
-                "to train on several GPUs"
+                "to use several GPUs"
             )
 
 

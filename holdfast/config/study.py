@@ -40,9 +40,10 @@ class Compute(Config):
     parallel: PositiveInt | None = None
     """Stages at a time; by default one a GPU, or cores / threads."""
     gpus: PositiveInt = 1
-    """GPUs of this machine that train a stage together; with `device: cpu`, processes. They share a step's batch."""
+    """GPUs of this machine that train together, evaluate, sample and measure predictors; with `device: cpu`, processes.
+    They share a step's batch, and what is asked."""
     strategy: Strategy = "ddp"
-    """How: with `ddp` each holds the whole model; with `fsdp2` each holds a part of weights, gradients and moments."""
+    """How they train: with `ddp` each holds the whole model; with `fsdp2`, a part of weights, gradients and moments."""
 
     @field_validator("strategy")
     @classmethod
@@ -159,8 +160,8 @@ class Study(Config):
             if stage.target is not None and stage.target not in known:
                 named = ", ".join(self.all_targets)
                 raise ValueError(f"{where}.target: {stage.target!r} is none of {named}" + self._places())
-        if self.targets and (self.influence or any(isinstance(s, SFT) and s.select for _, s in self._stages())):
-            raise ValueError("influence, or select: is measured in studies of one target; remove it or use `target`")
+            if self.targets and isinstance(stage, SFT) and stage.select:
+                raise ValueError(f"{where}.select: chooses in studies of one target; remove it or use `target`")
         return self
 
     def _places(self) -> str:

@@ -102,14 +102,13 @@ def token_means(
     prompts, completions = said
     values = max(map(len, completions)) * models.now.config.get_text_config().vocab_size
     found: list[tuple[int, list[float]]] = []
-    for batch in reader.batches(prompts, max(1, values * reader.batch_size // VALUES)):
+    for batch in reader.own_batches(prompts, max(1, values * reader.batch_size // VALUES)):
         rows = [completions[index] for index in batch]
         given = teacher_forced([prompts[index] for index in batch], rows, reader.pad, models.now.device)
         base, now = (completion_logits(model, given) / temperature for model in models)
         means = [_means(base, now, given.mask, measure) for measure in measures]
         found += zip(batch, map(list, zip(*means, strict=True)), strict=True)
-    by_prompt = [values for _, values in sorted(found)]
-    return [list(column) for column in zip(*by_prompt, strict=True)]
+    return [list(column) for column in zip(*reader.in_order(found), strict=True)]
 
 
 def _means(base: Tensor, now: Tensor, mask: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> list[float]:

@@ -24,16 +24,16 @@ class Asked(NamedTuple):
 class Evaluator:
     """Asks a model every question of the given splits."""
 
-    def __init__(self, questions: Sequence[Asked], processor: Any, batch_size: int, limit: int) -> None:
+    def __init__(self, questions: Sequence[Asked], reader: Reader, limit: int) -> None:
         self.asked = list(questions)
         self.limit = limit
-        self.reader = Reader(processor, batch_size)
+        self.reader = reader
         self.prompts = self.reader.encode([one.question for one in self.asked])
         self.references = [self.reader.completion_ids(one.question.reference) for one in self.asked]
 
     def evaluate(self, model: Any, batch_size: int | None = None) -> Iterator[Record]:
         """One record a question, in order; greedy completions of `limit` tokens at most."""
-        reader = Reader(self.reader.processor, batch_size or self.reader.batch_size)
+        reader = self.reader.by(batch_size) if batch_size else self.reader
         written, scored = answer(model, reader, self.prompts, self.references, self.limit)
         for index, (benchmark, split, question) in enumerate(self.asked):
             completion = reader.text(written[index])

@@ -5,20 +5,25 @@ Probabilities are over the tokens that a completion may hold: image placeholders
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from holdfast import group
 from holdfast.data.shards import Question
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, join, teacher_forced
 from holdfast.models.end_of_turn import stop_ids
 from holdfast.models.load import placeholder_ids, without_placeholders
 from holdfast.models.prompt_sharing import can_share, shared_prompts
+from holdfast.models.sampling_together import drawn_as_one
+
+Found = TypeVar("Found")
 
 
 class Scored(NamedTuple):
@@ -42,13 +47,22 @@ class Sampling:
 
 
 class Reader:
-    """A processor with what batching needs; caches the prompts that it was asked to keep."""
+    """A processor with what batching needs.
 
-    def __init__(self, processor: Any, batch_size: int) -> None:
+    Where processes read `together`, all are given the same, each reads its share, and all know what all have found.
+    """
+
+    def __init__(self, processor: Any, batch_size: int, together: bool = False) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.batch_size = batch_size
+        self.together = together
+        self.number, self.size = (group.number(), group.size()) if together else (0, 1)
         self.pad = self.tokenizer.pad_token_id
+
+    def by(self, batch_size: int) -> Reader:
+        """The same with another batch size."""
+        return Reader(self.processor, batch_size, self.together)
 
     def encode(self, questions: list[Question]) -> list[Encoded]:
         """The prompts as tensors."""
@@ -69,14 +83,28 @@ class Reader:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
+    def own_batches(self, encoded: list[Encoded], each: int = 1) -> Iterator[list[int]]:
+        """Of these batches, which are those of one process, every so many-th."""
+        return islice(self.batches(encoded, each), self.number, None, self.size)
+
+    def own_part(self, batch: list[int]) -> tuple[int, list[int]]:
+        """A part of a batch, and where it begins; with fewer prompts than processes, the first one again."""
+        first, end = (len(batch) * number // self.size for number in (self.number, self.number + 1))
+        return (first, batch[first:end]) if first < end else (0, batch[:1])
+
+    def in_order(self, found: Sequence[tuple[int, Found]]) -> list[Found]:
+        """What was found for every prompt, by its index, by all processes."""
+        everybody = dict(group.of_all(found) if self.size > 1 else found)
+        return [everybody[index] for index in sorted(everybody)]
+
 
 @torch.inference_mode()
 def score(
     model: Any, reader: Reader, prompts: list[Encoded], completions: list[list[int]], temperature: float = 1.0
 ) -> list[Scored]:
     """Teacher-forced log-probabilities of given completions at a temperature."""
-    scored: list[Scored | None] = [None] * len(prompts)
-    for batch in reader.batches(prompts):
+    scored: list[tuple[int, Scored]] = []
+    for batch in reader.own_batches(prompts):
         given = teacher_forced(
             [prompts[index] for index in batch], [completions[index] for index in batch], reader.pad, model.device
         )
@@ -85,8 +113,8 @@ def score(
         logprobs = logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
         agrees = ((logits.argmax(-1) == targets) | ~mask).all(1).tolist()
         for row, index in enumerate(batch):
-            scored[index] = Scored(logprobs[row, mask[row]].cpu(), agrees[row])
-    return [item for item in scored if item is not None]
+            scored.append((index, Scored(logprobs[row, mask[row]].cpu(), agrees[row])))
+    return reader.in_order(scored)
 
 
 def completion_logits(model: Any, given: TeacherForced) -> Tensor:
@@ -100,23 +128,29 @@ def completion_logits(model: Any, given: TeacherForced) -> Tensor:
 def generate(model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampling) -> list[list[list[int]]]:
     """For every prompt its completions' tokens, their end included where the limit left room for it.
 
-    The same seed gives the same samples; torch's own random state is left as it was.
+    The same seed gives the same samples; torch's own random state is left as it was. Several processes share whole
+    batches, or, since what a batch draws depends on those before it, the prompts of each sampled one.
     """
-    written: list[list[list[int]]] = [[] for _ in prompts]
+    written: list[tuple[int, list[list[int]]]] = []
+    count, sampled = sampling.count, sampling.temperature is not None
     settings = _settings(model, reader, sampling)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(sampling.seed)
-        for batch in reader.batches(prompts, sampling.count):
+        for batch in reader.batches(prompts, count) if sampled else reader.own_batches(prompts, count):
+            first, own = reader.own_part(batch) if sampled else (0, batch)
             # Not by num_return_sequences, which would repeat the first of several images before the second.
-            repeated = [prompts[index] for index in batch for _ in range(sampling.count)]
+            repeated = [prompts[index] for index in own for _ in range(count)]
             inputs = join(repeated, reader.pad, model.device)
-            with shared_prompts(model) if sampling.count > 1 and can_share(model) else nullcontext():
+            with (
+                shared_prompts(model) if count > 1 and can_share(model) else nullcontext(),
+                drawn_as_one(len(batch) * count, first * count) if sampled and reader.size > 1 else nullcontext(),
+            ):
                 rows = model.generate(**inputs, generation_config=settings)
             rows = rows[:, inputs["input_ids"].shape[1] :].tolist()
-            for row, ids in enumerate(rows):
-                written[batch[row // sampling.count]].append(_until_end(ids, settings.eos_token_id))
-    return written
+            said = [_until_end(ids, settings.eos_token_id) for ids in rows]
+            written += [(index, said[place * count :][:count]) for place, index in enumerate(own)]
+    return reader.in_order(written)
 
 
 def ends(model: Any, reader: Reader) -> list[int]:

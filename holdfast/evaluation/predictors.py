@@ -40,7 +40,7 @@ CHUNK = 2**24
 
 def predictors(job: Predict, out: Path, journal: Journal) -> dict[str, Any]:
     """Write predictors.parquet, one row a checkpoint; returns how many prompts and samples there were."""
-    reader = Reader(load_processor(job.base), job.batch_size)
+    reader = Reader(load_processor(job.base), job.batch_size, together=True)
     dtype, where = base_dtype(job.dtype, job.base), device(job.device)
     base = load_model(job.base, dtype, where).requires_grad_(False)
     images: dict[str, ImageFeatures] = {tower_digest(base): {}}

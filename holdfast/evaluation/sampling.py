@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from holdfast import group
 from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import formatted
 from holdfast.config.jobs import FromFile, Sample
@@ -23,6 +23,7 @@ from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import base_dtype
 
 THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+Row = dict[str, Any]
 CHUNK = 256
 """Prompts between two lines of progress; also what is held encoded at a time."""
 
@@ -62,23 +63,16 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     source = job.source
     if isinstance(source, FromFile):
         return _from_file(job, source, out)
-    own = isinstance(source, SelfReasoning)
     everything = isinstance(source, SelfReasoning) or source.keep == "all"
     limit = None if isinstance(source, SelfReasoning) else source.prompts
     shards = job.replayed or (job.questions,)
     questions = [question for shard in shards for question in read_questions(shard.path, limit)]
-    rows: list[dict[str, Any]] = []
-    drawn = 0
-    for item in _draw(job, questions, journal):
-        drawn += 1
-        completion = with_answer(item) if own else _said(item)
-        row = None if completion is None else _row(job, item, completion)
-        if row is not None and (everything or row["accuracy"] == 1.0):
-            rows.append(row)
+    drawn = [row for chunk in _draw(job, questions, journal) for row in chunk]
+    rows = [row for row in drawn if row is not None and (everything or row["accuracy"] == 1.0)]
     if not rows:
-        raise UserError(_nothing_kept(job, drawn))
+        raise UserError(_nothing_kept(job, len(drawn)))
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "samples.parquet")
-    return {"drawn": drawn, "kept": len(rows), "dropped": drawn - len(rows)}
+    return {"drawn": len(drawn), "kept": len(rows), "dropped": len(drawn) - len(rows)}
 
 
 def _from_file(job: Sample, source: FromFile, out: Path) -> dict[str, Any]:
@@ -115,21 +109,33 @@ def _said(drawn: Drawn) -> str | None:
     return drawn.completion if drawn.completion or drawn.ended else None
 
 
-def _draw(job: Sample, questions: list[Question], journal: Journal) -> Iterator[Drawn]:
+def _draw(job: Sample, questions: list[Question], journal: Journal) -> list[list[Row | None]]:
+    """By chunk, the row of every sample, or nothing where there is nothing to learn.
+
+    Several processes share the chunks, or each chunk if there are fewer.
+    """
     source = job.source
     assert not isinstance(source, FromFile)
-    reader = Reader(load_processor(job.model), job.batch_size)
+    starts = range(0, len(questions), CHUNK)
+    apart = len(starts) >= group.size()
+    reader = Reader(load_processor(job.model), job.batch_size, together=not apart)
     model = load_model(job.model, base_dtype(job.dtype, job.base), device(job.device))
     count = 1 if isinstance(source, SelfReasoning) else source.per_prompt
     stops = ends(model, reader)
-    for start in range(0, len(questions), CHUNK):
+    found: list[tuple[int, list[Row | None]]] = []
+    for start in starts[group.number() :: group.size()] if apart else starts:
         chunk = questions[start : start + CHUNK]
         sampling = Sampling(job.limit, source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)
-        for question, samples in zip(chunk, written, strict=True):
-            for number, ids in enumerate(samples):
-                yield Drawn(question, number, reader.text(ids), ids[-1] in stops)
+        drawn = [
+            Drawn(question, number, reader.text(ids), ids[-1] in stops)
+            for question, samples in zip(chunk, written, strict=True)
+            for number, ids in enumerate(samples)
+        ]
+        found.append((start, [_row(job, one) for one in drawn]))
         journal.progress(start + len(chunk), len(questions))
+    chunks = dict(group.of_all(found))
+    return [chunks[start] for start in starts]
 
 
 def _seed(seed: int, start: int) -> int:
@@ -137,9 +143,12 @@ def _seed(seed: int, start: int) -> int:
     return (seed * 1_000_003 + start) % 2**63
 
 
-def _row(job: Sample, drawn: Drawn, completion: str) -> dict[str, Any]:
+def _row(job: Sample, drawn: Drawn) -> Row | None:
     question, source = drawn.question, job.source
     assert not isinstance(source, FromFile)
+    completion = with_answer(drawn) if isinstance(source, SelfReasoning) else _said(drawn)
+    if completion is None:
+        return None
     verdict = grade(question.grader, completion, question.answer, question.accepted)
     return {
         "id": question.id,

@@ -30,12 +30,10 @@ REFERENCES = "references.parquet"
 
 def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
     """Ask every model; the base, alone, also leaves its own samples for others' drift. Returns notes."""
-    processor = load_processor(job.base)
-    evaluator = Evaluator(
-        asked(job.benchmarks, ("test", "validation"), job.validation), processor, job.batch_size, job.limit
-    )
+    reader = Reader(load_processor(job.base), job.batch_size, together=True)
+    evaluator = Evaluator(asked(job.benchmarks, ("test", "validation"), job.validation), reader, job.limit)
     dtype, where = base_dtype(job.dtype, job.base), device(job.device)
-    drifting = _Drifting(job, job.drift, processor, out) if job.drift is not None else None
+    drifting = _Drifting(job, job.drift, reader, out) if job.drift is not None else None
     images: dict[str, ImageFeatures] = {}
     notes: dict[str, Any] = {}
     for number, ref in enumerate(job.models):
@@ -47,8 +45,7 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
             if drifting is not None:
                 found["kl/target"] = drifting.measure(model, ref)
             if job.pass_at is not None:
-                right = right_of(model, Reader(processor, job.batch_size), job.pass_at, job.limit, job.seed)
-                _write_right(out, ref.step, right)
+                _write_right(out, ref.step, right_of(model, reader, job.pass_at, job.limit, job.seed))
             if job.again is not None:
                 notes["flips"] = flips(records, list(evaluator.evaluate(model, job.again)))
         if ref.digest == job.base.digest:
@@ -61,9 +58,8 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
 class _Drifting:
     """The base and its samples, which every model is compared on."""
 
-    def __init__(self, job: Evaluate, asked_for: Drift, processor: Any, out: Path) -> None:
-        self.job, self.drift, self.out = job, asked_for, out
-        self.reader = Reader(processor, job.batch_size)
+    def __init__(self, job: Evaluate, asked_for: Drift, reader: Reader, out: Path) -> None:
+        self.job, self.drift, self.reader, self.out = job, asked_for, reader, out
         self.questions = read_questions(asked_for.target.test.path, asked_for.prompts)
         self.prompts = self.reader.encode(self.questions)
         self.base: Any = None
@@ -111,7 +107,7 @@ def validating(job: Train, processor: Any) -> Callable[[Any, int], dict[str, flo
     paths = shard_paths(job.data.path, "validation")
     benchmarks = [_validation(path, "target" if path.name.startswith("target") else "prior") for path in paths]
     questions = asked(benchmarks, ("validation",), evaluation.validation)
-    evaluator = Evaluator(questions, processor, evaluation.batch_size, job.limit)
+    evaluator = Evaluator(questions, Reader(processor, evaluation.batch_size), job.limit)
     images: ImageFeatures = {}
     dtype = study_dtype(job)
 

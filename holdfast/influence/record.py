@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from holdfast.config.jobs import Trace
-from holdfast.data.shards import read_questions
 from holdfast.influence import measures, tables
 from holdfast.influence.checkpoint_influence import CheckpointInfluence
-from holdfast.influence.samples import Sample
+from holdfast.influence.samples import Sample, learned_benchmark
 from holdfast.influence.trajectory import Trajectory
 from holdfast.journal import Journal
 
@@ -24,7 +23,7 @@ class TraceRecord:
 
     def __init__(self, job: Trace, journal: Journal, benchmarks: Sequence[str]) -> None:
         self.job, self.journal, self.benchmarks = job, journal, benchmarks
-        self.target = read_questions(job.train.data.path / "target-validation.parquet", 1)[0].benchmark
+        self.target = learned_benchmark(job.train)
         self.rows: list[dict[str, Any]] = []
         self.texts: list[dict[str, Any]] = []
         self.samples: dict[int, Sequence[Sample]] = {}

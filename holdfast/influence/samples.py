@@ -106,7 +106,7 @@ def sample_encoder(train: Train, settings: Influence) -> SampleEncoder:
 
 
 def benchmark_questions(data: Path, count: int) -> dict[str, list[tuple[Question, str, float]]]:
-    """The first validation questions of the target and of every prior benchmark, with their reference completions.
+    """The first validation questions of every target and of every prior benchmark, with their reference completions.
 
     Test questions measure what was forgotten, so they may not also choose samples or explain.
 
@@ -120,6 +120,11 @@ def benchmark_questions(data: Path, count: int) -> dict[str, list[tuple[Question
             raise UserError(f"influence: {path} holds fewer than two questions, too few for two halves; ask more")
         found[questions[0].benchmark] = [(question, question.reference, 1.0) for question in questions]
     return found
+
+
+def learned_benchmark(job: Train) -> str:
+    """The target that a stage learns, by its benchmark's name."""
+    return read_questions(job.questions.path, 1)[0].benchmark
 
 
 def supervised_completions(job: Train, count: int | None) -> list[Completion]:

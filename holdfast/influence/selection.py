@@ -13,7 +13,6 @@ import torch
 
 from holdfast.config.jobs import Select
 from holdfast.config.methods import SFT
-from holdfast.data.shards import read_questions
 from holdfast.influence import checkpoints
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.engine.engine import Engine
@@ -23,6 +22,7 @@ from holdfast.influence.samples import (
     Sample,
     SampleEncoder,
     benchmark_questions,
+    learned_benchmark,
     sample_encoder,
     supervised_completions,
 )
@@ -98,7 +98,7 @@ def _prior(model: Any, job: Select, encoder: SampleEncoder) -> Gradient:
 
 
 def _prior_names(job: Select) -> list[str]:
-    target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
+    target = learned_benchmark(job.train)
     return [name for name in benchmark_questions(job.data.path, 2) if name != target]
 
 

@@ -138,6 +138,8 @@ def _influence(analysis: Analysis, folder: Folder) -> None:
     folder.save("influence", "Predicted and measured forgetting", changes, figures.predicted(changes, own))
     if len(found.ledger):
         first = found.ledger[found.ledger.setting == found.ledger.setting.iloc[0]]
+        if first.stage.any():
+            first = first.assign(arm=[f"{row.arm}, stage {row.stage + 1}" for row in first.itertuples()])
         folder.save("ledger", "What lost the prior", first, figures.waterfall(first, ACCOUNTS))
     measures = found.measures[(found.measures.benchmark != "") & (found.measures.stage == 0)]
     measures = measures[measures.setting == found.changes.setting.iloc[0]]

@@ -16,9 +16,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from holdfast.config.jobs import FinishedStudy, RunRecord
-from holdfast.config.targets import Target
 from holdfast.data.chat import pictures
-from holdfast.data.shards import Question, prior_shard, read_questions, target_shards
+from holdfast.data.shards import Question, prior_shard, read_questions, target_shard, target_shards
 from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture
 
 LONGEST = 4000
@@ -120,33 +119,38 @@ def rankings(study: FinishedStudy) -> list[Row]:
     arms = study.study.arms
     traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1) and run.arm in arms]
     found = [_ranking(run, study) for run in traced]
-    samples = [sample for ranking in found for sample in (*ranking["harmful"], *ranking["helpful"])]
-    names = {sample["prompt"] for sample in samples}
-    boards = _boards(study.data.path / "target-train.parquet", names, study.study.target)
-    for sample in samples:
-        sample["pictures"] = boards.get(sample["prompt"])
+    for run, ranking in zip(traced, found, strict=True):
+        samples = [*ranking["harmful"], *ranking["helpful"]]
+        shown = boards(study, run, {sample["prompt"] for sample in samples})
+        for sample in samples:
+            sample["pictures"] = shown.get(sample["prompt"])
     return found
+
+
+def of_stage(run: RunRecord, study: FinishedStudy) -> Row:
+    """The arm of a stage, and a label that tells its stages apart."""
+    arm = str(run.arm)
+    return {"arm": arm, "label": arm if len(study.study.arms[arm]) == 1 else f"{arm}, stage {run.stage + 1}"}
 
 
 def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
-    arm = str(run.arm)
-    stages = study.study.arms[arm]
-    rows = _strength(Path(run.path), study.study.target.benchmark).groupby(["prompt", "text"], as_index=False)
+    stage = study.study.trained[str(run.arm)][run.stage]
+    learned = study.study.learned_by(stage)
+    rows = _strength(Path(run.path), learned).groupby(["prompt", "text"], as_index=False)
     found = rows.agg(
         tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
     ).sort_values("effect", kind="stable")
-    return {
-        "label": arm if len(stages) == 1 else f"{arm}, stage {run.stage + 1}",
-        "arm": arm,
-        "reinforced": stages[run.stage].method != "sft",
+    return of_stage(run, study) | {
+        "reinforced": stage.method != "sft",
         "harmful": found[found.effect < 0][:RANKED].to_dict("records"),
         "helpful": found[found.effect > 0][::-1][:RANKED].to_dict("records"),
     }
 
 
 def _strength(directory: Path, target: str) -> pd.DataFrame:
-    """`effects` on all prior benchmarks, with effect: weighted, and by the share of training that began there."""
+    """`effects` on all benchmarks but the one that is learned; effect is weighted, and by the share of training that
+    began there."""
     found = effects(directory, lambda name: name != target)
     steps = np.unique(found.step)
     ahead = np.diff(steps, append=steps[-1]).astype(float)
@@ -176,10 +180,13 @@ def effects(directory: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     return summed.merge(texts, on=["step", "sample"], how="left").fillna({"text": ""})
 
 
-def _boards(path: Path, names: set[str], target: Target) -> dict[str, list[Picture]]:
-    """By question id; a prompt that the shard does not hold is shown without its pictures."""
+def boards(study: FinishedStudy, run: RunRecord, names: set[str]) -> dict[str, list[Picture]]:
+    """The pictures of training questions of a stage, by id; a prompt that the shard does not hold has none."""
+    learned = study.study.learned_by(study.study.trained[str(run.arm)][run.stage])
+    path = study.data.path / target_shard("train", learned if study.study.targets else "")
     if not names or not path.exists():
         return {}
+    target = study.study.all_targets[learned]
     rows = pq.read_table(path, filters=[("id", "in", sorted(names))]).to_pylist()
     questions = [Question(**{**row, "images": tuple(row["images"])}) for row in rows]
     return {question.id: question_pictures(question, target) for question in questions}

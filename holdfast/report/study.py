@@ -18,7 +18,7 @@ from holdfast.analysis.summary import summary
 from holdfast.benchmarks.targets.protocol import described
 from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
 from holdfast.journal import strict_json
-from holdfast.report import drawing, examples, flips, theme, verdicts, words
+from holdfast.report import drawing, examples, flips, theme, tokens, verdicts, words
 
 EXAMPLES = 4
 """Settings whose answers are shown."""
@@ -217,6 +217,8 @@ def influence_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> 
         "shown": {name: title for name, title in SOURCE_MEASURES.items() if name in set(found.measures.measure)},
         "rankings": examples.rankings(next(iter(studies.values()))),
         "ledger": rows(found.ledger),
+        "tokens": rows(found.tokens),
+        "colored": tokens.colored(next(iter(studies.values()))),
         "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
     }
 

@@ -18,7 +18,8 @@ def arms_table(summary: dict[str, Any]) -> Table:
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2))
     settings = summary.get("settings") or {"": summary}
     for name in COLUMNS if "" in settings else ("setting", *COLUMNS):
-        table.add_column(name, justify="left" if name in ("setting", "arm") else "right")
+        # Settings may differ in their ends alone.
+        table.add_column(name, justify="left" if name in ("setting", "arm") else "right", overflow="fold")
     for setting, found in settings.items():
         label = [Text(setting)] if setting else []
         names = ("prior/mean/accuracy", "retention", "forgetting/mean", "prior/mean/unparsed")

@@ -23,6 +23,8 @@ from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
 
 GB = 1e9
+HELD = 6
+"""Numbers of a learning parameter and benchmark that a ledger holds: W, now and later, V, and V at three places."""
 
 
 class Adapted(NamedTuple):
@@ -70,6 +72,8 @@ class Need(NamedTuple):
     disk: needs.Disk
     influence: int
     """Bytes for tracing it, where the study traces."""
+    ledger: int
+    """Bytes for accounting for it, where the study does."""
     steps: int
     operations: int
     """Of an optimizer step, generation apart."""
@@ -77,7 +81,7 @@ class Need(NamedTuple):
     def noted(self) -> dict[str, Any]:
         """As JSON has it."""
         memory = self.memory._asdict() | {"fixed": self.memory.fixed, "total": self.memory.total}
-        facts = {name: getattr(self, name) for name in ("influence", "steps", "operations")}
+        facts = {name: getattr(self, name) for name in ("influence", "ledger", "steps", "operations")}
         return {"shape": self.shape._asdict(), "memory": memory, "disk": self.disk._asdict(), **facts}
 
 
@@ -93,11 +97,20 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     memory = needs.memory(shape, precision, batch, method)
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
+    disk = needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1)
+    benchmarks = len(study.all_targets) + len(study.prior)
+    ledger = 0
+    if study.influence is not None and study.influence.ledger is not None:
+        # At every node, and in the middle of every way between two.
+        gradients = benchmarks * (2 * (len(kept) + study.influence.ledger.nodes) + 1)
+        disk = disk._replace(running=max(disk.running, needs.ledger_disk(shape, whole.steps, gradients)))
+        ledger = needs.FLOAT32 * (shape.parameters + HELD * benchmarks * shape.learning)
     return Need(
         shape=shape,
         memory=memory,
-        disk=needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1),
-        influence=influence_memory(study.influence, 1 + len(study.prior), adapted) if study.influence else 0,
+        disk=disk,
+        influence=influence_memory(study.influence, benchmarks, adapted) if study.influence else 0,
+        ledger=ledger,
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
@@ -201,6 +214,11 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
             f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
             f"{_gb(room.tracing)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
             "influence.memory_gb"
+        )
+    if need.ledger > there:
+        raise UserError(
+            f"influence.ledger: to account for {arm} takes {_gb(need.ledger)} and this machine has {_gb(there)}; train "
+            "an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger out"
         )
     if total > there:
         return [

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from holdfast.config.jobs import Account
-from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.checkpoints import require_recorded
@@ -21,7 +20,7 @@ from holdfast.influence.replay.nodes import Nodes, place
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.taught import StepSamples
 from holdfast.influence.replay.tokens import token_effects, write_tokens
-from holdfast.influence.samples import benchmark_questions, sample_encoder
+from holdfast.influence.samples import benchmark_questions, learned_benchmark, sample_encoder
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.stages.retraining import replay
@@ -64,8 +63,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         place(trained.model, store.read(0, "weights"))
         verify(trained.model, samples.first(), encoder)
         attribution = Attribution(trained.model, Recording(store, trained.facts, samples.learned), len(names))
-        target = read_questions(job.data.path / "target-validation.parquet", 1)[0].benchmark
-        attribution.mixtures = mixtures(names, target)
+        attribution.mixtures = mixtures(names, learned_benchmark(job.train))
         attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
@@ -93,7 +91,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
 
 
 def mixtures(names: Sequence[str], target: str) -> np.ndarray:
-    """What tokens are held against (2, benchmarks): the mean of the prior benchmarks, and the target."""
+    """What tokens are held against (2, benchmarks): the mean of all that the stage does not learn, and its target."""
     prior = np.array([name != target for name in names], dtype=float)
     return np.stack([prior / prior.sum(), 1 - prior])
 

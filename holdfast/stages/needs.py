@@ -172,6 +172,11 @@ def disk(shape: Shape, kept_steps: int, kept_size: int, moments: bool, in_parts:
     return Disk(left, min(kept_steps - 1, RESUMABLE) * resumable)
 
 
+def ledger_disk(shape: Shape, steps: int, gradients: int) -> int:
+    """Bytes that a ledger takes while it runs: weights and both moments after every step, and gradients at nodes."""
+    return shape.learning * FLOAT32 * (3 * (steps + 1) + gradients)
+
+
 def operations(shape: Shape, batch: Batch, method: Method) -> int:
     """Floating-point operations of one forward and backward pass, and of one more forward for a reference."""
     length = batch.prompt + batch.completion

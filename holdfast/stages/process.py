@@ -98,6 +98,8 @@ def run(job: Job, out: Path, rank: Rank = ALONE) -> Notes:
 
 
 def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
+    # Where each rank writes what all have found; the first's is kept.
+    own = journal.path.parent
     if isinstance(job, BuildBase):
         from holdfast.models.tiny.build import build_base
 
@@ -110,20 +112,19 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
     if isinstance(job, Trial):
         from holdfast.stages.trial import trial
 
-        # Each rank lays out the longest samples for itself.
-        return trial(job, journal.path.parent, journal)
+        return trial(job, own, journal)
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 
-        return evaluate(job, out, journal)
+        return evaluate(job, own, journal)
     if isinstance(job, Sample):
         from holdfast.evaluation.sampling import sample
 
-        return sample(job, out, journal)
+        return sample(job, own, journal)
     if isinstance(job, Predict):
         from holdfast.evaluation.predictors import predictors
 
-        return predictors(job, out, journal)
+        return predictors(job, own, journal)
     if isinstance(job, Train):
         return _train(job, out, journal)
     if isinstance(job, Blend):

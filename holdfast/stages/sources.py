@@ -66,18 +66,22 @@ def _imported(name: str, root: Path) -> Iterator[str]:
     """A module's package and what it imports; of the process, whose functions import every kind, its head alone."""
     if name != root.name:
         yield name.rpartition(".")[0]
-    tree = ast.parse(_file(name, root).read_text())
-    for node in tree.body if name == ALWAYS else ast.walk(tree):
+    for module in _named(_file(name, root).read_text(), name == ALWAYS):
+        if module.split(".")[0] == root.name and _file(module, root).is_file():
+            yield module
+
+
+@functools.cache
+def _named(source: str, head: bool) -> tuple[str, ...]:
+    """All that may be a module in the imports of a source, or in those of its head; most kinds share most sources."""
+    tree = ast.parse(source)
+    found: dict[str, None] = {}
+    for node in tree.body if head else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from _ours([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)], root)
+            found |= dict.fromkeys([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
         if isinstance(node, ast.Import):
-            yield from _ours([alias.name for alias in node.names], root)
-
-
-def _ours(names: list[str], root: Path) -> Iterator[str]:
-    for name in names:
-        if name.split(".")[0] == root.name and _file(name, root).is_file():
-            yield name
+            found |= dict.fromkeys(alias.name for alias in node.names)
+    return tuple(found)
 
 
 def _file(name: str, root: Path) -> Path:

@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 
 from holdfast import group
 from holdfast.models.prompt_sharing import can_share, shared_prompts
-from holdfast.training.sampling_together import drawn_as_one
+from holdfast.models.sampling_together import drawn_as_one
 from holdfast.training.sharded import is_sharded
 from holdfast.training.vllm_rollouts import MASKED, require_alike
 

@@ -43,7 +43,10 @@ REFUSED = {
     "target beside targets": ({"target": {"benchmark": "spatial"}}, "leave `target` out"),
     "an order that leaves one out": ({"order": ["counting", "jigsaw"]}, "order: name each of counting, jigsaw"),
     "two names": ({"targets": {"counting": {"benchmark": "spatial"}}}, "targets: counting: says `benchmark: spatial`"),
-    "influence": ({"influence": {}}, "is measured in studies of one target"),
+    "a choice of samples": (
+        {"arms": {"a": [SFT | {"target": 1, "select": {"by": "loss", "drop": 0.2}}]}},
+        "arms.a.0.select: chooses in studies of one target",
+    ),
     "a prior of a target's name": ({"prior": [{"path": "x.jsonl", "name": "classes"}]}, "is the target's name"),
     "rewards that a target has not": (
         {"arms": {"a": [{"method": "grpo", "rewards": {"adjacency": 1}, "target": "counting"}]}},

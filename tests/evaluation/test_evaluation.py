@@ -40,7 +40,7 @@ def model(schooled: ModelRef) -> Any:
 @pytest.fixture(scope="module")
 def evaluator(schooled: ModelRef, tiny_data: DataRef) -> Evaluator:
     questions = asked(benchmarks(tiny_data), ("test", "validation"), 32)
-    return Evaluator(questions, load_processor(schooled), batch_size=5, limit=LIMIT)
+    return Evaluator(questions, Reader(load_processor(schooled), 5), LIMIT)
 
 
 def test_an_evaluation_is_the_same_twice(model: Any, evaluator: Evaluator) -> None:

@@ -45,6 +45,7 @@ def test_after_a_fault_the_same_command_ends_with_the_same_results(fault: Any, o
 def test_a_seed_draws_the_same_faults_again_and_every_kind_is_drawn() -> None:
     drawn = [draw(5, number) for number in range(300)]
     assert drawn == [draw(5, number) for number in range(300)]
+    drawn += [draw(5, number, ("ranks",)) for number in range(10)]
     assert {(fault.layer, fault.kind) for fault in drawn} == {(kind.layer, kind.name) for kind in KINDS}
 
 

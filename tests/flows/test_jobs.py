@@ -15,7 +15,7 @@ from holdfast.benchmarks.dataset import make_data
 from holdfast.config.jobs import AnyJob, Checkpoint, Result, Sample, Train
 from holdfast.config.methods import Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef, directory_digest
-from holdfast.config.study import Study
+from holdfast.config.study import Compute, Study
 from tasks.data import data_job
 from tasks.stage import COMMON, Position, StageRun
 from tasks.stage_cache import stage_key
@@ -125,6 +125,18 @@ class Trained:
 
     def keep(self, samples: StageRun) -> FileRef:
         return FileRef(path=samples.path / "samples.parquet", digest=samples.digest)
+
+
+def test_several_gpus_evaluate_and_sample_and_ask_nothing_again(made: Any) -> None:
+    study, start = made({"pass_at": [4]})
+    several = study.model_copy(update={"compute": Compute(gpus=4)})
+    assert keys(several, start) == keys(study, start)
+    one, four = (questions_of(given, start.data, BASE, start.references) for given in (study, several))
+    assert [one.key(BASE, part) for part in one.parts()] == [four.key(BASE, part) for part in four.parts()]
+    asked, shared = (questions.job([BASE], list(questions.parts())) for questions in (one, four))
+    assert stage_key(shared) == stage_key(asked)
+    answers = train_job(several, several.arms["answers"][0], BASE, start, 0)
+    assert (asked.ranks, shared.ranks, sample_job(several, Rollouts(arm="rft"), BASE, answers).ranks) == (1, 4, 4)
 
 
 def test_replicates_differ_in_their_training_seed_and_learn_from_their_own_rollouts(made: Any, tmp_path: Path) -> None:

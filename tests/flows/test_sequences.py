@@ -34,6 +34,7 @@ SEQUENCE = {
         "between": [{"method": "interpolate", "arm": "replay", "shares": [0.25, 0.5]}],
     },
     "evaluation": {"keep": 0.99, "every": 0.99, "max_new_tokens": 16, "drift_prompts": 2, "validation": 2},
+    "influence": {"every": 0.99, "samples": 2, "questions": 2},
     "compute": {"device": "cpu"},
 }
 
@@ -72,6 +73,13 @@ def test_models_between_are_compared_as_an_arm_of_their_own(ran: Ran) -> None:
     own = path[(path.arm == "between") & (path.replicate == "1")]
     assert own.step.tolist() == [0, 1, 2]
     assert "between" not in json.loads((ran.first.report.parent / "summary.json").read_text())["sequence"]
+
+
+def test_every_stage_is_traced_against_all_targets(ran: Ran) -> None:
+    changes = pd.read_csv(ran.first.report.parent / "figures" / "influence.csv")
+    assert changes.groupby(["arm", "stage"]).benchmark.agg(set).to_dict() == {
+        (arm, stage): {"counting", "classes", "color"} for arm in ("replay", "rft") for stage in (0, 1)
+    }
 
 
 def test_a_sequence_is_found_again(ran: Ran) -> None:

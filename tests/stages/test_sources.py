@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.stages.sources import ALWAYS, ENTRIES, ROOT, modules, source_digest
+from holdfast.stages.sources import ALWAYS, ENTRIES, ROOT, _named, modules, source_digest
 
 
 @pytest.fixture
@@ -95,6 +95,7 @@ def test_sources_are_parsed_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPa
         return tree
 
     monkeypatch.setattr(ast, "parse", watched)
+    _named.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(source_digest.__wrapped__, ["data", "base", "select", "compare"]))
     assert max(most) == 1

@@ -1,5 +1,6 @@
 """Data under version control, with a real git and DVC repository."""
 
+import errno
 import fcntl
 import shutil
 import subprocess
@@ -229,6 +230,27 @@ def test_a_broken_pointer_is_named(root: Path) -> None:
     (root / "data.dvc").write_text("<<<<<<< HEAD\n")
     with pytest.raises(UserError, match=r"data\.dvc: is no pointer.*git checkout"):
         data.prepare_data(STUDY, root, never)
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_pointer_that_dvc_emptied_and_could_not_write_is_as_it_was(
+    root: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    pointer, real = root / "data.dvc", data_version._dvc
+    if earlier:
+        data.prepare_data(STUDY, root, Generator())
+    before = pointer.read_bytes() if earlier else None
+
+    def on_a_full_disk(at: Path, *arguments: str, **named: Any) -> str:
+        if arguments[0] != "add":
+            return real(at, *arguments, **named)
+        pointer.write_text("")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data_version, "_dvc", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        data.prepare_data(seeded(7), root, Generator())
+    assert (pointer.read_bytes() if earlier else pointer.is_file()) == (before if earlier else False)
 
 
 def test_a_pointer_that_another_thread_rewrites_is_read_when_it_is_whole(root: Path, tmp_path: Path) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
+from rank_runs import killed, together
 from safetensors.torch import load_file
 
 from holdfast.config.jobs import Train
@@ -51,6 +48,7 @@ def not_stopping() -> Iterator[None]:
     worker.stopping.clear()
     yield
     worker.stop_all()
+    worker.stopping.clear()
 
 
 def sft(**more: Any) -> dict[str, Any]:
@@ -60,12 +58,6 @@ def sft(**more: Any) -> dict[str, Any]:
 def grpo(trainer: dict[str, Any] = REINFORCED) -> dict[str, Any]:
     near = {"kind": "length", "variant": "running-mean", "weight": 0.3}
     return {"method": "grpo", "trainer": trainer, "rewards": {"score": 1.0, "format": 0.5, "near": near}}
-
-
-def together(job: Train, out: Path, gpus: int = 2, **how: Any) -> Path:
-    """Run a training in several processes, as a study does."""
-    worker.run(job.model_copy(update={"gpus": gpus, "device": "cpu", **how}), out, lambda lines: None)
-    return out
 
 
 def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
@@ -172,35 +164,17 @@ def test_several_processes_train_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
+@pytest.mark.parametrize("end", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    killed: tuple[int, int, str], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
+    end: tuple[int, int, str], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    rank, then, strategy = killed
+    rank, then, strategy = end
     job = train_job(grpo({**UNMOORED, "max_steps": 12}), schooled, keep=2).model_copy(update={"strategy": strategy})
     out = tmp_path / "two"
-    mark = tmp_path / "two.partial" / "trainer" / "checkpoint-4" / "complete.json"
-    seen: list[Any] = []
-
-    def kill() -> None:
-        while not mark.is_file():
-            time.sleep(0.01)
-        seen.extend(worker._running)
-        own = tmp_path / "two.partial" / (f"rank-{rank}" if rank else "")
-        [victim] = [one for one in seen if _writes_to(one.pid, own / "log.txt")]
-        os.kill(victim.pid, signal.SIGKILL)
-
-    threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(worker.StageKilled, match=rf"rank {rank} of 2, was killed \(-9\) and the others were ended"):
-        together(job, out)
-    assert not [one for one in seen if Path(f"/proc/{one.pid}").exists()]
+    killed(job, out, rank, "trainer/checkpoint-4/complete.json")
     together(job, out, then)
     assert json.loads((out / "result.json").read_text())["notes"]["resumed_at"] >= 4
     assert_same_training(in_one(job), out, 12)
-
-
-def _writes_to(pid: int, log: Path) -> bool:
-    return Path(f"/proc/{pid}/fd/1").readlink() == log
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ class Nodes:
             self.add(middle)
             added += 1
             del self.gaps[worst]
+            (self.place / f"between-{start}-{end}.safetensors").unlink()
             self.gaps |= {pair: self._gap(*pair) for pair in ((start, middle), (middle, end))}
         return added
 

@@ -45,7 +45,7 @@ def test_one_of_several_ranks_is_refused_before_anything(
     monkeypatch.setenv(name, "2")
     code, output = invoke("study", "x.yaml")
     assert code == 2
-    assert output.startswith(f"holdfast: {name}=2: holdfast starts the processes of a training itself")
+    assert output.startswith(f"holdfast: {name}=2: holdfast starts the processes of a stage itself")
     assert "set compute.gpus" in output
     assert output.count("\n") == 1
     assert [path.name for path in repository.iterdir()] == ["x.yaml"]

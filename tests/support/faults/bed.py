@@ -40,7 +40,6 @@ arms:
     - {method: sft, source: answers, trainer: {max_steps: 6, per_device_train_batch_size: 4}}
 evaluation: {keep: 2, every: 2, max_new_tokens: 16, drift_prompts: 2}
 influence: {every: 6, samples: 2, questions: 2}
-compute: {device: cpu}
 """
 
 
@@ -135,8 +134,8 @@ class Mother:
 class Bed:
     """One repository at a time, always at the same place, since stores remember where their artifacts are."""
 
-    def __init__(self, place: Path, model: Path, mother: Mother) -> None:
-        self.place, self.model, self.mother = place, model, mother
+    def __init__(self, place: Path, model: Path, mother: Mother, ranks: int = 1) -> None:
+        self.place, self.model, self.mother, self.ranks = place, model, mother, ranks
         self.root = place / "repository"
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
@@ -154,7 +153,8 @@ class Bed:
 
     def build(self) -> None:
         """Run the study undisturbed and keep a copy after every stage; one of an interrupted training, too."""
-        new_repository(self.root, {**yaml.safe_load(STUDY), "model": {"path": str(self.model)}})
+        changed = {"model": {"path": str(self.model)}, "compute": {"device": "cpu", "gpus": self.ranks}}
+        new_repository(self.root, {**yaml.safe_load(STUDY), **changed})
         self.keep("")
         for stage in STAGES:
             running = self.start(stage)
@@ -207,13 +207,16 @@ class Bed:
 
 
 @contextmanager
-def beds(place: Path, model: Path, count: int = 1) -> Iterator[list[Bed]]:
-    """Repositories that are built at the same time, each on a disk of its own, in memory, where that can be."""
+def beds(place: Path, model: Path, count: int = 1, ranks: int = 1) -> Iterator[list[Bed]]:
+    """Repositories that are built at the same time, each on a disk of its own, in memory, where that can be.
+
+    So many `ranks` share every stage of their study.
+    """
     mother = Mother(place)
     with ExitStack() as stack:
         stack.callback(mother.end)
         places = [stack.enter_context(_disk(place / f"bed-{number}")) for number in range(count)]
-        made = [Bed(own, model, mother) for own in places]
+        made = [Bed(own, model, mother, ranks) for own in places]
         for bed in made:
             stack.callback(shutil.rmtree, bed.logs)
         with ThreadPoolExecutor(count) as pool:

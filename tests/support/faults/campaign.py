@@ -37,15 +37,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", nargs="+", default=["stages", "study"], choices=["stages", "study"])
+    parser.add_argument("--layers", nargs="+", default=["stages", "study"], choices=["stages", "study", "ranks"])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no fault after so many")
     parser.add_argument("--results", type=Path, default=Path("faults.jsonl"))
     parser.add_argument("--table", type=Path, help="write the table as Markdown")
     given = parser.parse_args(arguments)
     done = [line for line in _read(given.results) if line["seed"] == given.seed]
     known = {line["number"] for line in done}
-    missing = [draw(given.seed, number) for number in range(given.faults) if number not in known]
-    missing = [fault for fault in missing if fault.layer in given.layers]
+    # Faults of ranks are drawn among themselves, in a study of their own.
+    ranks = given.layers == ["ranks"]
+    drawn = [draw(given.seed, number, *[("ranks",)] * ranks) for number in range(given.faults) if number not in known]
+    missing = [fault for fault in drawn if fault.layer in given.layers]
     if missing:
         with given.results.open("a") as file:
             done += _run(missing, file, time.monotonic() + given.seconds)
@@ -60,7 +62,7 @@ def _run(faults: list[Fault], file: Any, deadline: float) -> list[dict[str, Any]
     with TemporaryDirectory(prefix="faults") as name:
         place, model = Path(name), Path(name) / "model"
         subprocess.run([sys.executable, "-c", MODEL, model], check=True)
-        with beds(place, model) as [bed]:
+        with beds(place, model, ranks=1 + (faults[0].layer == "ranks")) as [bed]:
             if any(fault.layer == "study" for fault in faults):
                 commands.build(bed)
             return list(_go_on(bed, faults, file, deadline))
@@ -86,7 +88,7 @@ def table(done: list[dict[str, Any]]) -> str:
     lines += [f"| fault | {' | '.join(stages)} |", "|---|" + "---|" * len(stages)]
     for layer, kind, way in sorted({(line["layer"], line["kind"], line["way"]) for line in done}):
         cells = [_cell([line for line in done if _place(line) == (layer, kind, way, stage)]) for stage in stages]
-        where = "" if layer == "stages" else " (the command)"
+        where = {"stages": "", "study": " (the command)", "ranks": " (of two)"}[layer]
         lines.append(f"| {kind}{where}: {way} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"n: {SAME}, n times; everything else is named.", ""])
 

@@ -10,6 +10,8 @@ STAGES = ("data", "evaluate", "answers", "answers evaluate")
 LATER = (*STAGES[1:], "answers influence", "compare")
 """Those of the command as well; data is made before anything else there, too."""
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+RANKS = ("first rank", "second rank")
+"""Of the layer in which two processes share every stage."""
 
 
 class Kind(NamedTuple):
@@ -38,6 +40,7 @@ KINDS = (
     Kind("clock jump", "stages", ("-1 day", "-10 min", "+10 min", "+1 day"), STAGES),
     Kind("two at once", "stages", ("both go on", "one is killed"), STAGES),
     Kind("DVC lock held", "stages", ("2 s",), ("data",), 0.5),
+    Kind("signal", "ranks", tuple(f"{s} to the {t}" for s in SIGNALS for t in (*RANKS, "flow")), STAGES[1:]),
     Kind(
         "signal",
         "study",

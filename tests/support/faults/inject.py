@@ -16,7 +16,7 @@ import psutil
 
 from faults.bed import SIZE, Bed, Running, leave, may_mount, resize
 from faults.damage import damaged, hot_journal
-from faults.draw import Fault
+from faults.draw import RANKS, Fault
 
 
 class Unable(Exception):
@@ -46,10 +46,16 @@ def _signal(bed: Bed, fault: Fault, until: str) -> Struck:
     with suppress(ProcessLookupError):
         if target == "flow":
             os.kill(running.pid, signal.Signals[name])
-        for child in running.family() if target == "child" else []:
-            with suppress(psutil.NoSuchProcess):
-                child.send_signal(signal.Signals[name])
+        for child in running.family():
+            with suppress(psutil.NoSuchProcess, FileNotFoundError):
+                if target == "child" or target == rank_of(child):
+                    child.send_signal(signal.Signals[name])
     return Struck(running.wait(), running.said)
+
+
+def rank_of(process: psutil.Process) -> str:
+    """Which of `RANKS` it is, by the log that it writes."""
+    return RANKS["rank-1" in os.readlink(f"/proc/{process.pid}/fd/1")]
 
 
 def _signal_at_call(bed: Bed, fault: Fault, until: str) -> Struck:

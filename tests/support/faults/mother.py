@@ -23,10 +23,13 @@ def main() -> None:
     """Read orders, one JSON a line; answer each with the id of its process."""
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
     import flows.study  # noqa: F401
+    from holdfast.stages import sources
     from tasks import worker
 
-    for name in worker.PRELOAD:
+    for name in (*worker.PRELOAD, "mlflow.store.tracking.sqlalchemy_store", "flows.commands.main"):
         __import__(name)
+    for verb in sources.ENTRIES:
+        sources.source_digest(verb)
     # Whoever ordered a study reads its exit code in a file.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
@@ -64,6 +67,8 @@ def _study(order: dict[str, Any]) -> int:
     os.chdir(root)
     fork: Any = multiprocessing.get_context("fork")
     worker._forkserver = worker._spawn = fork
+    # As the forkserver's children have them.
+    os.register_at_fork(after_in_child=_forget_handlers)
     worker.preload = lambda: None
     slots.LOCKS = Path(order["slots"])
     calls = _counted(Store, order.get("signal"), order.get("call", 0))
@@ -77,6 +82,11 @@ def _study(order: dict[str, Any]) -> int:
     finally:
         print(f"calls: {calls[0]}", file=sys.stderr, flush=True)
     return 0
+
+
+def _forget_handlers() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(root: Path, order: dict[str, Any]) -> None:

@@ -15,29 +15,31 @@ _multinomial = torch.multinomial
 
 
 @contextmanager
-def drawn_as_one() -> Iterator[None]:
-    """Within, every process draws the random numbers of all rows and uses those of its own.
+def drawn_as_one(rows: int | None = None, first: int | None = None) -> Iterator[None]:
+    """Within, every process draws the random numbers of all `rows` and uses those of its own, which begin at `first`;
+    by default each has as many, one process after another.
 
-    All must have the same random state, batches of one size, and come here together; they leave with the same state,
+    All must have the same random state and come here together, with a row at least; they leave with the same state,
     however many tokens each took. transformers samples by `torch.multinomial`, which takes of a row the place with the
     largest p/q, with q from an exponential distribution.
     """
     if group.size() == 1:
         yield
         return
-    rows = _Rows()
-    torch.multinomial = rows.draw  # type: ignore[assignment]
+    own = _Rows(rows, first)
+    torch.multinomial = own.draw  # type: ignore[assignment]
     try:
         yield
     finally:
         torch.multinomial = _multinomial
-    rows.catch_up()
+    own.catch_up()
 
 
 class _Rows:
     """This process's, among those of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int | None, first: int | None) -> None:
+        self.total, self.first = total, first
         self.drawn = 0
         self.like = torch.empty(0)
 
@@ -55,5 +57,6 @@ class _Rows:
 
     def _noise(self) -> Tensor:
         rows, places = self.like.shape
-        everybody = self.like.new_empty(rows * group.size(), places).exponential_()
-        return everybody[rows * group.number() :][:rows]
+        total = rows * group.size() if self.total is None else self.total
+        first = rows * group.number() if self.first is None else self.first
+        return self.like.new_empty(total, places).exponential_()[first:][:rows]

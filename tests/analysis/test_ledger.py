@@ -1,0 +1,63 @@
+"""Ledgers of two stages by hand, as the report's accounts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ledgers import write_ledger
+
+from holdfast.analysis.ledger import ACCOUNTS, ledger_table, token_table
+from holdfast.config.jobs import RunRecord
+from holdfast.report.figures import waterfall
+
+FIRST = {0: -0.4, 1: 0.2}
+"""What the first step did, by stage."""
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[Any, Any]:
+    """The studies, and their answers."""
+    runs = [
+        RunRecord.model_construct(kind="ledger", arm="a", replicate=1, stage=stage, path=path)
+        for stage, first in FIRST.items()
+        for path in [write_ledger(tmp_path / f"{stage}", ["color", "count"], "jigsaw", first)]
+    ]
+    answers: Any = SimpleNamespace(
+        arms=["a"],
+        place=SimpleNamespace(columns={"setting": "", "study": "s", "draw": ""}),
+        role=lambda name: "target" if name == "jigsaw" else "prior",
+    )
+    return [SimpleNamespace(runs=runs)], [answers]
+
+
+def test_accounts_of_every_stage_are_means_over_prior_benchmarks_and_sum_to_what_was_measured(finished: Any) -> None:
+    table = ledger_table(*finished)
+    for stage, first in FIRST.items():
+        own = table[table.stage == stage].set_index("account")
+        assert own.value["first third"] == pytest.approx((first + 0.1) / 2)
+        assert own.right["second third"] == pytest.approx((-0.2 + 0.1) / 2)
+        assert own.wrong["last third"] == pytest.approx((0.3 + 0.1) / 2)
+        assert own.value["KL penalty"] == pytest.approx(-0.04 / 2)
+        assert own.value[list(ACCOUNTS)].sum() == pytest.approx(own.value["measured"])
+        assert own.error["measured"] == pytest.approx(0.02 / abs(first + 0.4 - 0.05 + 0.02))
+
+
+def test_kinds_of_tokens_sum_to_what_samples_did(finished: Any) -> None:
+    table, tokens = ledger_table(*finished), token_table(*finished)
+    for stage, first in FIRST.items():
+        own = tokens[tokens.stage == stage].set_index("kind")
+        samples = table[(table.stage == stage) & table.account.str.endswith("third")].value.sum()
+        assert own.prior.sum() == pytest.approx(samples)
+        assert own.prior["reasoning"] == pytest.approx(0.75 * (first + 0.4) / 2)
+        assert own.target["answer"] == pytest.approx(0.25 * 54)
+        assert own.tokens.to_dict() == {"format": 3, "reasoning": 3, "answer": 3, "end": 3}
+
+
+def test_a_figure_of_two_stages_has_a_panel_for_each(finished: Any) -> None:
+    table = ledger_table(*finished)
+    named = table.assign(arm=[f"{row.arm}, stage {row.stage + 1}" for row in table.itertuples()])
+    panels = waterfall(named, ACCOUNTS).axes
+    assert [axes.get_title() for axes in panels] == ["a, stage 1", "a, stage 2"]

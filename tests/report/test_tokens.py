@@ -1,0 +1,45 @@
+"""A ledger on the page: accounts, kinds of tokens, and samples whose tokens are coloured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ledgers import write_ledger
+from page_tags import Tags
+from synthetic_studies import Shape, Truth, compare_job, finished_study
+
+from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.report.study import compare
+from holdfast.report.tokens import colored
+
+
+@pytest.fixture
+def accounted(tmp_path: Path) -> FinishedStudy:
+    shape = Shape(replicates=1, target=6, prior=6, pictures=True, traced=True)
+    study = finished_study(tmp_path / "study", {"answers": Truth(0.6, 0.5)}, shape)
+    prompt = "no such question"
+    path = write_ledger(tmp_path / "ledger", ["color", "count", "presence"], "jigsaw", -0.4, prompt)
+    run = RunRecord(kind="ledger", arm="answers", replicate=1, path=path, digest="l", seconds=1.0)
+    return study.model_copy(update={"runs": (*study.runs, run)})
+
+
+def test_the_samples_that_took_and_gave_most_have_their_tokens_coloured(accounted: FinishedStudy) -> None:
+    [arm] = colored(accounted)
+    assert arm["label"] == "answers"
+    took, gave = arm["shown"]
+    assert (took["step"], gave["step"]) == (1, 3)
+    assert took["effect"] == pytest.approx((-0.4 + 0.1) / 3)
+    assert [token["share"] for token in gave["tokens"]] == pytest.approx([0, 1, 1 / 3, 0])
+    assert [token["share"] for token in took["tokens"]] == pytest.approx([0, -0.75, -0.25, 0])
+    assert took["pictures"] is None
+
+
+def test_the_page_has_them_and_runs_nothing_that_was_said(accounted: FinishedStudy, tmp_path: Path) -> None:
+    compare(compare_job(accounted), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert Tags(page).open == []
+    assert "What lost the prior" in page
+    assert "By kind of token" in page
+    assert "so &lt;b&gt;</span>" in page
+    assert 'style="--share:90%;--side:var(--right)"' in page
