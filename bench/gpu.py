@@ -1,6 +1,6 @@
 """What a card does with Qwen2.5-VL-3B: SFT, a GRPO step beside TRL's plain one, influence beside a plain pass, memory.
 
-Run: python -m bench.gpu [--out FILE] [--peak TFLOPS]. Random weights of the exact shape are made on the card and trained
+Run: python -m bench.gpu [--out FILE] [--peak TFLOPS]. Random weights of the exact shape are made on the card and learn
 with the arguments of experiments/qwen3b-lora.yaml and qwen3b-full.yaml. It takes ten minutes at most: a part that would
 begin after seven is left out, and said to be. Prints a Markdown table; `--out` gets the same as JSON after every part.
 Without a card, a tiny stand-in goes the same way on the CPU and every line says so: its numbers say nothing of a card.
