@@ -23,7 +23,7 @@ from holdfast.influence.replay.tokens import token_effects, write_tokens
 from holdfast.influence.samples import benchmark_questions, learned_benchmark, sample_encoder
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
-from holdfast.stages.retraining import replay
+from holdfast.stages.retraining import PHASES, replay
 
 ROUNDING = 0.02
 """Of all that samples did, signs apart. Adam's first steps move weights whose gradients are mere rounding, too."""
@@ -58,7 +58,10 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     with cached_image_features(trained.model, {}):
         for step in (0, *(ref.step for ref in job.kept)):
             nodes.add(step)
-        added = nodes.refine(job.settings.error, job.settings.nodes)
+        steps, most = len(trained.facts), job.settings.nodes
+        added = nodes.refine(
+            job.settings.error, most, lambda n: journal.progress(steps + steps * n // most, PHASES * steps)
+        )
         clock.append(time.monotonic())
         place(trained.model, store.read(0, "weights"))
         verify(trained.model, samples.first(), encoder)
@@ -68,7 +71,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         intervals = []
         for start, end in backwards(nodes.steps):
             intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
-            journal.progress(len(trained.facts) - start, len(trained.facts))
+            journal.progress(PHASES * steps - start, PHASES * steps)
     clock.append(time.monotonic())
     _require_sums(intervals)
     closure = ledger.closure_rows(names, intervals, nodes.gaps)

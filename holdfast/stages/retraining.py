@@ -25,6 +25,9 @@ from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
 from holdfast.training.callback import StageCallback
 from holdfast.training.stage import build
 
+PHASES = 3
+"""Of a ledger: the training again, benchmarks at its nodes, and its steps backwards."""
+
 
 class Replayed(NamedTuple):
     """What was taken down."""
@@ -107,7 +110,8 @@ class Rerun(StageCallback):
         """
         super().on_step_end(args, state, control, model, **others)
         control.should_save = False
-        self.told.progress(state.global_step, state.max_steps)
+        # Benchmarks and the way back, which follow, count as much as the training.
+        self.told.progress(state.global_step, PHASES * state.max_steps)
         if state.global_step in self.steps:
             name = f"checkpoints/step-{state.global_step:06d}"
             if self.kept[name] != self.recorded.get(state.global_step):

@@ -7,7 +7,7 @@ between, as long as there are some to spend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,10 +64,11 @@ class Nodes:
             for first, middle, last in zip(*parts, strict=True)
         ]
 
-    def refine(self, error: float, most: int) -> int:
+    def refine(self, error: float, most: int, told: Callable[[int], None] = lambda added: None) -> int:
         """Put nodes where a benchmark's misses add up to more than a share of its changes; returns how many.
 
-        It stops when none misses more, when `most` are there, or when all that is missed lies in single steps.
+        It stops when none misses more, when `most` are there, or when all that is missed lies in single steps. `told`
+        hears how many there are.
         """
         self.gaps = {pair: self._gap(*pair) for pair in zip(self.steps, self.steps[1:], strict=False)}
         added = 0
@@ -76,6 +77,7 @@ class Nodes:
             middle = (start + end) // 2
             self.add(middle)
             added += 1
+            told(added)
             del self.gaps[worst]
             (self.place / f"between-{start}-{end}.safetensors").unlink()
             self.gaps |= {pair: self._gap(*pair) for pair in ((start, middle), (middle, end))}
