@@ -4,7 +4,6 @@ Annotations are evaluated here: a Prefect runner cannot resolve a flow's postpon
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -218,8 +217,8 @@ def submit_replicate(number: int, futures: Futures, base: Any, context: Context)
         if config.predictors is not None:
             futures.predictors[replicate] = predict_arm.submit(replicate, runs, base, context)
         if learns_by_grpo(config, arm) and not config.sweep:
-            # Room on the machine goes to who asks first, and this arm takes longest.
-            time.sleep(HEAD_START)
+            # Room on the machine goes to who asks first, and this arm takes longest, unless it is found.
+            wait([runs], timeout=HEAD_START)
 
 
 def await_arms(futures: Futures, base: MeasuredBase) -> tuple[Runs, tuple[Evaluated, ...], dict[str, Exception]]:
