@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from holdfast.influence.engine.engine import Engine
-from holdfast.influence.engine.gradients import Gradient, selection, wide
+from holdfast.influence.engine.gradients import Gradient, batch_gradient, selection, wide
 from holdfast.influence.replay.steps import ParameterStep, StepFacts, StepStore
 from holdfast.models.encode import TeacherForced
 
@@ -182,7 +182,9 @@ class Attribution:
                 self.tokens.setdefault(step, []).extend(gain * facts.clip * one for one in effects)
             found.append(self._dots_of(part, part.weights))
             if part.penalty is not None:
-                punished += gain * self._dots_of(part, part.penalty).sum(0)
+                # Of no single sample, so one ordinary pass does.
+                gradient = batch_gradient(self.model, part.batch, part.objective(part.penalty))
+                punished += gain * _dots(self.engine.targets, gradient, 2 * self.count)
         dots = gain * np.concatenate(found)
         return dots[:, : self.count], dots[:, self.count :], punished
 
