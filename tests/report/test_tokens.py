@@ -42,4 +42,4 @@ def test_the_page_has_them_and_runs_nothing_that_was_said(accounted: FinishedStu
     assert "What lost the prior" in page
     assert "By kind of token" in page
     assert "so &lt;b&gt;</span>" in page
-    assert 'style="--share:90%;--side:var(--right)"' in page
+    assert 'style="--share:55%;--side:var(--right)"' in page
