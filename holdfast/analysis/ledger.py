@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from scipy import stats
 
 from holdfast.analysis.answers import Answers
 from holdfast.analysis.table import whose
@@ -20,35 +21,39 @@ ACCOUNTS = (*PHASES, "KL penalty", "weight decay", "rounding", "curvature")
 SIDES = {"right": True, "wrong": False}
 TOKENS = "tokens.parquet"
 KINDS = ("format", "reasoning", "answer", "end")
-COLUMNS = ["setting", "arm", "stage", "source", "account", "right", "wrong", "value", "replicates", "error"]
-
-
-TOKEN_COLUMNS = ["setting", "arm", "stage", "source", "kind", "tokens", "prior", "target", "replicates"]
+OF = ["setting", "arm", "stage", "source"]
+COLUMNS = [*OF, "account", "right", "wrong", "took", "gave", "value", "value_low", "value_high", "replicates", "error"]
+TOKEN_COLUMNS = [*OF, "kind", "tokens", "prior", "prior_low", "prior_high", "target", "replicates"]
 
 
 def ledger_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> pd.DataFrame:
     """One row a setting, arm, stage and account, the last one `measured`, which the others sum to: change of the prior
-    benchmarks' log-likelihood (nats per token, mean over benchmarks and replicates); of samples, `right` and `wrong`
-    apart; error, the share of the benchmarks' changes that the closure misses."""
+    benchmarks' log-likelihood (nats per token, mean over benchmarks and replicates, with its 95 % interval over these);
+    of samples, `right` and `wrong` apart, and what single ones took and gave; error, the share of the benchmarks'
+    changes that the closure misses."""
     found = [row for run, answers in _accounted(studies, every) for row in _rows(run, answers)]
     if not found:
         return pd.DataFrame(columns=COLUMNS)
-    by = ["setting", "arm", "stage", "source", "account"]
-    grouped = pd.DataFrame(found).groupby(by, sort=False)
-    means = grouped[["right", "wrong", "value", "error"]].mean().assign(replicates=grouped.size())
-    return means.reset_index()[COLUMNS]
+    return _means(found, "account", "value", ["right", "wrong", "took", "gave", "error"])[COLUMNS]
 
 
 def token_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> pd.DataFrame:
     """One row a setting, arm, stage and kind of token (`KINDS`), means over replicates: tokens that a training learned
-    from, and what they did to the prior (the mean over all that the stage does not learn) and to its target, in nats
-    per token of these."""
+    from, and what they did to the prior (mean over all that the stage does not learn, with its 95 % interval) and to
+    its target, in nats per token of these."""
     found = [row for run, answers in _accounted(studies, every) if has_tokens(run) for row in _kinds(run, answers)]
     if not found:
         return pd.DataFrame(columns=TOKEN_COLUMNS)
-    grouped = pd.DataFrame(found).groupby(["setting", "arm", "stage", "source", "kind"], sort=False)
-    means = grouped[["tokens", "prior", "target"]].mean().assign(replicates=grouped.size())
-    return means.reset_index()[TOKEN_COLUMNS]
+    return _means(found, "kind", "prior", ["tokens", "target"])[TOKEN_COLUMNS]
+
+
+def _means(found: list[dict[str, Any]], key: str, measure: str, others: list[str]) -> pd.DataFrame:
+    """Over replicates; the measure with Student's interval, none of one replicate."""
+    grouped = pd.DataFrame(found).groupby([*OF, key], sort=False)
+    means = grouped[[measure, *others]].mean().assign(replicates=grouped.size())
+    half = stats.t.ppf(0.975, means["replicates"] - 1) * grouped[measure].sem()
+    ends = {f"{measure}_low": means[measure] - half, f"{measure}_high": means[measure] + half}
+    return means.assign(**ends).reset_index()
 
 
 def has_tokens(run: RunRecord) -> bool:
@@ -85,8 +90,10 @@ def _rows(run: RunRecord, answers: Answers) -> Iterator[dict[str, Any]]:
         name: {kind: float(effect[(phase == index) & (rows["correct"] == flag)].sum()) for kind, flag in SIDES.items()}
         for index, name in enumerate(PHASES)
     }
-    for name, part in parts.items():
-        yield about | {"account": name, "value": sum(part.values())} | part
+    for index, (name, part) in enumerate(parts.items()):
+        own = effect[phase == index]
+        sides = {"took": float(own[own < 0].sum()), "gave": float(own[own > 0].sum())}
+        yield about | {"account": name, "value": sum(part.values())} | part | sides
     others = {
         "KL penalty": sums["penalty"] + sums["penalty_later"],
         "weight decay": sums["decay"],
@@ -94,5 +101,6 @@ def _rows(run: RunRecord, answers: Answers) -> Iterator[dict[str, Any]]:
         "curvature": sums["curvature"],
         "measured": sums["measured"],
     }
+    nobody = dict.fromkeys(("right", "wrong", "took", "gave"), np.nan)
     for name, value in others.items():
-        yield about | {"account": name, "value": float(value), "right": np.nan, "wrong": np.nan}
+        yield about | {"account": name, "value": float(value)} | nobody

@@ -45,6 +45,20 @@ def test_accounts_of_every_stage_are_means_over_prior_benchmarks_and_sum_to_what
         assert own.error["measured"] == pytest.approx(0.02 / abs(first + 0.4 - 0.05 + 0.02))
 
 
+def test_intervals_are_students_over_replicates(finished: Any, tmp_path: Path) -> None:
+    """Of two replicates x and y, (x + y) / 2 ± 12.706 · |x − y| / 2."""
+    [study], answers = finished
+    path = write_ledger(tmp_path / "again", ["color", "count"], "jigsaw", -0.2)
+    study.runs.append(RunRecord.model_construct(kind="ledger", arm="a", replicate=2, stage=0, path=path))
+    own = ledger_table([study], answers).set_index(["stage", "account"]).loc[0, "first third"]
+    assert own.value == pytest.approx((-0.3 - 0.1) / 4)
+    assert own.value_high - own.value == pytest.approx(12.706 * 0.1 / 2, rel=1e-4)
+    assert (own.took, own.gave) == pytest.approx(((-0.3 - 0.1) / 4, 0))
+    kinds = token_table([study], answers).set_index(["stage", "kind"]).loc[0, "reasoning"]
+    assert kinds.prior_high - kinds.prior == pytest.approx(0.75 * 12.706 * 0.1 / 2, rel=1e-4)
+    assert ledger_table([study], answers).query("stage == 1").value_low.isna().all()
+
+
 def test_kinds_of_tokens_sum_to_what_samples_did(finished: Any) -> None:
     table, tokens = ledger_table(*finished), token_table(*finished)
     for stage, first in FIRST.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,6 @@ from holdfast.config.jobs import Evaluate, FromFile, Predict, Sample
 from holdfast.config.methods import Rollouts, TeacherFile
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import prior_shard
-from tasks import worker
-
-
-@pytest.fixture(autouse=True)
-def not_stopping() -> Iterator[None]:
-    worker.stopping.clear()
-    yield
-    worker.stop_all()
-    worker.stopping.clear()
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:

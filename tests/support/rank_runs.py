@@ -16,7 +16,12 @@ from tasks import worker
 
 def together(job: Any, out: Path, gpus: int = 2, **how: Any) -> Path:
     """Run a job in several processes."""
-    worker.run(job.model_copy(update={"gpus": gpus, "device": "cpu", **how}), out, lambda lines: None)
+    try:
+        with worker.children():
+            worker.run(job.model_copy(update={"gpus": gpus, "device": "cpu", **how}), out, lambda lines: None)
+    finally:
+        # Its end refuses new stages, and other tests begin some.
+        worker.stopping.clear()
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from holdfast.journal import read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
 from holdfast.training.arguments import share
 from holdfast.training.sharded import require_shardable
-from tasks import worker
 
 SUPERVISED = {
     "max_steps": 4,
@@ -41,14 +40,6 @@ REINFORCED = {
     "max_completion_length": 16,
     "beta": 0.05,
 }
-
-
-@pytest.fixture(autouse=True)
-def not_stopping() -> Iterator[None]:
-    worker.stopping.clear()
-    yield
-    worker.stop_all()
-    worker.stopping.clear()
 
 
 def sft(**more: Any) -> dict[str, Any]:

@@ -44,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     done = [line for line in _read(given.results) if line["seed"] == given.seed]
     known = {line["number"] for line in done}
-    # Faults of ranks are drawn among themselves, in a study of their own.
-    ranks = given.layers == ["ranks"]
-    drawn = [draw(given.seed, number, *[("ranks",)] * ranks) for number in range(given.faults) if number not in known]
+    if "ranks" in given.layers and len(given.layers) > 1:
+        parser.error("--layers ranks has a study of its own; give it alone")
+    layers = ("ranks",) if "ranks" in given.layers else ("stages", "study")
+    drawn = [draw(given.seed, number, layers) for number in range(given.faults) if number not in known]
     missing = [fault for fault in drawn if fault.layer in given.layers]
     if missing:
         with given.results.open("a") as file:
