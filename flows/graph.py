@@ -116,6 +116,7 @@ def arm_stages(
                     ledger_job(whole, study.influence or Influence(), start.data), Position(whole.arm, whole.replicate)
                 )
                 ledger = file_of(blamed, LEDGER)
+                runs.append(blamed)
             runs.append(executor.run(select_job(study, job, ledger), position))
             job = job.model_copy(update={"samples": executor.keep(runs[-1])})
         replay = replay_job(study, job)

@@ -290,7 +290,8 @@ def finish_study(base: MeasuredBase, futures: Futures, runner: StageRunner, comm
     """Wait for the arms and compare those that finished."""
     context = runner.context
     trained, found, failed = await_arms(futures, base)
-    runs = (*data_run(context), *base.runs, *trained)
+    # A ledger by which an arm chooses is also one of the study's own, where that asks for ledgers.
+    runs = tuple({run.run_id: run for run in (*data_run(context), *base.runs, *trained)}.values())
     issued = certificate.certify(context.study, base.start.base, runner.data, runs)
     finished = FinishedStudy(
         study=context.study,

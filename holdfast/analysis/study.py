@@ -6,7 +6,7 @@ A measure NAME has three columns: NAME, and NAME_low and NAME_high, its 95 % int
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
 from holdfast.analysis.predictors import PredictorTables, predictor_tables
 from holdfast.analysis.questions import of_base
+from holdfast.analysis.removal import removal_table
 from holdfast.analysis.sequence import continual, courses
 from holdfast.analysis.table import BASE, Tables, load
 from holdfast.benchmarks import catalog
@@ -99,6 +100,8 @@ class Analysis:
     """None where nothing was traced."""
     predictors: PredictorTables | None = None
     """None where nothing was measured."""
+    removal: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """`removal.removal_table`; empty where no arm selects from what an arm with a ledger learned from."""
 
 
 def analyse(job: Compare) -> Analysis:
@@ -136,6 +139,7 @@ def analyse(job: Compare) -> Analysis:
         continual=continual(settings),
         influence=influence_tables(job.studies, every),
         predictors=predictor_tables(job.studies, every, job.seed),
+        removal=removal_table(job.studies, every),
     )
 
 

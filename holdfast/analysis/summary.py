@@ -46,6 +46,8 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         content["influence"] = {name: _rows(getattr(analysis.influence, name)) for name in shown}
     if analysis.predictors is not None:
         content["predictors"] = _rows(analysis.predictors.fits)
+    if len(analysis.removal):
+        content["removal"] = _rows(analysis.removal)
     return _rounded(content)
 
 

@@ -70,6 +70,7 @@ def render(
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),
         "predictors": predictor_section(analysis),
+        "removal": rows(analysis.removal),
         "continual": continual_section(analysis),
         "length_split": rows(analysis.length_split),
         "flipped": flipped,

@@ -51,3 +51,8 @@ def test_a_study_accounts_for_its_samples_and_leaves_out_what_is_blamed(
     assert "What lost the prior" in page.read_text()
     summary = json.loads((page.parent / "summary.json").read_text())
     assert {row["account"] for row in summary["influence"]["ledger"]} >= {"first third", "curvature", "measured"}
+    [left_out] = summary["removal"]
+    assert (left_out["arm"], left_out["whole"], left_out["kept"]) == ("unblamed", "answers", 0.75)
+    assert left_out["measured"] is not None
+    assert left_out["predicted"] > 0
+    assert "Does leaving samples out do what the ledger says?" in page.read_text()

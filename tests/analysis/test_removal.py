@@ -1,0 +1,102 @@
+"""Arms that learn from a part of what another did, by hand: what its ledger foresees, and what came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from holdfast.analysis.answers import Checkpoint
+from holdfast.analysis.removal import removal_table
+from holdfast.config.jobs import RunRecord
+from holdfast.config.methods import SFT, Selection
+
+SAMPLES = {"a": -0.4, "b": 0.1, "c": -0.1, "d": 0.2}
+"""What each did to the prior. The training had five places: `d` stood in two."""
+WHOLE = SFT.model_validate({"method": "sft", "source": "teacher"})
+KEPT = WHOLE.model_copy(update={"select": Selection(by="ledger", drop=0.25, arm="whole")})
+
+
+def ledger(place: Path, scale: float) -> str:
+    place.mkdir()
+    rows = [
+        {"prompt": name, "text": f"says {name}", "own/color": scale * effect, "later/color": scale * effect}
+        | {"own/count": 0.0, "later/count": 0.0, "own/jigsaw": 9.0, "later/jigsaw": 9.0}
+        for name, effect in {**SAMPLES}.items()
+    ]
+    pd.DataFrame([*rows, rows[-1]]).to_parquet(place / "ledger.parquet")
+    return str(place)
+
+
+def selected(place: Path, names: str) -> str:
+    place.mkdir()
+    pd.DataFrame([{"id": name, "completion": f"says {name}"} for name in names]).to_parquet(place / "samples.parquet")
+    return str(place)
+
+
+def records(place: Path, tested: list[float]) -> str:
+    """Test questions, and a validation question that does not count."""
+    splits = ["test"] * len(tested) + ["validation"]
+    pd.DataFrame({"split": splits, "logprob": [*tested, -50.0]}).to_parquet(place)
+    return str(place)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[list[Any], list[Any]]:
+    """One study: an arm with a ledger, and one that leaves out `a`, each trained twice."""
+    runs, files, ends = [], [], {"whole": [], "part": []}
+    for number, scale in ((1, 1.0), (2, 3.0)):
+        made = {"kind": "ledger", "arm": "whole", "path": ledger(tmp_path / f"ledger-{number}", scale)}
+        runs.append(RunRecord.model_construct(**made, replicate=number, stage=0))
+        made = {"kind": "select", "arm": "part", "path": selected(tmp_path / f"select-{number}", "bcd")}
+        runs.append(RunRecord.model_construct(**made, replicate=number, stage=0))
+        for arm, change in (("whole", 0.0), ("part", 0.5 * number)):
+            end = Checkpoint(arm, number, 8, 0, 8)
+            ends[arm].append(end)
+            for name, tested in (("color", [-1.0 + change, -3.0 + change]), ("count", [-0.5]), ("jigsaw", [-9.0])):
+                path = records(tmp_path / f"{arm}-{number}-{name}.parquet", tested)
+                role = "target" if name == "jigsaw" else "prior"
+                files.append({"study": "s", "path": path, "role": role, "benchmark": name, **end._asdict()})
+    study: Any = SimpleNamespace(runs=runs, study=SimpleNamespace(trained={"part": (KEPT,), "whole": (WHOLE,)}))
+    answers: Any = SimpleNamespace(
+        arms=["whole", "part"],
+        ends=ends,
+        tables=SimpleNamespace(files=pd.DataFrame(files)),
+        place=SimpleNamespace(columns={"setting": "", "study": "s", "draw": ""}, study="s"),
+        role=lambda name: "target" if name == "jigsaw" else "prior",
+    )
+    return [study], [answers]
+
+
+def test_kept_samples_stand_in_the_places_of_those_left_out(finished: Any) -> None:
+    """Mean over two benchmarks of which one is touched: e = own. Four of five places, b + c + 2 d = 0.4, all: 0.0."""
+    [row] = removal_table(*finished).to_dict("records")
+    assert (row["arm"], row["whole"], row["by"], row["replicates"]) == ("part", "whole", "ledger", 2)
+    assert (row["kept"], row["places"]) == (0.75, 0.8)
+    foreseen = [0.4 * 5 / 4 - 0.0, 3 * (0.4 * 5 / 4 - 0.0)]
+    assert row["predicted"] == pytest.approx(sum(foreseen) / 2)
+    came = [0.5 / 2, 1.0 / 2]
+    assert row["measured"] == pytest.approx(sum(came) / 2)
+    beyond = [now - then for now, then in zip(came, foreseen, strict=True)]
+    assert row["beyond"] == pytest.approx(sum(beyond) / 2)
+    half = 12.706 * abs(beyond[0] - beyond[1]) / 2
+    assert row["beyond_high"] - row["beyond"] == pytest.approx(half, rel=1e-4)
+
+
+def test_another_training_than_that_of_the_ledger_is_held_against_nothing(finished: Any) -> None:
+    [study], answers = finished
+    study.study.trained["whole"] = (WHOLE.model_copy(update={"trainer": {"learning_rate": 1e-3}}),)
+    assert removal_table([study], answers).empty
+
+
+def test_a_replicate_without_a_ledger_or_an_end_is_left_out(finished: Any) -> None:
+    [study], [answers] = finished
+    study.runs = [run for run in study.runs if (run.kind, run.replicate) != ("ledger", 2)]
+    [row] = removal_table([study], [answers]).to_dict("records")
+    assert row["replicates"] == 1
+    assert pd.isna(row["predicted_low"])
+    answers.ends["part"].pop(0)
+    assert removal_table([study], [answers]).empty
