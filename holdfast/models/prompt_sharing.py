@@ -10,23 +10,48 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2_5_VLModel, Qwen2VLModel
+from transformers import (
+    Cache,
+    DynamicCache,
+    LlamaForCausalLM,
+    Qwen2_5_VLModel,
+    Qwen2ForCausalLM,
+    Qwen2VLModel,
+    Qwen3ForCausalLM,
+)
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
-PROMPTS = {"input_ids", "attention_mask", "use_cache"}
+PROMPTS = {"input_ids", "attention_mask"}
 IMAGES = {"pixel_values", "image_grid_thw", "mm_encoder_outputs"}
-PLACES = {"position_ids", "mm_token_type_ids", "past_key_values"}
+PLACES = {"position_ids", "mm_token_type_ids", "past_key_values", "use_cache"}
+
+SEES = Qwen2VLModel | Qwen2_5_VLModel
+READS = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
+
+KEEPS = "_can_checkpoint_with_cache"
+"""What lets a layer of transformers have a cache under gradient checkpointing; ours may be read twice."""
 
 Inputs = dict[str, Any]
 
 
 def can_share(model: Any) -> bool:
-    """Whether `shared_prompts` understands the architecture, in this version of transformers.
+    """Whether `shared_prompts` understands the architecture, in this version of transformers, as it is checkpointed.
 
-    Before 5.18 Qwen's body took no images that were encoded, and said nothing when it was given some.
+    Before 5.18 Qwen's body took no images that were encoded, and said nothing when it was given some. Checkpoints that
+    use reentrant autograd see no gradients but those of a layer's hidden states.
     """
     body = body_of(model)
-    return body is not None and "mm_encoder_outputs" in signature(type(body).forward).parameters
+    if body is None:
+        return False
+    if isinstance(body, SEES) and "mm_encoder_outputs" not in signature(type(body).forward).parameters:
+        return False
+    checkpointed: list[Any] = [layer for layer in _layers(body) if layer.gradient_checkpointing]
+    return all(
+        hasattr(layer, KEEPS) and layer._gradient_checkpointing_func.keywords.get("use_reentrant") is False
+        for layer in checkpointed
+    )
 
 
 @contextmanager
@@ -35,8 +60,8 @@ def shared_prompts(model: Any, width: int | None = None) -> Iterator[None]:
 
     With a width, the body's hidden states are those that predict what follows the prompts and no others: (rows,
     tokens - width, hidden). Values and gradients are the plain pass's up to rounding: what follows a prompt attends to
-    one copy of its keys and values, whose gradients sum. Whatever is no batch with images, prompts padded on the left,
-    is read row by row. Layers must keep their cache, which they do not under gradient checkpointing.
+    one copy of its keys and values, whose gradients sum. Where gradients are wanted, no cache is returned. Whatever is
+    no batch of prompts padded on the left, each with images if the model sees, is read row by row.
 
     Raises:
         ValueError: the model is none of those that `can_share`.
@@ -44,23 +69,37 @@ def shared_prompts(model: Any, width: int | None = None) -> Iterator[None]:
     body = body_of(model)
     if body is None:
         raise ValueError(f"{type(model).__name__} has no body that can share prompts")
-    ours = {
-        "forward": partial(_forward, body, body.forward, width),
-        "get_image_features": partial(_features, body.get_image_features),
-    }
+    ours: dict[str, Any] = {"forward": partial(_forward, body, body.forward, width)}
+    if isinstance(body, SEES):
+        ours["get_image_features"] = partial(_features, body.get_image_features)
     hooked = {name: vars(body)[name] for name in ours if name in vars(body)}
     vars(body).update(ours)
+    for layer in _layers(body):
+        setattr(layer, KEEPS, True)
     try:
         yield
     finally:
+        for layer in _layers(body):
+            delattr(layer, KEEPS)
         for name in ours:
             del vars(body)[name]
         vars(body).update(hooked)
 
 
 def body_of(model: Any) -> Any:
-    """The part of a Qwen2-VL or Qwen2.5-VL that reads text and images; None of any other model."""
-    return next((module for module in model.modules() if isinstance(module, Qwen2VLModel | Qwen2_5_VLModel)), None)
+    """The part that reads what it is asked, of a Qwen2-VL, a Qwen2.5-VL or a text model; None of any other."""
+    for module in model.modules():
+        if isinstance(module, SEES):
+            return module
+        if isinstance(module, READS):
+            return module.model
+    return None
+
+
+def _layers(body: Any) -> list[GradientCheckpointingLayer]:
+    """Of the language model."""
+    language = body.language_model if isinstance(body, SEES) else body
+    return list(language.layers)
 
 
 def _features(plain: Callable[..., Any], pixel_values: Tensor, image_grid_thw: Tensor, **others: Any) -> Any:
@@ -73,7 +112,7 @@ def _features(plain: Callable[..., Any], pixel_values: Tensor, image_grid_thw: T
 
 def _forward(body: Any, plain: Callable[..., Any], width: int | None, **inputs: Any) -> Any:
     given = {name: value for name, value in inputs.items() if value is not None and name != "return_dict"}
-    if _understood(given):
+    if _understood(given, isinstance(body, SEES)):
         return _shared(body, plain, width, given)
     read = plain(**inputs)
     if width is not None:
@@ -84,34 +123,72 @@ def _forward(body: Any, plain: Callable[..., Any], width: int | None, **inputs: 
 def _shared(body: Any, plain: Callable[..., Any], width: int | None, given: Inputs) -> BaseModelOutputWithPast:
     ids, mask = given["input_ids"], given["attention_mask"]
     end = width or ids.shape[1]
-    if "pixel_values" in given:
-        found = body.get_image_features(given["pixel_values"], given["image_grid_thw"])
-    else:
-        found = given["mm_encoder_outputs"]["image"]
-    images = found.pooler_output
-    owned = _owned((ids == body.config.image_token_id).sum(1), images)
+    images = _images(body, given)
+    owned = _owned((ids == body.config.image_token_id).sum(1), images) if images else [[] for _ in ids]
     texts = torch.cat([ids[:, :end], mask[:, :end]], 1)
     first, of_row = _distinct(texts, [[images[image] for image in mine] for mine in owned])
     rows = torch.tensor(of_row, device=ids.device)
     shown = [image for row in first for image in owned[row]]
     before, after = _positions(body, given, (first, rows, shown), end)
-    cache = given.get("past_key_values", DynamicCache(config=body.config.text_config))
-    hidden = plain(
-        input_ids=ids[first, :end],
-        attention_mask=mask[first, :end],
-        mm_encoder_outputs={"image": as_encoded(images[image] for image in shown)},
-        position_ids=before,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state.index_select(0, rows)
-    cache.batch_select_indices(rows)
+    keeps = given.get("use_cache", True) and not torch.is_grad_enabled()
+    cache = given.get("past_key_values", DynamicCache(config=body.config.get_text_config())) if keeps else _prompts()
+    seen = {"mm_encoder_outputs": {"image": as_encoded(images[image] for image in shown)}} if images else {}
+    prompts = {"input_ids": ids[first, :end], "attention_mask": mask[first, :end], "position_ids": before, **seen}
+    hidden = plain(**prompts, past_key_values=cache, use_cache=keeps).last_hidden_state.index_select(0, rows)
+    if keeps:
+        cache.batch_select_indices(rows)
     if width is not None:
         hidden = hidden[:, -1:]
     if end < ids.shape[1] - 1:
-        following = {"input_ids": ids[:, end:-1], "attention_mask": mask[:, :-1], "position_ids": after[..., :-1]}
-        rest = plain(**following, past_key_values=cache, use_cache=True).last_hidden_state
+        places = None if after is None else after[..., :-1]
+        following = {"input_ids": ids[:, end:-1], "attention_mask": mask[:, :-1], "position_ids": places}
+        read = cache if keeps else _followed(cache, rows)
+        rest = plain(**following, past_key_values=read, use_cache=keeps).last_hidden_state
         hidden = torch.cat([hidden, rest], 1)
-    return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache if given["use_cache"] else None)
+    return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache if keeps else None)
+
+
+class _Prompt(DynamicLayer):
+    """Of one layer, keys and values of the prompts: the first pass's, however often a checkpoint is recomputed."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+class _Followed(DynamicLayer):
+    """Of one layer, those of each row's prompt, before those of what follows it; a copy for each row is not kept."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys: Tensor = keys
+        self.values: Tensor = values
+        self.rows = rows
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        pairs = ((self.keys, key_states), (self.values, value_states))
+        keys, values = (torch.cat([old[self.rows, ...], new], -2) for old, new in pairs)
+        return keys, values
+
+
+def _prompts() -> Cache:
+    return Cache(layer_class_to_replicate=_Prompt)
+
+
+def _followed(prompts: Any, rows: Tensor) -> Cache:
+    return Cache(layers=[_Followed(layer.keys, layer.values, rows) for layer in prompts.layers])
+
+
+def _images(body: Any, given: Inputs) -> Sequence[Tensor]:
+    """All images of a batch, encoded."""
+    if not isinstance(body, SEES):
+        return ()
+    if "pixel_values" in given:
+        return tuple(body.get_image_features(given["pixel_values"], given["image_grid_thw"]).pooler_output)
+    return tuple(given["mm_encoder_outputs"]["image"].pooler_output)
 
 
 def as_encoded(images: Iterable[Tensor]) -> BaseModelOutputWithPooling:
@@ -120,15 +197,18 @@ def as_encoded(images: Iterable[Tensor]) -> BaseModelOutputWithPooling:
     return BaseModelOutputWithPooling(pooler_output=each)
 
 
-def _understood(given: Inputs) -> bool:
-    """Whether these are whole prompts with images, nothing of them read before."""
+def _understood(given: Inputs, sees: bool) -> bool:
+    """Whether these are whole prompts, with images if the model sees, nothing of them read before."""
     if not PROMPTS <= given.keys() <= PROMPTS | IMAGES | PLACES:
         return False
     cache, mask, encoded = (given.get(name) for name in ("past_key_values", "attention_mask", "mm_encoder_outputs"))
     fresh = cache is None or (type(cache) is DynamicCache and cache.get_seq_length() == 0)
+    whole = fresh and isinstance(mask, Tensor) and mask.shape == given["input_ids"].shape
+    if not sees:
+        return whole
     seen = list(encoded) == ["image"] if encoded else {"pixel_values", "image_grid_thw"} <= given.keys()
     placed = "position_ids" in given or {"mm_token_type_ids", "image_grid_thw"} <= given.keys()
-    return fresh and seen and placed and isinstance(mask, Tensor) and mask.shape == given["input_ids"].shape
+    return whole and seen and placed
 
 
 def _owned(tokens: Tensor, images: Iterable[Tensor]) -> list[list[int]]:
@@ -165,11 +245,14 @@ def _equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 def _positions(
     body: Any, given: Inputs, prompts: tuple[list[int], Tensor, list[int]], width: int
-) -> tuple[Tensor, Tensor]:
-    """Positions (3 or 4, prompts, width) of the prompts and (3 or 4, rows, tokens) of what follows them."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Positions (…, prompts, width) of the prompts and (…, rows, tokens) of what follows them; text has a default."""
     first, rows, shown = prompts
     if "position_ids" in given:
-        return given["position_ids"][:, first, :width], given["position_ids"][:, :, width:]
+        places = given["position_ids"].expand(*given["position_ids"].shape[:-2], len(rows), -1)
+        return places[..., first, :width], places[..., width:]
+    if not isinstance(body, SEES):
+        return None, None
     mask = given["attention_mask"]
     before, shift = body.get_rope_index(
         given["input_ids"][first, :width],

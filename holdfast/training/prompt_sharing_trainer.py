@@ -124,7 +124,7 @@ class PromptSharingTrainer(GRPOTrainer):
     @property
     def _shares(self) -> bool:
         # Parts of a model are gathered as often on every process, and some have prompts alone to read.
-        return not self.args.gradient_checkpointing and not is_sharded(self.model) and can_share(self.model)
+        return not is_sharded(self.model) and can_share(self.model)
 
 
 def _seen(inputs: dict[str, Any]) -> dict[str, Any]:

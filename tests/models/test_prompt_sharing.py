@@ -9,7 +9,16 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from holdfast.models.load import PLACEHOLDERS
 from holdfast.models.prompt_sharing import can_share, shared_prompts
@@ -99,6 +108,51 @@ def rows_read(model: Any) -> Iterator[list[int]]:
     hook.remove()
 
 
+TEXT = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(
+    params=[
+        (LlamaForCausalLM, LlamaConfig(**TEXT)),
+        (Qwen2ForCausalLM, Qwen2Config(**TEXT)),
+        (Qwen2ForCausalLM, Qwen2Config(**TEXT, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+        (Qwen3ForCausalLM, Qwen3Config(**TEXT, head_dim=8)),
+    ],
+    ids=["Llama", "Qwen2", "Qwen2 with a window", "Qwen3"],
+)
+def reader(request: pytest.FixtureRequest) -> Any:
+    """A model of text."""
+    torch.manual_seed(0)
+    kind, config = request.param
+    return kind(config).double().eval()
+
+
+@pytest.fixture
+def words() -> dict[str, Tensor]:
+    """Three prompts of unlike lengths in mixed order, padded on the left."""
+    rng = torch.Generator().manual_seed(4)
+    prompts = [torch.randint(1, 64, (length,), generator=rng) for length in (9, 5, 7, 9)]
+    rows = [torch.nn.functional.pad(prompts[row], (9 - len(prompts[row]), 0)) for row in ROWS]
+    ids = torch.stack(rows)
+    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+
+def checkpointed(model: Any, checkpoints: bool) -> Any:
+    """The model as it is trained."""
+    model.train()
+    if checkpoints:
+        model.gradient_checkpointing_enable()
+    return model
+
+
 def learned(model: Any, inputs: dict[str, Tensor], hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Log-probabilities of what follows the prompts, and the gradients of a weighted sum of them."""
     model.zero_grad()
@@ -108,18 +162,101 @@ def learned(model: Any, inputs: dict[str, Tensor], hidden: Tensor) -> tuple[Tens
     return scores.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
+@pytest.mark.parametrize("checkpoints", [False, True], ids=["kept", "checkpointed"])
 def test_log_probabilities_and_gradients_are_those_of_the_plain_pass(
-    model: Any, batch: dict[str, Tensor], rows_read: list[int]
+    model: Any, batch: dict[str, Tensor], rows_read: list[int], checkpoints: bool
 ) -> None:
-    inputs = followed(batch)
+    inputs, width = followed(batch), batch["input_ids"].shape[1]
     scores, gradients = learned(model, inputs, model.model(**inputs, use_cache=False)[0][:, -LIMIT - 1 : -1])
-    with shared_prompts(model, batch["input_ids"].shape[1]):
-        shared, shared_gradients = learned(model, inputs, model.model(**inputs, use_cache=False)[0])
+    try:
+        checkpointed(model, checkpoints)
+        with shared_prompts(model, width):
+            hidden = model.model(**inputs, use_cache=False)[0]
+        shared, shared_gradients = learned(model, inputs, hidden)
+    finally:
+        model.gradient_checkpointing_disable()
+        model.eval()
     assert rows_read == [7, 4, 7]
     # Norms compute in float32 in a float64 model too.
     torch.testing.assert_close(shared, scores, rtol=1e-6, atol=1e-6)
     for ours, theirs in zip(shared_gradients, gradients, strict=True):
         assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
+
+
+@pytest.mark.parametrize("checkpoints", [False, True], ids=["kept", "checkpointed"])
+def test_models_of_text_read_a_prompt_once(reader: Any, words: dict[str, Tensor], checkpoints: bool) -> None:
+    inputs, width = followed({**words, "mm_token_type_ids": words["input_ids"]}), words["input_ids"].shape[1]
+    del inputs["mm_token_type_ids"]
+    scores, gradients = learned(reader, inputs, reader.model(**inputs, use_cache=False)[0][:, -LIMIT - 1 : -1])
+    seen: list[int] = []
+    reader.model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    checkpointed(reader, checkpoints)
+    with shared_prompts(reader, width):
+        hidden = reader.model(**inputs)[0]
+    assert seen == [4, 7]
+    shared, shared_gradients = learned(reader, inputs, hidden)
+    torch.testing.assert_close(shared, scores, rtol=1e-6, atol=1e-6)
+    for ours, theirs in zip(shared_gradients, gradients, strict=True):
+        assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
+
+
+def test_models_of_text_sample_the_same_tokens(reader: Any, words: dict[str, Tensor]) -> None:
+    def sampled() -> Tensor:
+        torch.manual_seed(3)
+        return reader.generate(**words, max_new_tokens=5, do_sample=True)
+
+    alone = sampled()
+    seen: list[int] = []
+    reader.model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with shared_prompts(reader):
+        together = sampled()
+    assert seen == [4, 7, 7, 7, 7]
+    assert torch.equal(together, alone)
+    assert len(alone[:, -5:].unique(dim=0)) > 1
+
+
+def test_checkpoints_keep_no_activations_of_layers(model: Any, batch: dict[str, Tensor]) -> None:
+    """What lies in memory between the passes is much less than without them, and a prompt's layer is read twice."""
+
+    def kept(checkpoints: bool) -> tuple[int, int]:
+        saved, passes = 0, 0
+
+        def count(value: Tensor) -> Tensor:
+            nonlocal saved
+            saved += value.numel()
+            return value
+
+        def passed(*_: Any) -> None:
+            nonlocal passes
+            passes += 1
+
+        inputs = followed(batch)
+        checkpointed(model, checkpoints)
+        hook = model.model.language_model.layers[0].self_attn.register_forward_hook(passed)
+        try:
+            width = batch["input_ids"].shape[1]
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value), shared_prompts(model, width):
+                hidden = model.model(**inputs, use_cache=False)[0]
+            hidden.sum().backward()
+        finally:
+            hook.remove()
+            model.gradient_checkpointing_disable()
+            model.eval()
+        return saved, passes
+
+    (whole, once), (little, twice) = kept(False), kept(True)
+    assert little < 0.4 * whole
+    assert (once, twice) == (2, 4)
+
+
+def test_reentrant_checkpoints_do_without(model: Any) -> None:
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+        assert not can_share(model)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        assert can_share(model)
+    finally:
+        model.gradient_checkpointing_disable()
 
 
 def test_completions_of_one_token_need_no_second_pass(

@@ -84,8 +84,13 @@ def trainer_of(job: Train, out: Path) -> Any:
 
 @pytest.mark.parametrize(
     "stage",
-    [{**grpo(num_iterations=2), "freeze": []}, {**grpo(), "lora": LORA}],
-    ids=["everything", "lora"],
+    [
+        {**grpo(num_iterations=2), "freeze": []},
+        {**grpo(), "lora": LORA},
+        {**grpo(gradient_checkpointing=True), "freeze": []},
+        {**grpo(gradient_checkpointing=True), "lora": LORA},
+    ],
+    ids=["everything", "lora", "everything, checkpointed", "lora, checkpointed"],
 )
 def test_sharing_prompts_among_rollouts_changes_neither_loss_nor_gradient(
     stage: dict[str, Any], schooled: ModelRef, train_job: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
