@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdfast.models.prompt_sharing import as_encoded, body_of
+from holdfast.models.prompt_sharing import as_encoded, seeing_body_of
 
 LIMIT = 2**28
 """Bytes of image features that are kept; what is beyond goes through the tower every time."""
@@ -27,7 +27,7 @@ def cached_image_features(model: Any, cache: ImageFeatures) -> Iterator[None]:
     Nothing happens where the tower, or an adapter in it, may learn, nor in architectures other than Qwen2-VL and
     Qwen2.5-VL. Models that share `cache` must have the same tower.
     """
-    body = body_of(model)
+    body = seeing_body_of(model)
     if body is None or any(parameter.requires_grad for parameter in body.visual.parameters()):
         yield
         return
@@ -44,7 +44,7 @@ def cached_image_features(model: Any, cache: ImageFeatures) -> Iterator[None]:
 
 def tower_digest(model: Any) -> str:
     """Which tower a model has: models of one digest may share what was seen."""
-    body = body_of(model)
+    body = seeing_body_of(model)
     if body is None:
         return ""
     found = hashlib.blake2b(digest_size=16)

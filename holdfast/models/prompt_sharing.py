@@ -96,6 +96,12 @@ def body_of(model: Any) -> Any:
     return None
 
 
+def seeing_body_of(model: Any) -> Any:
+    """The part that reads text and images, of a Qwen2-VL or a Qwen2.5-VL; None of any other."""
+    body = body_of(model)
+    return body if isinstance(body, SEES) else None
+
+
 def _layers(body: Any) -> list[GradientCheckpointingLayer]:
     """Of the language model."""
     language = body.language_model if isinstance(body, SEES) else body
