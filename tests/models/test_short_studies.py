@@ -10,6 +10,7 @@ from typing import Any
 
 import prior_sets
 import pytest
+import torch
 from architectures import VISION_LANGUAGE, made
 from PIL import Image
 
@@ -21,6 +22,7 @@ from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.data.shards import png, read_questions, write_questions
 from holdfast.errors import UserError
+from holdfast.models import prompt_sharing
 from holdfast.models.base_ref import reference
 from holdfast.models.load import save_checkpoint
 from holdfast.models.text_base import require_sight
@@ -102,13 +104,20 @@ def test_a_short_study_of_any_architecture_ends_with_finite_numbers(
 
 
 @pytest.mark.slow
-def test_so_does_one_of_a_model_of_text(runs: Runs, tmp_path: Path) -> None:
+def test_so_does_one_of_a_model_of_text(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rollouts share their prompts, in generation, under the weights as they were, and in the loss."""
+    shared = []
+    share = prompt_sharing._shared
+    monkeypatch.setattr(
+        prompt_sharing, "_shared", lambda *given: shared.append(torch.is_grad_enabled()) or share(*given)
+    )
     model, processor = made("qwen2_5_text")
     save_checkpoint(model, processor, tmp_path / "base")
     study = text_study(tmp_path / "base", tmp_path)
     (tmp_path / "data").mkdir()
     make_data(MakeData(images=study.images, target=study.target, prior=study.prior), tmp_path / "data")
     end_with_finite_numbers(runs, study, DataRef(path=tmp_path / "data", digest="text"), "qwen2_5_text")
+    assert set(shared) == {False, True}
 
 
 def end_with_finite_numbers(runs: Runs, study: Study, data: DataRef, name: str) -> None:
