@@ -215,6 +215,7 @@ def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Sel
         **_about(train),
         influence=(study.influence or Influence()).model_copy(update={"ledger": None}),
         ledger=ledger,
+        gpus=study.compute.gpus,
     )
 
 

@@ -217,7 +217,7 @@ class Trial(Job):
         return self.train.ranks
 
 
-class Select(Job):
+class Select(Divided):
     """Choose among a stage's samples by influence: samples.parquet with those that are kept."""
 
     verb: Literal["select"] = "select"

@@ -1,7 +1,11 @@
-"""Choose the training samples of a stage by what their gradients, at its first weights, would do to the prior."""
+"""Choose the training samples of a stage by what their gradients, at its first weights, would do to the prior.
+
+Several processes share the batches of samples; each takes the prior's gradient by itself, of few questions.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from holdfast import group
 from holdfast.config.jobs import Select
 from holdfast.config.methods import SFT
 from holdfast.influence import checkpoints
@@ -27,6 +32,7 @@ from holdfast.influence.samples import (
     supervised_completions,
 )
 from holdfast.journal import Journal
+from holdfast.models.encode import TeacherForced
 
 AT_ONCE = 512
 """Samples held encoded at a time."""
@@ -105,14 +111,21 @@ def _prior_names(job: Select) -> list[str]:
 def _scored(
     engine: Engine, samples: Sequence[Sample], encoder: SampleEncoder, device: torch.device, length: float
 ) -> list[dict[str, Any]]:
+    own = list(enumerate(encoder.parts(samples)))[group.number() :: group.size()]
+    measured = [(place, *_measured(engine, next(encoder.batches(part, device)))) for place, part in own]
+    _, norms, dots, losses = zip(*sorted(group.of_all(measured)), strict=True)
     rows = []
-    parts = [engine.measure(batch) for batch in encoder.batches(samples, device)]
-    norms = torch.cat([part.norms2.sum(-1) for part in parts]).sqrt().tolist()
-    dots = torch.cat([part.dots[:, 0].sum(-1) for part in parts]).tolist()
-    losses = (-torch.cat([part.loglik for part in parts])).tolist()
-    for sample, norm, dot, loss in zip(samples, norms, dots, losses, strict=True):
+    for sample, norm, dot, loss in zip(
+        samples, *map(itertools.chain.from_iterable, (norms, dots, losses)), strict=True
+    ):
         tokens = len(sample.completion)
         direction = dot / (norm * length) if norm * length else 0.0
         row = {"id": sample.prompt, "completion": sample.text, "tokens": tokens}
         rows.append({**row, "magnitude": norm / tokens, "direction": direction, "loss": loss / tokens})
     return rows
+
+
+def _measured(engine: Engine, batch: TeacherForced) -> tuple[list[float], list[float], list[float]]:
+    """Of a batch's samples ‖g‖, ⟨g, prior⟩ and loss."""
+    found = engine.measure(batch)
+    return found.norm2.sqrt().tolist(), found.dot[:, 0].tolist(), (-found.loglik).tolist()

@@ -134,7 +134,7 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
     if isinstance(job, Select):
         from holdfast.influence.selection import select
 
-        return select(job, out, journal)
+        return select(job, own, journal)
     if isinstance(job, Trace):
         return _trace(job, out, journal)
     if isinstance(job, Account):
