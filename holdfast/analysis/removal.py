@@ -49,18 +49,19 @@ def removal_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) ->
 def _compared(study: FinishedStudy, answers: Answers) -> Iterator[dict[str, Any]]:
     """One row a replicate of an arm."""
     ledgers = {(run.arm, run.replicate): run for run in study.runs if run.kind == "ledger"}
-    for run in study.runs:
-        if run.kind != "select" or run.arm not in answers.arms:
-            continue
-        whole, selection = _whole(study, run.arm)
+    order = list(study.study.trained)
+    selected = [run for run in study.runs if run.kind == "select" and run.arm in answers.arms]
+    for run in sorted(selected, key=lambda run: (order.index(str(run.arm)), run.replicate)):
+        arm = str(run.arm)
+        whole, selection = _whole(study, arm)
         ledger = ledgers.get((whole, run.replicate))
-        part_end, whole_end = (_end(answers, arm, run.replicate) for arm in (run.arm, whole))
+        part_end, whole_end = (_end(answers, name, run.replicate) for name in (arm, whole))
         if selection is None or ledger is None or part_end is None or whole_end is None:
             continue
         kept, places = _places(run, ledger, answers)
         predicted = kept.mean() * len(places) - places.sum()
         measured = _likelihood(answers, part_end) - _likelihood(answers, whole_end)
-        row = answers.place.columns | {"arm": run.arm, "whole": whole, "by": selection.by, "kept": selection.share}
+        row = answers.place.columns | {"arm": arm, "whole": whole, "by": selection.by, "kept": selection.share}
         row |= {"places": len(kept) / len(places)}
         yield row | {"predicted": predicted, "measured": measured, "beyond": measured - predicted}
 
