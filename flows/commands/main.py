@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from flows.commands.environment import Terminated, prepare_process
-from holdfast.config.ranks import require_one_rank
-from holdfast.errors import UserError
+from flows.commands.endings import failures, print_failures, told_failures
 
 if TYPE_CHECKING:
-    from flows.study import ArmsFailed
     from holdfast.config.study import Study
     from holdfast.config.sweep import Sweep
 
@@ -44,7 +38,7 @@ Set = Annotated[
 def study(file: File, overrides: Set = None) -> None:
     """Run a study, or all studies of a sweep. The same command continues one that was interrupted."""
     command = _command(file, overrides)
-    with _failures(command):
+    with failures(command):
         from flows.commands.experiment import load_experiment, studies_of
 
         experiment = load_experiment(file, overrides or ())
@@ -73,7 +67,7 @@ def _run(experiment: Study | Sweep, command: str) -> None:
     from flows.sweep import sweep as run_all
     from holdfast.config.sweep import Sweep
 
-    with _told_failures(command):
+    with told_failures(command):
         outcome = run_all(experiment, command) if isinstance(experiment, Sweep) else run(experiment, command)
     print_outcome(outcome.report, outcome.summary)
     if outcome.failed:
@@ -89,7 +83,7 @@ def data(
     accept: Annotated[bool, typer.Option(help="Record data that differs from data.dvc as its new version.")] = False,
 ) -> None:
     """Make, restore or verify the data of a study or a sweep, and nothing else."""
-    with _failures(f"holdfast data {file}"):
+    with failures(f"holdfast data {file}"):
         from flows.commands.experiment import load_experiment, studies_of
 
         experiment = load_experiment(file, overrides or ())
@@ -114,7 +108,7 @@ def preflight(
     steps: Annotated[bool, typer.Option(help="Also take some steps of every stage, on its longest samples.")] = True,
 ) -> None:
     """What a study needs against what is there: prompts, memory, disk, hours. Makes its data and trains nothing."""
-    with _failures(f"holdfast preflight {file}"):
+    with failures(f"holdfast preflight {file}"):
         from flows.commands.experiment import load_experiment, studies_of
 
         experiment = load_experiment(file, overrides or ())
@@ -135,7 +129,7 @@ def preflight(
 @app.command()
 def show(run: Annotated[str, typer.Argument(help="An MLflow run id, or the beginning of one.")]) -> None:
     """Show a run: what it was, its last metrics, where its files lie."""
-    with _failures(f"holdfast show {run}"):
+    with failures(f"holdfast show {run}"):
         from flows.commands.results import show_run
 
         show_run(run, Path.cwd())
@@ -144,7 +138,7 @@ def show(run: Annotated[str, typer.Argument(help="An MLflow run id, or the begin
 @app.command()
 def report(name: Annotated[str, typer.Argument(metavar="STUDY", help="The name in the experiment's file.")]) -> None:
     """Print the latest report's table and where the report is."""
-    with _failures(f"holdfast report {name}"):
+    with failures(f"holdfast report {name}"):
         from flows.commands.results import show_report
 
         show_report(name, Path.cwd())
@@ -155,7 +149,7 @@ def verify(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="Its name, the id of its run, or its file.")],
 ) -> None:
     """Compute all digests of a study anew: its files, its data, its base, its certificate."""
-    with _failures(f"holdfast verify {name}"):
+    with failures(f"holdfast verify {name}"):
         from flows.commands.verify import verify_studies
 
         if not verify_studies(name, Path.cwd()):
@@ -168,7 +162,7 @@ def reproduce(
     worktree: Annotated[bool, typer.Option(help="Run the recorded commit, in a fresh environment.")] = False,
 ) -> None:
     """Run a study, or one training of it, again from what was recorded, and print how it differs."""
-    with _failures(f"holdfast reproduce {name}"):
+    with failures(f"holdfast reproduce {name}"):
         from flows.commands.reproduce import reproduce_recorded
 
         code = reproduce_recorded(name, worktree, Path.cwd())
@@ -179,7 +173,7 @@ def reproduce(
 @app.command(hidden=True)
 def rerun(place: Path) -> None:
     """What `holdfast reproduce` runs in a process of its own, which may be of another commit."""
-    with _failures("holdfast reproduce"):
+    with failures("holdfast reproduce"):
         from flows.commands.server import prefect_server
         from tasks.worker import preload
 
@@ -192,7 +186,7 @@ def rerun(place: Path) -> None:
             try:
                 rerun_job(place.resolve())
             except ArmsFailed as error:
-                _print_failures(error)
+                print_failures(error)
                 raise typer.Exit(1) from None
 
 
@@ -209,7 +203,7 @@ def compare(
 ) -> None:
     """One report on several studies, or on single trainings of them."""
     command = shlex.join(["holdfast", "compare", *names, *(["--predictors", str(predictors)] if predictors else [])])
-    with _failures(command):
+    with failures(command):
         from flows.commands.server import prefect_server
 
         _probe_store()
@@ -221,7 +215,7 @@ def compare(
             _open_store()
             ready()
             settings = None if predictors is None else Predictors(prompts=predictors)
-            with _told_failures(command):
+            with told_failures(command):
                 outcome = compare_flow(tuple(names), command, predictors=settings)
             print_outcome(outcome.report, outcome.summary)
 
@@ -233,7 +227,7 @@ def influence(
     overrides: Set = None,
 ) -> None:
     """Trace what a past training forgot to its samples; --set samples=200 and the like change the defaults."""
-    with _failures(f"holdfast influence {run}"):
+    with failures(f"holdfast influence {run}"):
         from flows.commands.experiment import influence_settings
         from flows.commands.server import prefect_server
 
@@ -257,7 +251,7 @@ def grade(
     answer: Annotated[list[str], typer.Option(help="The right answer; give it again for every other accepted one.")],
 ) -> None:
     """Try a grader: what it reads in a text, whether that is right, and what a reward would pay."""
-    with _failures(f"holdfast grade {grader}"):
+    with failures(f"holdfast grade {grader}"):
         from flows.commands.grade import grade_lines
 
         for line in grade_lines(grader, answer, texts):
@@ -270,7 +264,7 @@ def samples(
     out: Annotated[Path, typer.Argument(help="A directory for the files.")],
 ) -> None:
     """Write answers to public benchmarks as lm-evaluation-harness writes its samples."""
-    with _failures(f"holdfast samples {name} {out}"):
+    with failures(f"holdfast samples {name} {out}"):
         from flows.commands.samples import export as write
         from tasks.tracking import open_store
 
@@ -286,7 +280,7 @@ def rescore(
     out: Annotated[Optional[Path], typer.Option(help="Write records to this Parquet file.")] = None,  # noqa: UP045
 ) -> None:
     """Grade what another harness's model answered, beside that harness's own scores."""
-    with _failures(f"holdfast rescore {file}"):
+    with failures(f"holdfast rescore {file}"):
         from flows.commands.samples import imported
 
         for line in imported(file, benchmark, questions, out):
@@ -296,7 +290,7 @@ def rescore(
 @app.command()
 def doctor() -> None:
     """Check this machine and this directory; every problem comes with its remedy."""
-    with _failures("holdfast doctor"):
+    with failures("holdfast doctor"):
         from flows.commands.doctor import examine
 
         findings = examine(Path.cwd())
@@ -315,7 +309,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="The archive: NAME.tar, NAME.tar.gz or NAME.tar.zst.")],
 ) -> None:
     """Write a study's runs, checkpoints and data into one file, for another machine or store."""
-    with _failures(f"holdfast export {name} {file}"):
+    with failures(f"holdfast export {name} {file}"):
         from flows.commands.housekeeping import export_lines
 
         for line in export_lines(name, file, Path.cwd()):
@@ -325,7 +319,7 @@ def export(
 @app.command(name="import")
 def import_(file: Annotated[Path, typer.Argument(help="An archive of `holdfast export`.")]) -> None:
     """Bring a study from an archive; all of it is checked before anything is changed."""
-    with _failures(f"holdfast import {file}"):
+    with failures(f"holdfast import {file}"):
         from flows.commands.housekeeping import import_lines
 
         for line in import_lines(file, Path.cwd()):
@@ -338,7 +332,7 @@ def gc(
     clone: Annotated[Optional[list[Path]], typer.Option(help="Another clone that shares DVC's cache.")] = None,  # noqa: UP045
 ) -> None:
     """List what takes room and nothing refers to: old checkpoints, samples, data versions and interrupted work."""
-    with _failures("holdfast gc" + (" --delete" if delete else "")):
+    with failures("holdfast gc" + (" --delete" if delete else "")):
         from flows.commands.housekeeping import gc_lines
 
         for line in gc_lines(Path.cwd(), clone or (), delete):
@@ -355,7 +349,7 @@ def serve(
     """Offer experiments, and every other flow, to a Prefect server, and run them here on request or by schedule."""
     # Whoever serves wants to see what runs.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    with _failures(shlex.join(["holdfast", "serve", *map(str, files or ())])):
+    with failures(shlex.join(["holdfast", "serve", *map(str, files or ())])):
         from flows.commands.serve import read_experiments, serve_experiments
 
         commands = {file: _command(file, overrides) for file in files or ()}
@@ -369,7 +363,7 @@ def deploy(
     overrides: Set = None,
 ) -> None:
     """Give experiments to a Prefect work pool; each has its name there, and its schedule."""
-    with _failures(shlex.join(["holdfast", "deploy", *map(str, files), "--pool", pool])):
+    with failures(shlex.join(["holdfast", "deploy", *map(str, files), "--pool", pool])):
         from flows.commands.serve import deploy_experiments, read_experiments
 
         commands = {file: _command(file, overrides) for file in files}
@@ -385,7 +379,7 @@ def watch(
 ) -> None:
     """Look after runs that failed, died or do not begin: those whose processes are gone are begun again."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    with _failures("holdfast watch"):
+    with failures("holdfast watch"):
         from flows.commands.serve import serve_watch
 
         serve_watch(silence)
@@ -406,61 +400,3 @@ def _open_store() -> None:
 def _command(file: Path, overrides: list[str] | None) -> str:
     sets = [part for override in overrides or () for part in ("--set", override)]
     return shlex.join(["holdfast", "study", str(file), *sets])
-
-
-@contextmanager
-def _failures(command: str) -> Iterator[None]:
-    """A mistake of the user's ends in one line and exit code 2, a failed stage in 1, Ctrl-C in 130, SIGTERM in 143."""
-    try:
-        prepare_process(Path.cwd())
-        require_one_rank()
-        yield
-    except typer.Exit:
-        raise
-    except UserError as error:
-        _echo(f"holdfast: {error}")
-        raise typer.Exit(2) from None
-    except (KeyboardInterrupt, Terminated) as error:
-        typer.echo(f"Stopped. What finished is kept; this continues: {command}", err=True)
-        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
-    except Exception as error:
-        _print_failure(error)
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def _told_failures(command: str) -> Iterator[None]:
-    """The report of what finished, what failed, and the command that tries it again."""
-    from flows.commands.results import print_outcome
-    from flows.study import ArmsFailed
-
-    try:
-        yield
-    except ArmsFailed as error:
-        if error.outcome is not None:
-            print_outcome(error.outcome.report, error.outcome.summary)
-        _print_failures(error)
-        typer.echo(f"What finished is kept; this tries the rest again: {command}", err=True)
-        raise typer.Exit(1) from None
-
-
-def _print_failures(error: ArmsFailed) -> None:
-    for arm, reason in error.failed.items():
-        _print_failure(reason, f"{arm} failed: ")
-
-
-def _print_failure(error: Exception, prefix: str = "") -> None:
-    """A failed stage has its own last lines in its message, the disk and servers a sentence; the rest a traceback."""
-    from flows.commands.failures import outside
-    from tasks.worker import StageFailed
-
-    told = str(error) if isinstance(error, UserError | StageFailed) else outside(error)
-    if not told:
-        _echo("".join(traceback.format_exception(error)).rstrip())
-    _echo(f"holdfast: {prefix}{told or error}")
-
-
-def _echo(text: str) -> None:
-    from tasks.redaction import shown
-
-    typer.echo(shown(text), err=True)

@@ -292,7 +292,7 @@ def save_checkpoint(model: Any, processor: Any, path: Path, dtype: torch.dtype |
     with stored_as(dtype, model):
         model.save_pretrained(partial, safe_serialization=True)
     processor.save_pretrained(partial)
-    _forget_place(partial / "adapter_config.json")
+    _same_everywhere(partial / "adapter_config.json")
     os.replace(partial, path)
 
 
@@ -309,11 +309,15 @@ def stored_as(dtype: torch.dtype | None, model: Any) -> Iterator[None]:
             parameter.data = value
 
 
-def _forget_place(adapter_config: Path) -> None:
-    """Where the adapter's base lay on this machine says nothing elsewhere and would change the adapter's digest."""
+def _same_everywhere(adapter_config: Path) -> None:
+    """Where the adapter's base lay on this machine, and the order of a set in this process, say nothing elsewhere and
+    would change the adapter's digest."""
     if not adapter_config.is_file():
         return
     content = json.loads(adapter_config.read_text())
     if Path(content.get("base_model_name_or_path") or "").is_dir():
         content["base_model_name_or_path"] = None
-        adapter_config.write_text(json.dumps(content, indent=2))
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(content.get(name), list):
+            content[name].sort()
+    adapter_config.write_text(json.dumps(content, indent=2))

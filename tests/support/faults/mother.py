@@ -59,7 +59,7 @@ def _study(order: dict[str, Any]) -> int:
     """What the command does, up to a stage; returns its exit code."""
     import typer
 
-    from flows.commands.main import _failures
+    from flows.commands.endings import failures
     from tasks import slots, worker
     from tasks.tracking import Store
 
@@ -75,7 +75,7 @@ def _study(order: dict[str, Any]) -> int:
     if "clock" in order:
         threading.Timer(order["after"], _set_clock, [order["clock"]]).start()
     try:
-        with _failures("the same command"):
+        with failures("the same command"):
             _run(root, order)
     except typer.Exit as ended:
         return ended.exit_code
