@@ -88,7 +88,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         "source": source,
         "nodes": len(nodes.steps),
         "nodes added": added,
-        "largest error": max(one["error"] for one in found.values()),
+        "largest error": nodes.largest_error(),
         **{f"seconds, {name},": round(value, 1) for name, value in seconds.items()},
     }
 

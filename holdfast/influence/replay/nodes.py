@@ -29,6 +29,9 @@ class Gap(NamedTuple):
     """⟨V, Δθ⟩."""
 
 
+LEAST = 1e-4
+"""Nats per token. Where less is missed than this of all of a benchmark's changes, a node would buy nothing."""
+
 Pair = tuple[int, int]
 """Two neighbouring nodes."""
 
@@ -65,7 +68,8 @@ class Nodes:
         ]
 
     def refine(self, error: float, most: int, told: Callable[[int], None] = lambda added: None) -> int:
-        """Put nodes where a benchmark's misses add up to more than a share of its changes; returns how many.
+        """Put nodes where a benchmark's misses add up to more than a share of its changes, and to more than `LEAST`;
+        returns how many.
 
         It stops when none misses more, when `most` are there, or when all that is missed lies in single steps. `told`
         hears how many there are.
@@ -82,6 +86,11 @@ class Nodes:
             (self.place / f"between-{start}-{end}.safetensors").unlink()
             self.gaps |= {pair: self._gap(*pair) for pair in ((start, middle), (middle, end))}
         return added
+
+    def largest_error(self) -> float:
+        """The largest share that is missed of a benchmark's changes; 0 where no more than `LEAST` of any is."""
+        gaps = list(self.gaps.values())
+        return float(np.where(_missed(gaps) > LEAST, shares(gaps), 0.0).max())
 
     def _gap(self, start: int, end: int) -> Gap:
         before, after = (self.store.read(step, "weights") for step in (start, end))
@@ -125,13 +134,17 @@ class Nodes:
 
 def shares(gaps: Sequence[Gap]) -> np.ndarray:
     """Σ |measured − predicted| over Σ |measured|, of all intervals (benchmarks,)."""
-    missed = sum(np.abs(gap.measured - gap.predicted) for gap in gaps)
-    return np.asarray(missed / np.maximum(sum(np.abs(gap.measured) for gap in gaps), 1e-12))
+    return np.asarray(_missed(gaps) / np.maximum(sum(np.abs(gap.measured) for gap in gaps), 1e-12))
+
+
+def _missed(gaps: Sequence[Gap]) -> np.ndarray:
+    return np.sum([np.abs(gap.measured - gap.predicted) for gap in gaps], axis=0)
 
 
 def _worst(gaps: Mapping[Pair, Gap], error: float) -> Pair | None:
     """The interval that holds most of what is missed, over the benchmarks that are missed by more than `error`."""
-    over = shares(list(gaps.values())) > error
+    every = list(gaps.values())
+    over = (shares(every) > error) & (_missed(every) > LEAST)
     if not over.any():
         return None
     scale = np.maximum(sum(np.abs(gap.measured) for gap in gaps.values()), 1e-12)
