@@ -14,9 +14,15 @@ OLDEST, NEWEST = (0, 22), (0, 31)
 
 
 def require_vllm(given: dict[str, Any]) -> None:
-    """UserError where a stage asks for vLLM and it is missing, of another version, or its check switched off."""
+    """UserError where a stage asks for vLLM and it is missing, of another version, a server's, or its check switched
+    off."""
     if not given.get("use_vllm"):
         return
+    if given.get("vllm_mode", "colocate") != "colocate":
+        raise UserError(
+            f"trainer.vllm_mode: {given['vllm_mode']} is refused, since nothing holds the prompts, images and model of "
+            "a vLLM server to the trainer's; remove it, and vLLM runs in the training's process"
+        )
     if find_spec("vllm") is None:
         raise UserError(
             "trainer.use_vllm: vLLM is not in this environment; `make vllm` makes one with it (docs/models.md), or "

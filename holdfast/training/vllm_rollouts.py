@@ -85,15 +85,14 @@ def rolling_out_by(engine: Engine | None) -> Iterator[None]:
 
 
 class Rollouts(vllm_generation.VLLMGeneration):
-    """TRL's driver of vLLM, in the trainer's process (colocate) or of a server."""
+    """TRL's driver of vLLM in the trainer's process."""
 
     def __init__(self, engine: Engine, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.engine = engine
         self.step, self.drawn = -1, 0
-        if self.mode == "colocate":
-            self._sample = self.llm.generate
-            self.llm.generate = self._sample_by_row
+        self._sample = self.llm.generate
+        self.llm.generate = self._sample_by_row
 
     def at(self, step: int) -> None:
         """The optimizer step that what follows is sampled in."""
@@ -101,9 +100,6 @@ class Rollouts(vllm_generation.VLLMGeneration):
 
     def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> Any:
         """As TRL's, whose docstring has the shapes. UserError where vLLM reads another prompt than the trainer."""
-        if self.mode == "server":
-            self.generation_kwargs = {**self.generation_kwargs, "seed": int(self._seeds(1)[0])}
-            return super().generate(prompts, images, num_generations, profiler)
         asked, given, token = prompts, None, self.engine.image_token
         if images is not None and token is not None:
             asked, given = [one_a_picture(ids, token) for ids in prompts], [of or None for of in images]

@@ -100,6 +100,9 @@ def test_what_vllm_cannot_do_is_said_before_the_training(monkeypatch: pytest.Mon
     require_vllm({"use_vllm": True})
     with pytest.raises(UserError, match="vllm_importance_sampling_correction: without it"):
         require_vllm({"use_vllm": True, "vllm_importance_sampling_correction": False})
+    require_vllm({"use_vllm": True, "vllm_mode": "colocate"})
+    with pytest.raises(UserError, match="vllm_mode: server is refused"):
+        require_vllm({"use_vllm": True, "vllm_mode": "server"})
 
 
 def test_an_adapter_is_merged_into_copies_and_the_weights_stay_to_the_bit(tiny_model: ModelRef):
