@@ -34,7 +34,7 @@ def ledger_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> 
     found = [row for run, answers in _accounted(studies, every) for row in _rows(run, answers)]
     if not found:
         return pd.DataFrame(columns=COLUMNS)
-    return _means(found, "account", "value", ["right", "wrong", "took", "gave", "error"])[COLUMNS]
+    return over_replicates(found, [*OF, "account"], ["value"], ["right", "wrong", "took", "gave", "error"])[COLUMNS]
 
 
 def token_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> pd.DataFrame:
@@ -44,16 +44,26 @@ def token_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> p
     found = [row for run, answers in _accounted(studies, every) if has_tokens(run) for row in _kinds(run, answers)]
     if not found:
         return pd.DataFrame(columns=TOKEN_COLUMNS)
-    return _means(found, "kind", "prior", ["tokens", "target"])[TOKEN_COLUMNS]
+    return over_replicates(found, [*OF, "kind"], ["prior"], ["tokens", "target"])[TOKEN_COLUMNS]
 
 
-def _means(found: list[dict[str, Any]], key: str, measure: str, others: list[str]) -> pd.DataFrame:
-    """Over replicates; the measure with Student's interval, none of one replicate."""
-    grouped = pd.DataFrame(found).groupby([*OF, key], sort=False)
-    means = grouped[[measure, *others]].mean().assign(replicates=grouped.size())
-    half = stats.t.ppf(0.975, means["replicates"] - 1) * grouped[measure].sem()
-    ends = {f"{measure}_low": means[measure] - half, f"{measure}_high": means[measure] + half}
+def over_replicates(
+    found: list[dict[str, Any]], keys: list[str], measures: list[str], others: list[str]
+) -> pd.DataFrame:
+    """Means over replicates; the measures with Student's interval, none of one replicate."""
+    grouped = pd.DataFrame(found).groupby(keys, sort=False)
+    means = grouped[[*measures, *others]].mean().assign(replicates=grouped.size())
+    half = grouped[measures].sem().mul(stats.t.ppf(0.975, means["replicates"] - 1), axis=0)
+    ends = {f"{name}_low": means[name] - half[name] for name in measures}
+    ends |= {f"{name}_high": means[name] + half[name] for name in measures}
     return means.assign(**ends).reset_index()
+
+
+def prior_effects(rows: pd.DataFrame, answers: Answers) -> np.ndarray:
+    """Of every row of a ledger what it did to the prior, now and later, in the mean over benchmarks (rows,)."""
+    names = [name.removeprefix("own/") for name in rows.columns if name.startswith("own/")]
+    prior = [name for name in names if answers.role(name) == "prior"]
+    return np.mean([rows[f"own/{name}"] + rows[f"later/{name}"] for name in prior], axis=0)
 
 
 def has_tokens(run: RunRecord) -> bool:
@@ -79,7 +89,7 @@ def _rows(run: RunRecord, answers: Answers) -> Iterator[dict[str, Any]]:
     """Of one run."""
     rows, closure = (pq.read_table(Path(run.path) / f"{name}.parquet").to_pandas() for name in ("ledger", "closure"))
     prior = [name for name in closure["benchmark"].unique() if answers.role(name) == "prior"]
-    effect = np.mean([rows[f"own/{name}"] + rows[f"later/{name}"] for name in prior], axis=0)
+    effect = prior_effects(rows, answers)
     steps = int(rows["step"].max())
     phase = (rows["step"] - 1) * len(PHASES) // steps
     own = closure[closure["benchmark"].isin(prior)]

@@ -8,16 +8,16 @@ of all others stay as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from scipy import stats
 
 from holdfast.analysis.answers import TEST, Answers, Checkpoint
+from holdfast.analysis.ledger import over_replicates, prior_effects
 from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.methods import SFT, Selection
 
@@ -26,7 +26,7 @@ MEASURES = ("predicted", "measured", "beyond")
 COLUMNS = [
     *(*OF, "kept", "places"),
     *(column for name in MEASURES for column in (name, f"{name}_low", f"{name}_high")),
-    *("replicates", "covers"),
+    "replicates",
 ]
 
 
@@ -38,12 +38,7 @@ def removal_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) ->
     found = [row for one in zip(studies, every, strict=True) for row in _compared(*one)]
     if not found:
         return pd.DataFrame(columns=COLUMNS)
-    grouped = pd.DataFrame(found).groupby(OF, sort=False)
-    means = grouped[["kept", "places", *MEASURES]].mean().assign(replicates=grouped.size(), covers="replicates")
-    half = grouped[[*MEASURES]].sem().mul(stats.t.ppf(0.975, means["replicates"] - 1), axis=0)
-    for name in MEASURES:
-        means[f"{name}_low"], means[f"{name}_high"] = means[name] - half[name], means[name] + half[name]
-    return means.reset_index()[COLUMNS]
+    return over_replicates(found, OF, [*MEASURES], ["kept", "places"])[COLUMNS]
 
 
 def _compared(study: FinishedStudy, answers: Answers) -> Iterator[dict[str, Any]]:
@@ -83,9 +78,7 @@ def _end(answers: Answers, arm: str, replicate: int) -> Checkpoint | None:
 def _places(run: RunRecord, ledger: RunRecord, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Effect on the prior of every place of the ledger that held a sample which the run kept, and of every place."""
     rows = pq.read_table(Path(ledger.path) / "ledger.parquet").to_pandas()
-    names = [name.removeprefix("own/") for name in rows.columns if name.startswith("own/")]
-    prior = [name for name in names if answers.role(name) == "prior"]
-    effect = np.mean([rows[f"own/{name}"] + rows[f"later/{name}"] for name in prior], axis=0)
+    effect = prior_effects(rows, answers)
     samples = pq.read_table(Path(run.path) / "samples.parquet", columns=["id", "completion"])
     kept = set(zip(*(samples[name].to_pylist() for name in ("id", "completion")), strict=True))
     held = [pair in kept for pair in zip(rows["prompt"], rows["text"], strict=True)]
@@ -94,7 +87,7 @@ def _places(run: RunRecord, ledger: RunRecord, answers: Answers) -> tuple[np.nda
 
 def _likelihood(answers: Answers, end: Checkpoint) -> float:
     """Log-likelihood a token of the prior's test questions, in the mean over benchmarks."""
-    files: Mapping[str, Any] = answers.tables.files
+    files = answers.tables.files
     own = (files["study"] == answers.place.study) & (files["role"] == "prior")
     for name, value in end._asdict().items():
         own &= files[name] == value

@@ -145,12 +145,11 @@ def words() -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids != 0).long()}
 
 
-def checkpointed(model: Any, checkpoints: bool) -> Any:
-    """The model as it is trained."""
+def checkpointed(model: Any, checkpoints: bool) -> None:
+    """Put the model in the state in which it is trained."""
     model.train()
     if checkpoints:
         model.gradient_checkpointing_enable()
-    return model
 
 
 def learned(model: Any, inputs: dict[str, Tensor], hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
