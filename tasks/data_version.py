@@ -9,6 +9,7 @@ how it writes down a directory is documented: https://dvc.org/doc/user-guide/pro
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
@@ -39,6 +40,8 @@ Listing = dict[str, str]
 LOCK_LIMIT = 300.0
 """Seconds to wait for DVC's lock when another program holds it."""
 LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+TORN = re.compile(r"^ERROR: Unable to read RWLock-file .+ is corrupted", re.MULTILINE)
+"""DVC empties its list of locks before it writes it, and refuses everything where a full disk then left it so."""
 ERROR = re.compile(r"^ERROR: (.+)", re.MULTILINE)
 
 
@@ -187,14 +190,20 @@ def cache_path(root: Path, md5: str) -> Path:
 def _cached_listing(root: Path) -> Listing:
     md5 = version(root)
     path = cache_path(root, md5)
-    if not path.is_file() and _has_remote(root):
+    if not _is_whole(path) and _has_remote(root):
+        path.unlink(missing_ok=True)
         _dvc(root, "fetch")
-    if not path.is_file():
+    if not _is_whole(path):
         raise UserError(
             f"{root / POINTER}: its list of files does not belong to its md5 {md5}, which is not in DVC's "
             f"cache; restore it with `git checkout {POINTER}`."
         )
     return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the cache has a directory's list, unbroken: its name is its md5."""
+    return path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() + ".dir" == path.parent.name + path.name
 
 
 def _write_listing(root: Path, files: Listing) -> None:
@@ -222,10 +231,12 @@ def _read(root: Path) -> dict[str, Any]:
 def cache_directory_object(root: Path, files: Listing) -> None:
     """Give DVC's cache the directory that data.dvc names; a fresh clone lacks it, and DVC adds nothing to it then."""
     path = cache_path(root, _directory_md5(files))
-    if not path.is_file():
+    if not _is_whole(path):
+        partial = path.with_suffix(".dir.tmp")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_directory_object(files))
+            partial.write_bytes(_directory_object(files))
+            partial.replace(path)
 
 
 def _directory_object(files: Listing) -> bytes:
@@ -258,6 +269,8 @@ def _dvc(root: Path, *arguments: str, scm: bool = True) -> str:
     started = time.monotonic()
     waiting = False
     while (done := _run(root, arguments, scm)).returncode != 0:
+        if TORN.search(done.stderr) and _forget_torn_locks(root):
+            continue
         if not LOCKED.search(done.stderr):
             _raise_failure(root, done.stderr)
         if time.monotonic() - started > LOCK_LIMIT:
@@ -269,6 +282,21 @@ def _dvc(root: Path, *arguments: str, scm: bool = True) -> str:
             print("Waiting for DVC's lock, which another program holds.", file=sys.stderr)
             waiting = True
     return done.stdout.strip()
+
+
+def _forget_torn_locks(root: Path) -> bool:
+    """Remove DVC's list of locks if it cannot be read; whoever is in it could not get out of it either."""
+    locks = root / ".dvc" / "tmp" / "rwlock"
+    # The lock under which DVC reads and writes the list, so that one that is being written is no torn one.
+    with writing(locks), locks.with_suffix(".lock").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not locks.is_file():
+            return False
+        try:
+            json.loads(locks.read_bytes())
+        except ValueError:
+            locks.unlink()
+        return True
 
 
 def _run(root: Path, arguments: tuple[str, ...], scm: bool = True) -> subprocess.CompletedProcess[str]:

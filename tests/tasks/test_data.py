@@ -148,6 +148,22 @@ def test_what_dvc_cannot_do_is_one_sentence(root: Path) -> None:
         data.prepare_data(STUDY, root, Generator())
 
 
+def test_a_list_of_locks_that_a_full_disk_tore_is_forgotten(root: Path) -> None:
+    (root / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"/some')
+    ref = data.prepare_data(STUDY, root, Generator())
+    assert {Path(name).parts[0] for name in data_version.listing(root) or {}} == {ref.path.name}
+
+
+def test_a_torn_directory_in_dvcs_cache_is_written_again(root: Path) -> None:
+    ref = data.prepare_data(STUDY, root, Generator())
+    torn = data_version.cache_path(root, data.version(root))
+    torn.chmod(0o644)
+    torn.write_bytes(torn.read_bytes()[:50])
+    other = data.prepare_data(seeded(1), root, Generator())
+    names = {Path(name).parts[0] for name in data_version.listing(root) or {}}
+    assert names == {ref.path.name, other.path.name}
+
+
 def test_without_cache_and_remote_the_same_data_is_made_again(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     version = data.version(root)
