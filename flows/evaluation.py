@@ -68,6 +68,8 @@ class Questions(NamedTuple):
         evaluation = self.study.evaluation
         seed = self.study.seed if part in ("pass_at", REFERENCES) else None
         settings = [evaluation.max_new_tokens, evaluation.validation, self.study.model.dtype, seed]
+        if evaluation.vllm is not None:
+            settings.append(key_content(evaluation.vllm))
         asked = [key_content(model), key_content(self.base), part, key_content(self.parts()[part])]
         return content_key([*asked, settings, source_digest("evaluate"), lock_digest()])
 
@@ -87,6 +89,7 @@ class Questions(NamedTuple):
             limit=evaluation.max_new_tokens,
             validation=evaluation.validation,
             batch_size=evaluation.batch_size,
+            vllm=evaluation.vllm,
             gpus=study.compute.gpus,
             drift=all_parts["drift"] if drifting else None,
             pass_at=all_parts["pass_at"] if "pass_at" in parts else None,

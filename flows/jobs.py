@@ -135,6 +135,7 @@ def sample_job(study: Study, source: SampledSource, model: ModelRef, train: Trai
         questions=train.questions,
         limit=study.evaluation.max_new_tokens,
         batch_size=study.evaluation.batch_size,
+        vllm=None if isinstance(source, TeacherFile) else study.evaluation.vllm,
         gpus=study.compute.gpus,
     )
 
@@ -266,6 +267,7 @@ def predict_job(study: Study, settings: Predictors, trained: StageRun, steps: Se
         limit=study.evaluation.max_new_tokens,
         temperature=study.evaluation.temperature,
         batch_size=study.evaluation.batch_size,
+        vllm=study.evaluation.vllm,
         train=train,
         written=file_of(trained, logged) if train and logged in trained.result.files else None,
         gpus=study.compute.gpus,

@@ -25,7 +25,7 @@ from holdfast.config.jobs import (
     Select,
     Train,
 )
-from holdfast.config.measurement import Evaluation, Influence
+from holdfast.config.measurement import Evaluation, Influence, Vllm
 from holdfast.config.methods import GRPO, SFT, ModelTeacher, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
@@ -43,6 +43,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Sample: frozenset({"data", "batch_size"}),
     **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),
+    Vllm: frozenset({"gpu_memory_utilization"}),
     Recipe: frozenset({"threads"}),
     **dict.fromkeys((TeacherFile, ModelTeacher), frozenset({"path"})),
     **dict.fromkeys((FileRef, DataRef, ModelRef, RunRecord), frozenset({"path"})),
@@ -60,8 +61,9 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Prior: frozenset({"train"}),
     Imported: frozenset({"train_path"}),
     Train: frozenset({"keep_dtype", "priors", "earlier", "replayed", "teacher"}),
-    Sample: frozenset({"replayed"}),
-    Evaluation: frozenset({"keep_dtype"}),
+    Sample: frozenset({"replayed", "vllm"}),
+    **dict.fromkeys((Evaluate, Predict), frozenset({"vllm"})),
+    Evaluation: frozenset({"keep_dtype", "vllm"}),
     Select: frozenset({"ledger"}),
     Selection: frozenset({"drop", "arm"}),
     Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "ledger"}),

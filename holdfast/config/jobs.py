@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images
-from holdfast.config.measurement import Evaluation, Influence, LedgerSettings
+from holdfast.config.measurement import Evaluation, Influence, LedgerSettings, Vllm
 from holdfast.config.methods import AnyStage, OwnRollouts, Rollouts, SelfReasoning, TeacherFile
 from holdfast.config.model import Recipe
 from holdfast.config.prior import PriorBenchmark
@@ -123,6 +123,7 @@ class Evaluate(Divided):
     batch_size: int = 100
     drift: Drift | None = None
     pass_at: PassAt | None = None
+    vllm: Vllm | None = None
     again: int | None = None
     """Batch size of a second evaluation of the same questions, whose answers are counted that differ."""
     units: dict[str, str] = {}
@@ -154,6 +155,7 @@ class Sample(Divided):
     limit: int
     """Of a completion, in tokens."""
     batch_size: int = 100
+    vllm: Vllm | None = None
 
     @property
     def ranks(self) -> int:
@@ -274,6 +276,7 @@ class Predict(Divided):
     """Of a completion, in tokens."""
     temperature: float = 1.0
     batch_size: int = 100
+    vllm: Vllm | None = None
     train: Train | None = None
     """The stage that made them, for what it learned from; nothing did for models between two others."""
     written: FileRef | None = None

@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from holdfast.config.base import Config
 from holdfast.config.schedule import When
+
+SET_HERE = frozenset(
+    {
+        "model",
+        "tokenizer",
+        "revision",
+        "dtype",
+        "seed",
+        "load_format",
+        "logprobs_mode",
+        "trust_remote_code",
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "mm_processor_kwargs",
+    }
+)
+"""Arguments of vLLM's that follow from the study."""
+
+
+class Vllm(Config):
+    """Completions by vLLM, in an environment that `make vllm` makes."""
+
+    difference: PositiveFloat = 0.1
+    """How many nats vLLM's log-probabilities may be from the model's, in the mean over the tokens of what is
+    compared: of each thing that is asked, the first batch. Beyond, the stage stops."""
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, lt=1)
+    """vLLM's share of the card: its own copy of the weights, and what it keeps of prompts. The model that is measured
+    lies beside it."""
+    arguments: dict[str, Any] = {}
+    """More of vLLM's arguments (`EngineArgs`), under its names."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(value.keys() & SET_HERE):
+            raise ValueError(f"{taken[0]} is set by holdfast; remove it")
+        return value
 
 
 class Evaluation(Config):
@@ -36,6 +73,9 @@ class Evaluation(Config):
     drift: Literal["exact", "sampled"] = "exact"
     """`exact` reads the base beside the model, which takes memory for both; `sampled` estimates the KL from the base's
     samples alone, mostly too low by a tenth or so."""
+    vllm: Vllm | None = None
+    """Decode what evaluations, sources and predictors ask for by vLLM: `{}` for the defaults. Probabilities are the
+    model's own either way, and what a training asks along the way is decoded by transformers."""
 
 
 class Predictors(Config):

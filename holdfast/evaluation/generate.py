@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,14 +46,24 @@ class Sampling:
     """More of transformers' GenerationConfig, under its names; they win over what stands here."""
 
 
+class Decoder(Protocol):
+    """Writes completions in place of transformers."""
+
+    def generate(
+        self, model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampling
+    ) -> list[list[list[int]]]: ...
+
+
 class Reader:
     """A processor with what batching needs.
 
     Where processes read `together`, all are given the same, each reads its share, and all know what all have found.
+    Completions are written by transformers, or by a `decoder`.
     """
 
-    def __init__(self, processor: Any, batch_size: int, together: bool = False) -> None:
+    def __init__(self, processor: Any, batch_size: int, together: bool = False, decoder: Decoder | None = None) -> None:
         self.processor = processor
+        self.decoder = decoder
         self.tokenizer = processor.tokenizer
         self.batch_size = batch_size
         self.together = together
@@ -62,7 +72,7 @@ class Reader:
 
     def by(self, batch_size: int) -> Reader:
         """The same with another batch size."""
-        return Reader(self.processor, batch_size, self.together)
+        return Reader(self.processor, batch_size, self.together, self.decoder)
 
     def encode(self, questions: list[Question]) -> list[Encoded]:
         """The prompts as tensors."""
@@ -131,6 +141,8 @@ def generate(model: Any, reader: Reader, prompts: list[Encoded], sampling: Sampl
     The same seed gives the same samples; torch's own random state is left as it was. Several processes share whole
     batches, or, since what a batch draws depends on those before it, the prompts of each sampled one.
     """
+    if reader.decoder is not None:
+        return reader.decoder.generate(model, reader, prompts, sampling)
     written: list[tuple[int, list[list[int]]]] = []
     count, sampled = sampling.count, sampling.temperature is not None
     settings = _settings(model, reader, sampling)

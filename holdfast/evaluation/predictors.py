@@ -27,6 +27,7 @@ from holdfast.data.shards import Question, read_questions
 from holdfast.data.training_set import TrainingRow, train_rows
 from holdfast.evaluation.drift import Pair, Said, divergence, entropy, token_means
 from holdfast.evaluation.generate import Reader, Sampling, generate, score
+from holdfast.evaluation.vllm_decoder import decoder_of
 from holdfast.journal import Journal
 from holdfast.models.encode import Encoded, completion_ids
 from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features, tower_digest
@@ -40,7 +41,9 @@ CHUNK = 2**24
 
 def predictors(job: Predict, out: Path, journal: Journal) -> dict[str, Any]:
     """Write predictors.parquet, one row a checkpoint; returns how many prompts and samples there were."""
-    reader = Reader(load_processor(job.base), job.batch_size, together=True)
+    processor = load_processor(job.base)
+    decoder = decoder_of(job, processor)
+    reader = Reader(processor, job.batch_size, together=True, decoder=decoder)
     dtype, where = base_dtype(job.dtype, job.base), device(job.device)
     base = load_model(job.base, dtype, where).requires_grad_(False)
     images: dict[str, ImageFeatures] = {tower_digest(base): {}}
@@ -64,7 +67,8 @@ def predictors(job: Predict, out: Path, journal: Journal) -> dict[str, Any]:
         journal.log(ref.step, {f"predictors/{name}": value for name, value in found.items()})
         journal.progress(number + 1, len(job.models), kl=found["kl_forward_target"])
     pq.write_table(pa.Table.from_pylist(rows), out / FILE)
-    return {f"prompts_{role}": len(one.prompts) for role, one in asked.items()} | {"samples": len(questions)}
+    counts = {f"prompts_{role}": len(one.prompts) for role, one in asked.items()}
+    return counts | {"samples": len(questions)} | (decoder.notes() if decoder is not None else {})
 
 
 def _asked(base: Any, reader: Reader, job: Predict, role: str) -> Said:

@@ -18,6 +18,7 @@ from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
 from holdfast.evaluation.teaching import graded
+from holdfast.evaluation.vllm_decoder import decoder_of
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import base_dtype
@@ -67,12 +68,18 @@ def sample(job: Sample, out: Path, journal: Journal) -> dict[str, Any]:
     limit = None if isinstance(source, SelfReasoning) else source.prompts
     shards = job.replayed or (job.questions,)
     questions = [question for shard in shards for question in read_questions(shard.path, limit)]
-    drawn = [row for chunk in _draw(job, questions, journal) for row in chunk]
+    processor = load_processor(job.model)
+    decoder = decoder_of(job, processor)
+    # Several processes share the chunks, or each chunk if there are fewer.
+    together = -(-len(questions) // CHUNK) < group.size()
+    reader = Reader(processor, job.batch_size, together, decoder)
+    drawn = [row for chunk in _draw(job, questions, reader, journal) for row in chunk]
     rows = [row for row in drawn if row is not None and (everything or row["accuracy"] == 1.0)]
     if not rows:
         raise UserError(_nothing_kept(job, len(drawn)))
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "samples.parquet")
-    return {"drawn": len(drawn), "kept": len(rows), "dropped": len(drawn) - len(rows)}
+    counts = {"drawn": len(drawn), "kept": len(rows), "dropped": len(drawn) - len(rows)}
+    return counts | (decoder.notes() if decoder is not None else {})
 
 
 def _from_file(job: Sample, source: FromFile, out: Path) -> dict[str, Any]:
@@ -109,21 +116,16 @@ def _said(drawn: Drawn) -> str | None:
     return drawn.completion if drawn.completion or drawn.ended else None
 
 
-def _draw(job: Sample, questions: list[Question], journal: Journal) -> list[list[Row | None]]:
-    """By chunk, the row of every sample, or nothing where there is nothing to learn.
-
-    Several processes share the chunks, or each chunk if there are fewer.
-    """
+def _draw(job: Sample, questions: list[Question], reader: Reader, journal: Journal) -> list[list[Row | None]]:
+    """By chunk, the row of every sample, or nothing where there is nothing to learn."""
     source = job.source
     assert not isinstance(source, FromFile)
     starts = range(0, len(questions), CHUNK)
-    apart = len(starts) >= group.size()
-    reader = Reader(load_processor(job.model), job.batch_size, together=not apart)
     model = load_model(job.model, base_dtype(job.dtype, job.base), device(job.device))
     count = 1 if isinstance(source, SelfReasoning) else source.per_prompt
     stops = ends(model, reader)
     found: list[tuple[int, list[Row | None]]] = []
-    for start in starts[group.number() :: group.size()] if apart else starts:
+    for start in starts if reader.together else starts[group.number() :: group.size()]:
         chunk = questions[start : start + CHUNK]
         sampling = Sampling(job.limit, source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)

@@ -20,6 +20,7 @@ from holdfast.evaluation import drift
 from holdfast.evaluation.evaluator import Evaluator, asked, right_of
 from holdfast.evaluation.generate import Reader, Sampling
 from holdfast.evaluation.records import Record, measured, write_records
+from holdfast.evaluation.vllm_decoder import decoder_of
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features, tower_digest
 from holdfast.models.load import device, load_model, load_processor
@@ -30,7 +31,9 @@ REFERENCES = "references.parquet"
 
 def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
     """Ask every model; the base, alone, also leaves its own samples for others' drift. Returns notes."""
-    reader = Reader(load_processor(job.base), job.batch_size, together=True)
+    processor = load_processor(job.base)
+    decoder = decoder_of(job, processor)
+    reader = Reader(processor, job.batch_size, together=True, decoder=decoder)
     evaluator = Evaluator(asked(job.benchmarks, ("test", "validation"), job.validation), reader, job.limit)
     dtype, where = base_dtype(job.dtype, job.base), device(job.device)
     drifting = _Drifting(job, job.drift, reader, out) if job.drift is not None else None
@@ -52,7 +55,7 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
             # What trained models score stands on the runs that trained them.
             journal.log(ref.step, found)
         journal.progress(number + 1, len(job.models), **_shown(found))
-    return notes
+    return notes | (decoder.notes() if decoder is not None else {})
 
 
 class _Drifting:

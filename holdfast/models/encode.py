@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from holdfast.data.chat import pictures, rendered
 from holdfast.data.shards import Question
 
-Encoded = dict[str, Tensor]
-"""A processor's output for one prompt: token-like entries are (tokens,), image entries keep all dimensions."""
+
+class Encoded(dict[str, Tensor]):
+    """A processor's output for one prompt: token-like entries are (tokens,), image entries keep all dimensions."""
+
+    question: Question | None = None
+    """What it was made of."""
 
 
 def encode(processor: Any, questions: list[Question]) -> list[Encoded]:
@@ -29,7 +33,9 @@ def _encode(processor: Any, question: Question) -> Encoded:
         text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt"
     )
     wide = features["input_ids"].shape
-    return {name: value[0] if value.shape == wide else value for name, value in features.items()}
+    encoded = Encoded({name: value[0] if value.shape == wide else value for name, value in features.items()})
+    encoded.question = question
+    return encoded
 
 
 def join(encoded: list[Encoded], pad_token: int, device: torch.device) -> dict[str, Tensor]:

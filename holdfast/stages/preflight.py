@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
 from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
+from holdfast.models.vllm_engine import require_vllm
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.stages.teacher_check import Student, require_teacher
 from holdfast.training.arguments import anywhere, share
@@ -57,6 +60,7 @@ def check(job: Check) -> dict[str, Any]:
     study = job.study
     where = device(study.compute.device)
     require_card(study, where)
+    _check_vllm(study)
     processor, model = _skeleton(study)
     shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
@@ -93,6 +97,26 @@ def check(job: Check) -> dict[str, Any]:
         "memory_there": room.training,
         "told": told,
     }
+
+
+def _check_vllm(study: Study) -> None:
+    """Whether evaluations can be decoded by vLLM, if they are to be."""
+    settings = study.evaluation.vllm
+    if settings is None:
+        return
+    if study.compute.gpus > 1:
+        raise UserError(
+            f"evaluation.vllm: works on one GPU, and compute.gpus is {study.compute.gpus}; leave one of them out"
+        )
+    require_vllm("evaluation.vllm")
+    from vllm import EngineArgs
+
+    known = [field.name for field in dataclasses.fields(EngineArgs)]
+    for name in settings.arguments:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else "see the fields of vLLM's EngineArgs."
+            raise UserError(f"evaluation.vllm.arguments.{name} is no argument of vLLM's; {hint}")
 
 
 def _skeleton(study: Study) -> tuple[Any, Any]:

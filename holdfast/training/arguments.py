@@ -15,7 +15,7 @@ from trl import GRPOConfig, SFTConfig
 
 from holdfast.config.methods import GRPO, AnyStage
 from holdfast.errors import UserError
-from holdfast.training.vllm_check import require_vllm
+from holdfast.models.vllm_engine import require_vllm
 
 TrainerConfig = SFTConfig | GRPOConfig
 
@@ -78,7 +78,7 @@ def trainer_config(stage: AnyStage, limit: int, settings: dict[str, Any]) -> Tra
     given = {name: _value(name, value, fields[name].type) for name, value in stage.trainer.items()}
     if stage.method == "grpo":
         _check_aggregation(stage)
-        require_vllm(given)
+        _check_vllm(given)
     if stage.method == "distill":
         _check_distilled(stage.trainer)
     settings = {**_defaults(stage, limit), **given, **_ours(stage), **settings}
@@ -145,6 +145,23 @@ def _check_name(name: str, known: list[str], kind: str) -> None:
         close = difflib.get_close_matches(name, [other for other in known if other not in OURS], 1)
         hint = f"did you mean {close[0]}?" if close else "see TRL's documentation for its arguments."
         raise UserError(f"trainer.{name} is no argument of TRL's {kind}; {hint}")
+
+
+def _check_vllm(given: dict[str, Any]) -> None:
+    """vLLM is here if it is asked for, and neither a server's nor without its check."""
+    if not given.get("use_vllm"):
+        return
+    if given.get("vllm_mode", "colocate") != "colocate":
+        raise UserError(
+            f"trainer.vllm_mode: {given['vllm_mode']} is refused, since nothing holds the prompts, images and model of "
+            "a vLLM server to the trainer's; remove it, and vLLM runs in the training's process"
+        )
+    require_vllm("trainer.use_vllm")
+    if not given.get("vllm_importance_sampling_correction", True):
+        raise UserError(
+            "trainer.vllm_importance_sampling_correction: without it nobody sees how far vLLM's probabilities are from "
+            "the trainer's; remove it"
+        )
 
 
 AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")

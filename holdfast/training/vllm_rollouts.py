@@ -1,7 +1,8 @@
 """Rollouts by vLLM, as TRL drives it, with what TRL 1.16 leaves open.
 
 - TRL hands vLLM prompts whose image tokens are laid out already, and vLLM lays them out again: the model would be asked
-  something else than it is trained on. Each image is one token in what vLLM gets here, and what it read is compared.
+  something else than it is trained on (`models.vllm_engine`).
+- TRL does not tell vLLM that a vision tower that learns sees images otherwise after a step.
 - Every rollout is drawn by a seed of its own, from the study's seed and the step, so that a training that is resumed
   samples what it would have sampled. TRL's engine counts from its own start.
 - An adapter is merged into copies. TRL merges it into the weights and takes it out again, by which weights in half
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -27,35 +28,25 @@ from trl.trainer import grpo_trainer
 
 from holdfast.config.jobs import Train
 from holdfast.errors import UserError
+from holdfast.models.vllm_engine import (
+    BANNED,
+    Engine,
+    as_asked,
+    engine_of,
+    forget_images,
+    require_room,
+    require_same_prompts,
+)
 
-BANNED = -100.0
-"""What vLLM adds to a token's logit at most."""
 DIFFERENCE, MASKED = "sampling/sampling_logp_difference/mean", "sampling/masked"
 """TRL's mean over tokens, in nats; and the share of rollouts, or of tokens, that the correction leaves out."""
-
-
-class Engine(NamedTuple):
-    """What TRL does not tell the vLLM that it starts."""
-
-    model: str
-    """Directory or id with the configuration and processor; the weights follow from the trainer."""
-    revision: str | None
-    dtype: str
-    seed: int
-    image_token: int | None
-    sizes: dict[str, int] | None
-    """Bounds of images in pixels, where the study sets them."""
+FIELD = "trainer.use_vllm"
 
 
 def engine(job: Train, processor: Any, dtype: str) -> Engine | None:
     """Of a stage that rolls out by vLLM; None of any other."""
-    if not job.stage.trainer.get("use_vllm"):
-        return None
-    source = job.start.whole
-    bounded = source.min_pixels is not None or source.max_pixels is not None
-    sizes = dict(processor.image_processor.size) if bounded else None
-    token = getattr(processor, "image_token_id", None)
-    return Engine(source.path, source.revision, dtype, job.seed, token, sizes)
+    given = job.stage.trainer
+    return engine_of(job.start.whole, processor, dtype, job.seed) if given.get("use_vllm") else None
 
 
 def sampling_arguments(given: dict[str, Any], banned: list[int], ends: list[int]) -> dict[str, Any]:
@@ -73,9 +64,7 @@ def rolling_out_by(engine: Engine | None) -> Iterator[None]:
     made = vllm_generation.LLM
 
     def start(**named: Any) -> Any:
-        bounds = {"mm_processor_kwargs": {"size": engine.sizes}} if engine.sizes else {}
-        own = {"model": engine.model, "revision": engine.revision, "dtype": engine.dtype, "seed": engine.seed}
-        return made(**{**named, **own, **bounds})
+        return made(**{**named, **engine.arguments()})
 
     def rollouts(*given: Any, **named: Any) -> Rollouts:
         return Rollouts(engine, *given, **named)
@@ -100,20 +89,12 @@ class Rollouts(vllm_generation.VLLMGeneration):
 
     def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> Any:
         """As TRL's, whose docstring has the shapes. UserError where vLLM reads another prompt than the trainer."""
+        require_room(FIELD, self.llm, prompts, self.max_completion_length)
         asked, given, token = prompts, None, self.engine.image_token
         if images is not None and token is not None:
-            asked, given = [one_a_picture(ids, token) for ids in prompts], [of or None for of in images]
-            if any(ids.count(token) != len(of or ()) for ids, of in zip(asked, given, strict=True)):
-                raise UserError(
-                    "trainer.use_vllm: images that follow each other with nothing between them cannot be told apart; "
-                    "remove use_vllm"
-                )
+            asked, given = as_asked(FIELD, prompts, [of or () for of in images], token), [of or None for of in images]
         read, *rest = super().generate(asked, given, num_generations, profiler)
-        if [list(ids) for ids in read] != [list(ids) for ids in prompts]:
-            raise UserError(
-                "trainer.use_vllm: vLLM lays this model's prompts or images out otherwise than transformers does, so "
-                "its rollouts would answer other questions; remove use_vllm"
-            )
+        require_same_prompts(FIELD, prompts, read)
         return prompts, *rest
 
     def _sample_by_row(self, prompts: list[Any], sampling_params: Any, **named: Any) -> Any:
@@ -127,16 +108,16 @@ class Rollouts(vllm_generation.VLLMGeneration):
         place = self.accelerator.process_index
         return np.random.SeedSequence([self.engine.seed, self.step, self.drawn, place]).generate_state(count)
 
+    def sync_weights(self) -> None:
+        """As TRL's, which would leave images as the last step's vision tower saw them."""
+        super().sync_weights()
+        forget_images(self.llm)
+
     def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
         if isinstance(self.model, PeftModel) and not self._dist.is_fsdp:
             yield from merged_parameters(self.model)
         else:
             yield from super()._iter_named_params()
-
-
-def one_a_picture(ids: list[int], token: int) -> list[int]:
-    """The prompt with one image token for each run of them."""
-    return [one for place, one in enumerate(ids) if one != token or place == 0 or ids[place - 1] != token]
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from tiny_jobs import benchmarks
 
 from flows.evaluation import REFERENCES, Questions, evaluated, metrics_by_step, units_of
 from holdfast.config.jobs import Evaluate
+from holdfast.config.measurement import Vllm
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.evaluation.records import read_records
@@ -78,6 +79,8 @@ def test_a_further_benchmark_is_all_that_is_asked(
     executor.ran.clear()
     assert units_of(two, [schooled], POSITION, executor) == before
     assert executor.ran == []
+    by_vllm = STUDY.model_copy(update={"evaluation": STUDY.evaluation.model_copy(update={"vllm": Vllm()})})
+    assert two._replace(study=by_vllm).key(schooled, "records/color") != two.key(schooled, "records/color")
 
     three = two._replace(benchmarks=(target, color, count))
     now = units_of(three, [schooled], POSITION, executor)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from architectures import VISION_LANGUAGE, made
 from PIL import Image
+from pydantic import ValidationError
 
 from holdfast.config.jobs import Check
 from holdfast.config.refs import DataRef
@@ -64,6 +65,18 @@ def test_a_limit_that_would_cut_the_teachers_style_off_is_refused(tiny_data: Dat
 def test_a_prompt_longer_than_the_model_is_refused(tiny_data: DataRef) -> None:
     with pytest.raises(UserError, match="more than the model's 4096; lower"):
         checked(tiny_data, evaluation={"max_new_tokens": 4090})
+
+
+def test_evaluations_by_vllm_are_refused_where_they_cannot_be(
+    tiny_data: DataRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.vllm: works on one GPU, and compute\.gpus is 2"):
+        checked(tiny_data, evaluation={"vllm": {}}, compute={"device": "cpu", "gpus": 2})
+    monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"evaluation\.vllm: vLLM is not in this environment; `make vllm`"):
+        checked(tiny_data, evaluation={"vllm": {}})
+    with pytest.raises(ValidationError, match="model is set by holdfast; remove it"):
+        checked(tiny_data, evaluation={"vllm": {"arguments": {"model": "other"}}})
 
 
 def test_a_path_that_is_no_checkpoint_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:

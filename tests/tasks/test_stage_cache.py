@@ -5,9 +5,9 @@ import pytest
 
 from flows.jobs import check_job
 from holdfast.config.images import Folder
-from holdfast.config.jobs import BuildBase, Check, MakeData, Trace, Train
-from holdfast.config.measurement import Evaluation, Influence
-from holdfast.config.methods import GRPO, SFT, Answers, Selection
+from holdfast.config.jobs import BuildBase, Check, MakeData, Sample, Trace, Train
+from holdfast.config.measurement import Evaluation, Influence, Vllm
+from holdfast.config.methods import GRPO, SFT, Answers, Rollouts, Selection
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported
 from holdfast.config.refs import DataRef, FileRef, ModelRef
@@ -75,11 +75,26 @@ def test_fields_that_came_later_leave_keys_as_they_were_until_they_are_set():
     assert set(checked["influence"]) == {"samples", "every", "questions", "batch_size", "probes"}
     chosen = SFT(method="sft", source=Answers(), select=Selection(by="random", keep=0.5))
     assert set(key_content(chosen)["select"]) == {"by", "keep"}
-    assert "keep_dtype" not in checked["evaluation"]
+    assert not {"keep_dtype", "vllm"} & checked["evaluation"].keys()
+    assert not {"vllm", "replayed"} & key_content(sample()).keys()
     assert "predictors" not in checked
     assert stage_key(train(keep_dtype="bfloat16")) != stage_key(train())
     bounded = ModelRef(path="/here/model", digest="m", max_pixels=1000)
     assert stage_key(train(start=bounded)) != stage_key(train())
+
+
+def sample(**changes) -> Sample:
+    told = train()
+    fields = {"source": Rollouts(arm="a"), "model": told.start, "base": told.base, "data": told.data}
+    return Sample(**fields, questions=told.questions, limit=told.limit, **changes)
+
+
+def test_answers_by_vllm_are_other_stages_whatever_its_share_of_the_card():
+    by_vllm = stage_key(sample(vllm=Vllm()))
+    assert by_vllm != stage_key(sample())
+    assert by_vllm == stage_key(sample(vllm=Vllm(gpu_memory_utilization=0.2)))
+    assert by_vllm != stage_key(sample(vllm=Vllm(arguments={"quantization": "fp8"})))
+    assert stage_key(train(evaluation=Evaluation(vllm=Vllm()))) == stage_key(train(evaluation=Evaluation()))
 
 
 @pytest.mark.parametrize("name", ["device", "threads", "compute", "path", "digest"])

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trainings import logged
+from vllm_runs import begun, needs_vllm, staged
 
-from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError
 from holdfast.models.load import load_model
 from holdfast.models.lora import adapted
 from holdfast.models.tiny.shipped import shipped_base
-from holdfast.training.vllm_check import require_vllm
-from holdfast.training.vllm_rollouts import (
-    BANNED,
-    DIFFERENCE,
-    merged_parameters,
-    one_a_picture,
-    require_alike,
-    sampling_arguments,
-)
+from holdfast.models.vllm_engine import BANNED
+from holdfast.training.arguments import anywhere
+from holdfast.training.vllm_rollouts import DIFFERENCE, merged_parameters, require_alike, sampling_arguments
 
-needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="make test-vllm has vLLM")
 STEPS = 6
 STAGE: dict[str, Any] = {
     "method": "grpo",
@@ -54,27 +43,6 @@ STAGE: dict[str, Any] = {
 }
 
 
-def begun(job: Train, out: Path) -> subprocess.Popen[str]:
-    out.mkdir(exist_ok=True)
-    (out / "job.json").write_text(job.model_dump_json())
-    root = Path(__file__).parents[2]
-    command = [sys.executable, str(root / "tests/support/vllm_stage.py"), str(out / "job.json"), str(out)]
-    own = {**os.environ, "PYTHONPATH": str(root)}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=own)
-
-
-def staged(job: Train, out: Path) -> subprocess.CompletedProcess[str]:
-    process = begun(job, out)
-    _, said = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, "", said)
-
-
-def test_each_image_is_one_token_of_what_vllm_gets():
-    assert one_a_picture([1, 9, 9, 9, 2, 9, 3], 9) == [1, 9, 2, 9, 3]
-    assert one_a_picture([9, 9], 9) == [9]
-    assert one_a_picture([1, 2], 9) == [1, 2]
-
-
 def test_placeholders_are_banned_beside_what_the_user_asks_for():
     given = sampling_arguments({"logit_bias": {5: 1.0}, "seed": 3}, banned=[7], ends=[2])
     assert given == {"stop_token_ids": [2], "seed": 3, "logit_bias": {7: BANNED, 5: 1.0}}
@@ -88,21 +56,18 @@ def test_rollouts_of_another_model_stop_the_training(found: float):
 
 
 def test_what_vllm_cannot_do_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch):
-    require_vllm({})
-    monkeypatch.setattr("holdfast.training.vllm_check.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="vLLM is not in this environment; `make vllm`"):
-        require_vllm({"use_vllm": True})
-    monkeypatch.setattr("holdfast.training.vllm_check.find_spec", lambda name: name)
-    monkeypatch.setattr("holdfast.training.vllm_check.version", lambda name: "0.32.1")
-    with pytest.raises(UserError, match=r"has vLLM 0\.32\.1, and TRL takes 0.22 to 0.31"):
-        require_vllm({"use_vllm": True})
-    monkeypatch.setattr("holdfast.training.vllm_check.version", lambda name: "0.31.0+cpu")
-    require_vllm({"use_vllm": True})
-    with pytest.raises(UserError, match="vllm_importance_sampling_correction: without it"):
-        require_vllm({"use_vllm": True, "vllm_importance_sampling_correction": False})
-    require_vllm({"use_vllm": True, "vllm_mode": "colocate"})
-    with pytest.raises(UserError, match="vllm_mode: server is refused"):
-        require_vllm({"use_vllm": True, "vllm_mode": "server"})
+    def refused(**trainer: Any) -> str:
+        with pytest.raises(UserError) as caught:
+            anywhere(GRPO(method="grpo", trainer={"use_vllm": True, **trainer}), 16)
+        return str(caught.value)
+
+    monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: None)
+    assert "trainer.use_vllm: vLLM is not in this environment; `make vllm`" in refused()
+    assert "vllm_mode: server is refused" in refused(vllm_mode="server")
+    monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: name)
+    monkeypatch.setattr("holdfast.models.vllm_engine.version", lambda name: "0.31.0")
+    assert "vllm_importance_sampling_correction: without it" in refused(vllm_importance_sampling_correction=False)
+    anywhere(GRPO(method="grpo", trainer={"use_vllm": True, "vllm_mode": "colocate"}), 16)
 
 
 def test_an_adapter_is_merged_into_copies_and_the_weights_stay_to_the_bit(tiny_model: ModelRef):
