@@ -48,7 +48,13 @@ PRELOAD = [
     "sklearn.datasets",
     "holdfast.stages.preloaded",
 ]
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # TRL would import MLflow, which takes a second: stages write a journal.
+    "DISABLE_MLFLOW_INTEGRATION": "TRUE",
+}
 POLL = 1.0
 AFTERMATH = 1.0
 """Seconds in which the death of a rank shows beside the complaints of those who lost it."""

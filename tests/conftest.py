@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 
+# As in a stage's process.
+os.environ.setdefault("DISABLE_MLFLOW_INTEGRATION", "TRUE")
 EVALUATION = {"batch_size": 8, "max_new_tokens": 16, "drift_prompts": 4}
 
 

@@ -62,6 +62,7 @@ def test_two_processes_evaluate_what_one_does(checkpoints: Evaluate, in_one: Pat
     assert_same(in_one, together(checkpoints, tmp_path / "two"))
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_bases_samples_as_one_does(
     tiny_data: DataRef, tiny_model: ModelRef, evaluated: Path, tmp_path: Path
 ) -> None:

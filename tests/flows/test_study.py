@@ -57,7 +57,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> R
         first = holdfast(root, places, "study", "tiny.yaml")
         second = holdfast(root, places, "study", "tiny.yaml", "--set", "arms.self=[{method: sft, source: self}]")
         more = "prior=[{benchmark: color, questions: 4}, {benchmark: presence, questions: 3, validation: 2}]"
-        third = holdfast(root, places, "study", "tiny.yaml", "--set", more)
+        third = holdfast(root, places, "study", "tiny.yaml", "--set", more, "--set", "influence=null")
     return Repository(root, first, second, third)
 
 

@@ -14,7 +14,8 @@ from holdfast.config.jobs import Select
 from holdfast.config.measurement import Influence
 
 
-@pytest.mark.parametrize("batch_size", [5, pytest.param(24, marks=pytest.mark.slow)], ids=["five batches", "one batch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [5, 24], ids=["five batches", "one batch"])
 def test_two_processes_select_what_one_does(
     batch_size: int, train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import ALL, TOWERS, made
+from architectures import ALL, TOWERS, each, made
 from PIL import Image
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def questions_of(name: str) -> list[Question]:
     return [one._replace(images=()) for one in QUESTIONS] if name == "qwen2_5_text" else QUESTIONS
 
 
-@pytest.fixture(scope="module", params=ALL)
+@pytest.fixture(scope="module", params=each(ALL))
 def pair(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
     """A name, its model in float64 with weights large enough for images to matter, and its processor."""
     model, processor = made(request.param)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from architectures import VISION_LANGUAGE, made
+from architectures import VISION_LANGUAGE, each, made
 from PIL import Image
 from pydantic import ValidationError
 
@@ -135,7 +135,7 @@ def test_layers_that_influence_does_not_cover_are_refused_before_anything_trains
     checked(tiny_data, {"freeze": []}, model={"path": str(tmp_path / "base")})
 
 
-@pytest.mark.parametrize("name", VISION_LANGUAGE)
+@pytest.mark.parametrize("name", each(VISION_LANGUAGE))
 def test_a_study_of_any_architecture_is_let_through(tiny_data: DataRef, tmp_path: Path, name: str) -> None:
     model, processor = made(name)
     save_checkpoint(model, processor, tmp_path / "base")

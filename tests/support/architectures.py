@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import torch
 import transformers as hf
 
@@ -234,6 +235,13 @@ def qwen2_5_text() -> Made:
 
 
 ALL = {**VISION_LANGUAGE, "qwen2_5_text": qwen2_5_text}
+QUICK = ("qwen2_5_vl", "smolvlm", "llava", "qwen2_5_text")
+"""Of like ones one each, which stand for the others where all would take long."""
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test: `make test` has the quick ones, `make test-all` all."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def made(name: str) -> Made:

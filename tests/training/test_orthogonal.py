@@ -106,6 +106,7 @@ def test_strength_zero_is_plain_and_a_strong_penalty_keeps_apart(
     assert overlap(begun, *before) < 0.1 * overlap(plain, *before)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_bits(job: Callable, twice: ModelRef, tmp_path: Path) -> None:
     made = job(twice, keep=1, orthogonal={})
     whole = trained(made, tmp_path / "whole")

@@ -87,7 +87,11 @@ def test_a_term_of_weight_zero_is_plain_training(job: Callable, tmp_path: Path) 
     assert rewards[-1] < 1
 
 
-@pytest.mark.parametrize("given", [{}, {"lora": {"r": 4, "target_modules": "all-linear"}}], ids=["whole", "lora"])
+@pytest.mark.parametrize(
+    "given",
+    [{}, pytest.param({"lora": {"r": 4, "target_modules": "all-linear"}}, marks=pytest.mark.slow)],
+    ids=["whole", "lora"],
+)
 def test_an_interrupted_training_ends_with_the_same_bits(given: dict, job: Callable, tmp_path: Path) -> None:
     made = job({"score": 1, "retention": 0.5}, keep=1, **given)
     whole = trained(made, tmp_path / "whole")

@@ -177,14 +177,14 @@ def test_a_stage_leaves_checkpoints_records_metrics_and_digests(
     "stage",
     [
         sft(),
-        {**sft(), "lora": {**LORA, "lora_dropout": 0.1}},
         grpo(),
-        {**grpo(), "lora": LORA},
-        grpo(num_iterations=2),
-        grpo(gradient_accumulation_steps=2, steps_per_generation=4),
-        distill(num_iterations=2),
+        pytest.param({**sft(), "lora": {**LORA, "lora_dropout": 0.1}}, marks=pytest.mark.slow),
+        pytest.param({**grpo(), "lora": LORA}, marks=pytest.mark.slow),
+        pytest.param(grpo(num_iterations=2), marks=pytest.mark.slow),
+        pytest.param(grpo(gradient_accumulation_steps=2, steps_per_generation=4), marks=pytest.mark.slow),
+        pytest.param(distill(num_iterations=2), marks=pytest.mark.slow),
     ],
-    ids=["sft", "sft-lora", "grpo", "grpo-lora", "grpo-reusing", "grpo-ahead", "distill-following"],
+    ids=["sft", "grpo", "sft-lora", "grpo-lora", "grpo-reusing", "grpo-ahead", "distill-following"],
 )
 def test_an_interrupted_training_ends_with_the_same_bits_as_an_uninterrupted_one(
     stage: dict[str, Any], schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
