@@ -23,8 +23,8 @@ from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
 
 GB = 1e9
-HELD = 6
-"""Numbers of a learning parameter and benchmark that a ledger holds: W, now and later, V, and V at three places."""
+HELD = 3
+"""Numbers of a learning parameter and benchmark that a ledger holds: W, now and later, and V."""
 
 
 class Adapted(NamedTuple):

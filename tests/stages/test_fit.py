@@ -76,7 +76,7 @@ def test_a_ledger_needs_every_step_on_the_disk_and_fits_with_an_adapter() -> Non
     adapter, whole = (need(stage, evaluation=kept, influence=settings) for stage in ({"lora": LORA}, {}))
     learning, benchmarks = adapter.shape.learning, 9
     assert adapter.disk.running == 4 * learning * (3 * 101 + benchmarks * (2 * (4 + 2) + 1))
-    assert adapter.ledger == 4 * (adapter.shape.parameters + 6 * benchmarks * learning) < 60 * GB
+    assert adapter.ledger == 4 * (adapter.shape.parameters + 3 * benchmarks * learning) < 60 * GB
     assert require_memory("arms.a.0", adapter, CARD) == []
     with pytest.raises(
         UserError, match=r"influence\.ledger: to account for arms\.a\.0 takes .* leave influence\.ledger out"

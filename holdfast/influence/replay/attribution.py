@@ -115,13 +115,11 @@ class Attribution:
         self.tokens: dict[int, list[np.ndarray]] = {}
         """By step, a (tokens, directions) array of each sample."""
 
-    def interval(self, start: int, end: int, slopes: Sequence[Gradient]) -> Interval:
-        """Attribute steps start + 1 … end with these constant V, one a benchmark; the interval after it came before."""
+    def interval(self, start: int, end: int, slopes: Iterable[tuple[str, Tensor]]) -> Interval:
+        """Attribute steps start + 1 … end with this constant V, by parameter (benchmarks, values); the interval after
+        it came before."""
         self._begin()
-        stacked = {
-            name: torch.stack([slope[name].flatten() for slope in slopes]).to(target)
-            for name, target in self.engine.targets.items()
-        }
+        stacked = {name: slope.to(self.engine.targets[name]) for name, slope in slopes}
         gradients, clipping, decay, gross = (np.zeros(self.count) for _ in range(4))
         penalty = np.zeros(2 * self.count)
         for step in range(end, start, -1):

@@ -7,12 +7,14 @@ between, as long as there are some to spend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from holdfast.influence.engine.gradients import Gradient, batch_gradients, log_likelihood, selection
@@ -34,6 +36,7 @@ LEAST = 1e-4
 
 Pair = tuple[int, int]
 """Two neighbouring nodes."""
+Slopes = Iterator[tuple[str, Tensor]]
 
 
 class Nodes:
@@ -59,13 +62,19 @@ class Nodes:
         """Measure at a step."""
         self.loglik[step] = self._measure(f"at-{step}", self.store.read(step, "weights"))
 
-    def slopes(self, start: int, end: int) -> list[Gradient]:
-        """V between two neighbouring nodes, one a benchmark."""
-        parts = [self._read(name) for name in (f"at-{start}", f"between-{start}-{end}", f"at-{end}")]
-        return [
-            {name: (first[name] + 4 * middle[name] + last[name]) / 6 for name in first}
-            for first, middle, last in zip(*parts, strict=True)
-        ]
+    def slopes(self, start: int, end: int) -> Slopes:
+        """V between two neighbouring nodes, by parameter (benchmarks, values). One parameter is read at a time."""
+        files = (f"at-{start}", f"between-{start}-{end}", f"at-{end}")
+        with ExitStack() as opened:
+            parts = [opened.enter_context(safe_open(self.place / f"{name}.safetensors", "pt")) for name in files]
+
+            def stacked(name: str) -> Iterator[Tensor]:
+                for part in parts:
+                    yield torch.stack([part.get_tensor(f"{k}/{name}").flatten() for k in range(len(self.questions))])
+
+            for name in selection(self.model):
+                first, middle, last = stacked(name)
+                yield name, (first + 4 * middle + last) / 6
 
     def refine(self, error: float, most: int, told: Callable[[int], None] = lambda added: None) -> int:
         """Put nodes where a benchmark's misses add up to more than a share of its changes, and to more than `LEAST`;
@@ -96,8 +105,8 @@ class Nodes:
         before, after = (self.store.read(step, "weights") for step in (start, end))
         self._measure(f"between-{start}-{end}", {name: (value + after[name]) / 2 for name, value in before.items()})
         moved = {name: after[name].double() - value.double() for name, value in before.items()}
-        predicted = [_dot(slope, moved) for slope in self.slopes(start, end)]
-        return Gap(self.loglik[end] - self.loglik[start], np.array(predicted))
+        parts = [slope.double() @ moved[name].flatten() for name, slope in self.slopes(start, end)]
+        return Gap(self.loglik[end] - self.loglik[start], torch.stack(parts).sum(0).numpy())
 
     def _measure(self, name: str, weights: Gradient) -> np.ndarray:
         """Every benchmark's ℓ at these weights (benchmarks,); its gradient waits under the name."""
@@ -106,14 +115,6 @@ class Nodes:
         parts = {f"{k}/{key}": value for k, (_, one) in enumerate(measured) for key, value in one.items()}
         save_file(parts, self.place / f"{name}.safetensors")
         return np.array([loglik for loglik, _ in measured])
-
-    def _read(self, name: str) -> list[Gradient]:
-        parts = load_file(self.place / f"{name}.safetensors")
-        found: list[Gradient] = [{} for _ in self.questions]
-        for key, value in parts.items():
-            k, _, parameter = key.partition("/")
-            found[int(k)][parameter] = value
-        return found
 
     def _benchmark(self, samples: Sequence[Sample]) -> tuple[float, Gradient]:
         """ℓ and its gradient, from the same passes."""
@@ -161,7 +162,3 @@ def place(model: Any, weights: Gradient) -> None:
     """Give the parameters that learn these values."""
     for name, value in selection(model).items():
         value.copy_(weights[name])
-
-
-def _dot(slope: Gradient, moved: Gradient) -> float:
-    return float(sum((slope[name].double() * value).sum() for name, value in moved.items()))

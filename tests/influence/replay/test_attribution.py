@@ -30,10 +30,14 @@ def slopes(model: Any) -> dict[int, list[Gradient]]:
     return {end: random_targets(model, TARGETS, seed=end) for end in NODES[1:]}
 
 
+def by_parameter(given: list[Gradient]) -> list[tuple[str, torch.Tensor]]:
+    return [(name, torch.stack([one[name].flatten() for one in given])) for name in given[0]]
+
+
 def attributed(trained: Trained) -> tuple[list[Interval], list[SampleEffects]]:
     given = slopes(trained.model)
     found = Attribution(trained.model, trained.recording, TARGETS)
-    intervals = [found.interval(start, end, given[end]) for start, end in backwards(NODES)]
+    intervals = [found.interval(start, end, by_parameter(given[end])) for start, end in backwards(NODES)]
     return intervals, found.samples
 
 
@@ -88,7 +92,7 @@ def test_three_unrolled_steps_have_the_same_jacobian(model: Any, tmp_path: Path)
     trained = train(model, steps, tmp_path)
     found = Attribution(model, trained.recording, TARGETS)
     slope = random_targets(model, TARGETS, seed=1)
-    found.interval(0, 3, slope)
+    found.interval(0, 3, by_parameter(slope))
     gains = [torch.zeros(6, dtype=torch.float64, requires_grad=True) for _ in steps]
     end = unrolled(trained, gains)
     for target in range(TARGETS):
@@ -139,7 +143,7 @@ def test_order_accumulation_and_padding_do_not_matter(model: Any, tmp_path: Path
     for given in (steps, singles):
         recording = trained.recording._replace(learned=lambda step, given=given: given[step - 1])
         attribution = Attribution(model, recording, TARGETS)
-        attribution.interval(0, 3, slope)
+        attribution.interval(0, 3, by_parameter(slope))
         found.append(attribution.samples)
     for together, apart in zip(*found, strict=True):
         # Rotations of positions, of which left padding takes some, are in float32.
@@ -164,7 +168,7 @@ def test_a_sample_without_weight_does_exactly_nothing(model: Any, tmp_path: Path
     steps[1][0].weights[1] = 0
     trained = train(model, steps, tmp_path)
     found = Attribution(model, trained.recording, TARGETS)
-    found.interval(0, 2, random_targets(model, TARGETS))
+    found.interval(0, 2, by_parameter(random_targets(model, TARGETS)))
     [effects] = [effects for effects in found.samples if effects.step == 2]
     assert (effects.own[1] == 0).all()
     assert (effects.own[[0, 2]] != 0).all()
@@ -177,7 +181,7 @@ def test_a_dropped_samples_account_is_what_its_gradient_would_have_added(model: 
     whole = train(model, steps, tmp_path / "whole", plain, clipped=1e9)
     slope = random_targets(model, TARGETS)
     found = Attribution(model, whole.recording, TARGETS)
-    found.interval(0, 3, slope)
+    found.interval(0, 3, by_parameter(slope))
     place(model, whole.recording.store.read(0, "weights"))
     steps[2][1].weights[2] = 0
     without = train(model, steps, tmp_path / "without", plain, clipped=1e9)
@@ -242,8 +246,8 @@ def test_tokens_sum_to_their_sample(model: Any, tmp_path: Path) -> None:
     trained = train(model, taught(3), tmp_path)
     found = Attribution(model, trained.recording, TARGETS)
     found.mixtures, found.token_effects = np.array([[0.25, 0.75], [1.0, 0.0]]), token_effects
-    found.interval(1, 3, random_targets(model, TARGETS, seed=1))
-    found.interval(0, 1, random_targets(model, TARGETS, seed=2))
+    found.interval(1, 3, by_parameter(random_targets(model, TARGETS, seed=1)))
+    found.interval(0, 1, by_parameter(random_targets(model, TARGETS, seed=2)))
     for effects in found.samples:
         tokens = found.tokens[effects.step]
         assert [len(row) for row in tokens] == [5, 3, 4] * 2
