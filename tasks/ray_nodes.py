@@ -1,0 +1,270 @@
+"""Stages on the nodes of a Ray cluster: each is one Ray task, which waits for room on its node and runs the process.
+
+Everything else stays with the command: MLflow, Prefect, the cache of stages, retries. So a node needs our code, the
+models and this repository's directory, at the same paths, and no server of ours.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from holdfast.config.jobs import AnyJob, Compare, MakeData
+from holdfast.config.study import Compute
+from holdfast.errors import UserError, reason
+from tasks import slots, worker
+from tasks.stage_cache import code_digest
+
+ADDRESS = "RAY_ADDRESS"
+"""Ray's own environment variable: the cluster's HOST:PORT. Without it, the cluster that this machine is a node of."""
+POLL = 0.5
+FAREWELL = 10.0
+"""Seconds in which a stage that is stopped may end on its node."""
+
+_connecting = threading.Lock()
+
+
+class Room(NamedTuple):
+    """A node has room for a stage."""
+
+    node: str
+    """Ray's id of it."""
+
+
+class Order(NamedTuple):
+    """What a node is to do."""
+
+    job: AnyJob
+    out: Path
+    parallel: int | None
+    first: bool
+    code: str
+    directory: str
+    """Where the command was run: modules of the user's own are imported from there."""
+
+
+def is_sent(job: AnyJob, compute: Compute) -> bool:
+    """Whether a stage runs on a node. Data and reports are made where the command runs: they take no GPU."""
+    return compute.runner == "ray" and not isinstance(job, MakeData | Compare)
+
+
+def require_cluster(compute: Compute) -> None:
+    """Connect, and refuse a study whose stages no node has room for.
+
+    Raises:
+        UserError: there is no Ray, no cluster, or no node with so many GPUs.
+    """
+    if compute.runner != "ray":
+        return
+    connect()
+    if compute.device != "cpu":
+        _require(compute.gpus, _most("GPU"))
+
+
+def connect() -> None:
+    """Become a driver of the cluster; a second call does nothing. Never starts a cluster.
+
+    Raises:
+        UserError: there is no Ray here, or nobody answers.
+    """
+    if find_spec("ray") is None:
+        raise UserError(
+            "compute.runner: Ray is not in this environment; `make ray` makes one with it (docs/team.md), or remove "
+            "`runner: ray`"
+        )
+    import ray
+
+    address = os.environ.get(ADDRESS) or "auto"
+    if address.startswith("ray://"):
+        raise UserError(f"{ADDRESS}: {address} is Ray's client; run the command on a node, with HOST:PORT of the head")
+    with _connecting, _own_signals():
+        if ray.is_initialized():
+            return
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"compute.runner: no Ray cluster answers at {address} ({reason(error)}); start one with `ray start "
+                f"--head`, or set {ADDRESS} to its HOST:PORT"
+            ) from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself and would leave without an end of what runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+class SentStage:
+    """A stage that a node has room for; it starts with `run`."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+        self.node = ""
+
+    def wait_for_room(self) -> None:
+        self.node = self._next().node
+
+    def run(self, on_lines: Callable[[list[worker.Line]], None]) -> None:
+        """As `worker.run`; a node that is lost, or a Ray process, is a stage that was killed."""
+        while (item := self._next()) is not None:
+            on_lines(item)
+
+    def _next(self) -> Any:
+        """The next thing that the node tells; None at its end."""
+        import ray
+
+        while not worker.stopping.is_set():
+            ready, _ = ray.wait([self._items], timeout=POLL)
+            if not ready:
+                continue
+            try:
+                item = ray.get(next(self._items))
+            except StopIteration:
+                return None
+            except ray.exceptions.RayTaskError as error:
+                raise worker.StageFailed(f"the Ray task of a stage failed: {error}") from error
+            except ray.exceptions.RayError as error:
+                raise worker.StageKilled(f"the Ray node of a stage was lost: {reason(error)}") from error
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        raise slots.Stopped
+
+    def end(self) -> None:
+        """Stop it if it still runs, and give its node the time to end the process."""
+        import ray
+
+        with suppress(Exception):
+            ray.cancel(self._items, force=False)
+            ray.wait([self._items.completed()], timeout=FAREWELL)
+
+
+@contextmanager
+def sent(job: AnyJob, out: Path, compute: Compute, first: bool = False) -> Iterator[SentStage]:
+    """Have a node make room for a stage. Ray counts its CPUs or GPUs; the node's file locks hold on top of that."""
+    connect()
+    import ray
+
+    if job.device == "cuda" or (job.device == "auto" and _most("GPU")):
+        _require(job.ranks, _most("GPU"))
+        needs = {"num_gpus": job.ranks, "num_cpus": 0}
+    else:
+        needs = {"num_gpus": 0, "num_cpus": max(1, min(job.ranks * job.threads, _most("CPU")))}
+    order = Order(job, out, compute.parallel, first, code_digest(), os.getcwd())
+    # The first item is taken before the stage may start: between the two, the command asks whether it still may.
+    task = ray.remote(_on_node).options(
+        **needs,
+        num_returns="streaming",
+        max_retries=0,
+        scheduling_strategy="SPREAD",
+        name=job.verb,
+        _generator_backpressure_num_objects=1,
+    )
+    stage = SentStage(task.remote(order))
+    try:
+        stage.wait_for_room()
+        yield stage
+    finally:
+        stage.end()
+
+
+def _most(resource: str) -> int:
+    """The most that a living node has of a resource."""
+    import ray
+
+    return max((int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]), default=0)
+
+
+def _require(wanted: int, there: int) -> None:
+    if wanted > max(1, there):
+        raise UserError(
+            f"compute.gpus: {wanted}, and no node of the Ray cluster has more than {there}; lower it, start nodes with "
+            "`ray start --num-gpus`, or set compute.device to cpu"
+        )
+
+
+def _on_node(order: Order) -> Iterator[Any]:
+    """In a Ray worker: `Room`, once more when it may start, then lines of the journal, and an error at the end."""
+    try:
+        _settle(order)
+    except UserError as error:
+        yield error
+        return
+    # One task at a time is in a Ray worker, and the next may have other GPUs.
+    slots.gpus.cache_clear()
+    with worker.children():
+        try:
+            with slots.slot(order.job, order.parallel, worker.stopping, order.first) as gpu:
+                yield Room(_node())
+                yield []
+                yield from _lines(order, gpu)
+        except (UserError, worker.StageFailed, slots.Stopped) as error:
+            yield error
+
+
+def _node() -> str:
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def _settle(order: Order) -> None:
+    """Make this process like the one that sent the stage."""
+    here = socket.gethostname()
+    if code_digest() != order.code:
+        raise UserError(
+            f"compute.runner: the Ray node {here} has other code of holdfast; install the same version there"
+        )
+    if not order.out.parent.is_dir() or not Path(order.directory).is_dir():
+        raise UserError(
+            f"compute.runner: the Ray node {here} does not see {order.out.parent}; mount the repository's directory there "
+            "at the same path (docs/team.md)"
+        )
+    os.chdir(order.directory)
+    # Where multiprocessing's children begin, a forkserver's too.
+    multiprocessing.process.ORIGINAL_DIR = order.directory  # type: ignore[attr-defined]
+    os.environ.update(worker.ENVIRONMENT)
+
+
+def _lines(order: Order, gpu: str) -> Iterator[list[worker.Line]]:
+    """Run the process and yield its lines as they come."""
+    told: queue.Queue[list[worker.Line] | None] = queue.Queue()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run(order.job, order.out, told.put, gpu)
+        except BaseException as error:
+            failed.append(error)
+        told.put(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (lines := told.get()) is not None:
+            if lines:
+                yield lines
+    finally:
+        if thread.is_alive():
+            worker.stop_all()
+            thread.join(FAREWELL)
+    if failed:
+        raise failed[0]

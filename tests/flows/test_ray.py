@@ -1,0 +1,164 @@
+"""Studies on a Ray cluster of two nodes on this machine: `make test-ray`."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from repositories import CommandResult, holdfast, new_repository
+
+from holdfast.config.refs import ModelRef
+from tasks.tracking import Store
+
+pytest.importorskip("ray", reason="Ray is not installed; `make test-ray` makes an environment with it")
+pytestmark = pytest.mark.slow
+
+TRAINER = {"max_steps": 2, "per_device_train_batch_size": 4}
+STAGE = {"method": "sft", "source": "answers", "trainer": TRAINER}
+STUDY = {
+    "name": "tiny",
+    "target": {"train": 8, "validation": 2, "test": 4},
+    "prior": [{"benchmark": "color", "questions": 4}],
+    "arms": {"one": [STAGE], "two": [{**STAGE, "trainer": {**TRAINER, "learning_rate": 1e-3}}]},
+    "evaluation": {"keep": 1, "every": 1, "max_new_tokens": 16, "drift_prompts": 2},
+    "compute": {"device": "cpu"},
+}
+RAY = ("--set", "compute.runner=ray")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes with a CPU each, without a dashboard. Ray listens on every interface all the same."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with tempfile.TemporaryDirectory(prefix="hf") as places:
+        monkeypatch.setenv("TMPDIR", places)
+        node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+        made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        made.settings = node
+        made.second = made.add_node(**node)
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+def _nodes(root: Path) -> set[str]:
+    found = Store(root).search("attributes.status = 'FINISHED'")
+    return {run.data.tags["holdfast.ray_node"] for run in found if "holdfast.ray_node" in run.data.tags}
+
+
+def _numbers(result: CommandResult) -> Any:
+    arms = json.loads((result.report.parent / "summary.json").read_text())["arms"]
+    return {
+        arm: {name: values.get(name) for name in ("score", "retention", "forgetting")} for arm, values in arms.items()
+    }
+
+
+def test_both_nodes_get_stages_and_the_study_is_the_one_of_this_machine(
+    cluster: Any, tmp_path: Path, tiny_model: ModelRef
+):
+    study = {**STUDY, "model": {"path": tiny_model.path}}
+    for name in ("ray", "here"):
+        new_repository(tmp_path / name, study)
+    places = os.environ["TMPDIR"]
+    sent = holdfast(tmp_path / "ray", places, "study", "tiny.yaml", *RAY, RAY_ADDRESS=cluster.address)
+    assert sent.code == 0, sent.stderr
+    assert "Traceback" not in sent.stderr
+    assert len(_nodes(tmp_path / "ray")) == 2
+    here = holdfast(tmp_path / "here", places, "study", "tiny.yaml")
+    assert here.code == 0, here.stderr
+    assert _numbers(sent) == _numbers(here)
+    weights = [sorted((tmp_path / name / "mlruns/artifacts").rglob("*.safetensors")) for name in ("ray", "here")]
+    assert weights[0]
+    assert sorted(path.read_bytes() for path in weights[0]) == sorted(path.read_bytes() for path in weights[1])
+    again = holdfast(tmp_path / "ray", places, "study", "tiny.yaml")
+    assert again.code == 0, again.stderr
+    assert "To do: 0" in again.stderr or "Everything is there" in again.stderr
+
+
+def _working(root: Path) -> dict[int, str]:
+    """Process ids of the stages that run below a repository, and the journal's directory each writes."""
+    found = {}
+    for log in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            target = os.readlink(log)
+        except OSError:
+            continue
+        if target.startswith(str(root)) and target.endswith("log.txt"):
+            found[int(log.parts[2])] = target
+    return found
+
+
+def _begun(root: Path, cluster: Any, wanted: int) -> subprocess.Popen[str]:
+    """A long study whose trainings run."""
+    command = [sys.executable, "-m", "flows", "study", "tiny.yaml", *RAY]
+    environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "RAY_ADDRESS": cluster.address}
+    begun = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 240
+    while True:
+        training = [
+            log for log in _working(root).values() if "train" in (Path(log).parent / "job.json").read_text()[-4000:]
+        ]
+        journals = list((root / "mlruns/work").glob("*.partial/checkpoint*"))
+        if len(training) >= wanted and len(journals) >= wanted:
+            return begun
+        assert begun.poll() is None, begun.stderr.read() if begun.stderr else ""
+        assert time.monotonic() < until, "the trainings did not begin"
+        time.sleep(0.2)
+
+
+def _long(tiny_model: ModelRef) -> dict[str, Any]:
+    stage = {**STAGE, "trainer": {**TRAINER, "max_steps": 60}}
+    arms = {"one": [stage], "two": [{**stage, "trainer": {**stage["trainer"], "learning_rate": 1e-3}}]}
+    return {
+        **STUDY,
+        "arms": arms,
+        "evaluation": {**STUDY["evaluation"], "every": 60},
+        "model": {"path": tiny_model.path},
+    }
+
+
+def test_a_node_that_dies_does_not_end_the_study(cluster: Any, tmp_path: Path, tiny_model: ModelRef):
+    new_repository(tmp_path / "ray", _long(tiny_model))
+    begun = _begun(tmp_path / "ray", cluster, 2)
+    cluster.remove_node(cluster.second, allow_graceful=False)
+    _, stderr = begun.communicate(timeout=400)
+    assert begun.returncode == 0, stderr
+    assert "node of a stage was lost" in stderr or "Retry" in stderr or "retr" in stderr, stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stages_of_both_nodes(
+    cluster: Any, tmp_path: Path, tiny_model: ModelRef, number: signal.Signals
+):
+    root = tmp_path / "ray"
+    new_repository(root, _long(tiny_model))
+    begun = _begun(root, cluster, 2)
+    begun.send_signal(number)
+    _, stderr = begun.communicate(timeout=60)
+    assert begun.returncode not in (0, -number), stderr
+    assert "Traceback" not in stderr
+    until = time.monotonic() + 10
+    while _working(root) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not _working(root)
+    assert not Store(root).search("attributes.status = 'RUNNING'")
+    shutil.rmtree(root / ".prefect", ignore_errors=True)
+
+
+def test_without_a_cluster_a_study_is_refused(tmp_path: Path, tiny_model: ModelRef):
+    new_repository(tmp_path / "ray", {**STUDY, "model": {"path": tiny_model.path}})
+    with tempfile.TemporaryDirectory(prefix="hf") as places:
+        refused = holdfast(tmp_path / "ray", places, "study", "tiny.yaml", *RAY, RAY_ADDRESS="127.0.0.1:1")
+    assert refused.code == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in refused.stderr
