@@ -235,7 +235,7 @@ def _settle(order: Order) -> None:
         )
     if not order.out.parent.is_dir() or not Path(order.directory).is_dir():
         raise UserError(
-            f"compute.runner: the Ray node {here} does not see {order.out.parent}; mount the repository's directory there "
+            f"compute.runner: the Ray node {here} does not see {order.out.parent}; mount the repository there "
             "at the same path (docs/team.md)"
         )
     os.chdir(order.directory)
