@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import queue
+import re
 import signal
 import socket
 import threading
@@ -26,6 +27,9 @@ from tasks.stage_cache import code_digest
 
 ADDRESS = "RAY_ADDRESS"
 """Ray's own environment variable: the cluster's HOST:PORT. Without it, the cluster that this machine is a node of."""
+HEAD = re.compile(r"[^/\s]+:\d+")
+CONNECTING = 10.0
+"""Seconds in which the head has to answer."""
 POLL = 0.5
 FAREWELL = 10.0
 """Seconds in which a stage that is stopped may end on its node."""
@@ -84,14 +88,20 @@ def connect() -> None:
     import ray
 
     address = os.environ.get(ADDRESS) or "auto"
-    if address.startswith("ray://"):
-        raise UserError(f"{ADDRESS}: {address} is Ray's client; run the command on a node, with HOST:PORT of the head")
+    if address != "auto" and not HEAD.fullmatch(address):
+        raise UserError(
+            f"{ADDRESS}: {address} is no HOST:PORT of the cluster's head; run the command on one of its nodes"
+        )
     with _connecting, _own_signals():
         if ray.is_initialized():
             return
         try:
+            if address != "auto":
+                # Ray itself would try for minutes, and hear no signal.
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), CONNECTING).close()
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"compute.runner: no Ray cluster answers at {address} ({reason(error)}); start one with `ray start "
                 f"--head`, or set {ADDRESS} to its HOST:PORT"

@@ -53,8 +53,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             made.shutdown()
 
 
+def store(root: Path) -> Store:
+    # MLflow leaves the store that a process opened in its environment.
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return Store(root)
+
+
 def _nodes(root: Path) -> set[str]:
-    found = Store(root).search("attributes.status = 'FINISHED'")
+    found = store(root).search("attributes.status = 'FINISHED'")
     return {run.data.tags["holdfast.ray_node"] for run in found if "holdfast.ray_node" in run.data.tags}
 
 
@@ -105,7 +111,7 @@ def _nodes_of_running(root: Path) -> dict[str, str]:
     stepping = {
         log.parent.name.split(".")[0] for log in root.glob("mlruns/work/*.partial/metrics.jsonl") if _steps(log)
     }
-    running = Store(root).search("attributes.status = 'RUNNING'")
+    running = store(root).search("attributes.status = 'RUNNING'")
     tags = [run.data.tags for run in running if run.data.tags.get("holdfast.stage_key") in stepping]
     return {tag["holdfast.arm"]: tag["holdfast.ray_node"] for tag in tags if tag["holdfast.kind"] == "train"}
 
@@ -120,9 +126,13 @@ class Begun:
     def __init__(self, root: Path, cluster: Any) -> None:
         command = [sys.executable, "-m", "flows", "study", "tiny.yaml", *RAY]
         environment = {**os.environ, "PREFECT_HOME": str(root / ".prefect"), "RAY_ADDRESS": cluster.address}
+        environment.pop("MLFLOW_TRACKING_URI", None)
         self._said = root.with_suffix(".stderr")
         with self._said.open("w") as said:
+            # Tests that run in the background ignore Ctrl-C, which a process would inherit.
+            heard = signal.signal(signal.SIGINT, signal.default_int_handler)
             self.process = subprocess.Popen(command, cwd=root, env=environment, stderr=said)
+            signal.signal(signal.SIGINT, heard)
         until = time.monotonic() + 240
         while len(nodes := self._training(root)) < 2:
             assert self.process.poll() is None, self.stderr
@@ -140,14 +150,16 @@ class Begun:
         return self._said.read_text()
 
 
-LONG = {**STAGE, "trainer": {**TRAINER, "max_steps": 300}}
+STEPS = 500
+LONG = {**STAGE, "trainer": {**TRAINER, "max_steps": STEPS}}
 
 
 @pytest.fixture
 def begun(cluster: Any, tmp_path: Path, tiny_model: ModelRef) -> Iterator[Begun]:
     root = tmp_path / "ray"
     arms = {"one": [LONG], "two": [{**LONG, "trainer": {**LONG["trainer"], "learning_rate": 1e-3}}]}
-    new_repository(root, {**STUDY, "arms": arms, "model": {"path": tiny_model.path}})
+    few = {**STUDY["evaluation"], "keep": STEPS, "every": STEPS}
+    new_repository(root, {**STUDY, "arms": arms, "evaluation": few, "model": {"path": tiny_model.path}})
     started = Begun(root, cluster)
     yield started
     if started.process.poll() is None:
@@ -159,7 +171,7 @@ def test_a_node_that_dies_does_not_end_the_study(cluster: Any, begun: Begun, tmp
     assert lost in begun.nodes.values()
     cluster.remove_node(cluster.second, allow_graceful=False)
     assert begun.process.wait(timeout=240) == 0, begun.stderr
-    trained = Store(root).search("tags.`holdfast.kind` = 'train'")
+    trained = store(root).search("tags.`holdfast.kind` = 'train'")
     assert [run.info.status for run in trained] == ["FINISHED", "FINISHED"]
     assert lost not in {run.data.tags["holdfast.ray_node"] for run in trained}
 
@@ -175,7 +187,7 @@ def test_a_signal_ends_the_stages_of_both_nodes(begun: Begun, tmp_path: Path, nu
     while _working(root) and time.monotonic() < until:
         time.sleep(0.2)
     assert not _working(root)
-    assert not Store(root).search("attributes.status = 'RUNNING'")
+    assert not store(root).search("attributes.status = 'RUNNING'")
 
 
 def test_without_a_cluster_a_study_is_refused(tmp_path: Path, tiny_model: ModelRef):
