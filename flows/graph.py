@@ -6,6 +6,7 @@ A plan follows it with an executor that only finds stages, a study with one that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
 
@@ -162,7 +163,9 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
     """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
-    made: list[Callable[..., AnyJob]] = [trace_job, *([ledger_job] if study.influence.ledger is not None else [])]
+    made: list[Callable[..., AnyJob]] = [partial(trace_job, gpus=study.compute.gpus)]
+    if study.influence.ledger is not None:
+        made.append(ledger_job)
     return tuple(
         executor.run(job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
         for run in runs

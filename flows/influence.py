@@ -22,7 +22,7 @@ def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), roo
     """Trace one training at all its kept checkpoints, or at some of them."""
     root, flow_id = root.resolve(), flow_run.id or ""
     trained, study, version = recorded(run_id, root)
-    job = trace_job(trained, settings)
+    job = trace_job(trained, settings, gpus=study.compute.gpus)
     if steps:
         job = at_steps(job, steps)
     with parent_runs.study_run(root, study, flow_id) as parent, worker.children(), progress.display():

@@ -220,7 +220,7 @@ def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Sel
     )
 
 
-def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Trace:
+def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = None, gpus: int = 1) -> Trace:
     """Trace a finished training's forgetting to its samples, by the questions of `data`, or of what it trained on."""
     train = Train.model_validate_json((trained.path / "job.json").read_text())
     steps = chosen(influence.every, sorted(checkpoint.step for checkpoint in trained.result.checkpoints))
@@ -232,6 +232,7 @@ def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = No
         moments=tuple(file_of(trained, name) for name in moments) if whole else (),
         rates=_rates(trained, steps),
         influence=influence.model_copy(update={"ledger": None}),
+        gpus=gpus,
     )
 
 

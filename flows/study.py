@@ -370,7 +370,7 @@ def set_aliases(summary: Path, context: Context) -> dict[str, str]:
     # A run knows its own stage's steps, not those of the stages before.
     for alias, winner in json.loads(summary.read_text())["aliases"].items():
         try:
-            store.register(context.study.name, alias, winner["run_id"], winner["stage_step"])
+            store.models.register(context.study.name, alias, winner["run_id"], winner["stage_step"])
         except RegistryFailed as error:
             refused[alias] = str(error)
             progress.warn(f"{context.study.name}: the model registry did not take the alias {alias}: {error}")

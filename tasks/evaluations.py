@@ -86,7 +86,7 @@ def _log_evaluation(store: Store, run_id: str, metrics: Mapping[int, Mapping[str
     if run.data.tags.get(EVALUATED) == said:
         return
     known = store.values(run_id, {name for found in metrics.values() for name in found})
-    models = store.model_ids(run)
+    models = store.models.ids(run)
     points = [
         Point(name, value, step, time.time(), models.get(step, ""))
         for step, found in metrics.items()

@@ -82,7 +82,7 @@ class ExportedStudy(Config):
 
 def described(store: Store, run: Any, aliases: Mapping[str, Mapping[str, tuple[str, int]]]) -> ExportedRun:
     """A run of the store; `aliases` has the registry's, by model and name."""
-    run_id, models = run.info.run_id, store.models(run)
+    run_id, models = run.info.run_id, store.models.of(run)
     return ExportedRun(
         run_id=run_id,
         experiment=store.client.get_experiment(run.info.experiment_id).name,
@@ -124,7 +124,7 @@ def log_described(store: Store, run_id: str, run: ExportedRun) -> None:
     """Log what a run of another store had on a run of this one, all but its files and what reveals it."""
     store.tag(run_id, {name: value for name, value in run.tags.items() if name not in REVEALING | LEFT_OUT})
     store.params(run_id, run.params)
-    models = {checkpoint.step: store.model(run_id, checkpoint) for checkpoint in run.models}
+    models = {checkpoint.step: store.models.keep(run_id, checkpoint) for checkpoint in run.models}
     for data, metrics in groupby(sorted(run.metrics, key=lambda one: one.data), key=lambda one: one.data):
         name, _, digest = data.rpartition(" ")
         store.log(run_id, list(_points(metrics, models)), (name, digest) if name else None)

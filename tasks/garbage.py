@@ -180,7 +180,7 @@ def _drop_files(store: Store, run: Any, places: list[Path], why: str) -> None:
     if local_artifacts(run) is not None:
         # First, so that nothing points at files that are half gone.
         store.tag(run.info.run_id, {REMOVED: f"{datetime.now(UTC):%Y-%m-%d}: {why}"})
-        store.delete_models(run)
+        store.models.delete(run)
     for place in places:
         _drop(place)
 

@@ -48,7 +48,7 @@ class Recorder:
             self.samples += 1
         if "metrics" in line:
             checkpoint = line.get("checkpoint")
-            model = self.store.model(self.run_id, Checkpoint(**checkpoint)) if checkpoint else ""
+            model = self.store.models.keep(self.run_id, Checkpoint(**checkpoint)) if checkpoint else ""
             for name, value in line["metrics"].items():
                 yield Point(name, value, line["step"], line["time"], model)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.tracking import Store, pages
+from tasks.paging import pages
+from tasks.tracking import Store
 
 
 def aliases(store: Store, name: str) -> dict[str, tuple[str, int]]:

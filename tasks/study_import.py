@@ -287,7 +287,7 @@ def _set_aliases(store: Store, runs: tuple[ExportedRun, ...], ids: Mapping[str, 
                     yield f"The alias {alias.alias} of {alias.model} is taken here and stays as it is."
                 continue
             try:
-                store.register(alias.model, alias.alias, ids[run.run_id], alias.step)
+                store.models.register(alias.model, alias.alias, ids[run.run_id], alias.step)
             except RegistryFailed as error:
                 yield f"The model registry did not take the alias {alias.alias} of {alias.model}: {error}."
 

@@ -1,4 +1,5 @@
-"""The only module that imports MLflow: one store, explicit run ids, no run left RUNNING by a dead process."""
+"""MLflow: one store, explicit run ids, no run left RUNNING by a dead process. Nothing else imports MLflow, but what
+this module is made of."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import getpass
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -25,9 +26,6 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
-    LoggedModel,
-    LoggedModelOutput,
-    LoggedModelStatus,
     Metric,
     Param,
     Run,
@@ -39,18 +37,20 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from holdfast.config.jobs import Checkpoint
 from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, brief, writing
 from tasks import server_probe
 from tasks.artifact_cache import ArtifactCache, link
 from tasks.interrupts import Uninterrupted
+from tasks.logged_models import Models
+from tasks.logged_models import RegistryFailed as RegistryFailed
+from tasks.paging import pages
 from tasks.redaction import redacted, without_password
 from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_alive, owner_tags
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
-METRICS_A_BATCH, PARAMS_A_BATCH, PAGE, IDS_A_QUERY = 1000, 100, 1000, 100
+METRICS_A_BATCH, PARAMS_A_BATCH, IDS_A_QUERY = 1000, 100, 100
 ID = re.compile("[0-9a-f]*")
 ERROR = "holdfast.error"
 """Tag with why a run did not finish."""
@@ -68,10 +68,6 @@ class Point(NamedTuple):
     """Seconds since the epoch. The journal's, so that logging a line again changes nothing."""
     model: str = ""
     """Id of the logged model that it was measured on."""
-
-
-class RegistryFailed(Exception):
-    """The model registry refuses; what was trained and measured is not lost by it."""
 
 
 @functools.cache
@@ -103,6 +99,7 @@ class Store:
             mlflow.set_tracking_uri(self.uri)
             self.client = _client(self.uri)
             self.client.search_experiments(max_results=1)
+        self.models = Models(self.client)
         self.experiment_ids: dict[str, str] = {}
         self.artifact_cache = ArtifactCache(self.directory / "cache", self.client)
         self.heartbeat = Heartbeat(self._renew)
@@ -176,13 +173,8 @@ class Store:
     def delete(self, run: Run) -> None:
         """Delete a run and its logged models, as MLflow does: both can be restored until `mlflow gc`."""
         self.heartbeat.end(run.info.run_id)
-        self.delete_models(run)
+        self.models.delete(run)
         self.client.delete_run(run.info.run_id)
-
-    def delete_models(self, run: Run) -> None:
-        """Delete the logged models of a run whose checkpoints are not there any more."""
-        for model in self.models(run):
-            self.client.delete_logged_model(model.model_id)
 
     def owners(self, query: str) -> list[dict[str, str]]:
         """Tags of the runs that a query finds and that tell which process began them."""
@@ -305,42 +297,6 @@ class Store:
             # Two stages that are the first to name a data set at the same moment both insert it; MLflow lets one fail.
             self.client.log_inputs(run_id, datasets=given)
 
-    def model(self, run_id: str, checkpoint: Checkpoint) -> str:
-        """Id of the logged model of a checkpoint, found or made; it is READY once all is said of it."""
-        run = self.client.get_run(run_id)
-        found = (model for model in self.models(run) if model.tags.get("holdfast.step") == str(checkpoint.step))
-        model = next(found, None) or self._create_model(run, checkpoint)
-        if model.status != LoggedModelStatus.READY:
-            # A process that died may have said the one and not the other.
-            said = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
-            if model.model_id not in said:
-                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, checkpoint.step)])
-            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        return model.model_id
-
-    def _create_model(self, run: Run, checkpoint: Checkpoint) -> LoggedModel:
-        run_id = run.info.run_id
-        tags = {
-            "holdfast.step": str(checkpoint.step),
-            "holdfast.digest": checkpoint.digest,
-            "holdfast.artifact": f"runs:/{run_id}/{checkpoint.path}",
-            "holdfast.arm": run.data.tags.get("holdfast.arm", ""),
-            # The files are artifacts of the run, so the model is external to MLflow's own model folder.
-            "mlflow.model.isExternal": "true",
-        }
-        name = f"{run.info.run_name.replace('/', '-')}-step-{checkpoint.step}"
-        params = {"digest": checkpoint.digest, "step": str(checkpoint.step)}
-        return self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
-
-    def model_ids(self, run: Run) -> dict[int, str]:
-        """Ids of the logged models of a run's checkpoints, by step."""
-        return {int(model.tags["holdfast.step"]): model.model_id for model in self.models(run)}
-
-    def models(self, run: Run) -> list[Any]:
-        """The logged models of a run."""
-        query, experiments = f"source_run_id = '{run.info.run_id}'", [run.info.experiment_id]
-        return list(pages(lambda **page: self.client.search_logged_models(experiments, query, **page), most=100))
-
     def artifacts(self, run: Run, again: bool = False) -> Path:
         """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
 
@@ -402,33 +358,6 @@ class Store:
         if not any(artifact.path == name for artifact in self.client.list_artifacts(run_id)):
             self.client.log_table(run_id, columns, name)
 
-    def register(self, name: str, alias: str, run_id: str, step: int) -> None:
-        """Point an alias of a registered model at a run's checkpoint.
-
-        Raises:
-            RegistryFailed: the registry refuses.
-        """
-        try:
-            self._register(name, alias, run_id, step)
-        except (MlflowException, OSError) as error:
-            raise RegistryFailed(redacted(str(error).strip().splitlines()[0])) from error
-
-    def _register(self, name: str, alias: str, run_id: str, step: int) -> None:
-        run = self.client.get_run(run_id)
-        model = next(m for m in self.models(run) if m.tags.get("holdfast.step") == str(step))
-        if not self.client.search_registered_models(f"name = '{name}'"):
-            self.client.create_registered_model(name)
-        query = f"name = '{name}' and run_id = '{run_id}'"
-        versions = pages(lambda **page: self.client.search_model_versions(query, **page))
-        version = next((v for v in versions if v.tags.get("holdfast.step") == str(step)), None)
-        if version is None:
-            tags = {name: model.tags[name] for name in ("holdfast.step", "holdfast.digest", "holdfast.arm")}
-            tags["holdfast.model"] = model.model_id
-            # Without the model's id: a server takes that only with files below the model, and these are the run's.
-            source = model.tags["holdfast.artifact"]
-            version = self.client.create_model_version(name, source, run_id, tags, await_creation_for=0)
-        self.client.set_registered_model_alias(name, alias, version.version)
-
 
 def _experiments_answer(uri: str) -> Any:
     """A server's answer to a question that every server has an answer to, without retries."""
@@ -442,17 +371,6 @@ def _artifacts_answer(uri: str) -> Any:
     """A server's answer to what artifacts it hands out, without retries."""
     place, limit = "/api/2.0/mlflow-artifacts/artifacts", server_probe.ANSWER_LIMIT
     return http_request(get_default_host_creds(uri), place, "GET", max_retries=0, timeout=limit, raise_on_status=False)
-
-
-def pages(search: Callable[..., Any], most: int | None = None) -> Iterator[Any]:
-    """Everything that a search finds, page after page."""
-    token = None
-    while True:
-        page = search(max_results=min(most or PAGE, PAGE), page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def local_artifacts(run: Run) -> Path | None:

@@ -231,7 +231,7 @@ class Select(Divided):
     """ledger.parquet of a training on all of the stage's samples."""
 
 
-class Trace(Job):
+class Trace(Divided):
     """Trace a finished stage's forgetting to its samples: influence.parquet, path.parquet, sources.parquet."""
 
     verb: Literal["influence"] = "influence"
@@ -244,6 +244,11 @@ class Trace(Job):
     rates: tuple[float, ...] = ()
     """Mean learning rate on the way to each of them."""
     influence: Influence
+
+    @property
+    def ranks(self) -> int:
+        """Each takes a checkpoint."""
+        return min(self.gpus, len(self.kept) + 1)
 
 
 class Account(Job):

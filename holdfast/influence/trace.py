@@ -7,12 +7,13 @@ predicted to do to each question, and did).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from holdfast import group
 from holdfast.config.jobs import Trace
 from holdfast.config.measurement import LEAST_PROMPTS
 from holdfast.data.shards import read_questions
@@ -64,40 +65,112 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
     )
     trajectory = Trajectory(questions.samples, encoder)
     record = TraceRecord(job, journal, list(completions))
-    images: ImageFeatures = {}
-    samples: list[Sample] = []
     steps = [0, *(kept.step for kept in job.kept)]
-    here = checkpoints.computing(checkpoints.load(job.train, None, settings), job.train, settings)
-    before: Gradient | None = None
-    parts = parts_of(here.model, settings, len(completions))
-    for index, step in enumerate(steps):
-        following = checkpoints.load(job.train, job.kept[index], settings) if index < len(job.kept) else None
-        with cached_image_features(here.model, images):
-            if rollouts is not None:
-                samples = rollout_samples(job, here.model, rollouts, encoder, step)
-            elif index == 0:
-                samples = encoder.samples(supervised_completions(job.train, settings.samples))
-            if index == 0:
+    visits = Visits(job, questions, trajectory, rollouts)
+    # Each process takes a checkpoint; they are recorded in order, as if one had taken them all.
+    for first in range(0, len(steps), group.size()):
+        own = first + group.number()
+        found = [visits.measured(own)] if own < len(steps) else []
+        for visit in group.of_all(found):
+            step, last = steps[visit.place], visit.place == len(job.kept)
+            trajectory.add(step, visit.likelihood, visit.slopes, last)
+            lbk = reference_lbk(visit.influence, trajectory, step)
+            record.add(step, visit.influence, visit.samples, lbk)
+            journal.progress(visit.place + 1, len(steps))
+    if rollouts is not None:
+        for step, loglik in visits.under_start(record.samples).items():
+            record.add_start(step, loglik)
+    record.write(out, trajectory)
+    told = {"measured in parts,": visits.parts} if visits.parts > 1 else {}
+    return {"source": record.source, **record.notes(), **told, **caveats(job)}
+
+
+class Visit(NamedTuple):
+    """What was measured at a checkpoint."""
+
+    place: int
+    """Of the checkpoint among those of the trace, the beginning first."""
+    samples: Sequence[Sample]
+    influence: CheckpointInfluence
+    likelihood: np.ndarray
+    slopes: np.ndarray
+    """As `Trajectory.measured` gives them."""
+
+
+class Visits:
+    """Goes from checkpoint to checkpoint, in order, and loads each as it is needed, with its neighbours' weights."""
+
+    def __init__(
+        self, job: Trace, questions: BenchmarkQuestions, trajectory: Trajectory, rollouts: Rollouts | None
+    ) -> None:
+        self.job, self.questions, self.trajectory, self.rollouts = job, questions, trajectory, rollouts
+        self.images: ImageFeatures = {}
+        self.parts = 0
+        self._taught: list[Sample] = []
+        self._loaded: dict[int, checkpoints.Loaded] = {}
+        self._weights: dict[int, Gradient] = {}
+
+    def measured(self, place: int) -> Visit:
+        """The influence of the samples at a checkpoint, and the questions' slopes along the steps from and to it."""
+        here = self._at(place)
+        settings, encoder = self.job.influence, self.questions.encoder
+        parts = parts_of(here.model, settings, len(self.questions.samples))
+        self.parts = len(parts)
+        with cached_image_features(here.model, self.images):
+            samples = self._samples(here.model, place)
+            if place == 0:
                 for names in parts:
                     with measuring_in(here.model, names):
                         verify(here.model, samples, encoder)
-            ahead = displacement(following.weights, here.weights) if following is not None else None
-            behind = displacement(here.weights, before) if before is not None else None
-            point = Checkpoint(job, index, here.model, questions, [way for way in (ahead, behind) if way is not None])
-            influence = point.measured(samples, parts, trajectory)
-        record.add(step, influence, samples, reference_lbk(influence, trajectory, step))
-        journal.progress(index + 1, len(steps))
-        if following is not None:
-            before, here = here.weights, checkpoints.computing(following, job.train, settings)
-    if rollouts is not None:
-        del following, here
-        start = checkpoints.computing(checkpoints.load(job.train, None, settings), job.train, settings).model
-        for step, finite in record.samples.items():
-            with cached_image_features(start, images):
-                record.add_start(step, likelihoods(start, encoder.batches(finite, start.device)))
-    record.write(out, trajectory)
-    told = {"measured in parts,": len(parts)} if len(parts) > 1 else {}
-    return {"source": record.source, **record.notes(), **told, **caveats(job)}
+            point = Checkpoint(self.job, place, here.model, self.questions, self._ways(place))
+            return Visit(place, samples, *point.measured(samples, parts, self.trajectory))
+
+    def under_start(self, samples: Mapping[int, Sequence[Sample]]) -> dict[int, list[float]]:
+        """By step, the log-likelihood of samples under the model that the stage began with."""
+        self._loaded.clear()
+        start, encoder = self._at(0).model, self.questions.encoder
+        own = list(samples.items())[group.number() :: group.size()]
+        with cached_image_features(start, self.images):
+            found = [(step, likelihoods(start, encoder.batches(some, start.device))) for step, some in own]
+        return dict(sorted(group.of_all(found)))
+
+    def _samples(self, model: Any, place: int) -> list[Sample]:
+        if self.rollouts is not None:
+            return rollout_samples(self.job, model, self.rollouts, self.questions.encoder, self._step(place))
+        if not self._taught:
+            completions = supervised_completions(self.job.train, self.job.influence.samples)
+            self._taught = self.questions.encoder.samples(completions)
+        return self._taught
+
+    def _ways(self, place: int) -> list[Gradient]:
+        """To the next checkpoint and from the last, where there are such."""
+        weights = {near: self._weights_at(near) for near in (place - 1, place, place + 1) if self._is_there(near)}
+        self._weights = weights
+        ends = [(place, place + 1), (place - 1, place)]
+        return [displacement(weights[end], weights[start]) for start, end in ends if {start, end} <= weights.keys()]
+
+    def _at(self, place: int) -> checkpoints.Loaded:
+        """The model where passes compute; one at a time."""
+        loaded = self._loaded.pop(place, None) or self._load(place)
+        self._loaded.clear()
+        self._weights[place] = loaded.weights
+        return checkpoints.computing(loaded, self.job.train, self.job.influence)
+
+    def _weights_at(self, place: int) -> Gradient:
+        if place not in self._weights:
+            self._loaded[place] = self._load(place)
+            self._weights[place] = self._loaded[place].weights
+        return self._weights[place]
+
+    def _load(self, place: int) -> checkpoints.Loaded:
+        kept = self.job.kept[place - 1] if place else None
+        return checkpoints.load(self.job.train, kept, self.job.influence)
+
+    def _is_there(self, place: int) -> bool:
+        return 0 <= place <= len(self.job.kept)
+
+    def _step(self, place: int) -> int:
+        return self.job.kept[place - 1].step if place else 0
 
 
 class Checkpoint(NamedTuple):
@@ -105,15 +178,14 @@ class Checkpoint(NamedTuple):
 
     job: Trace
     place: int
-    """Of the checkpoint among those of the trace, the beginning first."""
     model: Any
     questions: BenchmarkQuestions
     displacements: list[Gradient]
 
     def measured(
         self, samples: Sequence[Sample], parts: list[list[str]], trajectory: Trajectory
-    ) -> CheckpointInfluence:
-        """The samples' influence; the trajectory takes the questions' slopes."""
+    ) -> tuple[CheckpointInfluence, np.ndarray, np.ndarray]:
+        """The samples' influence, and what the trajectory measures: of the questions ℓ and its slopes."""
         slopes: list[np.ndarray] = []
         likelihood = np.zeros(0)
 
@@ -128,9 +200,7 @@ class Checkpoint(NamedTuple):
                     slopes.append(found)
 
         influence = measured_in_parts(samples, lambda given: list(measure(given)))
-        step = 0 if self.place == 0 else self.job.kept[self.place - 1].step
-        trajectory.add(step, likelihood, np.sum(slopes, axis=0), last=self.place == len(self.job.kept))
-        return influence
+        return influence, likelihood, np.sum(slopes, axis=0)
 
     def _part(self, samples: Sequence[Sample], names: list[str]) -> Part:
         step = 0 if self.place == 0 else self.job.kept[self.place - 1].step

@@ -136,7 +136,7 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
 
         return select(job, own, journal)
     if isinstance(job, Trace):
-        return _trace(job, out, journal)
+        return _trace(job, own, journal)
     if isinstance(job, Account):
         from holdfast.stages.ledger import account
 

@@ -36,7 +36,7 @@ def test_what_checkpoints_scored_stands_on_their_training_at_their_steps(context
 def test_each_number_is_of_the_model_that_was_evaluated(context, store):
     done = run(context)
     log_evaluation(store, done.run_id, SCORES)
-    models = store.model_ids(store.run(done.run_id))
+    models = store.models.ids(store.run(done.run_id))
     assert set(models) == {0, 3, 6}
     for step, model in models.items():
         metrics = {metric.key: metric.value for metric in store.client.get_logged_model(model).metrics or []}

@@ -88,7 +88,7 @@ def test_checkpoints_that_no_report_is_made_from_go_and_those_of_reports_aliases
     other = Study(name="other", arms=STUDY.arms)
     unreported = clone.train(4, other)
     store = open_store(clone.root)
-    store.register("study", "best-skill", registered.run_id, 3)
+    store.models.register("study", "best-skill", registered.run_id, 3)
     report(clone.root, STUDY, [new], clone.data)
     continued = clone.train(5)
 
@@ -106,7 +106,7 @@ def test_checkpoints_that_no_report_is_made_from_go_and_those_of_reports_aliases
     removed = store.run(old.run_id)
     assert removed.data.metrics["train/loss"], "what it measured stays"
     assert "made without it" in removed.data.tags["holdfast.removed"]
-    assert not store.model_ids(removed)
+    assert not store.models.ids(removed)
     assert find_stage(job(clone.root, 2), Context(root=clone.root, study=STUDY, study_run="")) is None
     assert "There is nothing to remove." in clone.collect()
 
@@ -140,7 +140,7 @@ def test_a_study_keeps_the_checkpoints_that_it_says_and_is_found_without_the_oth
     study = STUDY.model_copy(update={"checkpoints": kept})
     trained = clone.train(1, study)
     if kept == "best":
-        open_store(clone.root).register("study", "best-skill", trained.run_id, 3)
+        open_store(clone.root).models.register("study", "best-skill", trained.run_id, 3)
     report(clone.root, study, [trained], clone.data)
     said = clone.collect(delete=True)
     assert ("`checkpoints` of study keeps step" in said) == (kept != "all")

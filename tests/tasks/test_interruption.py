@@ -117,8 +117,8 @@ def test_a_model_that_a_dead_process_began_is_finished_by_the_next_one(context, 
     with monkeypatch.context() as patch:
         patch.setattr(store.client, before, killed)
         with pytest.raises(KeyboardInterrupt):
-            store.model(context.study_run, kept)
-    ids = {store.model(context.study_run, kept) for _ in range(2)}
+            store.models.keep(context.study_run, kept)
+    ids = {store.models.keep(context.study_run, kept) for _ in range(2)}
     run = store.client.get_run(context.study_run)
     assert [output.model_id for output in run.outputs.model_outputs] == list(ids)
     assert store.client.get_logged_model(*ids).status == "READY"

@@ -69,13 +69,13 @@ def source(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[So
             context = Context(root=root, study=STUDY, study_run=run_id, data_version=data_version.version(root))
             stage = Attempt(job(root), context, Position("answers", 1)).run()
         store = open_store(root)
-        [model] = [one for step, one in store.model_ids(store.run(stage.run_id)).items() if step == 3]
+        [model] = [one for step, one in store.models.ids(store.run(stage.run_id)).items() if step == 3]
         store.log(stage.run_id, [Point("prior/mean/accuracy", 0.5, 3, 1.5e9, model)], ("study-0123abcd", "e" * 32))
         store.log(stage.run_id, [Point("train/loss", float("nan"), 9, 1.5e9)])
         store.tag(stage.run_id, {"holdfast.remark": f"https://me:{SECRET}@host/x, {root}/x, {stage.run_id}"})
         run_id = report(root, STUDY, [stage], data)
         store.text(run_id, f"see postgresql://me:hunter2@host/db and {SECRET}", "notes.txt")
-        store.register("study", "best-skill", stage.run_id, 3)
+        store.models.register("study", "best-skill", stage.run_id, 3)
         export_study("study", place / "study.tar", root)
         yield Source(root, place / "study.tar", stage, run_id)
 
@@ -115,8 +115,8 @@ def test_an_imported_study_is_found_with_all_that_its_runs_had(source: Source, t
         Context(root=source.root, study=STUDY, study_run=""), before.info.run_id
     )
     assert set(run.data.params) == set(before.data.params)
-    steps = store.model_ids(run)
-    assert set(steps) == set(source.store.model_ids(before)) == {0, 3, 6}
+    steps = store.models.ids(run)
+    assert set(steps) == set(source.store.models.ids(before)) == {0, 3, 6}
     measured = {one.key: one for one in store.client.get_logged_model(steps[3]).metrics}
     assert set(measured) == {"prior/mean/accuracy", "target/jigsaw/score"}
     assert (measured["prior/mean/accuracy"].value, measured["prior/mean/accuracy"].timestamp) == (0.5, 1.5e12)

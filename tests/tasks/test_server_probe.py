@@ -66,12 +66,12 @@ def test_a_run_on_a_server_is_recorded_registered_and_read_elsewhere(
     run_id = store.begin("on-a-server", "answers", {"holdfast.stage_key": "k", "holdfast.arm": "answers"})
     store.params(run_id, {f"p{n}": "1" for n in range(150)})
     kept = checkpoint(tmp_path / "work", 3)
-    model = store.model(run_id, kept)
+    model = store.models.keep(run_id, kept)
     store.log(run_id, [Point("target/jigsaw/score", 0.5, 3, time.time(), model)], ("data", "d"))
     store.text(run_id, "{}", "config.json")
     path = store.upload_last(run_id, tmp_path / "work", [f"{kept.path}/model.safetensors"])
-    store.register("answers", "best-skill", run_id, 3)
-    store.register("answers", "best-skill", run_id, 3)
+    store.models.register("answers", "best-skill", run_id, 3)
+    store.models.register("answers", "best-skill", run_id, 3)
     store.end(run_id, "FINISHED")
 
     # What was uploaded is read from here, and what else the run has is beside it.
@@ -121,9 +121,9 @@ def test_a_registry_that_fails_says_so_and_nothing_else_is_lost(address: str, tm
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     store = Store(tmp_path / "here")
     run_id = store.begin("on-a-server", "unregistered", {})
-    store.model(run_id, checkpoint(tmp_path / "work", 3))
+    store.models.keep(run_id, checkpoint(tmp_path / "work", 3))
     with pytest.raises(RegistryFailed, match="refused"):
-        store.register("answers", "best-skill", run_id, 3)
+        store.models.register("answers", "best-skill", run_id, 3)
     store.end(run_id, "FINISHED")
     assert store.run(run_id).info.status == "FINISHED"
 

@@ -322,7 +322,7 @@ def test_an_alias_follows_the_best_checkpoint(context):
     done = run(context)
     store = open_store(context.root)
     for step in (3, 6, 6):
-        store.register("study", "best-skill", done.run_id, step)
+        store.models.register("study", "best-skill", done.run_id, step)
     version = store.client.get_model_version_by_alias("study", "best-skill")
     assert version.tags["holdfast.step"] == "6"
     assert version.run_id == done.run_id
