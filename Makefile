@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # Files side by side, one process a core; what a file makes for its tests is made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)

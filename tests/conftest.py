@@ -13,7 +13,14 @@ from holdfast.config.refs import DataRef, FileRef, ModelRef
 
 # As in a stage's process.
 os.environ.setdefault("DISABLE_MLFLOW_INTEGRATION", "TRUE")
+LONG = ("test_study.py", "test_training.py", "test_faults.py", "test_stage.py", "test_data.py")
+"""Files that come first: one at the end would leave the other cores idle."""
 EVALUATION = {"batch_size": 8, "max_new_tokens": 16, "drift_prompts": 4}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, and all others in their order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
