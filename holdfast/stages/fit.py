@@ -177,9 +177,9 @@ def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> 
 
 def room_there(where: torch.device, settings: Influence | None, ranks: int = 1) -> Room:
     """Of the device that trains, for one rank; what samples are held against may lie in the host's memory too."""
-    host = psutil.virtual_memory().total
+    host = psutil.virtual_memory().total // ranks
     if where.type != "cuda":
-        return Room(host // ranks, host)
+        return Room(host, host)
     card = torch.cuda.get_device_properties(where).total_memory
     return Room(card, card + host if settings is not None and settings.memory_gb is not None else card)
 
