@@ -89,9 +89,7 @@ test-vllm: $(READY)
 # Holdfast with Ray, whose cluster runs stages, in an environment of its own: .venv-ray/bin/holdfast study FILE.
 ray: $(READY)
 	test -x .venv-ray/bin/python || $(BIN)/uv venv -q -p $(BIN)/python .venv-ray
-	cat requirements.lock requirements-ray.lock > .ray.txt
-	$(BIN)/uv pip sync -q --compile-bytecode --python .venv-ray/bin/python .ray.txt
-	rm .ray.txt
+	$(BIN)/uv pip sync -q --compile-bytecode --python .venv-ray/bin/python requirements.lock requirements-ray.lock
 	$(BIN)/uv pip install -q --python .venv-ray/bin/python --no-deps -e .
 
 test-ray: ray

@@ -93,7 +93,8 @@ class Questions(NamedTuple):
             gpus=study.compute.gpus,
             drift=all_parts["drift"] if drifting else None,
             pass_at=all_parts["pass_at"] if "pass_at" in parts else None,
-            again=max(1, evaluation.batch_size // 3) if whole else None,
+            # vLLM makes batches of its own.
+            again=max(1, evaluation.batch_size // 3) if whole and evaluation.vllm is None else None,
             units={self.key(model, part): file_name(model, part) for model in models for part in parts},
         )
 

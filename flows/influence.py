@@ -22,7 +22,9 @@ def influence(run_id: str, settings: Influence, steps: tuple[int, ...] = (), roo
     """Trace one training at all its kept checkpoints, or at some of them."""
     root, flow_id = root.resolve(), flow_run.id or ""
     trained, study, version = recorded(run_id, root)
-    job = trace_job(trained, settings, gpus=study.compute.gpus)
+    # On this machine, which need not be the one with the study's GPUs or its cluster.
+    study = study.model_copy(update={"compute": study.compute.model_copy(update={"runner": "here"})})
+    job = trace_job(trained, settings)
     if steps:
         job = at_steps(job, steps)
     with parent_runs.study_run(root, study, flow_id) as parent, worker.children(), progress.display():

@@ -195,8 +195,8 @@ def _cached_listing(root: Path) -> Listing:
         _dvc(root, "fetch")
     if not _is_whole(path):
         raise UserError(
-            f"{root / POINTER}: its list of files does not belong to its md5 {md5}, which is not in DVC's "
-            f"cache; restore it with `git checkout {POINTER}`."
+            f"{root / POINTER}: its list of files does not belong to its md5 {md5}, which is not whole in DVC's "
+            f"cache ({path}); restore it with `git checkout {POINTER}`."
         )
     return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
 
@@ -232,7 +232,7 @@ def cache_directory_object(root: Path, files: Listing) -> None:
     """Give DVC's cache the directory that data.dvc names; a fresh clone lacks it, and DVC adds nothing to it then."""
     path = cache_path(root, _directory_md5(files))
     if not _is_whole(path):
-        partial = path.with_suffix(".dir.tmp")
+        partial = path.with_suffix(f".dir.{os.getpid()}.tmp")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(_directory_object(files))
@@ -267,9 +267,11 @@ def _dvc(root: Path, *arguments: str, scm: bool = True) -> str:
         UserError: the lock stays busy, or DVC cannot write.
     """
     started = time.monotonic()
-    waiting = False
+    waiting = mended = False
     while (done := _run(root, arguments, scm)).returncode != 0:
-        if TORN.search(done.stderr) and _forget_torn_locks(root):
+        if TORN.search(done.stderr) and not mended:
+            mended = True
+            _forget_torn_locks(root)
             continue
         if not LOCKED.search(done.stderr):
             _raise_failure(root, done.stderr)
@@ -284,19 +286,17 @@ def _dvc(root: Path, *arguments: str, scm: bool = True) -> str:
     return done.stdout.strip()
 
 
-def _forget_torn_locks(root: Path) -> bool:
+def _forget_torn_locks(root: Path) -> None:
     """Remove DVC's list of locks if it cannot be read; whoever is in it could not get out of it either."""
     locks = root / ".dvc" / "tmp" / "rwlock"
     # The lock under which DVC reads and writes the list, so that one that is being written is no torn one.
     with writing(locks), locks.with_suffix(".lock").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not locks.is_file():
-            return False
         try:
-            json.loads(locks.read_bytes())
+            if locks.is_file():
+                json.loads(locks.read_bytes())
         except ValueError:
             locks.unlink()
-        return True
 
 
 def _run(root: Path, arguments: tuple[str, ...], scm: bool = True) -> subprocess.CompletedProcess[str]:

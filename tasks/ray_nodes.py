@@ -1,4 +1,5 @@
-"""Stages on the nodes of a Ray cluster: each is one Ray task, which waits for room on its node and runs the process.
+"""Stages on the nodes of a Ray cluster: each is one Ray task (`ray_task`), which waits for room on its node and runs
+the process.
 
 Everything else stays with the command: MLflow, Prefect, the cache of stages, retries. So a node needs our code, the
 models and this repository's directory, at the same paths, and no server of ours.
@@ -6,9 +7,7 @@ models and this repository's directory, at the same paths, and no server of ours
 
 from __future__ import annotations
 
-import multiprocessing.process
 import os
-import queue
 import re
 import signal
 import socket
@@ -17,13 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from uuid import uuid4
 
 from holdfast.config.jobs import AnyJob, Compare, MakeData
 from holdfast.config.study import Compute
 from holdfast.errors import UserError, reason
 from tasks import slots, worker
-from tasks.stage_cache import code_digest
+from tasks.ray_task import FAREWELL, Order, on_node, sources
 
 ADDRESS = "RAY_ADDRESS"
 """Ray's own environment variable: the cluster's HOST:PORT. Without it, the cluster that this machine is a node of."""
@@ -31,29 +31,8 @@ HEAD = re.compile(r"[^/\s]+:\d+")
 CONNECTING = 10.0
 """Seconds in which the head has to answer."""
 POLL = 0.5
-FAREWELL = 10.0
-"""Seconds in which a stage that is stopped may end on its node."""
 
 _connecting = threading.Lock()
-
-
-class Room(NamedTuple):
-    """A node has room for a stage."""
-
-    node: str
-    """Ray's id of it."""
-
-
-class Order(NamedTuple):
-    """What a node is to do."""
-
-    job: AnyJob
-    out: Path
-    parallel: int | None
-    first: bool
-    code: str
-    directory: str
-    """Where the command was run: modules of the user's own are imported from there."""
 
 
 def is_sent(job: AnyJob, compute: Compute) -> bool:
@@ -71,7 +50,7 @@ def require_cluster(compute: Compute) -> None:
         return
     connect()
     if compute.device != "cpu":
-        _require(compute.gpus, _most("GPU"))
+        _require(compute.gpus, compute.device)
 
 
 def connect() -> None:
@@ -152,7 +131,8 @@ class SentStage:
             except ray.exceptions.RayTaskError as error:
                 raise worker.StageFailed(f"the Ray task of a stage failed: {error}") from error
             except ray.exceptions.RayError as error:
-                raise worker.StageKilled(f"the Ray node of a stage was lost: {reason(error)}") from error
+                told = f"{type(error).__name__}: {reason(error)}"
+                raise worker.StageKilled(f"Ray lost a stage's node, or ended its process ({told})") from error
             if isinstance(item, BaseException):
                 raise item
             return item
@@ -173,14 +153,14 @@ def sent(job: AnyJob, out: Path, compute: Compute, first: bool = False) -> Itera
     connect()
     import ray
 
-    if job.device == "cuda" or (job.device == "auto" and _most("GPU")):
-        _require(job.ranks, _most("GPU"))
-        needs = {"num_gpus": job.ranks, "num_cpus": 0}
-    else:
-        needs = {"num_gpus": 0, "num_cpus": max(1, min(job.ranks * job.threads, _most("CPU")))}
-    order = Order(job, out, compute.parallel, first, code_digest(), os.getcwd())
+    needs = _needs(job)
+    # Whoever sees this has this directory, and not one of its own at the same path.
+    mark = out.parent / f"{uuid4().hex}.ray"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    order = Order(job, out, compute.parallel, first, sources(), os.getcwd(), mark)
     # The first item is taken before the stage may start: between the two, the command asks whether it still may.
-    task = ray.remote(_on_node).options(
+    task = ray.remote(on_node).options(
         **needs,
         num_returns="streaming",
         max_retries=0,
@@ -194,6 +174,19 @@ def sent(job: AnyJob, out: Path, compute: Compute, first: bool = False) -> Itera
         yield stage
     finally:
         stage.end()
+        mark.unlink(missing_ok=True)
+
+
+def _needs(job: AnyJob) -> dict[str, int]:
+    """What Ray counts for a stage. UserError where no node has it, for which Ray would wait for ever."""
+    if job.device == "cuda" or (job.device == "auto" and _most("GPU")):
+        _require(job.ranks, job.device)
+        return {"num_gpus": job.ranks, "num_cpus": 0}
+    if not _most("CPU"):
+        raise UserError(
+            "compute.runner: no node of the Ray cluster has a CPU to give; start nodes without `--num-cpus 0`"
+        )
+    return {"num_gpus": 0, "num_cpus": min(job.ranks * job.threads, _most("CPU"))}
 
 
 def _most(resource: str) -> int:
@@ -203,78 +196,10 @@ def _most(resource: str) -> int:
     return max((int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]), default=0)
 
 
-def _require(wanted: int, there: int) -> None:
-    if wanted > max(1, there):
+def _require(wanted: int, device: str) -> None:
+    there = _most("GPU")
+    if wanted > (there if device == "cuda" else max(1, there)):
         raise UserError(
             f"compute.gpus: {wanted}, and no node of the Ray cluster has more than {there}; lower it, start nodes with "
             "`ray start --num-gpus`, or set compute.device to cpu"
         )
-
-
-def _on_node(order: Order) -> Iterator[Any]:
-    """In a Ray worker: `Room`, once more when it may start, then lines of the journal, and an error at the end."""
-    try:
-        _settle(order)
-    except UserError as error:
-        yield error
-        return
-    # One task at a time is in a Ray worker, and the next may have other GPUs.
-    slots.gpus.cache_clear()
-    with worker.children():
-        try:
-            with slots.slot(order.job, order.parallel, worker.stopping, order.first) as gpu:
-                yield Room(_node())
-                yield []
-                yield from _lines(order, gpu)
-        except (UserError, worker.StageFailed, slots.Stopped) as error:
-            yield error
-
-
-def _node() -> str:
-    import ray
-
-    return ray.get_runtime_context().get_node_id()
-
-
-def _settle(order: Order) -> None:
-    """Make this process like the one that sent the stage."""
-    here = socket.gethostname()
-    if code_digest() != order.code:
-        raise UserError(
-            f"compute.runner: the Ray node {here} has other code of holdfast; install the same version there"
-        )
-    if not order.out.parent.is_dir() or not Path(order.directory).is_dir():
-        raise UserError(
-            f"compute.runner: the Ray node {here} does not see {order.out.parent}; mount the repository there "
-            "at the same path (docs/team.md)"
-        )
-    os.chdir(order.directory)
-    # Where multiprocessing's children begin, a forkserver's too.
-    multiprocessing.process.ORIGINAL_DIR = order.directory  # type: ignore[attr-defined]
-    os.environ.update(worker.ENVIRONMENT)
-
-
-def _lines(order: Order, gpu: str) -> Iterator[list[worker.Line]]:
-    """Run the process and yield its lines as they come."""
-    told: queue.Queue[list[worker.Line] | None] = queue.Queue()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            worker.run(order.job, order.out, told.put, gpu)
-        except BaseException as error:
-            failed.append(error)
-        told.put(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while (lines := told.get()) is not None:
-            if lines:
-                yield lines
-    finally:
-        if thread.is_alive():
-            worker.stop_all()
-            thread.join(FAREWELL)
-    if failed:
-        raise failed[0]

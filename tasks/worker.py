@@ -54,6 +54,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     # TRL would import MLflow, which takes a second: stages write a journal.
     "DISABLE_MLFLOW_INTEGRATION": "TRUE",
+    "VLLM_NO_USAGE_STATS": "1",
 }
 POLL = 1.0
 AFTERMATH = 1.0

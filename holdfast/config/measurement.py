@@ -74,8 +74,8 @@ class Evaluation(Config):
     """`exact` reads the base beside the model, which takes memory for both; `sampled` estimates the KL from the base's
     samples alone, mostly too low by a tenth or so."""
     vllm: Vllm | None = None
-    """Decode what evaluations, sources and predictors ask for by vLLM: `{}` for the defaults. Probabilities are the
-    model's own either way, and what a training asks along the way is decoded by transformers."""
+    """Decode what evaluations, sources, replay and predictors ask for by vLLM: `{}` for the defaults. Probabilities are
+    the model's own either way, and what a training or influence asks along the way is decoded by transformers."""
 
 
 class Predictors(Config):

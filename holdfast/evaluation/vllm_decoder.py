@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdfast import group
 from holdfast.config.jobs import Evaluate, Predict, Sample
 from holdfast.config.measurement import Vllm
 from holdfast.data.chat import pictures
@@ -43,6 +46,8 @@ def decoder_of(job: Evaluate | Predict | Sample, processor: Any) -> VllmDecoder 
     """The decoder of a stage that asks for vLLM; None of any other."""
     if job.vllm is None:
         return None
+    if group.size() > 1:
+        raise UserError(f"{FIELD}: works on one GPU, and compute.gpus is {group.size()}; leave one of them out")
     return VllmDecoder(job.vllm, engine_of(job.base.whole, processor, base_dtype(job.dtype, job.base), job.seed))
 
 
@@ -73,6 +78,8 @@ class VllmDecoder:
         Raises:
             UserError: vLLM does not start, or what it reads or writes is not the model's.
         """
+        if sampling.settings:
+            raise ValueError("vLLM has other names for transformers' settings of generation")
         with torch.inference_mode(False):
             self._load(model)
         require_room(FIELD, self._llm, [row["input_ids"].tolist() for row in prompts], sampling.limit)
@@ -93,7 +100,8 @@ class VllmDecoder:
         if self._holds is not None and self._holds() is model:
             return
         weights = [(name, parameter.data) for name, parameter in model.named_parameters()]
-        [missing] = self._llm.apply_model(lambda inside: _missing(inside, weights))
+        with _explained("does not take the model's weights"):
+            [missing] = self._llm.apply_model(lambda inside: _missing(inside, weights))
         if missing:
             raise UserError(
                 f"{FIELD}: vLLM has weights that the model has not ({', '.join(sorted(missing)[:3])}); remove {FIELD}"
@@ -106,8 +114,6 @@ class VllmDecoder:
         require_vllm(FIELD)
         # Its weights are filled from this process.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        from vllm import LLM
-
         # Weights are read from files first: where vLLM makes them up (`load_format: dummy`), it makes up buffers, too,
         # which nothing fills afterwards.
         own = {
@@ -116,12 +122,10 @@ class VllmDecoder:
             "logprobs_mode": "processed_logprobs",
             "trust_remote_code": False,
         }
-        try:
+        with _explained("does not start"):
+            from vllm import LLM
+
             return LLM(**{"max_model_len": -1, **self.settings.arguments, **own})
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{FIELD}: vLLM does not start ({reason(error)}); correct its arguments, or remove {FIELD}"
-            ) from error
 
     def _settings(self, model: Any, reader: Reader, sampling: Sampling) -> Any:
         from vllm import SamplingParams
@@ -138,14 +142,17 @@ class VllmDecoder:
     def _said(self, prompts: list[Encoded], settings: list[Any]) -> list[Said]:
         ids = [row["input_ids"].tolist() for row in prompts]
         token, asked = self.engine.image_token, ids
-        images = [pictures(row.question) if row.question is not None else [] for row in prompts]
+        # Samples of one prompt share its pictures.
+        shown = {id(row): pictures(row.question) if row.question is not None else [] for row in prompts}
+        images = [shown[id(row)] for row in prompts]
         if token is not None:
             asked = as_asked(FIELD, ids, images, token)
         given = [
             {"prompt_token_ids": row} | ({"multi_modal_data": {"image": shown}} if shown else {})
             for row, shown in zip(asked, images, strict=True)
         ]
-        outputs = self._llm.generate(given, settings, use_tqdm=False)
+        with _explained("does not answer"):
+            outputs = self._llm.generate(given, settings, use_tqdm=False)
         require_same_prompts(FIELD, ids, [one.prompt_token_ids for one in outputs])
         return [_read(one.outputs[0]) for one in outputs]
 
@@ -163,6 +170,15 @@ class VllmDecoder:
                 f"the tokens of the first batch, and {FIELD}.difference allows {self.settings.difference:g}; remove "
                 f"{FIELD}, or raise the bound if half precision is why"
             )
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Errors of vLLM's as one sentence."""
+    try:
+        yield
+    except (ImportError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{FIELD}: vLLM {what} ({reason(error)}); correct its arguments, or remove {FIELD}") from error
 
 
 def _missing(inside: Any, weights: list[tuple[str, Tensor]]) -> set[str]:

@@ -7,7 +7,7 @@ predicted to do to each question, and did).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ from holdfast.influence.samples import (
 )
 from holdfast.influence.trajectory import Trajectory
 from holdfast.journal import Journal
+from holdfast.models.encode import Encoded
 from holdfast.models.image_feature_cache import ImageFeatures, cached_image_features
 
 TOKEN_MEAN = "dapo"
@@ -78,8 +79,8 @@ def trace(job: Trace, out: Path, journal: Journal, rollouts: Rollouts | None) ->
             record.add(step, visit.influence, visit.samples, lbk)
             journal.progress(visit.place + 1, len(steps))
     if rollouts is not None:
-        for step, loglik in visits.under_start(record.samples).items():
-            record.add_start(step, loglik)
+        for place, loglik in visits.under_start():
+            record.add_start(steps[place], loglik)
     record.write(out, trajectory)
     told = {"measured in parts,": visits.parts} if visits.parts > 1 else {}
     return {"source": record.source, **record.notes(), **told, **caveats(job)}
@@ -91,6 +92,7 @@ class Visit(NamedTuple):
     place: int
     """Of the checkpoint among those of the trace, the beginning first."""
     samples: Sequence[Sample]
+    """Without what the model reads of them, which only the process that measured them needs."""
     influence: CheckpointInfluence
     likelihood: np.ndarray
     slopes: np.ndarray
@@ -107,6 +109,8 @@ class Visits:
         self.images: ImageFeatures = {}
         self.parts = 0
         self._taught: list[Sample] = []
+        self._measured: dict[int, Sequence[Sample]] = {}
+        """Those with a finite gradient, by place."""
         self._loaded: dict[int, checkpoints.Loaded] = {}
         self._weights: dict[int, Gradient] = {}
 
@@ -123,16 +127,21 @@ class Visits:
                     with measuring_in(here.model, names):
                         verify(here.model, samples, encoder)
             point = Checkpoint(self.job, place, here.model, self.questions, self._ways(place))
-            return Visit(place, samples, *point.measured(samples, parts, self.trajectory))
+            influence, *measured = point.measured(samples, parts, self.trajectory)
+        self._measured[place] = influence.samples
+        influence = influence._replace(samples=_unread(influence.samples))
+        return Visit(place, _unread(samples), influence, *measured)
 
-    def under_start(self, samples: Mapping[int, Sequence[Sample]]) -> dict[int, list[float]]:
-        """By step, the log-likelihood of samples under the model that the stage began with."""
+    def under_start(self) -> list[tuple[int, list[float]]]:
+        """By place, the log-likelihood of its samples under the model that the stage began with."""
         self._loaded.clear()
         start, encoder = self._at(0).model, self.questions.encoder
-        own = list(samples.items())[group.number() :: group.size()]
         with cached_image_features(start, self.images):
-            found = [(step, likelihoods(start, encoder.batches(some, start.device))) for step, some in own]
-        return dict(sorted(group.of_all(found)))
+            found = [
+                (place, likelihoods(start, encoder.batches(samples, start.device)))
+                for place, samples in self._measured.items()
+            ]
+        return sorted(group.of_all(found))
 
     def _samples(self, model: Any, place: int) -> list[Sample]:
         if self.rollouts is not None:
@@ -158,8 +167,10 @@ class Visits:
 
     def _weights_at(self, place: int) -> Gradient:
         if place not in self._weights:
-            self._loaded[place] = self._load(place)
-            self._weights[place] = self._loaded[place].weights
+            loaded = self._load(place)
+            self._weights[place] = loaded.weights
+            if group.size() == 1:  # which comes there next
+                self._loaded[place] = loaded
         return self._weights[place]
 
     def _load(self, place: int) -> checkpoints.Loaded:
@@ -171,6 +182,10 @@ class Visits:
 
     def _step(self, place: int) -> int:
         return self.job.kept[place - 1].step if place else 0
+
+
+def _unread(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample._replace(encoded=Encoded()) for sample in samples]
 
 
 class Checkpoint(NamedTuple):
