@@ -13,17 +13,21 @@ import pytest
 import torch
 from tiny_jobs import BATCH, LIMIT, REFERENCES, benchmarks, evaluate_job, pass_at, shards
 
+from holdfast import group
 from holdfast.benchmarks.catalog import grade
 from holdfast.config.jobs import Evaluate, Sample
+from holdfast.config.measurement import Vllm
 from holdfast.config.methods import Rollouts, SelfReasoning
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import read_questions
+from holdfast.errors import UserError
 from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
 from holdfast.evaluation.evaluator import Evaluator, asked, right_of
 from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, score
 from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.evaluation.sampling import Drawn, with_answer
 from holdfast.evaluation.stage import flips
+from holdfast.evaluation.vllm_decoder import decoder_of
 from holdfast.journal import read_lines
 from holdfast.models.encode import teacher_forced
 from holdfast.models.load import load_model, load_processor
@@ -41,6 +45,16 @@ def model(schooled: ModelRef) -> Any:
 def evaluator(schooled: ModelRef, tiny_data: DataRef) -> Evaluator:
     questions = asked(benchmarks(tiny_data), ("test", "validation"), 32)
     return Evaluator(questions, Reader(load_processor(schooled), 5), LIMIT)
+
+
+def test_vllm_is_refused_among_several_processes(
+    tiny_data: DataRef, tiny_model: ModelRef, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the check was found, which does not see how many there are."""
+    monkeypatch.setattr(group, "size", lambda: 2)
+    with pytest.raises(UserError, match=r"evaluation\.vllm: works on one GPU, and compute\.gpus is 2"):
+        decoder_of(evaluate_job(tiny_data, tiny_model, vllm=Vllm()), processor)
+    assert decoder_of(evaluate_job(tiny_data, tiny_model), processor) is None
 
 
 def test_an_evaluation_is_the_same_twice(model: Any, evaluator: Evaluator) -> None:
