@@ -72,6 +72,10 @@ class Stack(NamedTuple):
             for run in found.get("runs", [])
         ]
 
+    def trainings(self) -> list[dict[str, Any]]:
+        """Those of the runs that train."""
+        return [run for run in self.runs() if run["tags"].get("holdfast.kind") == "train"]
+
     def submit(self) -> str:
         """Id of a new run of the study's deployment."""
         known = {run["id"] for run in self._flow_runs()}
@@ -93,12 +97,7 @@ class Stack(NamedTuple):
 
     def await_training(self, limit: float) -> None:
         """Until a training of the study has begun and has not ended."""
-        await_that(
-            lambda: any(
-                run["status"] == "RUNNING" and run["tags"].get("holdfast.kind") == "train" for run in self.runs()
-            ),
-            limit,
-        )
+        await_that(lambda: any(run["status"] == "RUNNING" for run in self.trainings()), limit)
 
     def _flow_runs(self) -> list[dict[str, Any]]:
         return self.prefect_answer("flow_runs/filter", {"flows": {"name": {"any_": ["study"]}}})
