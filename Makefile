@@ -127,7 +127,9 @@ stack-down:
 	$(COMPOSE) $(COMPOSE_FILES) --env-file stack.env down
 
 # The stack of docker-compose.yml on ports of its own, a study in it, a worker that dies; needs Docker and its images.
-stack-test: image
+stack-test: $(READY) image
+	@# What asks the bucket for its objects.
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -r requirements-team.lock
 	COMPOSE="$(COMPOSE) $(COMPOSE_FILES)" $(BIN)/pytest -m stack tests/test_stack.py
 
 # Known vulnerabilities of what the lock pins, from osv.dev; test-all asks, too, and says so where nobody answers.

@@ -54,13 +54,11 @@ def imports() -> Edges:
 
 
 def size(name: str) -> str:
-    """Modules and, to the nearest hundred, lines of a package."""
+    """How many modules a package has."""
     place = ROOT / name if name in ("flows", "tasks") else ROOT / "holdfast" / name
     found = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
     files = [file for file in found if file.stat().st_size]
-    lines = sum(len(file.read_text().splitlines()) for file in files)
-    about = f"{max(round(lines, -2), 100):,} lines"
-    return f"{len(files)} module{'s' if len(files) > 1 else ''}, {about}"
+    return f"{len(files)} module{'s' if len(files) > 1 else ''}"
 
 
 def arrow(start: tuple[float, int], end: tuple[float, int], shift: float, boxes: set[tuple[float, int]]) -> str:
