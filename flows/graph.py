@@ -102,7 +102,7 @@ def arm_stages(
             return (executor.run(blend, Position(arm, number)).model_copy(update={"kind": "train"}),)
     for place, stage in enumerate(study.trained[arm]):
         position = Position(arm, number, place)
-        job = train_job(study, stage, model, start, seed)
+        job = train_job(study, stage, model, start, seed).model_copy(update={"keep_steps": study.accounted(arm)})
         job = with_old_questions(job, study, study.earlier(arm, place))
         source = sampled_source(stage)
         if source is not None:
@@ -163,9 +163,9 @@ def influence_stages(study: Study, runs: Runs, start: Start, executor: Executor)
     """The influence of a replicate's samples, for every stage that trained; none where the study asks for none."""
     if study.influence is None:
         return ()
-    made: list[Callable[..., AnyJob]] = [partial(trace_job, gpus=study.compute.gpus)]
-    if study.influence.ledger is not None:
-        made.append(ledger_job)
+    # Ledgers first, since steps that wait for them take room.
+    made: list[Callable[..., AnyJob]] = [ledger_job] if study.influence.ledger is not None else []
+    made.append(partial(trace_job, gpus=study.compute.gpus))
     return tuple(
         executor.run(job(run, study.influence, start.data), Position(run.arm, run.replicate, run.stage))
         for run in runs

@@ -48,7 +48,7 @@ from holdfast.models.base_ref import reference
 from holdfast.stages.sources import PARSING
 from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
-from tasks.stage import MADE, StageRun, file_of, trained_model
+from tasks.stage import MADE, StageRun, file_of, steps_name, trained_model
 
 SampledSource = SelfReasoning | Rollouts | OwnRollouts | TeacherFile
 
@@ -237,7 +237,7 @@ def trace_job(trained: StageRun, influence: Influence, data: DataRef | None = No
 
 
 def ledger_job(trained: StageRun, influence: Influence, data: DataRef | None = None) -> Account:
-    """Train a finished stage once more and account for its samples, by the questions of `data`."""
+    """Account for the samples of a finished stage, by the questions of `data`."""
     train = Train.model_validate_json((trained.path / "job.json").read_text())
     steps = sorted(checkpoint.step for checkpoint in trained.result.checkpoints)
     return Account(
@@ -245,6 +245,7 @@ def ledger_job(trained: StageRun, influence: Influence, data: DataRef | None = N
         kept=tuple(trained_model(trained, step) for step in steps),
         influence=influence.model_copy(update={"ledger": None}),
         settings=influence.ledger or LedgerSettings(),
+        recorded=steps_name(trained.digest),
     )
 
 

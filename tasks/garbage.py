@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.config.jobs import AnyJob, Compare
+from holdfast.config.jobs import STEPS, AnyJob, Compare
 from holdfast.errors import writing
 from tasks import worker
 from tasks.disk_use import size_of
@@ -50,12 +50,18 @@ def interrupted_work(root: Path, store: Store) -> Iterator[Garbage]:
     work = worker.work_directory(root)
     for place in sorted(work.glob("*")):
         key = place.name.removesuffix(".partial")
-        if place.name == "locks" or not place.is_dir():
+        if place.name == "locks" or place.suffix == f".{STEPS}" or not place.is_dir():
             continue
         with _held(work / "locks" / key) as free:
             why = _why_never_continued(place, key, store) if free else ""
         if why:
             yield Garbage(f"interrupted work {key[:12]}", why, size_of(place), partial(_drop_work, place, key))
+
+
+def waiting_steps(root: Path) -> Iterator[Garbage]:
+    """Steps of trainings whose ledger did not come; it can train once more."""
+    for place in sorted(worker.work_directory(root).glob(f"*.{STEPS}")):
+        yield Garbage(f"steps of {place.name[:12]}", "they wait for a ledger", size_of(place), partial(_drop, place))
 
 
 def _why_never_continued(place: Path, key: str, store: Store) -> str:

@@ -16,7 +16,7 @@ from prefect.states import State
 from pydantic import BaseModel, Field, TypeAdapter
 
 from holdfast.config.base import Config
-from holdfast.config.jobs import AnyJob, Blend, Evaluate, MakeData, Result, RunRecord, Train
+from holdfast.config.jobs import STEPS, Account, AnyJob, Blend, Evaluate, MakeData, Result, RunRecord, Train
 from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
@@ -125,7 +125,10 @@ class Attempt(NamedTuple):
                 if out.exists() and not left_whole(out, into):
                     shutil.rmtree(out)
                 done = self._in_turn(store, out, into)
+                _set_steps_aside(out)
             shutil.rmtree(out, ignore_errors=True)
+            if isinstance(self.job, Account) and self.job.recorded:
+                shutil.rmtree(out.with_name(self.job.recorded), ignore_errors=True)
         if found is not None:
             progress.found(self.label)
         return self.stage_run(key, found or done, found is not None)
@@ -153,8 +156,9 @@ class Attempt(NamedTuple):
         with ExitStack() as room:
             with progress.waiting(self.label):
                 compute = self.context.study.compute
-                # Where time is short, what has been trained is measured before anything else is trained.
-                first = self.context.ends is not None and self.admit is None
+                # Where time is short, what has been trained is measured before anything else is trained; and where
+                # disks are, steps that wait for a ledger make room before others are kept.
+                first = isinstance(self.job, Account) or (self.context.ends is not None and self.admit is None)
                 if ray_nodes.is_sent(self.job, compute):
                     stage = room.enter_context(ray_nodes.sent(self.job, out, compute, first))
                     place = Place(stage.run, stage.node)
@@ -231,6 +235,19 @@ class Attempt(NamedTuple):
             seconds=done.result.seconds,
             result=done.result,
         )
+
+
+def steps_name(key: str) -> str:
+    """Of the directory beside stages at work in which the steps of a training, by its key, wait for a ledger."""
+    return f"{key}.{STEPS}"
+
+
+def _set_steps_aside(out: Path) -> None:
+    """Keep what a training left for its ledger, when all else of its directory goes."""
+    if (out / STEPS).is_dir():
+        waiting = out.with_name(steps_name(out.name))
+        shutil.rmtree(waiting, ignore_errors=True)
+        (out / STEPS).rename(waiting)
 
 
 def _require_checkpoints(content: Any) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 import holdfast
 from holdfast.config.jobs import (
+    Account,
     AnyJob,
     Divided,
     Evaluate,
@@ -39,7 +40,8 @@ from tasks.tracking import Store
 IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Job: frozenset({"device", "threads"}),
     Divided: frozenset({"gpus"}),
-    Train: frozenset({"data", "evaluation", "strategy"}),
+    Train: frozenset({"data", "evaluation", "strategy", "keep_steps"}),
+    Account: frozenset({"recorded"}),
     Sample: frozenset({"data", "batch_size"}),
     **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks import store_lock
 from tasks.data_garbage import checked_clones, old_objects, shared_cache
-from tasks.garbage import Garbage, deleted_runs, interrupted_work, old_stages, retired_checkpoints
+from tasks.garbage import Garbage, deleted_runs, interrupted_work, old_stages, retired_checkpoints, waiting_steps
 from tasks.needed_runs import Needed, needed_runs
 from tasks.run_links import DIRECTORY, link_reported
 from tasks.study_export import export_study
@@ -61,6 +61,7 @@ def gc_lines(root: Path, clones: Sequence[Path], delete: bool) -> Iterator[str]:
 
 
 def _old(root: Path, store: Store, needed: Needed, clones: Sequence[Path]) -> Iterator[Garbage]:
+    yield from waiting_steps(root)
     yield from old_stages(root, store, needed)
     yield from retired_checkpoints(store, needed)
     yield from deleted_runs(store, needed)

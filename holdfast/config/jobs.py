@@ -22,6 +22,9 @@ from holdfast.config.schedule import When
 from holdfast.config.study import Strategy, Study
 from holdfast.config.targets import Target, Targets
 
+STEPS = "steps"
+"""Directory of a training in which its steps wait for its ledger; no part of the result."""
+
 
 class Job(Config):
     """What all jobs share."""
@@ -194,6 +197,8 @@ class Train(Divided):
     """Digest of the module of every reward function of the user's own."""
     keep_moments: bool = False
     """Leave the optimizer's second moments beside each kept checkpoint, for influence analysis."""
+    keep_steps: bool = False
+    """Leave all that happened in every step in `STEPS`, for a ledger, if the disk has room."""
     strategy: Strategy = "ddp"
 
 
@@ -252,7 +257,8 @@ class Trace(Divided):
 
 
 class Account(Job):
-    """Train a finished stage once more and account for each sample of each step: ledger.parquet, closure.parquet."""
+    """Account for each sample of each step of a finished stage: ledger.parquet, closure.parquet. What was not kept of
+    its steps is made by training once more."""
 
     verb: Literal["ledger"] = "ledger"
     train: Train
@@ -262,6 +268,9 @@ class Account(Job):
     influence: Influence
     """Questions, batches and precision."""
     settings: LedgerSettings = LedgerSettings()
+    recorded: str = ""
+    """Name of the directory, beside the stage's own, where `STEPS` of the training may wait, which then need not be
+    taken again."""
 
 
 class Predict(Divided):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from holdfast.influence.samples import benchmark_questions, learned_benchmark, s
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.stages.retraining import PHASES, replay
+from holdfast.stages.step_recording import Recorded, recorded
 
 ROUNDING = 0.02
 """Of all that samples did, signs apart. Adam's first steps move weights whose gradients are mere rounding, too."""
@@ -45,33 +47,47 @@ def account(job: Account, out: Path, journal: Journal) -> dict[str, Any]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _training(job: Account, out: Path, scratch: Path, journal: Journal) -> Recorded:
+    """As it was taken down when it trained, if that is there, which no other ledger takes then; or trained again."""
+    scratch.mkdir()
+    steps = scratch / "steps"
+    if job.recorded:
+        with suppress(FileNotFoundError):
+            out.with_name(job.recorded).rename(steps)
+    if (found := recorded(job.train, job.kept, steps)) is not None:
+        return found
+    shutil.rmtree(steps, ignore_errors=True)
+    return replay(job.train, job.kept, StepStore(steps), scratch / "training", journal)
+
+
 def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[str, Any]:
-    store = StepStore(scratch / "steps")
-    trained = replay(job.train, job.kept, store, scratch / "training", journal)
+    trained = _training(job, out, scratch, journal)
+    store, steps = trained.store, trained.steps
     settings = job.influence
     encoder = sample_encoder(job.train, settings)
     completions = benchmark_questions(job.data.path, settings.questions)
     names = list(completions)
     nodes = Nodes(trained.model, store, {name: encoder.samples(given) for name, given in completions.items()}, encoder)
-    samples = StepSamples(trained.taught, trained.questions, encoder, trained.model.device, trained.temperature)
+    taught = [store.taught(step + 1) for step in range(steps)]
+    samples = StepSamples(taught, trained.questions, encoder, trained.model.device, trained.temperature)
     clock = [time.monotonic()]
     with cached_image_features(trained.model, {}):
         for step in (0, *(ref.step for ref in job.kept)):
             nodes.add(step)
-        steps, most = len(trained.facts), job.settings.nodes
-        added = nodes.refine(
-            job.settings.error, most, lambda n: journal.progress(steps + steps * n // most, PHASES * steps)
-        )
+        most, before = job.settings.nodes, steps if trained.seconds else 0
+        total = before + (PHASES - 1) * steps
+        added = nodes.refine(job.settings.error, most, lambda n: journal.progress(before + steps * n // most, total))
         clock.append(time.monotonic())
         place(trained.model, store.read(0, "weights"))
         verify(trained.model, samples.first(), encoder)
-        attribution = Attribution(trained.model, Recording(store, trained.facts, samples.learned), len(names))
+        facts = [store.facts(step + 1) for step in range(steps)]
+        attribution = Attribution(trained.model, Recording(store, facts, samples.learned), len(names))
         attribution.mixtures = mixtures(names, learned_benchmark(job.train))
         attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
             intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
-            journal.progress(PHASES * steps - start, PHASES * steps)
+            journal.progress(total - start, total)
     clock.append(time.monotonic())
     _require_sums(intervals)
     closure = ledger.closure_rows(names, intervals, nodes.gaps)
@@ -80,9 +96,9 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     rows = ledger.ledger_rows(source, names, attribution.samples, samples)
     ledger.write(out, list(rows), closure)
     if attribution.tokens:
-        write_tokens(out, attribution.tokens, trained.taught, encoder.processor.tokenizer)
+        write_tokens(out, attribution.tokens, taught, encoder.processor.tokenizer)
     found = ledger.totals(names, closure, attribution.samples)
-    _log(journal, source, len(trained.facts), found)
+    _log(journal, source, steps, found)
     seconds = {"training again": trained.seconds, "benchmarks": clock[1] - clock[0], "steps": clock[2] - clock[1]}
     return {
         "source": source,

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from holdfast.config.jobs import (
+    STEPS,
     Account,
     AnyJob,
     Blend,
@@ -149,8 +150,14 @@ def _train(job: Train, out: Path, journal: Journal) -> Notes:
     from holdfast.models.load import load_processor
     from holdfast.training.stage import train
 
-    processor = load_processor(job.start)
-    return train(job, processor, out, journal, validating(job, load_processor(job.start)))
+    measure = validating(job, load_processor(job.start))
+    if not job.keep_steps or job.ranks > 1:
+        return train(job, out, journal, measure)
+    from holdfast.stages.step_recording import Recorder
+
+    recorder = Recorder(job, out)
+    notes = train(job, out, journal, measure, recorder.watch)
+    return notes | ({"told": recorder.told} if recorder.told else {})
 
 
 def _trace(job: Trace, out: Path, journal: Journal) -> Notes:
@@ -193,7 +200,8 @@ def result(out: Path, seconds: float, notes: Notes) -> Result:
 
 def _is_kept(name: str) -> bool:
     """Whether a file is a part of the result; what a process that died was about to write is none."""
-    return name not in UNKEPT and not name.endswith(".partial") and not is_of_a_rank(name)
+    whole = name not in UNKEPT and not name.endswith(".partial")
+    return whole and not name.startswith(f"{STEPS}/") and not is_of_a_rank(name)
 
 
 def _write(path: Path, content: Result) -> None:

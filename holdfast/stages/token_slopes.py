@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from trl import GRPOTrainer, SFTTrainer
 
 from holdfast.errors import UserError
-from holdfast.influence.replay.taught import Taught
+from holdfast.influence.replay.steps import Taught
 from holdfast.training.sft import IGNORED
 
 Take = Callable[[Taught], None]
@@ -119,13 +120,15 @@ class ReinforcedWatch:
         leaf = logps.detach().clone().requires_grad_()
         given = (leaf, *(other.detach() if isinstance(other, Tensor) else other for other in others))
         trainer = self.trainer
-        kept, trainer.beta = trainer.beta, beta
+        kept, trainer.beta = (trainer.beta, trainer._metrics), beta
+        # What TRL notes of a loss is noted once already.
+        trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         vars(trainer)["_get_per_token_logps_and_entropies"] = lambda *_, **__: given
         try:
             with torch.enable_grad():
                 [slopes] = torch.autograd.grad(GRPOTrainer._compute_loss(trainer, model, dict(inputs)), [leaf])
         finally:
-            trainer.beta = kept
+            trainer.beta, trainer._metrics = kept
             vars(trainer)["_get_per_token_logps_and_entropies"] = self._reading
         return -slopes.cpu()
 

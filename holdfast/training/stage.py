@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from holdfast.config.schedule import scheduled
 from holdfast.data.training_set import replay_rows, train_rows
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
-from holdfast.models.load import device, load_model
+from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
@@ -43,12 +44,19 @@ LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
 
 
-def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Measure) -> dict[str, Any]:
+Alongside = Callable[[SFTTrainer | GRPOTrainer, Mapping[str, str]], None]
+"""Watches a training from its beginning; the mapping will have the digests of what is kept, by path."""
+
+
+def train(
+    job: Train, out: Path, journal: Journal, measure: Measure, alongside: Alongside | None = None
+) -> dict[str, Any]:
     """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes.
 
     Raises:
         UserError: the loss stays without a finite value, or weights or logits have none.
     """
+    processor = load_processor(job.start)
     callback = StageCallback(out, journal, measure, processor)
     callback.moments = job.keep_moments
     callback.dtype = HALF.get(job.keep_dtype)
@@ -59,6 +67,8 @@ def train(job: Train, processor: Any, out: Path, journal: Journal, measure: Meas
         callback.go_on_from(found)
         if not trainer.args.fsdp:
             restore(model, found, job)
+    elif alongside is not None:
+        alongside(trainer, callback.kept)
     callback.remove_unkept()
     try:
         with cached_image_features(model, {}):
@@ -86,7 +96,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     share = job.stage.replay.share if job.stage.replay is not None else 0.0
     places = with_old((len(rows), len(old)), whole.rows, share, job.seed)
     rows += old
-    model = learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed, job.start))
+    model = learner(job, where)
     if "gradient_checkpointing" not in job.stage.trainer:
         config.gradient_checkpointing = model.num_parameters() > LARGE
     if config.fsdp:
@@ -120,6 +130,11 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(callback)
     return trainer
+
+
+def learner(job: Train, where: torch.device) -> Any:
+    """The stage's first model, with what learns marked."""
+    return learn_in_float32(adapted(load_model(job.start, weight_dtype(job), where), job.stage, job.seed, job.start))
 
 
 def _computes_in(config: GRPOConfig, model: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from traces import trace_of
 
-from holdfast.config.jobs import Account, Select
+from holdfast.config.jobs import STEPS, Account, Select, Train
 from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.refs import FileRef, ModelRef
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
+from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.tokens import TOKENS
-from holdfast.journal import read_lines
+from holdfast.journal import METRICS, read_lines
 
 TRAINER = {
     "max_steps": 4,
@@ -52,11 +55,92 @@ def gross(rows: pd.DataFrame, closure: pd.DataFrame) -> pd.Series:
     return pd.Series([part[f"own/{name}"].abs().sum() for part, name in pairs], closure.index)
 
 
+def with_steps(job: Train, run_stage: Callable[..., Path], out: Path) -> Path:
+    """A training that left its steps beside its directory, as a study sets them aside."""
+    trained = run_stage(job.model_copy(update={"keep_steps": True}), out)
+    (trained / STEPS).rename(out.with_name(f"{out.name}.{STEPS}"))
+    return trained
+
+
+def learned(trained: Path) -> list[dict[str, Any]]:
+    """What a training logged, times apart."""
+    timed = ("seconds", "step_time")
+    found = [line["metrics"] for line in read_lines(trained / METRICS) if "metrics" in line]
+    return [{name: value for name, value in one.items() if not name.endswith(timed)} for one in found]
+
+
+def same_tables(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in (LEDGER, CLOSURE, TOKENS))
+
+
+def note(out: Path, name: str) -> Any:
+    return json.loads((out / "result.json").read_text())["notes"][name]
+
+
 @pytest.fixture(scope="module")
-def accounted(train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
-    """Four supervised steps of two batches each, kept after two and four."""
-    trained = run_stage(train_job(TEACHER, keep=2), tmp_path_factory.mktemp("trained"))
-    return run_stage(ledger_of(trained), tmp_path_factory.mktemp("accounted"))
+def trained(train_job: Callable[..., Any], run_stage: Callable[..., Path], tmp_path_factory: Any) -> Path:
+    """Four supervised steps of two batches each, kept after two and four; its steps wait beside it."""
+    return with_steps(train_job(TEACHER, keep=2), run_stage, tmp_path_factory.mktemp("ledgers") / "trained")
+
+
+@pytest.fixture(scope="module")
+def accounted(trained: Path, run_stage: Callable[..., Path]) -> Path:
+    """By its steps."""
+    out = trained.with_name("accounted")
+    return run_stage(ledger_of(trained, recorded=f"trained.{STEPS}"), out)
+
+
+def test_a_training_whose_steps_are_kept_is_the_same_training(
+    trained: Path, train_job: Any, run_stage: Any, tmp_path: Path
+) -> None:
+    plain = run_stage(train_job(TEACHER, keep=2), tmp_path / "plain")
+    one, other = (json.loads((place / "result.json").read_text()) for place in (plain, trained))
+    apart = dict.fromkeys((METRICS, "job.json"), "")
+    assert one["files"] | apart == other["files"] | apart
+    assert learned(plain) == learned(trained)
+    assert not (plain / STEPS).exists()
+
+
+def test_a_ledger_of_kept_steps_is_that_of_a_training_taken_again(
+    trained: Path, accounted: Path, run_stage: Any, tmp_path: Path
+) -> None:
+    again = run_stage(ledger_of(trained), tmp_path / "again")
+    assert same_tables(accounted, again)
+    assert note(accounted, "seconds, training again,") == 0 < note(again, "seconds, training again,")
+    assert not trained.with_name(f"trained.{STEPS}").exists(), "it is done with them"
+
+
+def test_steps_of_another_training_are_not_taken(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
+    trained = run_stage(train_job(TEACHER, keep=4), tmp_path / "trained")
+    with_steps(train_job(TEACHER, keep=4, seed=1), run_stage, tmp_path / "other")
+    out = run_stage(ledger_of(trained, recorded=f"other.{STEPS}"), tmp_path / "out")
+    assert note(out, "seconds, training again,") > 0
+
+
+def test_where_the_disk_has_no_room_the_training_goes_on_and_says_so(
+    train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1e6))
+    job = train_job(TEACHER).model_copy(update={"keep_steps": True})
+    out = run_stage(job, tmp_path / "out")
+    assert "will train it once more" in note(out, "told")[0]
+    assert not (out / STEPS).exists()
+
+
+def test_a_disk_that_refuses_a_step_does_not_end_the_training(
+    train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = StepStore.keep
+
+    def refusing(store: StepStore, step: int, *given: Any) -> None:
+        if step == 3:
+            raise OSError(28, "No space left on device")
+        keep(store, step, *given)
+
+    monkeypatch.setattr(StepStore, "keep", refusing)
+    out = run_stage(train_job(TEACHER).model_copy(update={"keep_steps": True}), tmp_path / "out")
+    assert "No space left" in note(out, "told")[0]
+    assert not (out / STEPS).exists()
 
 
 def test_every_sample_of_every_step_has_a_row(accounted: Path) -> None:
@@ -149,8 +233,13 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
 ) -> None:
     """A rate so large that the second step on the same rollouts is clipped."""
     trainer = {**ROLLOUTS, "learning_rate": 5e-3, "num_iterations": 2, "beta": 0.1, "temperature": 0.8}
-    trained = run_stage(train_job({"method": "grpo", "trainer": trainer}, start=schooled), tmp_path / "trained")
-    rows, closure = tables(run_stage(ledger_of(trained), tmp_path / "accounted"))
+    trainer |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    job = train_job({"method": "grpo", "trainer": trainer}, start=schooled)
+    trained = with_steps(job, run_stage, tmp_path / "trained")
+    assert learned(trained) == learned(run_stage(job, tmp_path / "plain"))
+    out = run_stage(ledger_of(trained, recorded=f"trained.{STEPS}"), tmp_path / "accounted")
+    assert same_tables(out, run_stage(ledger_of(trained), tmp_path / "again"))
+    rows, closure = tables(out)
     assert set(rows[rows.step == 1].row) == set(rows[rows.step == 2].row) == set(range(8))
     assert (closure.rounding.abs() < 1e-2 * gross(rows, closure)).all()
     assert (closure.penalty != 0).any()

@@ -24,7 +24,7 @@ def trained(job: Train, out: Path, broken_at: int = 0) -> dict[str, torch.Tensor
             raise KeyboardInterrupt
         return ask(model, step)
 
-    train(job, processor, out, Journal(out), measure)
+    train(job, out, Journal(out), measure)
     return load_file(max((out / "checkpoints").glob("*/*model.safetensors")))
 
 

@@ -14,6 +14,7 @@ from repositories import new_repository
 from stage_runs import job
 
 from flows.commands.housekeeping import gc_lines
+from holdfast.config.jobs import STEPS
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import DataRef
 from holdfast.config.study import Study
@@ -193,6 +194,17 @@ def test_interrupted_work_goes_only_when_no_study_can_continue_it(clone: Clone, 
         assert [path.exists() for path in (finished, unreadable, other_code)] == [False, False, False]
         assert open_one.is_dir()
         assert held.with_name(f"{'2' * 64}.partial").is_dir()
+
+
+def test_steps_that_wait_for_a_ledger_go_unless_a_study_runs(clone: Clone):
+    place = worker.work_directory(clone.root) / f"{'3' * 64}.{STEPS}"
+    place.mkdir(parents=True)
+    (place / "step-000000.safetensors").write_bytes(b"1" * 2**20)
+    with store_lock.in_use(clone.root):
+        clone.collect(delete=True)
+    assert place.is_dir()
+    assert "1.0 MiB  steps of 333333333333: they wait for a ledger" in clone.collect(delete=True)
+    assert not place.exists()
 
 
 @pytest.mark.slow

@@ -293,7 +293,7 @@ def interrupted(job: Train, out: Path, at: int) -> Path:
         return validate(model, step)
 
     with pytest.raises(Killed):
-        train(job, processor, out, Journal(out), until)
+        train(job, out, Journal(out), until)
     return out
 
 

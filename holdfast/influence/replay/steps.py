@@ -6,6 +6,8 @@ With m_t = β m_{t−1} + gain · g_t and D_t = √v̂_t + ε (1 without second 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +44,22 @@ class StepFacts(NamedTuple):
 
     parameters: dict[str, ParameterStep]
     clip: float
+
+
+class Taught(NamedTuple):
+    """One sample of a step."""
+
+    row: int
+    """Of a supervised stage, the number of its training row; of a reinforced one, that of the rollout."""
+    question: str
+    """Its id."""
+    completion: list[int]
+    weights: Tensor
+    """−∂loss / ∂ log π(token) (tokens,), without the KL penalty."""
+    penalty: Tensor | None
+    """The penalty's (tokens,)."""
+    advantage: float
+    """1 for a supervised sample."""
 
 
 def parameter_steps(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, ParameterStep]:
@@ -98,14 +116,20 @@ def clip_factor(norm: float, limit: float) -> float:
 
 
 class StepStore:
-    """Weights and moments after every step, in files of a directory; step 0 is the beginning."""
+    """What a training did in every step, in files of a directory; step 0 is the beginning."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        place.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, step: int, model: Any, optimizer: torch.optim.Optimizer | None) -> None:
-        """Write what is there now; without an optimizer, the weights alone."""
+    def keep(
+        self,
+        step: int,
+        model: Any,
+        optimizer: torch.optim.Optimizer | None = None,
+        facts: StepFacts | None = None,
+        taught: Sequence[Taught] = (),
+    ) -> None:
+        """Write weights and moments as they are now, and what moved them; of the beginning, the weights alone."""
         parts: dict[str, Tensor] = {}
         for name, value in selection(model).items():
             state = {} if optimizer is None else optimizer.state.get(value, {})
@@ -114,13 +138,35 @@ class StepStore:
             parts |= {
                 f"{kind}/{name}": part.detach().cpu().contiguous() for kind, part in named.items() if part is not None
             }
-        save_file(parts, self._path(step))
+        plain = [one._replace(weights=None, penalty=None) for one in taught]  # type: ignore[arg-type]
+        for place, one in enumerate(taught):
+            parts[f"slopes/{place}"] = one.weights.contiguous()
+            if one.penalty is not None:
+                parts[f"penalty/{place}"] = one.penalty.contiguous()
+        self.place.mkdir(parents=True, exist_ok=True)
+        save_file(parts, self._path(step), {"facts": json.dumps(facts), "taught": json.dumps(plain)})
 
     def read(self, step: int, kind: str, where: torch.device | None = None) -> Gradient:
         """`weights`, `first` or `second` moments, by parameter; those that are not there are left out."""
         with safe_open(self._path(step), "pt") as opened:
             wanted = [name for name in opened.keys() if name.startswith(f"{kind}/")]  # noqa: SIM118 - it is no mapping
             return {name.removeprefix(f"{kind}/"): opened.get_tensor(name).to(where or "cpu") for name in wanted}
+
+    def facts(self, step: int) -> StepFacts:
+        """How a step from 1 moved the weights."""
+        with safe_open(self._path(step), "pt") as opened:
+            parameters, clip = json.loads(opened.metadata()["facts"])
+        return StepFacts({name: ParameterStep(*values) for name, values in parameters.items()}, clip)
+
+    def taught(self, step: int) -> list[Taught]:
+        """The samples of a step from 1."""
+        slopes, penalties = self.read(step, "slopes"), self.read(step, "penalty")
+        with safe_open(self._path(step), "pt") as opened:
+            found = [Taught(*values) for values in json.loads(opened.metadata()["taught"])]
+        return [
+            one._replace(weights=slopes[str(place)], penalty=penalties.get(str(place)))
+            for place, one in enumerate(found)
+        ]
 
     def _path(self, step: int) -> Path:
         return self.place / f"step-{step:06d}.safetensors"

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from holdfast.data.shards import Question
 from holdfast.influence.replay.attribution import Learned
+from holdfast.influence.replay.steps import Taught
 from holdfast.influence.samples import Sample, SampleEncoder
 from holdfast.models.encode import encode
-
-
-class Taught(NamedTuple):
-    """One sample of a step."""
-
-    row: int
-    """Of a supervised stage, the number of its training row; of a reinforced one, that of the rollout."""
-    question: str
-    """Its id."""
-    completion: list[int]
-    weights: Tensor
-    """−∂loss / ∂ log π(token) (tokens,), without the KL penalty."""
-    penalty: Tensor | None
-    """The penalty's (tokens,)."""
-    advantage: float
-    """1 for a supervised sample."""
 
 
 class StepSamples:

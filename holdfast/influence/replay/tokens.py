@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from holdfast.influence.engine.gradients import Gradient, evaluating, selection
 from holdfast.influence.replay.attribution import Learned, token_log_likelihood
-from holdfast.influence.replay.taught import Taught
+from holdfast.influence.replay.steps import Taught
 
 TOKENS = "tokens.parquet"
 TAG = re.compile(r"</?(think|answer)>")

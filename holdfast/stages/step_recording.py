@@ -1,0 +1,212 @@
+"""What a training leaves to its ledger: weights, moments, factors and samples of every step, taken down as it trains.
+
+It changes nothing in the training. What is missing of it, a ledger makes again by training once more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import TrainerCallback
+from trl import GRPOTrainer, SFTTrainer
+
+from holdfast.config.jobs import STEPS, Train
+from holdfast.config.refs import ModelRef
+from holdfast.data.shards import Question
+from holdfast.data.training_set import replay_rows, train_rows
+from holdfast.errors import UserError
+from holdfast.influence.engine.gradients import selection
+from holdfast.influence.replay.steps import (
+    StepFacts,
+    StepStore,
+    Taught,
+    clip_factor,
+    parameter_steps,
+    require_linear,
+)
+from holdfast.models.load import device
+from holdfast.stages.needs import FLOAT32
+from holdfast.stages.sources import source_digest
+from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
+from holdfast.training.callback import kept_path
+from holdfast.training.stage import learner
+
+WHOLE = "whole.json"
+"""Written last."""
+LEDGER = "ledger"
+"""The kind of stage whose sources say how steps are written and read."""
+
+
+class Recorded(NamedTuple):
+    """A training that was taken down."""
+
+    model: Any
+    """With the parameters that learned; their values are in the store."""
+    store: StepStore
+    steps: int
+    questions: list[Question]
+    """All that it may have learned from."""
+    temperature: float
+    """Of the log-probabilities that the loss reads."""
+    seconds: float
+    """What it took to train again; 0 if it was taken down as it trained."""
+
+
+class StepTaker(TrainerCallback):
+    """Takes down weights, moments and factors of every step, and what it learned from."""
+
+    def __init__(self, job: Train, trainer: SFTTrainer | GRPOTrainer, store: StepStore) -> None:
+        """Raises:
+        UserError: something moves the weights that no rule covers.
+        """
+        self.store = store
+        self.steps = 0
+        self.now: list[Taught] = []
+        self.clip = 1.0
+        clip_norm = trainer._clip_grad_norm
+
+        def clipping(model: Any) -> Any:
+            norm = clip_norm(model)
+            self.clip = clip_factor(float(norm), trainer.args.max_grad_norm)
+            return norm
+
+        _watch(job, trainer, self.now.append)
+        trainer._clip_grad_norm = clipping  # type: ignore[method-assign]
+        trainer.add_callback(self)
+
+    def keep(self, model: Any, optimizer: Any = None, facts: StepFacts | None = None) -> None:
+        """Write down the step that was taken."""
+        self.store.keep(self.steps, model, optimizer, facts, self.now)
+
+    def on_train_begin(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
+        """Raises:
+        UserError: the optimizer is none that a rule covers.
+        """
+        require_linear(_plain(optimizer))
+        self.keep(model)
+
+    def on_optimizer_step(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
+        """After the step, while its gradients and its rate are still there."""
+        self.steps += 1
+        self.keep(model, _plain(optimizer), StepFacts(parameter_steps(model, _plain(optimizer)), self.clip))
+        self.now.clear()
+        self.clip = 1.0
+
+
+class Recorder:
+    """Takes a training down as it trains, if the disk has room for it."""
+
+    def __init__(self, job: Train, out: Path) -> None:
+        self.job, self.place = job, out / STEPS
+        self.told: list[str] = []
+        # What an interrupted training left; one that goes on leaves its ledger to train again.
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def watch(self, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str]) -> None:
+        """`kept` will have the digests of the kept checkpoints by their paths.
+
+        Raises:
+            UserError: something moves the weights that no rule covers.
+        """
+        learning = sum(value.numel() for value in selection(trainer.model).values())
+        size = 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
+        free = shutil.disk_usage(self.place.parent).free
+        # The same again for what else is at work.
+        if free < 2 * size:
+            self.give_up(f"they take {size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB")
+        else:
+            _OptionalTaker(self, trainer, kept)
+
+    def give_up(self, why: str) -> None:
+        """Go on without, and say so."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.told.append(f"its steps were not kept for its ledger ({why}), which will train it once more")
+
+
+class _OptionalTaker(StepTaker):
+    """A disk that refuses is no reason to stop the training."""
+
+    def __init__(self, recorder: Recorder, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str]) -> None:
+        self.recorder, self.kept = recorder, kept
+        super().__init__(recorder.job, trainer, StepStore(recorder.place))
+
+    def keep(self, *given: Any) -> None:
+        if self.recorder.told:
+            return
+        try:
+            super().keep(*given)
+        except (OSError, SafetensorError) as error:
+            self.recorder.give_up(f"the disk refused: {error}")
+
+    def on_train_end(self, args: Any, *_: Any, **__: Any) -> None:
+        if self.recorder.told:
+            return
+        said = {"code": source_digest(LEDGER), "kept": self.kept, "steps": self.steps, "temperature": temperature(args)}
+        try:
+            (self.recorder.place / WHOLE).write_text(json.dumps(said))
+        except OSError as error:
+            self.recorder.give_up(f"the disk refused: {error}")
+
+
+def recorded(job: Train, kept: Sequence[ModelRef], place: Path) -> Recorded | None:
+    """What lies in a directory, if it is the whole training that left these checkpoints, as this code writes it."""
+    try:
+        said = json.loads((place / WHOLE).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if said["code"] != source_digest(LEDGER) or any(
+        said["kept"].get(kept_path(Path(), ref.step).as_posix()) != ref.digest for ref in kept
+    ):
+        return None
+    model = learner(job, device(job.device))
+    return Recorded(model, StepStore(place), said["steps"], learnable(job), said["temperature"], 0.0)
+
+
+def learnable(job: Train) -> list[Question]:
+    """All questions that a stage may have learned from."""
+    return [row.question for row in (*train_rows(job), *replay_rows(job))]
+
+
+def temperature(args: Any) -> float:
+    """Of the log-probabilities that a trainer's loss reads."""
+    return float(getattr(args, "temperature", 1.0))
+
+
+def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught], None]) -> None:
+    """Raises:
+    UserError: something moves the weights that no rule covers.
+    """
+    args: Any = trainer.args
+    model: Any = trainer.model
+    stage = job.stage
+    added = {"kl": stage.kl, "l2": stage.l2, "ewc": stage.ewc, "talr": getattr(stage, "talr", None), "fsdp": args.fsdp}
+    for name, there in added.items():
+        if there:
+            raise UserError(f"influence.ledger: no rule covers a stage's `{name}`; leave it out, or influence.ledger")
+    if args.fp16:
+        raise UserError("influence.ledger: float16 scales its losses, which no rule covers; train in bfloat16")
+    dropping = [name for name, one in model.named_modules() if getattr(one, "p", 0) and _drops(one)]
+    if dropping:
+        raise UserError(f"influence.ledger: {dropping[0]} drops activations at random; set its dropout to 0")
+    if isinstance(trainer, GRPOTrainer):
+        ReinforcedWatch(trainer, take)
+        return
+    questions = learnable(job)
+    given: Any = trainer.train_dataset
+    places = given.with_format(None)["row"]
+    watch_supervised(trainer, [(place, questions[place].id) for place in places], take)
+
+
+def _drops(module: Any) -> bool:
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd)
+
+
+def _plain(optimizer: Any) -> torch.optim.Optimizer:
+    """Without accelerate around it."""
+    return getattr(optimizer, "optimizer", optimizer)
