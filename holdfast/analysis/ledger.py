@@ -19,6 +19,8 @@ PHASES = ("first third", "second third", "last third")
 ACCOUNTS = (*PHASES, "KL penalty", "weight decay", "rounding", "curvature")
 """In the order in which they lead from the base to the end; samples stand by the phase in which they were learned."""
 SIDES = {"right": True, "wrong": False}
+EFFECT = "effect/"
+"""Before the name of a benchmark, a column of ledger.parquet."""
 TOKENS = "tokens.parquet"
 KINDS = ("format", "reasoning", "answer", "end")
 OF = ["setting", "arm", "stage", "source"]
@@ -60,10 +62,10 @@ def over_replicates(
 
 
 def prior_effects(rows: pd.DataFrame, answers: Answers) -> np.ndarray:
-    """Of every row of a ledger what it did to the prior, now and later, in the mean over benchmarks (rows,)."""
-    names = [name.removeprefix("own/") for name in rows.columns if name.startswith("own/")]
-    prior = [name for name in names if answers.role(name) == "prior"]
-    return np.mean([rows[f"own/{name}"] + rows[f"later/{name}"] for name in prior], axis=0)
+    """Of every row of a ledger what it did to the prior, in the mean over benchmarks (rows,)."""
+    effects = [name for name in rows.columns if name.startswith(EFFECT)]
+    prior = [name for name in effects if answers.role(name.removeprefix(EFFECT)) == "prior"]
+    return rows[prior].to_numpy().mean(axis=1)
 
 
 def has_tokens(run: RunRecord) -> bool:
@@ -105,7 +107,7 @@ def _rows(run: RunRecord, answers: Answers) -> Iterator[dict[str, Any]]:
         sides = {"took": float(own[own < 0].sum()), "gave": float(own[own > 0].sum())}
         yield about | {"account": name, "value": sum(part.values())} | part | sides
     others = {
-        "KL penalty": sums["penalty"] + sums["penalty_later"],
+        "KL penalty": sums["penalty"],
         "weight decay": sums["decay"],
         "rounding": sums["rounding"],
         "curvature": sums["curvature"],

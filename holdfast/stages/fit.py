@@ -23,8 +23,6 @@ from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
 
 GB = 1e9
-HELD = 3
-"""Numbers of a learning parameter and benchmark that a ledger holds: W, now and later, and V."""
 
 
 class Adapted(NamedTuple):
@@ -101,10 +99,10 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
     benchmarks = len(study.all_targets) + len(study.prior)
     ledger = 0
     if study.influence is not None and study.influence.ledger is not None:
-        # At every node, and in the middle of every way between two.
-        gradients = benchmarks * (2 * (len(kept) + study.influence.ledger.nodes) + 1)
+        # At every node, in the middle of every way between two, and the mean of one.
+        gradients = benchmarks * (2 * (len(kept) + study.influence.ledger.nodes) + 2)
         disk = disk._replace(running=max(disk.running, needs.ledger_disk(shape, whole.steps, gradients)))
-        ledger = needs.FLOAT32 * (shape.parameters + HELD * benchmarks * shape.learning)
+        ledger = needs.FLOAT32 * (shape.parameters + benchmarks * shape.learning)
     return Need(
         shape=shape,
         memory=memory,

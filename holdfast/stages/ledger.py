@@ -86,7 +86,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
-            intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
+            intervals.append(attribution.interval(start, end, nodes.mapped_slopes(start, end)))
             journal.progress(total - start, total)
     clock.append(time.monotonic())
     _require_sums(intervals)

@@ -23,8 +23,8 @@ KEPT = WHOLE.model_copy(update={"select": Selection(by="ledger", drop=0.25, arm=
 def ledger(place: Path, scale: float) -> str:
     place.mkdir()
     rows = [
-        {"prompt": name, "text": f"says {name}", "own/color": scale * effect, "later/color": scale * effect}
-        | {"own/count": 0.0, "later/count": 0.0, "own/jigsaw": 9.0, "later/jigsaw": 9.0}
+        {"prompt": name, "text": f"says {name}", "effect/color": 2 * scale * effect}
+        | {"effect/count": 0.0, "effect/jigsaw": 18.0}
         for name, effect in {**SAMPLES}.items()
     ]
     pd.DataFrame([*rows, rows[-1]]).to_parquet(place / "ledger.parquet")

@@ -52,7 +52,7 @@ def gross(rows: pd.DataFrame, closure: pd.DataFrame) -> pd.Series:
     """What the samples of an interval did to the benchmark, signs apart, by row of the closure."""
     inside = [rows[(rows.step > one.start) & (rows.step <= one.step)] for one in closure.itertuples()]
     pairs = zip(inside, closure.benchmark, strict=True)
-    return pd.Series([part[f"own/{name}"].abs().sum() for part, name in pairs], closure.index)
+    return pd.Series([part[f"effect/{name}"].abs().sum() for part, name in pairs], closure.index)
 
 
 def with_steps(job: Train, run_stage: Callable[..., Path], out: Path) -> Path:
@@ -158,9 +158,10 @@ def test_samples_and_accounts_sum_to_the_measured_change(accounted: Path) -> Non
     assert closure[list(SUMMED)].sum(axis=1).to_numpy() == pytest.approx(closure.measured.to_numpy(), abs=1e-12)
     assert (closure.rounding.abs() < 2e-3 * gross(rows, closure)).all()
     for name, own in closure.groupby("benchmark"):
-        samples = rows[f"own/{name}"].sum() + rows[f"later/{name}"].sum()
-        expected = own[["gradients", "clipping", "carried"]].sum().sum()
-        assert samples == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        samples = rows[f"effect/{name}"].sum()
+        assert samples == pytest.approx(own[["gradients", "clipping"]].sum().sum(), rel=1e-12)
+        assert own.carried.sum() == pytest.approx(0, abs=1e-12), "nothing comes from before, or goes on after"
+        assert own.carried.abs().max() > 1e-6
     last = {k: v for line in read_lines(accounted / "metrics.jsonl") for k, v in line.get("metrics", {}).items()}
     logged = sum(last[f"ledger/teacher/color/{account}"] for account in ACCOUNTS)
     assert logged == pytest.approx(last["ledger/teacher/color/measured"], rel=1e-3, abs=1e-6)
@@ -172,7 +173,7 @@ def test_tokens_sum_to_their_samples(accounted: Path) -> None:
     assert set(tokens.kind) == {"format", "reasoning", "answer", "end"}
     summed = tokens.groupby(["step", "row"])[["prior", "target"]].sum()
     for one in rows.itertuples():
-        effects = {name: rows.loc[one.Index, f"own/{name}"] + rows.loc[one.Index, f"later/{name}"] for name in NAMES}
+        effects = {name: rows.loc[one.Index, f"effect/{name}"] for name in NAMES}
         wanted = [(effects["color"] + effects["count"]) / 2, effects["jigsaw"]]
         assert summed.loc[(one.step, one.row)].to_numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
@@ -185,7 +186,7 @@ def test_a_selection_leaves_out_what_the_ledger_blames_most(
     train = train_job(stage)
     out = run_stage(Select(train=train, data=train.data, influence=Influence(questions=4), ledger=ledger), tmp_path)
     rows, _ = tables(accounted)
-    effect = sum(rows[f"{kind}/{name}"] / 2 for kind in ("own", "later") for name in ("color", "count"))
+    effect = sum(rows[f"effect/{name}"] / 2 for name in ("color", "count"))
     blamed = effect.groupby([rows.row, rows.prompt]).sum().sort_values()
     kept = pq.read_table(out / "samples.parquet").to_pandas()
     assert len(kept) == 18
@@ -243,9 +244,9 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     assert set(rows[rows.step == 1].row) == set(rows[rows.step == 2].row) == set(range(8))
     assert (closure.rounding.abs() < 1e-2 * gross(rows, closure)).all()
     assert (closure.penalty != 0).any()
-    nothing = rows[rows.advantage == 0][[name for name in rows if name.startswith(("own/", "later/"))]]
+    nothing = rows[rows.advantage == 0][[name for name in rows if name.startswith("effect/")]]
     assert (nothing.to_numpy() == 0).all()
-    assert (rows[rows.advantage != 0]["own/color"] != 0).any()
+    assert (rows[rows.advantage != 0]["effect/color"] != 0).any()
 
 
 @pytest.mark.slow

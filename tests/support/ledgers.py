@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 
-NOTHING = dict.fromkeys(("decay", "rounding", "penalty", "penalty_later", "curvature", "measured"), 0.0)
-ACCOUNTS = {"decay": -0.01, "rounding": 0.0, "penalty": -0.03, "penalty_later": -0.01, "curvature": 0.02}
+NOTHING = dict.fromkeys(("decay", "rounding", "penalty", "curvature", "measured"), 0.0)
+ACCOUNTS = {"decay": -0.01, "rounding": 0.0, "penalty": -0.04, "curvature": 0.02}
 SAID = (("<think>", "format", 0.0), ("so <b>", "reasoning", 0.75), ("1", "answer", 0.25), ("<|im_end|>", "end", 0.0))
 """Text, kind, and share of its sample's effect."""
 
 
 def write_ledger(place: Path, priors: list[str], target: str, first: float, prompt: str = "p") -> str:
-    """Steps that do `first`, −0.2 and 0.3 to the first prior benchmark, 0.1 later, and nothing to the others."""
+    """Steps that do `first`, −0.2 and 0.3 to the first prior benchmark, 0.1 each more by momentum, and nothing to
+    the others."""
     place.mkdir()
     effects = {1: first, 2: -0.2, 3: 0.3}
-    others = {f"{when}/{name}": 0.0 for when in ("own", "later") for name in priors[1:]}
+    others = {f"effect/{name}": 0.0 for name in priors[1:]}
     rows = [
         {"step": step, "row": step, "prompt": prompt, "source": "answers", "correct": step < 3}
-        | {f"own/{priors[0]}": effect, f"later/{priors[0]}": 0.1, **others}
-        | {f"own/{target}": 9.0, f"later/{target}": 9.0}
+        | {f"effect/{priors[0]}": effect + 0.1, f"effect/{target}": 18.0, **others}
         for step, effect in effects.items()
     ]
     pd.DataFrame(rows).to_parquet(place / "ledger.parquet")

@@ -2,8 +2,8 @@
 
 A step's gradient moves the weights in its own step and, by momentum, in all later ones, so its effect on benchmark k is
 its dot with W_{k,s} = Σ_{t≥s} gain · rate_t · β^{t−s} V_{k,t} / D_t. Going backwards, W is a decayed sum that lies in
-the engine as its targets. V is constant between two nodes, where effects are summed up; what a sample does beyond the
-interval of its own step is kept apart as `later`.
+the engine as its targets. V is constant between two nodes. What an interval's samples do, they do there and, by
+momentum, after it; `carried` is what momentum brought into the interval less what it took out of it.
 """
 
 from __future__ import annotations
@@ -60,10 +60,8 @@ class SampleEffects(NamedTuple):
     """Of a step's samples, after clipping, in nats of each benchmark."""
 
     step: int
-    own: np.ndarray
-    """Until the end of the interval that the step belongs to (samples, benchmarks)."""
-    later: np.ndarray
-    """By momentum after it (samples, benchmarks)."""
+    effects: np.ndarray
+    """(samples, benchmarks)."""
     clip: float
 
 
@@ -78,15 +76,13 @@ class Interval(NamedTuple):
     """What clipping took away from that."""
     penalty: np.ndarray
     """The KL penalty's, after clipping."""
-    penalty_later: np.ndarray
-    """The same, by momentum after the interval."""
     decay: np.ndarray
     carried: np.ndarray
-    """What the momentum of earlier steps did here: what is `later` of their samples and penalties, seen from here."""
+    """What the momentum of earlier steps does from here on, less what that of its own steps, too, does after it."""
     predicted: np.ndarray
     """⟨V, Δθ⟩ of the real steps."""
     gross: np.ndarray
-    """What all samples did here, signs apart: the scale of rounding."""
+    """What all its samples did, signs apart: the scale of rounding."""
 
     @property
     def rounding(self) -> np.ndarray:
@@ -108,45 +104,37 @@ class Attribution:
         self.model, self.recording, self.count = model, recording, benchmarks
         self.engine = Engine(model, [])
         for name, value in selection(model).items():
-            self.engine.targets[name] = value.new_zeros(2 * benchmarks, value.numel(), dtype=wide(value.dtype))
+            self.engine.targets[name] = value.new_zeros(benchmarks, value.numel(), dtype=wide(value.dtype))
+        self.passed_on = np.zeros(benchmarks)
+        """What the momentum at the end of the interval does after it."""
         self.samples: list[SampleEffects] = []
         self.mixtures = np.zeros((0, benchmarks))
         self.token_effects: Tokens | None = None
         self.tokens: dict[int, list[np.ndarray]] = {}
         """By step, a (tokens, directions) array of each sample."""
 
-    def interval(self, start: int, end: int, slopes: Iterable[tuple[str, Tensor]]) -> Interval:
+    def interval(self, start: int, end: int, slopes: Mapping[str, Tensor]) -> Interval:
         """Attribute steps start + 1 … end with this constant V, by parameter (benchmarks, values); the interval after
-        it came before."""
-        self._begin()
-        stacked = {name: slope.to(self.engine.targets[name]) for name, slope in slopes}
-        gradients, clipping, decay, gross = (np.zeros(self.count) for _ in range(4))
-        penalty = np.zeros(2 * self.count)
+        it came before. One parameter of V at a time goes where the model is."""
+        gradients, clipping, penalty, decay, gross = (np.zeros(self.count) for _ in range(5))
         for step in range(end, start, -1):
             facts = self.recording.facts[step - 1]
-            self._enter(step, facts, stacked)
-            decay -= self._shrunk(facts, stacked)
-            own, later, punished = self._measured(step, facts)
-            self.samples.append(SampleEffects(step, own * facts.clip, later * facts.clip, facts.clip))
-            gradients += own.sum(0)
-            clipping += (facts.clip - 1) * own.sum(0)
-            gross += facts.clip * np.abs(own).sum(0)
+            self._enter(step, facts, slopes)
+            decay -= self._shrunk(facts, slopes)
+            effects, punished = self._measured(step, facts)
+            self.samples.append(SampleEffects(step, effects * facts.clip, facts.clip))
+            gradients += effects.sum(0)
+            clipping += (facts.clip - 1) * effects.sum(0)
+            gross += facts.clip * np.abs(effects).sum(0)
             penalty += facts.clip * punished
             for name, one in facts.parameters.items():
                 self.engine.targets[name].mul_(one.momentum)
         before, after = (self.recording.store.read(step, "weights") for step in (start, end))
-        moved = {name: (after[name].double() - before[name].double()).flatten() for name in stacked}
-        predicted = _dots(stacked, moved, self.count)
-        carried = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
-        now, later = np.split(penalty, 2)
-        return Interval(start, end, gradients, clipping, now, later, decay, carried, predicted, gross)
-
-    def _begin(self) -> None:
-        """What the steps after a border do is not the next interval's own any more."""
-        for target in self.engine.targets.values():
-            own, later = target.split(self.count)
-            later += own
-            own.zero_()
+        moved = {name: after[name].double() - before[name].double() for name in slopes}
+        predicted = _dots(slopes, moved, self.count)
+        came_in = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
+        carried, self.passed_on = came_in - self.passed_on, came_in
+        return Interval(start, end, gradients, clipping, penalty, decay, carried, predicted, gross)
 
     def _enter(self, step: int, facts: StepFacts, slopes: Mapping[str, Tensor]) -> None:
         """Take the step's own effect into W, and put the model where the step's gradients were taken."""
@@ -157,9 +145,9 @@ class Attribution:
                 value.copy_(before[name])
                 one: ParameterStep | None = facts.parameters.get(name)
                 if one is not None:
-                    v = second.get(name)
-                    scale = one.scale(None if v is None else v.to(slopes[name].dtype).flatten())
-                    self.engine.targets[name][: self.count] += one.rate * slopes[name] / scale
+                    target, v = self.engine.targets[name], second.get(name)
+                    scale = one.scale(None if v is None else v.to(target.dtype).flatten())
+                    target += one.rate * slopes[name].to(target) / scale
 
     def _shrunk(self, facts: StepFacts, slopes: Mapping[str, Tensor]) -> np.ndarray:
         """⟨V, shrink θ⟩ where the model is."""
@@ -169,10 +157,10 @@ class Attribution:
         shrunk = {name: one.shrink * weights[name].detach() for name, one in facts.parameters.items()}
         return _dots(slopes, shrunk, self.count)
 
-    def _measured(self, step: int, facts: StepFacts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of a step's samples, own and later, unclipped; and of its KL penalty, both together (2 benchmarks,)."""
+    def _measured(self, step: int, facts: StepFacts) -> tuple[np.ndarray, np.ndarray]:
+        """Of a step's samples (samples, benchmarks), unclipped; and of its KL penalty (benchmarks,)."""
         [gain] = {one.gain for one in facts.parameters.values()}
-        found, punished = [], np.zeros(2 * self.count)
+        found, punished = [], np.zeros(self.count)
         directions = self._directions() if self.token_effects is not None else []
         for part in self.recording.learned(step):
             if self.token_effects is not None:
@@ -182,34 +170,33 @@ class Attribution:
             if part.penalty is not None:
                 # Of no single sample, so one ordinary pass does.
                 gradient = batch_gradient(self.model, part.batch, part.objective(part.penalty))
-                punished += gain * _dots(self.engine.targets, gradient, 2 * self.count)
-        dots = gain * np.concatenate(found)
-        return dots[:, : self.count], dots[:, self.count :], punished
+                punished += gain * _dots(self.engine.targets, gradient, self.count)
+        return gain * np.concatenate(found), punished
 
     def _directions(self) -> list[Gradient]:
-        """W of each mixture, own and later together."""
+        """W of each mixture."""
         found: list[Gradient] = [{} for _ in self.mixtures]
         for name, value in selection(self.model).items():
-            own, later = self.engine.targets[name].split(self.count)
-            mixed = torch.as_tensor(self.mixtures).to(own) @ (own + later)
+            target = self.engine.targets[name]
+            mixed = torch.as_tensor(self.mixtures).to(target) @ target
             for direction, row in zip(found, mixed, strict=True):
                 direction[name] = row.view_as(value).to(value.dtype)
         return found
 
     def _dots_of(self, part: Learned, weights: Tensor) -> np.ndarray:
-        """(samples, 2 benchmarks); exactly 0 where no token has a weight."""
+        """(samples, benchmarks); exactly 0 where no token has a weight."""
         taught = (weights != 0).any(1)
         if not taught.any():
-            return np.zeros((len(weights), 2 * self.count))
+            return np.zeros((len(weights), self.count))
         dots = self.engine.measure(part.batch, part.objective(weights)).dot.numpy()
         return np.where(taught.numpy()[:, None], dots, 0.0)
 
 
 def _dots(rows: Mapping[str, Tensor], direction: Mapping[str, Tensor], count: int) -> np.ndarray:
-    """⟨row, direction⟩ of the first rows, summed in float64 (count,)."""
+    """⟨row, direction⟩, summed in float64 (count,)."""
     found = torch.zeros(count, dtype=torch.float64)
     for name, value in direction.items():
-        found += (rows[name][:count].double() @ value.double().flatten().to(rows[name].device)).cpu()
+        found += (rows[name].to(value.device).double() @ value.double().flatten()).cpu()
     return found.numpy()
 
 

@@ -37,15 +37,16 @@ ROW = pa.schema(
     ]
 )
 """`row` is a supervised sample's place among the training rows, or a rollout's number; `clip` the factor of gradient
-clipping that the effects hold already. Effects stand in `own/BENCHMARK`, until the end of the interval between nodes
-that the step belongs to, and in `later/BENCHMARK`, by momentum after it."""
-INTERVAL = ("gradients", "clipping", "penalty", "penalty_later", "decay", "carried", "rounding")
+clipping that the effects hold already. Effects, what momentum did with them later among them, stand in
+`effect/BENCHMARK`."""
+EFFECT = "effect/"
+INTERVAL = ("gradients", "clipping", "penalty", "decay", "carried", "rounding")
 
 
 def closure_rows(
     benchmarks: Sequence[str], intervals: Sequence[Interval], gaps: Mapping[tuple[int, int], Gap]
 ) -> list[dict[str, Any]]:
-    """One for every interval and benchmark, in order; `gradients` … `curvature` but `penalty_later` sum to `measured`.
+    """One for every interval and benchmark, in order; `gradients` … `curvature` sum to `measured`.
 
     `curvature` is what V misses, the error of the closure.
     """
@@ -68,13 +69,13 @@ def totals(
     benchmarks: Sequence[str], closure: Sequence[Mapping[str, Any]], effects: Sequence[SampleEffects]
 ) -> dict[str, dict[str, float]]:
     """Of the whole training by benchmark: `measured`, its accounts, and `error`, the share that the closure misses."""
-    samples = sum((one.own + one.later).sum(0) for one in effects)
+    samples = sum(one.effects.sum(0) for one in effects)
     found = {}
     for index, name in enumerate(benchmarks):
         rows = [row for row in closure if row["benchmark"] == name]
         summed = {key: sum(row[key] for row in rows) for key in ("measured", *INTERVAL, "curvature")}
-        accounts = {key: summed[key] for key in ("measured", "decay", "rounding", "curvature")}
-        accounts |= {"samples": float(samples[index]), "penalty": summed["penalty"] + summed["penalty_later"]}
+        accounts = {key: summed[key] for key in ("measured", "penalty", "decay", "rounding", "curvature")}
+        accounts["samples"] = float(samples[index])
         missed, changed = (sum(abs(row[key]) for row in rows) for key in ("curvature", "measured"))
         found[name] = accounts | {"error": missed / changed if changed else float("nan")}
     return found
@@ -98,14 +99,13 @@ def ledger_rows(
                 "clip": one.clip,
                 "text": text,
             }
-            for kind, values in (("own", one.own), ("later", one.later)):
-                row |= {f"{kind}/{name}": float(values[place, index]) for index, name in enumerate(benchmarks)}
+            row |= {f"{EFFECT}{name}": float(one.effects[place, index]) for index, name in enumerate(benchmarks)}
             yield row
 
 
 def write(out: Path, rows: Sequence[Mapping[str, Any]], closure: Sequence[Mapping[str, Any]]) -> None:
     """Both tables, each complete or not at all."""
-    effects = [name for name in rows[0] if name.startswith(("own/", "later/"))]
+    effects = [name for name in rows[0] if name.startswith(EFFECT)]
     schema = pa.schema([*ROW, *(pa.field(name, pa.float64()) for name in effects)])
     for name, table in (
         (LEDGER, pa.Table.from_pylist(list(rows), schema)),
@@ -119,5 +119,5 @@ def write(out: Path, rows: Sequence[Mapping[str, Any]], closure: Sequence[Mappin
 def by_row(ledger: Path, benchmarks: Sequence[str]) -> dict[int, float]:
     """Of each row of a supervised training, all that it did in all its steps, in the mean over benchmarks."""
     table = pq.read_table(ledger).to_pandas()
-    effect = np.mean([table[f"own/{name}"] + table[f"later/{name}"] for name in benchmarks], axis=0)
+    effect = np.mean([table[f"{EFFECT}{name}"] for name in benchmarks], axis=0)
     return table.assign(effect=effect).groupby("row")["effect"].sum().to_dict()

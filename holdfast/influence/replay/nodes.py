@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from holdfast.influence.engine.gradients import Gradient, batch_gradients, log_likelihood, selection
+from holdfast.influence.engine.gradients import Gradient, batch_gradients, log_likelihood, selection, wide
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.samples import Sample, SampleEncoder
 from holdfast.models.encode import TeacherForced
@@ -75,6 +75,18 @@ class Nodes:
             for name in selection(self.model):
                 first, middle, last = stacked(name)
                 yield name, (first + 4 * middle + last) / 6
+
+    def mapped_slopes(self, start: int, end: int) -> dict[str, Tensor]:
+        """The same in a file, which the system reads as it is needed."""
+        selected = selection(self.model)
+        count = len(self.questions)
+        numbers = [count * value.numel() for value in selected.values()]
+        dtype = next(iter(selected.values())).dtype
+        whole = torch.from_file(str(self.place / "slopes"), True, sum(numbers), dtype=wide(dtype))
+        found = dict(zip(selected, (part.view(count, -1) for part in whole.split(numbers)), strict=True))
+        for name, slope in self.slopes(start, end):
+            found[name].copy_(slope)
+        return found
 
     def refine(self, error: float, most: int, told: Callable[[int], None] = lambda added: None) -> int:
         """Put nodes where a benchmark's misses add up to more than a share of its changes, and to more than `LEAST`;

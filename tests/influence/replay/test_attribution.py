@@ -30,8 +30,8 @@ def slopes(model: Any) -> dict[int, list[Gradient]]:
     return {end: random_targets(model, TARGETS, seed=end) for end in NODES[1:]}
 
 
-def by_parameter(given: list[Gradient]) -> list[tuple[str, torch.Tensor]]:
-    return [(name, torch.stack([one[name].flatten() for one in given])) for name in given[0]]
+def by_parameter(given: list[Gradient]) -> Gradient:
+    return {name: torch.stack([one[name].flatten() for one in given]) for name in given[0]}
 
 
 def attributed(trained: Trained) -> tuple[list[Interval], list[SampleEffects]]:
@@ -64,20 +64,27 @@ def test_accounts_of_every_interval_sum_to_what_its_real_steps_did(
         real = moved(trained, found.start, found.end)
         accounts = found.gradients + found.clipping + found.penalty + found.decay + found.carried
         assert np.abs(accounts - real).max() < 1e-9 * np.abs(real).max()
-        own = sum(effects.own.sum(0) for effects in samples if found.start < effects.step <= found.end)
+        own = sum(one.effects.sum(0) for one in samples if found.start < one.step <= found.end)
         assert found.gradients + found.clipping == pytest.approx(own, rel=1e-12)
         assert (np.abs(found.decay) > 1e-6).all()
         assert (np.abs(found.penalty) > 1e-6).all()
 
 
-def test_what_momentum_carries_over_a_border_is_what_samples_do_later(model: Any, tmp_path: Path) -> None:
+def test_what_momentum_carries_over_a_border_is_given_by_one_side_and_taken_by_the_other(
+    model: Any, tmp_path: Path
+) -> None:
+    trained = train(model, taught(penalty=True), tmp_path)
+    last, first = (found.carried for found in attributed(trained)[0])
+    assert np.abs(last).min() > 1e-6
+    assert first == pytest.approx(-last, rel=1e-9)
+
+
+def test_samples_and_penalties_and_decay_sum_to_the_whole_training(model: Any, tmp_path: Path) -> None:
     trained = train(model, taught(penalty=True), tmp_path)
     intervals, samples = attributed(trained)
-    carried = sum(found.carried for found in intervals)
-    later = sum(effects.later.sum(0) for effects in samples) + sum(found.penalty_later for found in intervals)
-    assert np.abs(carried).min() > 1e-6
-    assert carried == pytest.approx(later, rel=1e-9)
-    assert not any(effects.later.any() for effects in samples if effects.step > NODES[1])
+    whole = sum(one.effects.sum(0) for one in samples) + sum(found.penalty + found.decay for found in intervals)
+    real = sum(moved(trained, found.start, found.end) for found in intervals)
+    assert np.abs(whole - real).max() < 1e-9 * np.abs(real).max()
 
 
 def test_momentum_of_plain_descent_is_followed_too(model: Any, tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_three_unrolled_steps_have_the_same_jacobian(model: Any, tmp_path: Path)
         total = sum((slope[target][name] * value).sum() for name, value in end.items())
         wanted = torch.autograd.grad(total, gains, retain_graph=True)
         for effects in found.samples:
-            assert effects.own[:, target] == pytest.approx(wanted[effects.step - 1].numpy(), rel=1e-8)
+            assert effects.effects[:, target] == pytest.approx(wanted[effects.step - 1].numpy(), rel=1e-8)
 
 
 def unrolled(trained: Trained, gains: list[torch.Tensor]) -> Gradient:
@@ -147,7 +154,7 @@ def test_order_accumulation_and_padding_do_not_matter(model: Any, tmp_path: Path
         found.append(attribution.samples)
     for together, apart in zip(*found, strict=True):
         # Rotations of positions, of which left padding takes some, are in float32.
-        assert together.own == pytest.approx(apart.own[::-1], rel=1e-5, abs=1e-8)
+        assert together.effects == pytest.approx(apart.effects[::-1], rel=1e-5, abs=1e-8)
 
 
 def single(part: Learned, row: int) -> Learned:
@@ -170,8 +177,8 @@ def test_a_sample_without_weight_does_exactly_nothing(model: Any, tmp_path: Path
     found = Attribution(model, trained.recording, TARGETS)
     found.interval(0, 2, by_parameter(random_targets(model, TARGETS)))
     [effects] = [effects for effects in found.samples if effects.step == 2]
-    assert (effects.own[1] == 0).all()
-    assert (effects.own[[0, 2]] != 0).all()
+    assert (effects.effects[1] == 0).all()
+    assert (effects.effects[[0, 2]] != 0).all()
 
 
 def test_a_dropped_samples_account_is_what_its_gradient_would_have_added(model: Any, tmp_path: Path) -> None:
@@ -188,7 +195,7 @@ def test_a_dropped_samples_account_is_what_its_gradient_would_have_added(model: 
     ends = [one.recording.store.read(3, "weights") for one in (whole, without)]
     for target in range(TARGETS):
         difference = sum(float((slope[target][n] * (ends[0][n] - ends[1][n])).sum()) for n in ends[0])
-        assert found.samples[0].own[5, target] == pytest.approx(difference, rel=1e-9)
+        assert found.samples[0].effects[5, target] == pytest.approx(difference, rel=1e-9)
 
 
 def _closed(trained: Trained) -> bool:
@@ -251,7 +258,7 @@ def test_tokens_sum_to_their_sample(model: Any, tmp_path: Path) -> None:
     for effects in found.samples:
         tokens = found.tokens[effects.step]
         assert [len(row) for row in tokens] == [5, 3, 4] * 2
-        whole = (effects.own + effects.later) @ found.mixtures.T
+        whole = effects.effects @ found.mixtures.T
         assert np.array([row.sum(0) for row in tokens]) == pytest.approx(whole, rel=1e-9)
 
 
