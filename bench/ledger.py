@@ -61,6 +61,7 @@ def run(job: Job, out: Path) -> Result:
 def made(place: Path) -> DataRef:
     """The default study's data."""
     study = load_study(EXPERIMENTS / "bundled.yaml")
+    place.mkdir()
     make_data(MakeData(images=study.images, target=study.target, prior=study.prior), place)
     return DataRef(path=place, digest="")
 

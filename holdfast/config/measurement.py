@@ -100,7 +100,7 @@ class LedgerSettings(Config):
     error: PositiveFloat = 0.05
     """Where intervals miss more than this share of a benchmark's changes, its gradient is taken at further steps."""
     nodes: int = Field(default=24, ge=0)
-    """At most so many of them."""
+    """At most so many of them, for each benchmark."""
     tokens: bool = True
     """Also split every sample's effect on the prior, and on the target, into those of its tokens."""
 
@@ -130,5 +130,4 @@ class Influence(Config):
     probes: int = Field(default=1, ge=0)
     """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""
     ledger: LedgerSettings | None = None
-    """Also train every stage once more, bit for bit, and write down what each sample of each step did: `{}` for the
-    defaults."""
+    """Also write down what each sample of each step of every stage did: `{}` for the defaults."""

@@ -72,11 +72,12 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     samples = StepSamples(taught, trained.questions, encoder, trained.model.device, trained.temperature)
     clock = [time.monotonic()]
     with cached_image_features(trained.model, {}):
-        for step in (0, *(ref.step for ref in job.kept)):
-            nodes.add(step)
-        most, before = job.settings.nodes, steps if trained.seconds else 0
+        nodes.begin((0, *(ref.step for ref in job.kept)))
+        before = steps if trained.seconds else 0
         total = before + (PHASES - 1) * steps
-        added = nodes.refine(job.settings.error, most, lambda n: journal.progress(before + steps * n // most, total))
+        added = nodes.refine(
+            job.settings.error, job.settings.nodes, lambda share: journal.progress(before + int(share * steps), total)
+        )
         clock.append(time.monotonic())
         place(trained.model, store.read(0, "weights"))
         verify(trained.model, samples.first(), encoder)
@@ -86,11 +87,11 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
-            intervals.append(attribution.interval(start, end, nodes.mapped_slopes(start, end)))
+            intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
             journal.progress(total - start, total)
     clock.append(time.monotonic())
     _require_sums(intervals)
-    closure = ledger.closure_rows(names, intervals, nodes.gaps)
+    closure = ledger.closure_rows(nodes, intervals)
     stage = job.train.stage
     source = stage.source.kind if stage.method == "sft" else stage.method
     rows = ledger.ledger_rows(source, names, attribution.samples, samples)
@@ -102,7 +103,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     seconds = {"training again": trained.seconds, "benchmarks": clock[1] - clock[0], "steps": clock[2] - clock[1]}
     return {
         "source": source,
-        "nodes": len(nodes.steps),
+        "intervals": len(intervals),
         "nodes added": added,
         "largest error": nodes.largest_error(),
         **{f"seconds, {name},": round(value, 1) for name, value in seconds.items()},

@@ -70,7 +70,7 @@ def test_half_precision_halves_what_is_kept_and_moments_are_counted() -> None:
 
 
 def test_a_ledger_needs_every_step_on_the_disk_and_fits_with_an_adapter() -> None:
-    """Of a hundred steps three copies each, and of nine benchmarks gradients at seven nodes, between them, and a mean."""
+    """Of a hundred steps three copies each, and of nine benchmarks gradients at seven nodes, between, and a mean."""
     settings = {"layers": ["layers.35."], "dtype": "bfloat16", "probes": 0, "ledger": {"nodes": 2}}
     kept = {"keep": 0.25}
     adapter, whole = (need(stage, evaluation=kept, influence=settings) for stage in ({"lora": LORA}, {}))

@@ -147,7 +147,7 @@ class Attribution:
                 if one is not None:
                     target, v = self.engine.targets[name], second.get(name)
                     scale = one.scale(None if v is None else v.to(target.dtype).flatten())
-                    target += one.rate * slopes[name].to(target) / scale
+                    target.addcdiv_(slopes[name].to(target), torch.as_tensor(scale).to(target), value=one.rate)
 
     def _shrunk(self, facts: StepFacts, slopes: Mapping[str, Tensor]) -> np.ndarray:
         """⟨V, shrink θ⟩ where the model is."""

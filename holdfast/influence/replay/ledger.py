@@ -1,6 +1,6 @@
 """The ledger on disk: what each sample of each step did to every benchmark, and how the accounts close.
 
-ledger.parquet has a row for every sample of every step, closure.parquet one for every interval and benchmark. All
+ledger.parquet has a row for every sample of every step, closure.parquet one for every interval of every benchmark. All
 effects are in nats per token of the benchmark's reference completions; below 0, the benchmark was forgotten.
 """
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from holdfast.benchmarks import catalog
 from holdfast.influence.replay.attribution import Interval, SampleEffects
-from holdfast.influence.replay.nodes import Gap
+from holdfast.influence.replay.nodes import Nodes
 from holdfast.influence.replay.taught import StepSamples
 
 LEDGER, CLOSURE = "ledger.parquet", "closure.parquet"
@@ -43,26 +43,30 @@ EFFECT = "effect/"
 INTERVAL = ("gradients", "clipping", "penalty", "decay", "carried", "rounding")
 
 
-def closure_rows(
-    benchmarks: Sequence[str], intervals: Sequence[Interval], gaps: Mapping[tuple[int, int], Gap]
-) -> list[dict[str, Any]]:
-    """One for every interval and benchmark, in order; `gradients` … `curvature` sum to `measured`.
+def closure_rows(nodes: Nodes, intervals: Sequence[Interval]) -> list[dict[str, Any]]:
+    """One for every way between neighbouring nodes of every benchmark; `gradients` … `curvature` sum to `measured`.
 
     `curvature` is what V misses, the error of the closure.
     """
     return [
         {
             "benchmark": name,
-            "start": one.start,
-            "step": one.end,
-            "measured": float(gap.measured[index]),
-            **{account: float(getattr(one, account)[index]) for account in INTERVAL},
-            "curvature": float(gap.measured[index] - gap.predicted[index]),
+            "start": start,
+            "step": end,
+            "measured": gap.measured,
+            **{
+                account: sum(float(getattr(one, account)[index]) for one in intervals if _within(one, start, end))
+                for account in INTERVAL
+            },
+            "curvature": gap.measured - gap.predicted,
         }
-        for one in sorted(intervals)
-        for gap in [gaps[one.start, one.end]]
-        for index, name in enumerate(benchmarks)
+        for index, (name, own) in enumerate(nodes.benchmarks.items())
+        for (start, end), gap in sorted(own.gaps.items())
     ]
+
+
+def _within(one: Interval, start: int, end: int) -> bool:
+    return start <= one.start and one.end <= end
 
 
 def totals(

@@ -7,6 +7,7 @@ With m_t = β m_{t−1} + gain · g_t and D_t = √v̂_t + ε (1 without second 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,27 +131,37 @@ class StepStore:
         taught: Sequence[Taught] = (),
     ) -> None:
         """Write weights and moments as they are now, and what moved them; of the beginning, the weights alone."""
-        parts: dict[str, Tensor] = {}
-        for name, value in selection(model).items():
-            state = {} if optimizer is None else optimizer.state.get(value, {})
-            named = {"weights": value, "first": state.get("exp_avg", state.get("momentum_buffer"))}
-            named["second"] = state.get("exp_avg_sq")
-            parts |= {
-                f"{kind}/{name}": part.detach().cpu().contiguous() for kind, part in named.items() if part is not None
-            }
+        learning = selection(model)
+        states = {name: optimizer.state.get(value, {}) if optimizer else {} for name, value in learning.items()}
+        kinds: dict[str, Gradient] = {
+            "weights": learning,
+            "first": {name: state.get("exp_avg", state.get("momentum_buffer")) for name, state in states.items()},
+            "second": {name: state.get("exp_avg_sq") for name, state in states.items()},
+        }
+        there = {kind: {name: part for name, part in of.items() if part is not None} for kind, of in kinds.items()}
+        # Many small tensors take longer to write and to read than one.
+        parts = {
+            kind: torch.cat([part.detach().flatten().cpu() for part in of.values()]) for kind, of in there.items() if of
+        }
+        shapes = {kind: {name: list(part.shape) for name, part in of.items()} for kind, of in there.items()}
         plain = [one._replace(weights=None, penalty=None) for one in taught]  # type: ignore[arg-type]
         for place, one in enumerate(taught):
             parts[f"slopes/{place}"] = one.weights.contiguous()
             if one.penalty is not None:
                 parts[f"penalty/{place}"] = one.penalty.contiguous()
         self.place.mkdir(parents=True, exist_ok=True)
-        save_file(parts, self._path(step), {"facts": json.dumps(facts), "taught": json.dumps(plain)})
+        said = {"facts": facts, "taught": plain, "shapes": shapes}
+        save_file(parts, self._path(step), {name: json.dumps(value) for name, value in said.items()})
 
     def read(self, step: int, kind: str, where: torch.device | None = None) -> Gradient:
         """`weights`, `first` or `second` moments, by parameter; those that are not there are left out."""
         with safe_open(self._path(step), "pt") as opened:
-            wanted = [name for name in opened.keys() if name.startswith(f"{kind}/")]  # noqa: SIM118 - it is no mapping
-            return {name.removeprefix(f"{kind}/"): opened.get_tensor(name).to(where or "cpu") for name in wanted}
+            shapes = json.loads(opened.metadata()["shapes"])[kind]
+            if not shapes:
+                return {}
+            whole = opened.get_tensor(kind).to(where or "cpu")
+        parts = whole.split([math.prod(shape) for shape in shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
     def facts(self, step: int) -> StepFacts:
         """How a step from 1 moved the weights."""
@@ -160,13 +171,17 @@ class StepStore:
 
     def taught(self, step: int) -> list[Taught]:
         """The samples of a step from 1."""
-        slopes, penalties = self.read(step, "slopes"), self.read(step, "penalty")
         with safe_open(self._path(step), "pt") as opened:
             found = [Taught(*values) for values in json.loads(opened.metadata()["taught"])]
-        return [
-            one._replace(weights=slopes[str(place)], penalty=penalties.get(str(place)))
-            for place, one in enumerate(found)
-        ]
+            there = set(opened.keys())
+
+            def part(name: str) -> Tensor | None:
+                return opened.get_tensor(name) if name in there else None
+
+            return [
+                one._replace(weights=opened.get_tensor(f"slopes/{place}"), penalty=part(f"penalty/{place}"))
+                for place, one in enumerate(found)
+            ]
 
     def _path(self, step: int) -> Path:
         return self.place / f"step-{step:06d}.safetensors"

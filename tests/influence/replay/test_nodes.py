@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pytest
 
-from holdfast.influence.replay.nodes import LEAST, Gap, _worst, shares
-
-
-def gap(measured: list[float], predicted: list[float]) -> Gap:
-    return Gap(np.array(measured), np.array(predicted))
+from holdfast.influence.replay.nodes import LEAST, Gap, share, worst
 
 
 def test_a_node_goes_where_most_is_missed_of_a_benchmark_that_is_missed_too_much() -> None:
-    gaps = {(0, 4): gap([-1.0, 0.2], [-0.9, 0.2]), (4, 8): gap([-0.5, 0.1], [-0.3, 0.1])}
-    assert shares(list(gaps.values())).tolist() == [0.3 / 1.5, 0.0]
-    assert _worst(gaps, 0.05) == (4, 8)
-    assert _worst(gaps, 0.25) is None
+    gaps = {(0, 4): Gap(-1.0, -0.9), (4, 8): Gap(-0.5, -0.3)}
+    assert share(gaps.values()) == pytest.approx(0.3 / 1.5)
+    assert worst(gaps, (), 0.05) == (4, 8)
+    assert worst(gaps, (), 0.25) is None
 
 
-def test_between_neighbouring_steps_there_is_no_room() -> None:
-    assert _worst({(0, 1): gap([-1.0], [0.0])}, 0.05) is None
+def test_where_nothing_is_left_to_do_another_way_is_taken() -> None:
+    gaps = {(0, 1): Gap(-1.0, 0.0), (1, 8): Gap(-1.0, -0.8)}
+    assert worst(gaps, {(0, 1)}, 0.05) == (1, 8)
+    assert worst(gaps, {(0, 1), (1, 8)}, 0.05) is None
 
 
 def test_where_next_to_nothing_is_missed_a_node_would_buy_nothing() -> None:
-    assert _worst({(0, 8): gap([0.8 * LEAST], [0.0])}, 0.05) is None
-    assert _worst({(0, 8): gap([1.2 * LEAST], [0.0])}, 0.05) == (0, 8)
+    assert worst({(0, 8): Gap(0.8 * LEAST, 0.0)}, (), 0.05) is None
+    assert worst({(0, 8): Gap(1.2 * LEAST, 0.0)}, (), 0.05) == (0, 8)
