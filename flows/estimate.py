@@ -30,6 +30,16 @@ START = 5.0
 QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.006, 0.004, 0.008, 0.004
 """Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout,
 measure an example's influence."""
+LEDGER, WITH_TOKENS = 1.2, 2.7
+"""What the way back over a training's steps takes of that training, without and with its tokens (bench/ledger.py)."""
+LOOKED_AT = 12
+"""Steps, and ways between them, at which a ledger takes a benchmark's gradient, in the default study."""
+
+
+def accounting(study: Study, training: float) -> float:
+    """Seconds of the way back over the steps of a training that takes so many."""
+    asked = study.influence.ledger if study.influence else None
+    return training * (LEDGER if asked and not asked.tokens else WITH_TOKENS)
 
 
 def stage_ids(study: Study) -> list[StageId]:
@@ -131,9 +141,8 @@ class Estimates:
             prompts = 2 * (study.predictors or Predictors()).prompts
             return 2 * ANSWER * prompts * (1 + len(scheduled(study.evaluation.every, steps)))
         if verb == "ledger":
-            # The training again, its steps backwards, and some fifty times all questions.
             learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE)
-            return 2 * learned + 50 * TRACED * traced.questions * benchmarks
+            return accounting(study, learned) + LOOKED_AT * TRACED * traced.questions * benchmarks
         validated = study.evaluation.validation * benchmarks * len(scheduled(study.evaluation.keep, steps))
         return steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE) + ANSWER * validated
 

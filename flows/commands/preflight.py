@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.plan import rough_time, stages_at_once
+from flows.estimate import accounting
 from flows.preflight import Preflight
 from holdfast.config.study import Study
 
@@ -20,7 +21,10 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
     yield f"Longest prompt: {notes['longest_prompt']:,} tokens, images included; answer: {notes['longest_answer']:,}."
     for where, need in notes["needs"].items():
         yield f"{where}:"
-        yield from (f"  {line}" for line in _stage(need, notes["memory_there"], found.trials.get(where, {})))
+        tried = found.trials.get(where, {})
+        yield from (f"  {line}" for line in _stage(need, notes["memory_there"], tried))
+        if need["ledger"]:
+            yield f"  ledger: {_gb(need['ledger'])}{_accounting(study, need, tried)}"
     yield from (f"! {line}" for line in notes.get("told", []))
     disks = [need["disk"] for need in notes["needs"].values()]
     wanted = study.replicates * sum(disk["kept"] for disk in disks) + max(disk["running"] for disk in disks)
@@ -43,8 +47,6 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
     yield f"memory: {_gb(memory['total'])} of {_gb(there)} by arithmetic ({parts})"
     if need["influence"]:
         yield f"influence: {_gb(need['influence'])}"
-    if need["ledger"]:
-        yield f"ledger: {_gb(need['ledger'])}"
     yield f"disk: {_gb(disk['kept'])} kept, {_gb(disk['running'])} more while it runs"
     yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.3g} TFLOP, generation apart"
     if "failed" in tried:
@@ -56,6 +58,14 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
             f"of {tried['groups']} groups of the base's rollouts, {tried['without_variance']} are rewarded alike and "
             "would teach nothing"
         )
+
+
+def _accounting(study: Study, need: dict[str, Any], tried: dict[str, Any]) -> str:
+    """At most, since what generates is not taken again."""
+    if "seconds_a_step" not in tried:
+        return ""
+    seconds = accounting(study, need["steps"] * tried["seconds_a_step"])
+    return f", {rough_time(seconds)} at most after the training, benchmarks' gradients apart"
 
 
 def _hours(study: Study, found: Preflight) -> str:

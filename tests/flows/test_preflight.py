@@ -1,0 +1,37 @@
+"""What a preflight says, of numbers by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.commands.preflight import lines
+from flows.preflight import Preflight
+from holdfast.config.study import Study
+
+MEMORY = dict.fromkeys(("weights", "gradients", "optimizer", "copies", "reference", "activations", "head"), 0)
+NEED = {
+    "shape": {"parameters": 3_000_000_000, "learning": 30_000_000},
+    "memory": MEMORY | {"weights": 6_000_000_000, "generation": 0, "total": 8_000_000_000},
+    "disk": {"kept": 200_000_000, "running": 40_000_000_000},
+    "influence": 0,
+    "ledger": 12_000_000_000,
+    "steps": 100,
+    "operations": 2 * 10**12,
+}
+
+
+def study(tokens: bool) -> Study:
+    arm = [{"method": "sft", "source": "answers", "trainer": {"max_steps": 100}}]
+    return Study.model_validate({"name": "a", "arms": {"a": arm}, "influence": {"ledger": {"tokens": tokens}}})
+
+
+def said(tokens: bool, tried: dict[str, float]) -> list[str]:
+    checked = {"longest_prompt": 900, "longest_answer": 60, "needs": {"arms.a.0": NEED}, "memory_there": 80_000_000_000}
+    return list(lines(study(tokens), Preflight(checked, {"arms.a.0": tried}), Path()))
+
+
+def test_a_ledger_has_its_memory_and_time_before_anything_starts() -> None:
+    tried = {"seconds_a_step": 6.0, "peak": 7e9}
+    assert "  ledger: 12 GB, about 27 min at most after the training, benchmarks' gradients apart" in said(True, tried)
+    assert "  ledger: 12 GB, about 12 min at most after the training, benchmarks' gradients apart" in said(False, tried)
+    assert "  ledger: 12 GB" in said(True, {}), "no step was tried"
