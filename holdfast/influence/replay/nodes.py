@@ -74,14 +74,16 @@ class BenchmarkNodes:
             start, end = pair
             if pair not in self.halfway:
                 before, after = (self.store.read(step, "weights") for step in pair)
-                middle_weights = {name: (value + after[name]) / 2 for name, value in before.items()}
-                self._measured(f"between-{start}-{end}", middle_weights)
+                mean = {name: (value + after[name]) / 2 for name, value in before.items()}
+                self._measured(f"between-{start}-{end}", mean)
                 self.halfway.add(pair)
                 self.gaps[pair] = self._gap(*pair)
             else:
                 middle = (start + end) // 2
                 self._add(middle)
                 del self.gaps[pair]
+                self.halfway.remove(pair)
+                self._path(f"between-{start}-{end}").unlink()
                 self.gaps |= {pair: self._gap(*pair) for pair in ((start, middle), (middle, end))}
                 added += 1
         return added
