@@ -151,7 +151,7 @@ def _train(job: Train, out: Path, journal: Journal) -> Notes:
     from holdfast.training.stage import train
 
     measure = validating(job, load_processor(job.start))
-    if not job.keep_steps or job.ranks > 1:
+    if not job.keep_steps:
         return train(job, out, journal, measure)
     from holdfast.stages.step_recording import Recorder
 

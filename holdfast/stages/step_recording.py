@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl import GRPOTrainer, SFTTrainer
 
+from holdfast import group
 from holdfast.config.jobs import STEPS, Train
 from holdfast.config.refs import ModelRef
 from holdfast.data.shards import Question
@@ -81,8 +82,12 @@ class StepTaker(TrainerCallback):
         trainer.add_callback(self)
 
     def keep(self, model: Any, optimizer: Any = None, facts: StepFacts | None = None) -> None:
-        """Write down the step that was taken."""
-        self.store.keep(self.steps, model, optimizer, facts, self.now)
+        """Write down the step that was taken; of several processes, each its own samples."""
+        store = self.store.of_rank(group.number())
+        if group.number():
+            store.keep(self.steps, None, taught=self.now)
+        else:
+            store.keep(self.steps, model, optimizer, facts, self.now)
 
     def on_train_begin(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
         """Raises:
@@ -103,10 +108,16 @@ class Recorder:
     """Takes a training down as it trains, if the disk has room for it."""
 
     def __init__(self, job: Train, out: Path) -> None:
-        self.job, self.place = job, out / STEPS
+        self.job, self.store = job, StepStore(out / STEPS)
         self.told: list[str] = []
-        # What an interrupted training left; one that goes on leaves its ledger to train again.
-        shutil.rmtree(self.place, ignore_errors=True)
+        if group.number() == 0:
+            # What an interrupted training left; one that goes on leaves its ledger to train again.
+            shutil.rmtree(self.store.place, ignore_errors=True)
+
+    @property
+    def place(self) -> Path:
+        """Where this process writes."""
+        return self.store.of_rank(group.number()).place
 
     def watch(self, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str]) -> None:
         """`kept` will have the digests of the kept checkpoints by their paths.
@@ -116,9 +127,9 @@ class Recorder:
         """
         learning = sum(value.numel() for value in selection(trainer.model).values())
         size = 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
-        free = shutil.disk_usage(self.place.parent).free
+        free = shutil.disk_usage(self.store.place.parent).free
         # The same again for what else is at work.
-        if free < 2 * size:
+        if group.number() == 0 and free < 2 * size:
             self.give_up(f"they take {size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB")
         else:
             _OptionalTaker(self, trainer, kept)
@@ -134,7 +145,7 @@ class _OptionalTaker(StepTaker):
 
     def __init__(self, recorder: Recorder, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str]) -> None:
         self.recorder, self.kept = recorder, kept
-        super().__init__(recorder.job, trainer, StepStore(recorder.place))
+        super().__init__(recorder.job, trainer, recorder.store)
 
     def keep(self, *given: Any) -> None:
         if self.recorder.told:
@@ -147,7 +158,8 @@ class _OptionalTaker(StepTaker):
     def on_train_end(self, args: Any, *_: Any, **__: Any) -> None:
         if self.recorder.told:
             return
-        said = {"code": source_digest(LEDGER), "kept": self.kept, "steps": self.steps, "temperature": temperature(args)}
+        said = {"code": source_digest(LEDGER), "kept": self.kept, "steps": self.steps}
+        said |= {"temperature": temperature(args), "ranks": group.size()}
         try:
             (self.recorder.place / WHOLE).write_text(json.dumps(said))
         except OSError as error:
@@ -160,12 +172,15 @@ def recorded(job: Train, kept: Sequence[ModelRef], place: Path) -> Recorded | No
         said = json.loads((place / WHOLE).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+    store = StepStore(place)
+    if not all((store.of_rank(number).place / WHOLE).is_file() for number in range(said["ranks"])):
+        return None
     if said["code"] != source_digest(LEDGER) or any(
         said["kept"].get(kept_path(Path(), ref.step).as_posix()) != ref.digest for ref in kept
     ):
         return None
     model = learner(job, device(job.device))
-    return Recorded(model, StepStore(place), said["steps"], learnable(job), said["temperature"], 0.0)
+    return Recorded(model, store, said["steps"], learnable(job), said["temperature"], 0.0)
 
 
 def learnable(job: Train) -> list[Question]:
@@ -200,7 +215,10 @@ def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught
     questions = learnable(job)
     given: Any = trainer.train_dataset
     places = given.with_format(None)["row"]
-    watch_supervised(trainer, [(place, questions[place].id) for place in places], take)
+    # Processes take batches in turn.
+    batch = args.per_device_train_batch_size
+    own = [place for index, place in enumerate(places) if index // batch % group.size() == group.number()]
+    watch_supervised(trainer, [(place, questions[place].id) for place in own], take)
 
 
 def _drops(module: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer, SFTTrainer
 
+from holdfast import group
 from holdfast.errors import UserError
 from holdfast.influence.replay.steps import Taught
 from holdfast.training.sft import IGNORED
@@ -18,7 +19,7 @@ Take = Callable[[Taught], None]
 
 
 def watch_supervised(trainer: SFTTrainer, rows: Sequence[tuple[int, str]], take: Take) -> None:
-    """Take down every sample; `rows` are the numbers and questions in the order in which the trainer takes them.
+    """Take down every sample; `rows` are the numbers and questions in the order in which this process takes them.
 
     Raises:
         UserError: the loss is another than the mean log-likelihood of tokens.
@@ -40,6 +41,9 @@ def watch_supervised(trainer: SFTTrainer, rows: Sequence[tuple[int, str]], take:
         labels = inputs["labels"].cpu()
         own = int((labels != IGNORED).sum()) * trainer.current_gradient_accumulation_steps
         weight = 1 / float(own if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None or not args.average_tokens_across_devices:
+            # Of tokens of this process alone; gradients are means over processes.
+            weight /= group.size()
         for row in labels:
             ids = row[row != IGNORED]
             number, question = next(order)
@@ -72,8 +76,8 @@ class ReinforcedWatch:
             }
         )
         self.trainer, self.take = trainer, take
-        self.asked: list[str] = []
-        """The question of every rollout so far."""
+        self.asked: dict[int, str] = {}
+        """The question of every rollout of this process so far, by its number."""
         self.generate, self.loss = trainer._generate_and_score_completions, trainer._compute_loss
         self.read = trainer._get_per_token_logps_and_entropies
         self.last: tuple[Any, ...] = ()
@@ -86,9 +90,10 @@ class ReinforcedWatch:
 
     def _generating(self, inputs: Any) -> Any:
         output = self.generate(inputs)
-        first = len(self.asked)
-        self.asked += [row["id"] for row in inputs]
-        return {**output, NUMBER: torch.arange(first, len(self.asked))}
+        # Of all processes, whose rollouts come one process after another.
+        first = len(self.asked) * group.size() + len(inputs) * group.number()
+        self.asked |= {first + place: row["id"] for place, row in enumerate(inputs)}
+        return {**output, NUMBER: torch.arange(first, first + len(inputs))}
 
     def _reading(self, *given: Any, **named: Any) -> Any:
         self.last = self.read(*given, **named)
@@ -115,7 +120,7 @@ class ReinforcedWatch:
         return loss
 
     def _slopes(self, model: Any, inputs: Any, beta: float) -> Tensor:
-        """−∂loss/∂ log π (rollouts, tokens) of TRL's loss with a coefficient of its KL penalty."""
+        """−∂loss/∂ log π (rollouts, tokens) of TRL's loss, the mean over processes, with a coefficient of its KL."""
         logps, *others = self.last
         leaf = logps.detach().clone().requires_grad_()
         given = (leaf, *(other.detach() if isinstance(other, Tensor) else other for other in others))
@@ -130,7 +135,7 @@ class ReinforcedWatch:
         finally:
             trainer.beta, trainer._metrics = kept
             vars(trainer)["_get_per_token_logps_and_entropies"] = self._reading
-        return -slopes.cpu()
+        return -slopes.cpu() / group.size()
 
 
 def _refuse(found: dict[str, Any]) -> None:

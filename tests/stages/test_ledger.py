@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from rank_runs import together
 from traces import trace_of
 
 from holdfast.config.jobs import STEPS, Account, Select, Train
@@ -262,3 +263,36 @@ def test_more_nodes_are_added_where_the_closure_misses(train_job: Any, run_stage
         found.append((notes["nodes added"], float(np.abs(closure.curvature).sum())))
     assert [added for added, _ in found] == [0, 9], "three for each of three benchmarks"
     assert found[1][1] < found[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage",
+    [
+        TEACHER,
+        {"method": "grpo", "trainer": {**ROLLOUTS, "learning_rate": 5e-3, "num_iterations": 2, "beta": 0.1}},
+    ],
+    ids=["sft", "grpo"],
+)
+def test_a_training_of_two_processes_has_the_ledger_of_one(
+    stage: dict[str, Any], train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path
+) -> None:
+    job = train_job(stage, start=schooled, keep=2).model_copy(update={"keep_steps": True})
+    together(job, tmp_path / "two")
+    (tmp_path / "two" / STEPS).rename(tmp_path / f"two.{STEPS}")
+    with_steps(job, run_stage, tmp_path / "one")
+    ledgers = [
+        tables(run_stage(ledger_of(tmp_path / name, recorded=f"{name}.{STEPS}"), tmp_path / f"ledger of {name}"))
+        for name in ("one", "two")
+    ]
+    (expected, _), (found, closure) = ledgers
+    assert (closure.rounding.abs() < 1e-2 * gross(found, closure)).all()
+    expected, found = (rows.sort_values(["step", "row"], ignore_index=True) for rows in (expected, found))
+    said = ["step", "row", "prompt", "tokens", "correct", "text"]
+    assert found[said].equals(expected[said])
+    for name in NAMES:
+        one, two = (rows[f"effect/{name}"].to_numpy() for rows in (expected, found))
+        assert np.abs(two - one).max() < 2e-3 * np.abs(one).max()
+    with pytest.raises(SystemExit):
+        run_stage(ledger_of(tmp_path / "two"), tmp_path / "again")
+    assert "by 2 GPUs were not kept" in json.loads((tmp_path / "again" / "error.json").read_text())["message"]

@@ -117,10 +117,17 @@ def clip_factor(norm: float, limit: float) -> float:
 
 
 class StepStore:
-    """What a training did in every step, in files of a directory; step 0 is the beginning."""
+    """What a training did in every step, in files of a directory; step 0 is the beginning.
+
+    Of several processes, the first keeps weights, and the others their samples in directories below.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
+
+    def of_rank(self, number: int) -> StepStore:
+        """The part that one of several processes writes."""
+        return StepStore(self.place / f"rank-{number}") if number else self
 
     def keep(
         self,
@@ -130,8 +137,9 @@ class StepStore:
         facts: StepFacts | None = None,
         taught: Sequence[Taught] = (),
     ) -> None:
-        """Write weights and moments as they are now, and what moved them; of the beginning, the weights alone."""
-        learning = selection(model)
+        """Write weights and moments as they are now, and what moved them; of the beginning, the weights alone, and
+        without a model the samples."""
+        learning = {} if model is None else selection(model)
         states = {name: optimizer.state.get(value, {}) if optimizer else {} for name, value in learning.items()}
         kinds: dict[str, Gradient] = {
             "weights": learning,
@@ -170,7 +178,11 @@ class StepStore:
         return StepFacts({name: ParameterStep(*values) for name, values in parameters.items()}, clip)
 
     def taught(self, step: int) -> list[Taught]:
-        """The samples of a step from 1."""
+        """The samples of a step from 1, of all processes."""
+        ranks = len(list(self.place.glob("rank-*")))
+        return [one for number in range(1 + ranks) for one in self.of_rank(number)._own_taught(step)]
+
+    def _own_taught(self, step: int) -> list[Taught]:
         with safe_open(self._path(step), "pt") as opened:
             found = [Taught(*values) for values in json.loads(opened.metadata()["taught"])]
             there = set(opened.keys())
