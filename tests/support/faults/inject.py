@@ -94,11 +94,21 @@ def _read_only(bed: Bed, fault: Fault, until: str) -> Struck:
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "--bind", place, place], check=True)
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        _remount_read_only(place)
         ended = running.wait()
     finally:
         subprocess.run(["umount", "-l", place], check=True)
     return Struck(ended, running.said)
+
+
+def _remount_read_only(place: Path) -> None:
+    """Again where the list of mounts, which `mount` reads, was changing for another bed."""
+    for _ in range(20):
+        done = subprocess.run(["mount", "-o", "remount,bind,ro", place], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{place}: cannot be made read-only: {done.stderr}")
 
 
 def _damage(bed: Bed, fault: Fault, until: str) -> Struck:
