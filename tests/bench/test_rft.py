@@ -16,6 +16,7 @@ DECAY = {"weight_decay": 0.1, "warmup_steps": 0}
 """At any other rate than 0, weights would shrink even where no rollout is rewarded."""
 
 
+@pytest.mark.slow
 def test_both_trainers_sample_and_learn_the_same_and_their_parts_add_up() -> None:
     sides, asked = pair(shaped(STAND_IN, torch.device("cpu"), **SMALL, **DECAY), rounds=2)
     plain, ours = sides.values()

@@ -58,6 +58,7 @@ def in_one(checkpoints: Evaluate, run_stage: Callable, tmp_path_factory: pytest.
     return run_stage(checkpoints, tmp_path_factory.mktemp("one"))
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_what_one_does(checkpoints: Evaluate, in_one: Path, tmp_path: Path) -> None:
     assert_same(in_one, together(checkpoints, tmp_path / "two"))
 

@@ -62,6 +62,7 @@ def rows(run: StageRun) -> int:
     return sum(pq.read_metadata(run.path / name).num_rows for name in run.result.files if name.startswith("records/"))
 
 
+@pytest.mark.slow
 def test_a_further_benchmark_is_all_that_is_asked(
     executor: Executor, tiny_data: DataRef, tiny_model: ModelRef, schooled: ModelRef
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "lora-and-biases": {**LORA, "target_modules": ["q_proj"], "bias": "all"},
 }
 DTYPES = ("float32", "bfloat16", "float16", "auto")
+FEW = {("bfloat16", "everything"), ("bfloat16", "lora-and-copies"), ("float16", "lora"), ("auto", "lora-and-biases")}
+"""Every precision and every way once."""
 LIMIT = 4
 
 
@@ -76,8 +79,10 @@ def records(out: Path, step: int) -> list[Record]:
     return [record for file in files for record in read_records(file)]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "way"),
+    [pair if pair in FEW else pytest.param(*pair, marks=pytest.mark.slow) for pair in itertools.product(DTYPES, WAYS)],
+)
 def test_what_learns_is_float32_and_what_learned_nothing_scores_as_its_base(
     job: Callable[[str, str], Train],
     evaluated_base: Callable[[str], Path],

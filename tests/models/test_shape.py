@@ -11,6 +11,9 @@ from holdfast.errors import UserError
 from holdfast.models.lora import adapted, freeze
 from holdfast.models.shape import shape_of
 
+FEW = ("qwen2_5_vl", "smolvlm")
+"""Of ten architectures, those that are looked at in every run of the tests."""
+
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_published_models_have_the_parameters_that_their_files_have(name: str) -> None:
@@ -38,7 +41,9 @@ def test_all_of_a_model_of_text_learns_unless_a_study_freezes_parts_of_it() -> N
         adapted(model, SFT(method="sft", source=Answers(), freeze=("vision",)), 0)
 
 
-@pytest.mark.parametrize("name", VISION_LANGUAGE)
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in VISION_LANGUAGE]
+)
 def test_every_architecture_is_its_parts(name: str) -> None:
     model, _ = made(name)
     shape = shape_of(model)

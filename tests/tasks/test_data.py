@@ -128,6 +128,7 @@ def test_missing_data_comes_back_from_a_remote(root: Path, tmp_path: Path) -> No
     assert data.prepare_data(STUDY, root, never) == ref
 
 
+@pytest.mark.slow
 def test_a_remote_that_cannot_be_reached_is_said_and_the_data_made_again(
     root: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_list_of_locks_that_a_full_disk_tore_is_forgotten(root: Path) -> None:
     assert {Path(name).parts[0] for name in data_version.listing(root) or {}} == {ref.path.name}
 
 
+@pytest.mark.slow
 def test_a_torn_directory_in_dvcs_cache_is_written_again(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     torn = data_version.cache_path(root, data.version(root))
@@ -202,6 +204,7 @@ def test_data_that_is_made_differently_is_refused_and_can_be_accepted(root: Path
     assert data.prepare_data(STUDY, root, never) == accepted
 
 
+@pytest.mark.slow
 def test_other_data_keeps_its_pins_when_only_new_data_is_here(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     shutil.rmtree(root / "data")
@@ -225,6 +228,7 @@ def test_samples_are_a_new_version_once(root: Path, tmp_path: Path) -> None:
     assert data.prepare_data(STUDY, root, never) == ref
 
 
+@pytest.mark.slow
 def test_a_list_of_files_that_a_kill_left_behind_is_mended(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     document = yaml.safe_load((root / "data.dvc").read_text())
@@ -234,6 +238,7 @@ def test_a_list_of_files_that_a_kill_left_behind_is_mended(root: Path) -> None:
     assert data_version.listing(root) == listing
 
 
+@pytest.mark.slow
 def test_data_that_was_made_but_not_recorded_is_recorded(root: Path) -> None:
     first = data.prepare_data(STUDY, root, Generator())
     (root / "data.dvc").unlink()
@@ -269,6 +274,7 @@ def test_a_pointer_that_dvc_emptied_and_could_not_write_is_as_it_was(
     assert (pointer.read_bytes() if earlier else pointer.is_file()) == (before if earlier else False)
 
 
+@pytest.mark.slow
 def test_a_pointer_that_another_thread_rewrites_is_read_when_it_is_whole(root: Path, tmp_path: Path) -> None:
     ref, pointer = data.prepare_data(STUDY, root, Generator()), root / "data.dvc"
     version, text = data.version(root), pointer.read_text()
@@ -292,6 +298,7 @@ def test_a_repository_without_dvc_is_told_to_initialise_it(tmp_path: Path) -> No
         data.prepare_data(STUDY, tmp_path, never)
 
 
+@pytest.mark.slow
 def test_a_copy_without_git_works(root: Path) -> None:
     shutil.rmtree(root / ".git")
     ref = data.prepare_data(STUDY, root, Generator())
@@ -309,6 +316,7 @@ def test_nothing_is_left_behind_when_making_fails(root: Path) -> None:
     data.prepare_data(STUDY, root, Generator())
 
 
+@pytest.mark.slow
 def test_threads_prepare_different_data_at_the_same_time(root: Path) -> None:
     threads = [threading.Thread(target=data.prepare_data, args=(seeded(seed), root, Generator())) for seed in range(3)]
     for thread in threads:
@@ -396,6 +404,7 @@ def test_nothing_is_printed_when_all_goes_well(root: Path, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_another_study_that_prepares_is_waited_for(root: Path, capsys: pytest.CaptureFixture) -> None:
     (root / ".dvc" / "tmp").mkdir(exist_ok=True)
     with (root / ".dvc" / "tmp" / "holdfast.lock").open("w") as file:

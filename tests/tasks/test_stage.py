@@ -69,13 +69,17 @@ def test_a_stage_with_one_changed_byte_runs_again(context):
     assert second.run_id != first.run_id
 
 
-@pytest.mark.parametrize("name", ["checkpoints/step-000003/model.safetensors", "result.json"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("checkpoints/step-000003/model.safetensors", marks=pytest.mark.slow), "result.json"]
+)
 def test_a_stage_with_a_missing_file_runs_again(context, name):
     (run(context).path / name).unlink()
     assert not run(context).found
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "job.json", "result.json"])
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("job.json", "result.json"))]
+)
 def test_a_stage_whose_record_changed_runs_again(context, name):
     record = run(context).path / name
     # A digit, so that every reader still takes it.
@@ -125,7 +129,14 @@ def test_a_stage_killed_between_complete_and_recorded_is_only_recorded(context, 
     assert statuses(context) == ["FINISHED"]
 
 
-@pytest.mark.parametrize("broken", [b'{"step": 1, "metr', b'{"step": 1, "metrics": {"train/loss": 7.0}}\n', b"\xff\n"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'{"step": 1, "metr',
+        pytest.param(b'{"step": 1, "metrics": {"train/loss": 7.0}}\n', marks=pytest.mark.slow),
+        pytest.param(b"\xff\n", marks=pytest.mark.slow),
+    ],
+)
 def test_a_journal_that_was_broken_while_nothing_ran_is_neither_read_nor_recorded(context, monkeypatch, broken):
     use(monkeypatch, "killed_once")
     with pytest.raises(worker.StageKilled):
@@ -191,6 +202,7 @@ def test_no_more_stages_run_at_a_time_than_asked_for(context, monkeypatch):
     assert overlap(spans(context.model_copy(update={"study": limited}), threads=1)) == 2
 
 
+@pytest.mark.slow
 def test_stages_that_need_all_cores_run_one_by_one(context, monkeypatch):
     use(monkeypatch, "span")
     monkeypatch.setattr(slots, "cores", lambda: 3)

@@ -89,6 +89,7 @@ def test_it_is_apart_from_all_adapters_before(job: Callable, twice: ModelRef) ->
     assert max((rows @ others.T).abs().max().item() for _, rows, others in read_before(plain, twice)) > 0.1
 
 
+@pytest.mark.slow
 def test_strength_zero_is_plain_and_a_strong_penalty_keeps_apart(
     job: Callable, twice: ModelRef, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def alone(model: Any, processor: Any, question: Any, ids: list[int]) -> float:
     return float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
 
 
+@pytest.mark.slow
 def test_a_term_of_weight_zero_is_plain_training(job: Callable, tmp_path: Path) -> None:
     plain = trained(job({"score": 1}), tmp_path / "plain")
     idle = trained(job({"score": 1, "retention": 0}), tmp_path / "idle")

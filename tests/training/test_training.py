@@ -122,7 +122,7 @@ def test_sharing_prompts_among_rollouts_changes_neither_loss_nor_gradient(
         assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-7, name
 
 
-@pytest.mark.parametrize("parts", [1, 2], ids=["one pass a step", "accumulated"])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 2], ids=["one pass a step", "accumulated"])
 def test_the_first_of_several_iterations_gives_the_log_probabilities_of_the_samples(
     parts: int, train_job: Callable, run_stage: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +222,7 @@ def reasoning(
     return ModelRef(path=str(out / "checkpoints" / "step-000060"), digest="reasoning", step=60)
 
 
+@pytest.mark.slow
 def test_rewards_that_remember_and_warm_up_come_out_the_same_after_an_interruption(
     reasoning: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_rewards_that_remember_and_warm_up_come_out_the_same_after_an_interrupti
     assert "train/frac_reward_zero_std" in logged
 
 
+@pytest.mark.slow
 def test_an_alarm_that_went_off_before_an_interruption_does_not_go_off_again(
     train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
@@ -306,6 +308,7 @@ def recorded(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_skipped_for_the_one_before(
     schooled: ModelRef, train_job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:

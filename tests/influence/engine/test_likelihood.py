@@ -17,7 +17,7 @@ from holdfast.influence.engine.gradients import batch_gradient, completion_logit
 from holdfast.influence.engine.likelihood import Likelihood, RandomLogits, certainty
 from holdfast.models.encode import TeacherForced
 
-PROBES = 300
+PROBES = 120
 
 
 def test_certainty_is_what_the_matrices_of_the_paper_say() -> None:
