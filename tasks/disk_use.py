@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
-from tasks.tracking import Store
+from tasks.tracking import Store, ViewType
 
 
 def by_study(root: Path, store: Store) -> dict[str, int]:
     """Bytes by study, sweep or comparison, largest first. What several studies found is counted where it was made."""
     sizes: Counter[str] = Counter()
-    for run in store.search(""):
-        place = store.place(run)
-        if place.is_dir():
-            sizes[run.data.tags.get("holdfast.study") or run.info.run_name] += size_of(place)
+    unnamed: dict[str, Path] = {}
+    for run_id, place in store.places():
+        if name := _study(place):
+            sizes[name] += size_of(place)
+        else:
+            unnamed[run_id] = place
+    for run in store.with_ids(unnamed, ViewType.ALL):
+        name = run.data.tags.get("holdfast.study") or run.info.run_name
+        sizes[name] += size_of(unnamed[run.info.run_id])
     for place in (root / "data").glob("*"):
         if place.is_dir():
             # Named by the study, or the sweep, and what decides the data.
             sizes[place.name.rpartition("-")[0] or place.name] += size_of(place)
     return {name: size for name, size in sizes.most_common() if size}
+
+
+def _study(place: Path) -> str:
+    """As a run's own config has it: to ask a store of thousands of runs for their tags takes minutes."""
+    try:
+        return str(json.loads((place / "config.json").read_bytes()).get("name") or "")
+    except (OSError, ValueError):
+        return ""
 
 
 def size_of(place: Path) -> int:

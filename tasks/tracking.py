@@ -309,6 +309,14 @@ class Store:
         """Where a run's artifacts lie, or their copy will once somebody asked for it."""
         return local_artifacts(run) or self.artifact_cache.directory / run.info.run_id
 
+    def places(self) -> Iterator[tuple[str, Path]]:
+        """Ids of all runs, deleted ones too, of which this machine has artifacts or copies, and where; reads no run."""
+        for experiment in pages(self.client.search_experiments):
+            uri = urlparse(experiment.artifact_location)
+            if uri.scheme in ("", "file"):
+                yield from ((place.parent.name, place) for place in Path(unquote(uri.path)).glob("*/artifacts"))
+        yield from ((place.name, place) for place in self.artifact_cache.directory.glob("*"))
+
     @contextmanager
     def file(self, run: Run, name: str) -> Iterator[Path | None]:
         """One artifact; None where there is none. From a server it is fetched anew, for as long as the block lasts."""
