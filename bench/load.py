@@ -195,7 +195,7 @@ def client(file: str) -> None:
     """Run a study in this process and tell how long its threads were inside calls of MLflow's client, added up."""
     from mlflow import MlflowClient
 
-    spent: list[float] = []
+    spent: dict[str, list[float]] = {}
 
     def timed(call: Callable[..., Any]) -> Callable[..., Any]:
         def inner(*given: Any, **named: Any) -> Any:
@@ -203,7 +203,7 @@ def client(file: str) -> None:
             try:
                 return call(*given, **named)
             finally:
-                spent.append(time.monotonic() - began)
+                spent.setdefault(call.__name__, []).append(time.monotonic() - began)
 
         return inner
 
@@ -213,7 +213,9 @@ def client(file: str) -> None:
     from flows.commands.main import app
 
     app(["study", file], standalone_mode=False)
-    print(json.dumps({"seconds": sum(spent), "calls": len(spent)}))
+    calls = {name: (len(of), round(sum(of), 2)) for name, of in spent.items()}
+    longest = dict(sorted(calls.items(), key=lambda item: -item[1][1]))
+    print(json.dumps({"seconds": sum(map(sum, spent.values())), "calls": longest}))
 
 
 # --- places and processes
