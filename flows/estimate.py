@@ -30,7 +30,7 @@ START = 5.0
 QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.006, 0.004, 0.008, 0.004
 """Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout,
 measure an example's influence."""
-LEDGER, WITH_TOKENS = 1.2, 2.7
+LEDGER, WITH_TOKENS = 1.2, 2.5
 """What the way back over a training's steps takes of that training, without and with its tokens (bench/ledger.py)."""
 LOOKED_AT = 12
 """Steps, and ways between them, at which a ledger takes a benchmark's gradient, in the default study."""

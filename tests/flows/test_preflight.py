@@ -32,6 +32,6 @@ def said(tokens: bool, tried: dict[str, float]) -> list[str]:
 
 def test_a_ledger_has_its_memory_and_time_before_anything_starts() -> None:
     tried = {"seconds_a_step": 6.0, "peak": 7e9}
-    assert "  ledger: 12 GB, about 27 min at most after the training, benchmarks' gradients apart" in said(True, tried)
+    assert "  ledger: 12 GB, about 25 min at most after the training, benchmarks' gradients apart" in said(True, tried)
     assert "  ledger: 12 GB, about 12 min at most after the training, benchmarks' gradients apart" in said(False, tried)
     assert "  ledger: 12 GB" in said(True, {}), "no step was tried"
