@@ -30,6 +30,13 @@ class Learned(NamedTuple):
     penalty: Tensor | None = None
     """(samples, tokens) of the KL penalty alone."""
     temperature: float = 1.0
+    places: Sequence[int] | None = None
+    """Theirs among the samples of the step; by default they follow those of the parts before."""
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the loss has a slope at any of its tokens."""
+        return bool(self.weights.any())
 
     def objective(self, weights: Tensor) -> Callable[[Tensor, TeacherForced], Tensor]:
         """Σ_t w_t log π(y_t) of each sample."""
@@ -160,18 +167,23 @@ class Attribution:
     def _measured(self, step: int, facts: StepFacts) -> tuple[np.ndarray, np.ndarray]:
         """Of a step's samples (samples, benchmarks), unclipped; and of its KL penalty (benchmarks,)."""
         [gain] = {one.gain for one in facts.parameters.values()}
-        found, punished = [], np.zeros(self.count)
+        found: dict[int, np.ndarray] = {}
+        tokens: dict[int, np.ndarray] = {}
+        punished = np.zeros(self.count)
         directions = self._directions() if self.token_effects is not None else []
         for part in self.recording.learned(step):
+            places = part.places if part.places is not None else range(len(found), len(found) + len(part.weights))
+            found.update(zip(places, gain * self._dots_of(part), strict=True))
             if self.token_effects is not None:
-                effects = self.token_effects(self.model, part, directions)
-                self.tokens.setdefault(step, []).extend(gain * facts.clip * one for one in effects)
-            found.append(self._dots_of(part, part.weights))
+                effects = self._tokens_of(part, directions)
+                tokens.update(zip(places, (gain * facts.clip * one for one in effects), strict=True))
             if part.penalty is not None:
                 # Of no single sample, so one ordinary pass does.
                 gradient = batch_gradient(self.model, part.batch, part.objective(part.penalty))
                 punished += gain * _dots(self.engine.targets, gradient, self.count)
-        return gain * np.concatenate(found), punished
+        if self.token_effects is not None:
+            self.tokens[step] = [tokens[place] for place in sorted(tokens)]
+        return np.stack([found[place] for place in sorted(found)]), punished
 
     def _directions(self) -> list[Gradient]:
         """W of each mixture."""
@@ -183,13 +195,19 @@ class Attribution:
                 direction[name] = row.view_as(value).to(value.dtype)
         return found
 
-    def _dots_of(self, part: Learned, weights: Tensor) -> np.ndarray:
+    def _dots_of(self, part: Learned) -> np.ndarray:
         """(samples, benchmarks); exactly 0 where no token has a weight."""
-        taught = (weights != 0).any(1)
-        if not taught.any():
-            return np.zeros((len(weights), self.count))
-        dots = self.engine.measure(part.batch, part.objective(weights)).dot.numpy()
-        return np.where(taught.numpy()[:, None], dots, 0.0)
+        if not part.teaches:
+            return np.zeros((len(part.weights), self.count))
+        dots = self.engine.measure(part.batch, part.objective(part.weights)).dot.numpy()
+        return np.where(part.weights.any(1).numpy()[:, None], dots, 0.0)
+
+    def _tokens_of(self, part: Learned, directions: Sequence[Gradient]) -> list[np.ndarray]:
+        """Of every sample, (tokens, directions)."""
+        assert self.token_effects is not None
+        if not part.teaches:
+            return [np.zeros((int(mask.sum()), len(directions))) for mask in part.batch.mask]
+        return self.token_effects(self.model, part, directions)
 
 
 def _dots(rows: Mapping[str, Tensor], direction: Mapping[str, Tensor], count: int) -> np.ndarray:

@@ -38,18 +38,24 @@ class StepSamples:
         return [self._sample(taught) for taught in self.taught[0]]
 
     def learned(self, step: int) -> Iterator[Learned]:
-        """The samples of a step, in order."""
+        """The samples of a step; those whose loss has no slope, as rollouts without an advantage, in batches apart."""
         taught = self.taught[step - 1]
+        teaching = [place for place, one in enumerate(taught) if one.weights.any()]
+        for places in (teaching, sorted(set(range(len(taught))) - set(teaching))):
+            yield from self._batches(places, taught)
+
+    def _batches(self, places: Sequence[int], taught: Sequence[Taught]) -> Iterator[Learned]:
         done = 0
-        samples = [self._sample(one) for one in taught]
+        samples = [self._sample(taught[place]) for place in places]
         batches = self.encoder.batches(samples, self.where)
         for part, batch in zip(self.encoder.parts(samples), batches, strict=True):
-            given = taught[done : done + len(part)]
+            own = places[done : done + len(part)]
+            given = [taught[place] for place in own]
             done += len(part)
             width = batch.targets.shape[1]
             penalties = [one.penalty for one in given if one.penalty is not None]
             penalty = _padded(penalties, width) if penalties else None
-            yield Learned(batch, _padded([one.weights for one in given], width), penalty, self.temperature)
+            yield Learned(batch, _padded([one.weights for one in given], width), penalty, self.temperature, own)
 
     def _sample(self, taught: Taught) -> Sample:
         if taught.question not in self.prompts:
