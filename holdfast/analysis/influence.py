@@ -43,7 +43,7 @@ class InfluenceTables:
     notes: pd.DataFrame
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
     ledger: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
-    """`ledger.ledger_table`; empty where no stage was trained once more."""
+    """`ledger.ledger_table`; empty where no stage has a ledger."""
     tokens: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TOKEN_COLUMNS))
     """`ledger.token_table`."""
 

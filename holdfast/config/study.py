@@ -274,7 +274,7 @@ class Study(Config):
         return self
 
     def accounted(self, arm: str) -> bool:
-        """Whether an arm is trained once more for its ledger."""
+        """Whether an arm has a ledger."""
         chosen = (stage.select for _, stage in self._stages() if isinstance(stage, SFT) and stage.select is not None)
         return any(one.arm == arm for one in chosen) or (
             self.influence is not None and self.influence.ledger is not None
