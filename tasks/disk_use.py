@@ -31,9 +31,10 @@ def by_study(root: Path, store: Store) -> dict[str, int]:
 def _study(place: Path) -> str:
     """As a run's own config has it: to ask a store of thousands of runs for their tags takes minutes."""
     try:
-        return str(json.loads((place / "config.json").read_bytes()).get("name") or "")
+        config = json.loads((place / "config.json").read_bytes())
     except (OSError, ValueError):
         return ""
+    return str(config.get("name") or "") if isinstance(config, dict) else ""
 
 
 def size_of(place: Path) -> int:

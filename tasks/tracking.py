@@ -312,9 +312,8 @@ class Store:
     def places(self) -> Iterator[tuple[str, Path]]:
         """Ids of all runs, deleted ones too, of which this machine has artifacts or copies, and where; reads no run."""
         for experiment in pages(self.client.search_experiments):
-            uri = urlparse(experiment.artifact_location)
-            if uri.scheme in ("", "file"):
-                yield from ((place.parent.name, place) for place in Path(unquote(uri.path)).glob("*/artifacts"))
+            if (local := _local(experiment.artifact_location)) is not None:
+                yield from ((place.parent.name, place) for place in local.glob("*/artifacts"))
         yield from ((place.name, place) for place in self.artifact_cache.directory.glob("*"))
 
     @contextmanager
@@ -383,7 +382,11 @@ def _artifacts_answer(uri: str) -> Any:
 
 def local_artifacts(run: Run) -> Path | None:
     """Where a run's artifacts lie on this machine, if they do."""
-    uri = urlparse(run.info.artifact_uri)
+    return _local(run.info.artifact_uri)
+
+
+def _local(address: str) -> Path | None:
+    uri = urlparse(address)
     return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
 
 

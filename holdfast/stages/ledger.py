@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.config.jobs import Account
+from holdfast.config.jobs import STEPS, Account
 from holdfast.errors import UserError
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.checkpoints import require_recorded
 from holdfast.influence.replay import ledger
 from holdfast.influence.replay.attribution import Attribution, Interval, Recording, backwards
-from holdfast.influence.replay.nodes import Nodes, place
+from holdfast.influence.replay.nodes import GRADIENTS, Nodes, place
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.taught import StepSamples
 from holdfast.influence.replay.tokens import token_effects, write_tokens
@@ -40,17 +40,22 @@ def account(job: Account, out: Path, journal: Journal) -> dict[str, Any]:
     for ref in job.kept:
         require_recorded(ref)
     scratch = out / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        return _account(job, out, scratch, journal)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    notes = _account(job, out, scratch, journal)
+    # Until here, since steps of several GPUs cannot be taken again after an interruption.
+    shutil.rmtree(scratch)
+    return notes
 
 
 def _training(job: Account, out: Path, scratch: Path, journal: Journal) -> Recorded:
     """As it was taken down when it trained, if that is there, which no other ledger takes then; or trained again."""
-    scratch.mkdir()
-    steps = scratch / "steps"
+    scratch.mkdir(exist_ok=True)
+    steps = scratch / STEPS
+    for left in (steps / GRADIENTS, scratch / "training"):
+        shutil.rmtree(left, ignore_errors=True)
+    # What an interrupted ledger took, or what waits.
+    if (found := recorded(job.train, job.kept, steps)) is not None:
+        return found
+    shutil.rmtree(steps, ignore_errors=True)
     if job.recorded:
         with suppress(FileNotFoundError):
             out.with_name(job.recorded).rename(steps)

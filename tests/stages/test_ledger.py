@@ -19,6 +19,7 @@ from traces import trace_of
 from holdfast.config.jobs import STEPS, Account, Select, Train
 from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.refs import FileRef, ModelRef
+from holdfast.influence.replay.attribution import Attribution
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.tokens import TOKENS
@@ -109,6 +110,25 @@ def test_a_ledger_of_kept_steps_is_that_of_a_training_taken_again(
     assert same_tables(accounted, again)
     assert note(accounted, "seconds, training again,") == 0 < note(again, "seconds, training again,")
     assert not trained.with_name(f"trained.{STEPS}").exists(), "it is done with them"
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_ledger_goes_on_with_the_steps_that_it_took(
+    accounted: Path, train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = with_steps(train_job(TEACHER, keep=2), run_stage, tmp_path / "trained")
+    job = ledger_of(trained, recorded=f"trained.{STEPS}")
+    with monkeypatch.context() as broken:
+        broken.setattr(Attribution, "interval", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(job, tmp_path / "out")
+    assert not trained.with_name(f"trained.{STEPS}").exists()
+    out = run_stage(job, tmp_path / "out")
+    assert note(out, "seconds, training again,") == 0
+    assert same_tables(out, accounted)
 
 
 def test_steps_of_another_training_are_not_taken(train_job: Any, run_stage: Any, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class Gap(NamedTuple):
 LEAST = 1e-4
 """Nats per token. Where less is missed than this of all of a benchmark's changes, a node would buy nothing."""
 
+GRADIENTS = "gradients"
+"""Directory beside the steps in which they wait."""
 Pair = tuple[int, int]
 """Two neighbouring nodes."""
 Measure = Callable[[], tuple[float, Gradient]]
@@ -133,7 +135,7 @@ class Nodes:
         self, model: Any, store: StepStore, questions: Mapping[str, Sequence[Sample]], encoder: SampleEncoder
     ) -> None:
         self.model = model
-        self.folder = store.place / "gradients"
+        self.folder = store.place / GRADIENTS
         self.benchmarks = {
             name: BenchmarkNodes(model, store, measuring(model, samples, encoder), self.folder / str(number))
             for number, (name, samples) in enumerate(questions.items())
