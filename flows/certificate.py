@@ -43,7 +43,7 @@ def write(issued: Certificate, runs: Runs, files: dict[str, str], study_run: str
     """Make it an artifact and a tag of the study's run. `files` has the digests of that run's other artifacts."""
     results = {run.run_id: certificate.result_digest(run.path) for run in runs}
     whole = issued.model_copy(update={"results": results, "files": files})
-    store.text(study_run, whole.model_dump_json(indent=1), certificate.ARTIFACT)
+    store.artifacts.text(study_run, whole.model_dump_json(indent=1), certificate.ARTIFACT)
     store.tag(study_run, {certificate.TAG: issued.digest, "holdfast.commit": issued.commit})
 
 

@@ -156,7 +156,7 @@ def _of_parent(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
 
 
 def _compared(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
-    file = store.artifacts(run) / COMPARED
+    file = store.artifacts.of(run) / COMPARED
     return Compare.model_validate_json(file.read_text()).studies if file.is_file() else ()
 
 

@@ -111,11 +111,11 @@ def _located(finished: FinishedStudy, target: Target, store: Store) -> FinishedS
         if run is None or result is None:
             raise UserError(f"{record.run_id}: this run or its result.json is gone; see `holdfast verify`.")
         models += [checkpoint.digest for checkpoint in result.checkpoints]
-        runs.append(record.model_copy(update={"path": str(store.artifacts(run))}))
+        runs.append(record.model_copy(update={"path": str(store.artifacts.of(run))}))
     places: dict[str, Path] = {}
     for run in evaluations.runs_about(store, models):
         found = recorded.result_of(run, store)
-        places |= {digest: store.artifacts(run) / name for name, digest in (found.files if found else {}).items()}
+        places |= {digest: store.artifacts.of(run) / name for name, digest in (found.files if found else {}).items()}
     gone = [one.file.path for one in finished.evaluated if not places.get(one.file.digest, Path()).is_file()]
     if gone:
         raise UserError(f"{gone[0]}: is gone, and {len(gone) - 1} more; see `holdfast verify {target.study.name}`.")

@@ -45,7 +45,7 @@ def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
         raise UserError(
             f"{run_id}: a {tags.get('holdfast.kind')} run that is {run.info.status}; name a finished train run"
         )
-    place = store.artifacts(run)
+    place = store.artifacts.of(run)
     result = intact_result(place)
     if result is None:
         raise UserError(f"{place}: files of this run are missing or changed; run its study again to make them anew")

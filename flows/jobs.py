@@ -45,7 +45,6 @@ from holdfast.data.training_set import replayed_shards
 from holdfast.errors import LONGEST, UserError, reason
 from holdfast.journal import METRICS, read_lines
 from holdfast.models.base_ref import reference
-from holdfast.stages.sources import PARSING
 from holdfast.training.reward_functions import source_digest
 from tasks.redaction import redacted
 from tasks.stage import MADE, StageRun, file_of, steps_name, trained_model
@@ -206,8 +205,7 @@ def training_questions(data: DataRef, name: str = "") -> FileRef:
 def function_digests(stage: AnyStage) -> dict[str, str]:
     """Digest of the module of every reward function of the user's own: a changed one is another stage."""
     terms = stage.rewards.values() if isinstance(stage, GRPO) else ()
-    with PARSING:
-        return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
+    return {term.function: source_digest(term.function) for term in terms if term.kind == "function"}
 
 
 def select_job(study: Study, train: Train, ledger: FileRef | None = None) -> Select:

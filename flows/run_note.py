@@ -35,7 +35,7 @@ def write_run_note(told: RunNote, context: Context) -> None:
         )
         for run in told.runs
     ]
-    store.text(context.study_run, json.dumps(stages, indent=1), "stages.json")
+    store.artifacts.text(context.study_run, json.dumps(stages, indent=1), "stages.json")
     store.tag(context.study_run, {"mlflow.note.content": _note(told, experiment)})
 
 

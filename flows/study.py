@@ -338,7 +338,7 @@ def compare_studies(compared: Compared, runner: StageRunner, command: str) -> Ou
     outcome = Outcome(run, dict(failed))
     parent_runs.set_data_version(context.root, context.study_run, version)
     parent_runs.attach(context.root, context.study_run, [outcome.report, outcome.summary])
-    open_store(context.root).text(context.study_run, outcome.job, COMPARED)
+    open_store(context.root).artifacts.text(context.study_run, outcome.job, COMPARED)
     flow_artifacts.publish_report(compared.name, context.root, context.study_run, outcome.summary, provenance.failed)
     return outcome
 

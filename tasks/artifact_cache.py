@@ -25,14 +25,27 @@ class ArtifactCache:
         return self._filled(copy, lambda partial: self._fetch(run_id, partial), again or not finished)
 
     def add_local(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
-        """The copy of a run that gains nothing more, most of whose files lie below `directory` still."""
+        """Make these files, which lie below `directory` still, the copy of their run; `completed` fetches the others.
+
+        The rest of a run are MLflow's tables, and hundreds of their pictures, which no program reads.
+        """
+        copy = self.directory / run_id
+        _missing(copy).parent.mkdir(parents=True, exist_ok=True)
+        _missing(copy).touch()
+        return self._filled(copy, lambda partial: _linked(directory, names, partial), again=True)
+
+    def completed(self, run_id: str, copy: Path) -> Path:
+        """A run's copy with all that the server has of it."""
 
         def fill(partial: Path) -> None:
-            for name in names:
-                link(directory / name, partial / name)
+            names = [path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()]
+            _linked(copy, names, partial)
             self._fetch(run_id, partial)
 
-        return self._filled(self.directory / run_id, fill, again=True)
+        if _missing(copy).exists():
+            self._filled(copy, fill, again=True)
+            _missing(copy).unlink(missing_ok=True)
+        return copy
 
     def _filled(self, copy: Path, fill: Callable[[Path], None], again: bool) -> Path:
         """Fill a directory beside its place and rename it, so that half a copy is never taken for one."""
@@ -57,6 +70,16 @@ class ArtifactCache:
                 elif not (target := into / artifact.path).is_file():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self.client.download_artifacts(run_id, artifact.path, str(target.parent))
+
+
+def _missing(copy: Path) -> Path:
+    """A file that is there while a copy lacks what its server has."""
+    return copy.with_name(f"{copy.name}.linked")
+
+
+def _linked(source: Path, names: Sequence[str], target: Path) -> None:
+    for name in names:
+        link(source / name, target / name)
 
 
 def inside(name: str) -> bool:

@@ -13,7 +13,7 @@ def by_study(root: Path, store: Store) -> dict[str, int]:
     """Bytes by study, sweep or comparison, largest first. What several studies found is counted where it was made."""
     sizes: Counter[str] = Counter()
     unnamed: dict[str, Path] = {}
-    for run_id, place in store.places():
+    for run_id, place in store.artifacts.places():
         if name := _study(place):
             sizes[name] += size_of(place)
         else:

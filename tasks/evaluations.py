@@ -48,7 +48,7 @@ def runs_about(store: Store, digests: Iterable[str]) -> list[Any]:
 
 
 def _units(store: Store, run: Any) -> dict[str, FileRef]:
-    place = store.artifacts(run)
+    place = store.artifacts.of(run)
     try:
         result = Result.model_validate_json((place / "result.json").read_text())
         job = Evaluate.model_validate_json((place / "job.json").read_text())

@@ -21,12 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 from holdfast.config.jobs import STEPS, AnyJob, Compare
 from holdfast.errors import writing
 from tasks import worker
+from tasks.artifacts import local_artifacts
 from tasks.disk_use import size_of
 from tasks.needed_runs import Needed
 from tasks.portable_text import WEIGHTS
 from tasks.recorded import COMPARED
 from tasks.stage_cache import RETIRED, find_cached, recorded_result, retired_files, stage_key
-from tasks.tracking import Store, local_artifacts
+from tasks.tracking import Store
 
 SAMPLES = "samples.parquet"
 STEP = re.compile(r"(checkpoints|moments)/step-(\d+)(?![\d])")
@@ -135,7 +136,7 @@ def _kept_steps(store: Store, needed: Needed) -> dict[str, set[int]]:
     """By run of a training in a report, the steps that some report's study, or the registry, wants to keep."""
     wanted: dict[str, set[int]] = {}
     for parent in needed.reported.values():
-        compared = Compare.model_validate_json((store.artifacts(parent) / COMPARED).read_text())
+        compared = Compare.model_validate_json((store.artifacts.of(parent) / COMPARED).read_text())
         for study in compared.studies:
             for run in (run for run in study.runs if run.kind == "train"):
                 result = recorded_result(Path(run.path))

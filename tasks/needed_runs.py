@@ -55,7 +55,7 @@ def _has_report(store: Store, run: Any) -> bool:
     above = run.data.tags.get("holdfast.kind") in ("study", "sweep", "compare")
     if not above or "holdfast.stage_key" in run.data.tags or run.info.status == "RUNNING":
         return False
-    return (store.artifacts(run) / COMPARED).is_file()
+    return (store.artifacts.of(run) / COMPARED).is_file()
 
 
 def _alive(run: Any) -> bool:

@@ -51,7 +51,7 @@ def _parent(root: Path, config: Study | Sweep, experiment: str, tags: dict[str, 
     store.reap()
     with store_lock.in_use(root), _running(store, experiment, config.name, tags) as run_id:
         store.params(run_id, flat_params(described))
-        store.text(run_id, config.model_dump_json(indent=1), "config.json")
+        store.artifacts.text(run_id, config.model_dump_json(indent=1), "config.json")
         yield run_id
 
 
@@ -70,4 +70,4 @@ def set_data_version(root: Path, run_id: str, md5: str) -> None:
 def attach(root: Path, run_id: str, files: Sequence[Path]) -> None:
     """Copy files (the report) to a run's artifacts."""
     for file in files:
-        open_store(root).upload(run_id, file.parent, [file.name])
+        open_store(root).artifacts.upload(run_id, file.parent, [file.name])

@@ -76,7 +76,7 @@ def stage_run(record: RunRecord, store: Store) -> Any | None:
 
 def result_of(run: Any, store: Store) -> Result | None:
     """What a stage left; None where that is gone or cannot be read."""
-    text = store.read(run, "result.json")
+    text = store.artifacts.read(run, "result.json")
     try:
         return None if text is None else Result.model_validate_json(text)
     except ValidationError:
@@ -99,7 +99,7 @@ def config_of(study: RecordedStudy, store: Store) -> dict[str, Any]:
 
 
 def _text(run: Any, name: str, store: Store) -> str:
-    text = store.read(run, name)
+    text = store.artifacts.read(run, name)
     if text is None:
         raise UserError(f"{run.info.run_id}: its artifact {name} is gone; run `holdfast study` again, which writes it.")
     return text
@@ -107,10 +107,10 @@ def _text(run: Any, name: str, store: Store) -> str:
 
 def _recorded(run: Any, store: Store) -> RecordedStudy | None:
     """None of a study without a report."""
-    compared = store.read(run, COMPARED)
+    compared = store.artifacts.read(run, COMPARED)
     if compared is None:
         return None
-    issued = store.read(run, certificate.ARTIFACT)
+    issued = store.artifacts.read(run, certificate.ARTIFACT)
     job = _read(Compare, compared, COMPARED, run)
     return RecordedStudy(
         run, job.studies[0], None if issued is None else _read(Certificate, issued, certificate.ARTIFACT, run)

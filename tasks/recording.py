@@ -14,16 +14,18 @@ from holdfast.config.refs import DataRef
 from tasks.completion_tables import completion_tables
 from tasks.tracking import Point, Store
 
-STAGE_FILES = ("job.json", "metrics.jsonl", "log.txt", "result.json")
+CONFIG = "config.json"
+STAGE_FILES = (CONFIG, "job.json", "metrics.jsonl", "log.txt", "result.json")
 FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-./ :]")
 
 
 class Recorder:
     """Turns journal lines into metrics of one run. Lines may come again after an interruption."""
 
-    def __init__(self, store: Store, run_id: str, data: tuple[str, str] | None) -> None:
+    def __init__(self, store: Store, run_id: str, data: tuple[str, str] | None, new: bool = False) -> None:
+        """A `new` run has no metric yet."""
         self.store, self.run_id, self.data = store, run_id, data
-        self.seen = store.logged(run_id)
+        self.seen = set() if new else store.logged(run_id)
         self.samples = 1 + max((step for name, step in self.seen if name.startswith("system/")), default=-1)
 
     def log_lines(self, lines: list[dict[str, Any]]) -> None:
@@ -63,8 +65,8 @@ def upload_artifacts(store: Store, run_id: str, directory: Path, result: Result,
     names = [*dict.fromkeys([*result.files, *(name for name in STAGE_FILES if (directory / name).is_file())])]
     if data is not None:
         for name, columns in completion_tables(directory, data.path):
-            store.table(run_id, columns, name)
-    return store.upload_last(run_id, directory, names)
+            store.artifacts.table(run_id, columns, name)
+    return store.artifacts.upload_last(run_id, directory, names)
 
 
 def flat_params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

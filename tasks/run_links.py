@@ -38,7 +38,7 @@ def link_runs(root: Path, finished: FinishedStudy) -> list[Path]:
 
 def link_reported(root: Path, store: Store, name: str) -> list[Path]:
     """Link what the latest report of a study, or of every study of a sweep, compares."""
-    file = store.artifacts(reported(store, name)) / COMPARED
+    file = store.artifacts.of(reported(store, name)) / COMPARED
     studies = Compare.model_validate_json(file.read_text()).studies
     return [link for study in studies for link in link_runs(root, study)]
 

@@ -19,11 +19,11 @@ from holdfast.config.base import Config
 from holdfast.config.jobs import STEPS, Account, AnyJob, Blend, Evaluate, MakeData, Result, RunRecord, Train
 from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
 from holdfast.config.study import Study
-from holdfast.errors import UserError
+from holdfast.errors import UserError, writing
 from tasks import progress, ray_nodes, slots, tracking, worker
 from tasks.atomic_move import move
 from tasks.evaluations import MODELS, model_tag
-from tasks.recording import STAGE_FILES, Recorder, flat_params, upload_artifacts
+from tasks.recording import CONFIG, STAGE_FILES, Recorder, flat_params, upload_artifacts
 from tasks.stage_cache import RESULT, CachedStage, code_digest, find_cached, intact_result, recorded_result, stage_key
 from tasks.tracking import WHOLE_ID, Store, open_store
 
@@ -172,19 +172,22 @@ class Attempt(NamedTuple):
     def _run(self, store: Store, out: Path, place: Place, into: Path | None) -> CachedStage:
         data = getattr(self.job, "data", None)
         version = self.context.data_version
-        run_id = self._open(store, out)
+        run_id, new = self._open(store, out)
         with tracking.ending(store, run_id, (slots.Stopped, worker.StageKilled)), progress.running(self.label) as show:
             if data is not None and version:
                 store.dataset(run_id, data, version)
             if place.ray_node:
                 store.tag(run_id, {"holdfast.ray_node": place.ray_node})
-            recorder = Recorder(store, run_id, (data.path.name, version) if data is not None and version else None)
+            about = (data.path.name, version) if data is not None and version else None
+            recorder = Recorder(store, run_id, about, new)
 
             def on_lines(lines: list[dict[str, Any]]) -> None:
                 recorder.log_lines(lines)
                 show(lines)
 
             place.run(on_lines)
+            with writing(out):
+                (out / CONFIG).write_text(self._config())
             result = Result.model_validate_json((out / "result.json").read_text())
             recorder.log_totals(result)
             progress.warn_all(self.label, result.notes.get("told", []))
@@ -195,19 +198,22 @@ class Attempt(NamedTuple):
             store.tag(run_id, {RESULT: file_digest(out / "result.json")})
         return CachedStage(run_id, path, result)
 
-    def _open(self, store: Store, out: Path) -> str:
-        """A new run, or the run of the attempt that was interrupted and left its directory."""
+    def _config(self) -> str:
+        return self.context.study.model_dump_json(indent=1)
+
+    def _open(self, store: Store, out: Path) -> tuple[str, bool]:
+        """A new run, or the run of the attempt that was interrupted and left its directory; and whether it is new."""
         tags = self._tags(out.name)
         left = out.exists() or out.with_name(f"{out.name}.partial").exists()
         interrupted = [run for run in store.with_key(out.name) if run.info.status in ("KILLED", "FAILED")]
         if left and interrupted:
             run_id = interrupted[0].info.run_id
             store.reopen(run_id, tags)
-            return run_id
+            return run_id, False
         run_id = store.begin(self.context.study.experiment, self.name, tags)
         store.params(run_id, flat_params(self.job.model_dump(mode="json")))
-        store.text(run_id, self.context.study.model_dump_json(indent=1), "config.json")
-        return run_id
+        store.artifacts.text(run_id, self._config(), CONFIG)
+        return run_id, True
 
     def _tags(self, key: str) -> dict[str, str]:
         return {
@@ -382,4 +388,4 @@ def _move_shards(store: Store, run_id: str, out: Path, into: Path) -> Path:
         for shard in sorted(out.glob("*.parquet")):
             move(shard, partial / shard.name)
         partial.rename(into)
-    return store.upload_last(run_id, out, [name for name in STAGE_FILES if (out / name).is_file()])
+    return store.artifacts.upload_last(run_id, out, [name for name in STAGE_FILES if (out / name).is_file()])

@@ -99,7 +99,7 @@ def find_cached(store: Store, key: str, with_files: bool = True) -> CachedStage 
         if run.info.status != "FINISHED":
             continue
         for again in (False, True):
-            path = store.artifacts(run, again)
+            path = store.artifacts.of(run, again)
             result = intact_result(path) if with_files else recorded_result(path)
             if result is not None and run.data.tags.get(RESULT) in (None, file_digest(path / "result.json")):
                 return CachedStage(run.info.run_id, path, result)

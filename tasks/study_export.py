@@ -62,7 +62,7 @@ def reported(store: Store, name: str) -> Any:
     """The run of the latest report of a study or a sweep. UserError where there is none."""
     for run in store.named(name):
         over = run.data.tags.get("holdfast.kind") in ABOVE and run.info.status != "RUNNING"
-        if over and (store.artifacts(run) / COMPARED).is_file():
+        if over and (store.artifacts.of(run) / COMPARED).is_file():
             return run
     raise UserError(
         f"{name}: no study or sweep of this name has a report in {store.shown}; make one with `holdfast study FILE`."
@@ -83,7 +83,7 @@ def referred(store: Store, roots: Iterable[Any]) -> dict[str, Any]:
 
 
 def _naming(store: Store, run: Any) -> Iterator[str]:
-    place = store.artifacts(run)
+    place = store.artifacts.of(run)
     for name in NAMING:
         if (place / name).is_file():
             yield (place / name).read_text()
@@ -113,14 +113,14 @@ def _is_stage(run: Any) -> bool:
 
 def _whole(store: Store, run: Any) -> Path:
     """The directory of a run's artifacts, all of which are there."""
-    place = store.artifacts(run)
+    place = store.artifacts.whole(run)
     kind = run.data.tags["holdfast.kind"]
     if kind in ABOVE:
         return place
     # The shards of a data stage are DVC's to keep.
     with_files = not (kind == "data" and not (place / "samples.parquet").is_file())
     for again in (False, True):
-        place = store.artifacts(run, again)
+        place = store.artifacts.whole(run, again)
         if (intact_result(place) if with_files else recorded_result(place)) is not None:
             return place
     raise UserError(

@@ -19,6 +19,7 @@ from holdfast.config.jobs import Result
 from holdfast.config.refs import DataRef, file_digest
 from holdfast.errors import UserError, reason, writing
 from tasks import archive, certificate, store_lock
+from tasks.artifacts import local_artifacts
 from tasks.certificate import Certificate
 from tasks.data_transfer import add_files, check_listing, refuse_different
 from tasks.exported_runs import IMPORT, REVEALING, ExportedRun, ExportedStudy, log_described
@@ -27,7 +28,7 @@ from tasks.registry import aliases
 from tasks.run_owner import owner_alive
 from tasks.stage_cache import RESULT, code_digest, find_cached
 from tasks.study_export import ABOVE, STUDY
-from tasks.tracking import MlflowException, RegistryFailed, Store, local_artifacts, open_store
+from tasks.tracking import MlflowException, RegistryFailed, Store, open_store
 
 ORIGIN = f"{IMPORT}.run"
 """Tag of an imported run: its id in the store that it comes from."""
@@ -188,7 +189,7 @@ def _import(given: Importing) -> Imported:
             if known is None:
                 made[ids[run.run_id]] = run
                 undo.callback(_undo, store, ids[run.run_id])
-        places = {run.info.run_id: store.place(run) for run in store.with_ids(ids.values())}
+        places = {run.info.run_id: store.artifacts.place(run) for run in store.with_ids(ids.values())}
         for run_id, run in made.items():
             _fill(given, run_id, run, Local(given.root, ids, places, store.experiment(run.experiment)))
         add_files(given.root, dict(_below(given.place / "data")), dict(_below(given.place / "versions")))
@@ -243,7 +244,7 @@ def _fill(given: Importing, run_id: str, run: ExportedRun, local: Local) -> None
     if RESULT in tags:
         store.tag(run_id, {RESULT: file_digest(place / "result.json")})
     _renew_certificate(given, place, local)
-    store.upload(run_id, place, [name for name, _ in _below(place)])
+    store.artifacts.upload(run_id, place, [name for name, _ in _below(place)])
 
 
 def _localise(place: Path, local: Local) -> None:

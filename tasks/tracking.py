@@ -6,15 +6,16 @@ from __future__ import annotations
 import functools
 import getpass
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 # MLflow looks while it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -40,7 +41,7 @@ from mlflow.utils.rest_utils import http_request
 from holdfast.config.refs import DataRef
 from holdfast.errors import UserError, brief, writing
 from tasks import server_probe
-from tasks.artifact_cache import ArtifactCache, link
+from tasks.artifacts import Artifacts
 from tasks.interrupts import Uninterrupted
 from tasks.logged_models import Models
 from tasks.logged_models import RegistryFailed as RegistryFailed
@@ -50,6 +51,8 @@ from tasks.run_owner import HEARTBEAT_TIMEOUT, Heartbeat, heartbeat_tag, owner_a
 
 TAG_LIMIT, PARAM_LIMIT, DIGEST_LIMIT = 5000, 6000, 36
 SHORTEST_ID, WHOLE_ID = 4, 32
+LISTED = 1.0
+"""Seconds for which the list of experiments is taken for the present one."""
 METRICS_A_BATCH, PARAMS_A_BATCH, IDS_A_QUERY = 1000, 100, 100
 ID = re.compile("[0-9a-f]*")
 ERROR = "holdfast.error"
@@ -101,7 +104,8 @@ class Store:
             self.client.search_experiments(max_results=1)
         self.models = Models(self.client)
         self.experiment_ids: dict[str, str] = {}
-        self.artifact_cache = ArtifactCache(self.directory / "cache", self.client)
+        self._listed: tuple[tuple[str, ...], float] = (), -math.inf
+        self.artifacts = Artifacts(self.client, self.uri, self.directory / "cache")
         self.heartbeat = Heartbeat(self._renew)
 
     @property
@@ -135,7 +139,9 @@ class Store:
         # MLflow's page then opens on training runs and their charts, not on traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
-            return self.client.create_experiment(name, artifact_location=place, tags=kind)
+            made = self.client.create_experiment(name, artifact_location=place, tags=kind)
+            self._listed = (), -math.inf
+            return made
         except MlflowException:
             # Two studies that begin at the same moment both find none.
             found = self.client.get_experiment_by_name(name)
@@ -209,8 +215,12 @@ class Store:
         return list({run.info.run_id: run for run in islice(found, most)}.values())
 
     def experiments(self) -> list[str]:
-        """Ids of all experiments."""
-        return [one.experiment_id for one in pages(self.client.search_experiments)]
+        """Ids of all experiments, as they were within the last second: a study asks a hundred times in a few."""
+        listed, when = self._listed
+        if time.monotonic() - when > LISTED:
+            listed = tuple(one.experiment_id for one in pages(self.client.search_experiments))
+            self._listed = listed, time.monotonic()
+        return list(listed)
 
     def deleted(self) -> list[Run]:
         """Runs that were deleted and are still in the store."""
@@ -263,9 +273,7 @@ class Store:
         self.client.log_batch(run_id, tags=[RunTag(k, v[:TAG_LIMIT]) for k, v in tags.items()])
 
     def params(self, run_id: str, params: dict[str, str]) -> None:
-        """Log parameters once; a continued run keeps those it began with."""
-        if self.client.get_run(run_id).data.params:
-            return
+        """Log the parameters of a run that just began."""
         items = [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()]
         for start in range(0, len(items), PARAMS_A_BATCH):
             self.client.log_batch(run_id, params=items[start : start + PARAMS_A_BATCH])
@@ -297,74 +305,6 @@ class Store:
             # Two stages that are the first to name a data set at the same moment both insert it; MLflow lets one fail.
             self.client.log_inputs(run_id, datasets=given)
 
-    def artifacts(self, run: Run, again: bool = False) -> Path:
-        """Directory with a run's artifacts, downloaded when they are on a server (`again`: even if they were before).
-
-        Read only.
-        """
-        finished = run.info.status == "FINISHED"
-        return local_artifacts(run) or self.artifact_cache.get(run.info.run_id, finished, again)
-
-    def place(self, run: Run) -> Path:
-        """Where a run's artifacts lie, or their copy will once somebody asked for it."""
-        return local_artifacts(run) or self.artifact_cache.directory / run.info.run_id
-
-    def places(self) -> Iterator[tuple[str, Path]]:
-        """Ids of all runs, deleted ones too, of which this machine has artifacts or copies, and where; reads no run."""
-        for experiment in pages(self.client.search_experiments):
-            if (local := _local(experiment.artifact_location)) is not None:
-                yield from ((place.parent.name, place) for place in local.glob("*/artifacts"))
-        yield from ((place.name, place) for place in self.artifact_cache.directory.glob("*"))
-
-    @contextmanager
-    def file(self, run: Run, name: str) -> Iterator[Path | None]:
-        """One artifact; None where there is none. From a server it is fetched anew, for as long as the block lasts."""
-        local = local_artifacts(run)
-        if local is not None:
-            yield local / name if (local / name).is_file() else None
-            return
-        folder = PurePosixPath(name).parent.as_posix()
-        with TemporaryDirectory() as place:
-            path = None
-            with server_probe.explained(self.uri):
-                artifacts = self.client.list_artifacts(run.info.run_id, None if folder == "." else folder)
-                if any(artifact.path == name for artifact in artifacts):
-                    path = Path(self.client.download_artifacts(run.info.run_id, name, place))
-            yield path
-
-    def read(self, run: Run, name: str) -> str | None:
-        """The text of an artifact; None where there is none."""
-        with self.file(run, name) as path:
-            return None if path is None else path.read_text("utf-8")
-
-    def upload(self, run_id: str, directory: Path, names: Sequence[str]) -> None:
-        """Copy files below a directory to the run's artifacts."""
-        for name in names:
-            folder = Path(name).parent.as_posix()
-            self.client.log_artifact(run_id, str(directory / name), None if folder == "." else folder)
-
-    def upload_last(self, run_id: str, directory: Path, names: Sequence[str]) -> Path:
-        """Upload the last files that a run gains; returns where all of them can be read from now on.
-
-        On this machine they are linked, not copied: kept weights are large, and their work directory is removed.
-        """
-        place = local_artifacts(self.client.get_run(run_id))
-        if place is None:
-            self.upload(run_id, directory, names)
-            return self.artifact_cache.add_local(run_id, directory, names)
-        for name in names:
-            link(directory / name, place / name)
-        return place
-
-    def text(self, run_id: str, text: str, name: str) -> None:
-        """Make a text an artifact."""
-        self.client.log_text(run_id, text, name)
-
-    def table(self, run_id: str, columns: dict[str, list[Any]], name: str) -> None:
-        """Log a table that the UI shows, pictures included; a table that is there stays."""
-        if not any(artifact.path == name for artifact in self.client.list_artifacts(run_id)):
-            self.client.log_table(run_id, columns, name)
-
 
 def _experiments_answer(uri: str) -> Any:
     """A server's answer to a question that every server has an answer to, without retries."""
@@ -378,16 +318,6 @@ def _artifacts_answer(uri: str) -> Any:
     """A server's answer to what artifacts it hands out, without retries."""
     place, limit = "/api/2.0/mlflow-artifacts/artifacts", server_probe.ANSWER_LIMIT
     return http_request(get_default_host_creds(uri), place, "GET", max_retries=0, timeout=limit, raise_on_status=False)
-
-
-def local_artifacts(run: Run) -> Path | None:
-    """Where a run's artifacts lie on this machine, if they do."""
-    return _local(run.info.artifact_uri)
-
-
-def _local(address: str) -> Path | None:
-    uri = urlparse(address)
-    return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
 
 
 def _user() -> str:

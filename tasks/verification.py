@@ -61,7 +61,7 @@ class Verifier:
         issued, what = self.issued, "certificate"
         if issued is None:
             return Checked(what, 0, 0, (f"{certificate.ARTIFACT} is missing; run the study again, which writes one",))
-        config = self.store.read(self.study.run, "config.json")
+        config = self.store.artifacts.read(self.study.run, "config.json")
         expected = {
             "its digest": certificate.digest(issued.parts) == issued.digest,
             f"the tag {certificate.TAG}": self.study.run.data.tags.get(certificate.TAG) == issued.digest,
@@ -119,7 +119,7 @@ class Verifier:
         if run is None:
             return Checked(what, 0, 0, (f"its run {record.run_id} is deleted",))
         recorded = self.issued.results.get(record.run_id) if self.issued is not None else None
-        with self.store.file(run, "result.json") as path:
+        with self.store.artifacts.file(run, "result.json") as path:
             if path is None:
                 return Checked(what, 0, 0, ("result.json is missing",))
             wrong = ("result.json differs",) if recorded not in (None, file_digest(path)) else ()
@@ -135,7 +135,7 @@ class Verifier:
         wrong, size = [], 0
         for name, digest in files.items():
             self.show(f"{what}: {name}")
-            with self.store.file(run, name) as path:
+            with self.store.artifacts.file(run, name) as path:
                 if path is None:
                     wrong.append(f"{name} is missing")
                     continue

@@ -38,7 +38,7 @@ def show_report(name: str, root: Path) -> None:
     for run in store.named(name):
         if run.data.tags.get("holdfast.kind") not in ("study", "sweep"):
             continue
-        place = store.artifacts(run)
+        place = store.artifacts.of(run)
         if (place / "report.html").is_file():
             print_outcome(place / "report.html", place / "summary.json")
             return
@@ -51,7 +51,7 @@ def show_run(prefix: str, root: Path) -> None:
     """One run. UserError unless exactly one run id begins so."""
     store = open_store(root)
     run = store.run(prefix)
-    console.print(_facts(run, store.artifacts(run)))
+    console.print(_facts(run, store.artifacts.of(run)))
     if run.data.metrics:
         console.print(_metrics(run))
 

@@ -2,11 +2,12 @@
 
 Prefect's own temporary server hears the terminal's Ctrl-C, so a study could no longer tell it that it stopped, and it
 outlives a study that is killed. This one runs in a session of its own and ends when its parent's pipe closes. It starts
-while the command still plans.
+while the command still imports Prefect, which takes as long as a third of its own start.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -16,24 +17,12 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import IO
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.settings import (
-    PREFECT_API_REQUEST_TIMEOUT,
-    PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
-    PREFECT_LOGGING_TO_API_ENABLED,
-    get_current_settings,
-    temporary_settings,
-)
-
 from holdfast.errors import UserError, brief
 from tasks.redaction import redacted
-from tasks.server_probe import LIMIT, with_timeout
 
 ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*:")
 START_LIMIT = 120.0
@@ -43,11 +32,34 @@ START_LIMIT = 120.0
 @contextmanager
 def prefect_server() -> Iterator[Callable[[], None]]:
     """Start a server unless one is configured; the block calls what it gets before it needs the server."""
-    if get_current_settings().api.url is not None:
+    if os.environ.get("PREFECT_API_URL"):
         check_server()
         yield lambda: None
         return
-    with TemporaryFile("w+") as said, socket.create_server(("127.0.0.1", 0)) as listening:
+    with TemporaryFile("w+") as said, ExitStack() as stack:
+        url = stack.enter_context(_started(said))
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_LOGGING_TO_API_ENABLED,
+            get_current_settings,
+            temporary_settings,
+        )
+
+        if get_current_settings().api.url is not None:
+            # By a profile of Prefect's, which only Prefect can read.
+            stack.close()
+            check_server()
+            yield lambda: None
+            return
+        # Nobody can read the logs of flows in it afterwards.
+        stack.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}))
+        yield lambda: _await(url, said)
+
+
+@contextmanager
+def _started(said: IO[str]) -> Iterator[str]:
+    """Address of a server that starts, and ends with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.commands.server", str(listening.fileno())],
@@ -55,16 +67,20 @@ def prefect_server() -> Iterator[Callable[[], None]]:
             stderr=said,
             pass_fds=[listening.fileno()],
             start_new_session=True,
+            env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
         )
-        # The socket listens already: a request waits in it until the server is there.
-        listening.close()
-        # Nobody can read the logs of flows in it afterwards.
-        with process, temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
-            yield lambda: _await(url, said)
+    # The socket listens already: a request waits in it until the server is there.
+    with process:
+        yield url
 
 
 def check_server() -> None:
     """Ask the configured server for something small, once. UserError where that fails."""
+    import httpx
+    from prefect.settings import get_current_settings
+
+    from tasks.server_probe import LIMIT, with_timeout
+
     url = get_current_settings().api.url or ""
     try:
         with_timeout(LIMIT, _ask)
@@ -96,6 +112,9 @@ def _refusal(code: int) -> str:
 
 
 def _ask() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
     once = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 5.0}
     with temporary_settings(once), get_client(sync_client=True) as client:
         client.read_flows(limit=1)
@@ -117,6 +136,8 @@ def _await(url: str, said: IO[str]) -> None:
 
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # As a command does, and for its reason.
+    gc.set_threshold(100_000)
     import uvicorn
     from prefect.server.api.server import create_app
 

@@ -1,15 +1,14 @@
 """Which sources decide a stage's result: the modules that its kind runs, and all that these import, directly or not.
 
 A changed style sheet makes the report again and trains nothing; a changed loss trains again. Imports are read off the
-sources, those inside functions too, so nothing is imported to know them.
+sources, those inside functions too, so nothing is imported to know them. They are found by pattern: parsing all sources
+takes a second, which every command would take.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
-import threading
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import holdfast
@@ -33,9 +32,10 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 }
 """What `holdfast.stages.process` imports to run a job, by its verb."""
 ALWAYS = "holdfast.stages.process"
-PARSING = threading.Lock()
-"""Held while sources are parsed. Arms are threads, and in two at once CPython's parser fails now and then ("AST
-constructor recursion depth mismatch")."""
+IMPORT = re.compile(r"^( *)(?:from +(\w[\w.]*) +import +(\([^)]*\)|.*)|import +(.*))$", re.MULTILINE)
+"""An import as ruff formats it: its indent, and its module and what of it, or its modules."""
+NAME = re.compile(r"#.*|\bas +\w+|(\w[\w.]*)")
+"""A name among those that are imported; what it is called here and what a comment says are none."""
 PAGES = (".j2", ".css", ".mplstyle")
 """Templates and style sheets, of pages and of figures, count with the modules of their directory."""
 
@@ -43,10 +43,8 @@ PAGES = (".j2", ".css", ".mplstyle")
 @functools.cache
 def source_digest(verb: str, root: Path = ROOT) -> str:
     """sha256 over the names and contents of a kind's sources."""
-    with PARSING:
-        found = modules(verb, root)
-    files = {_file(name, root) for name in found}
-    files |= {page for file in files for page in file.parent.iterdir() if page.suffix in PAGES}
+    files = {_modules(root)[name] for name in modules(verb, root)}
+    files |= {page for place in {file.parent for file in files} for page in place.iterdir() if page.suffix in PAGES}
     return content_key({file.relative_to(root).as_posix(): file_digest(file) for file in sorted(files)})
 
 
@@ -62,28 +60,26 @@ def modules(verb: str, root: Path = ROOT) -> set[str]:
     return found
 
 
-def _imported(name: str, root: Path) -> Iterator[str]:
-    """A module's package and what it imports; of the process, whose functions import every kind, its head alone."""
-    if name != root.name:
-        yield name.rpartition(".")[0]
-    for module in _named(_file(name, root).read_text(), name == ALWAYS):
-        if module.split(".")[0] == root.name and _file(module, root).is_file():
-            yield module
+@functools.cache
+def _modules(root: Path) -> dict[str, Path]:
+    """Every module and package of the library, and its file."""
+    files = {file.relative_to(root.parent).with_suffix("").parts: file for file in root.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): file for parts, file in files.items()}
 
 
 @functools.cache
+def _imported(name: str, root: Path) -> tuple[str, ...]:
+    """A module's package and what it imports; of the process, whose functions import every kind, its head alone."""
+    named = _named(_modules(root)[name].read_text(), name == ALWAYS)
+    package = [] if name == root.name else [name.rpartition(".")[0]]
+    return (*package, *(module for module in named if module in _modules(root)))
+
+
 def _named(source: str, head: bool) -> tuple[str, ...]:
-    """All that may be a module in the imports of a source, or in those of its head; most kinds share most sources."""
-    tree = ast.parse(source)
+    """All that may be a module in the imports of a source, or in those of its head."""
     found: dict[str, None] = {}
-    for node in tree.body if head else ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= dict.fromkeys([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
-        if isinstance(node, ast.Import):
-            found |= dict.fromkeys(alias.name for alias in node.names)
+    for indent, module, names, plain in IMPORT.findall(source):
+        if not (head and indent):
+            listed = [name for name in NAME.findall(names or plain) if name]
+            found |= dict.fromkeys([module, *(f"{module}.{name}" for name in listed)] if module else listed)
     return tuple(found)
-
-
-def _file(name: str, root: Path) -> Path:
-    path = root.joinpath(*name.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

@@ -14,6 +14,7 @@ import math
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
@@ -23,6 +24,9 @@ from holdfast.config.refs import content_key, file_digest
 from holdfast.errors import UserError
 
 Function = Callable[..., Any]
+PARSING = threading.Lock()
+"""Held while a module is parsed. Arms are threads, and in two at once CPython's parser fails now and then ("AST
+constructor recursion depth mismatch")."""
 
 
 def loaded(where: str, path: str) -> Function:
@@ -94,7 +98,8 @@ def _installed(origin: Path) -> bool:
 def _imported(origin: Path, module: str) -> list[str]:
     """Every module that a file may import: of `from a import b`, a and a.b."""
     try:
-        tree = ast.parse(origin.read_bytes())
+        with PARSING:
+            tree = ast.parse(origin.read_bytes())
     except (SyntaxError, ValueError):
         return []
     package = module if origin.name == "__init__.py" else module.rpartition(".")[0]

@@ -44,9 +44,9 @@ def test_a_study_accounts_for_its_samples_and_leaves_out_what_is_blamed(
     assert set(ledgers) == {"rft", "answers", "unblamed"}
     assert "ledger/answers/color/samples" in ledgers["answers"].data.metrics
     for arm, run in ledgers.items():
-        result = json.loads((store.artifacts(run) / "result.json").read_text())
+        result = json.loads((store.artifacts.of(run) / "result.json").read_text())
         assert result["notes"]["seconds, training again,"] == 0, "its steps were kept"
-        closure = pq.read_table(store.artifacts(run) / "closure.parquet").to_pandas()
+        closure = pq.read_table(store.artifacts.of(run) / "closure.parquet").to_pandas()
         # A random model's rollouts are all wrong, so they have no advantages and move nothing.
         assert (closure.measured.abs().sum() > 0) == (arm != "rft")
     assert not list((tmp_path / "mlruns" / "work").glob("*.steps")), "and are gone"

@@ -227,7 +227,7 @@ def test_one_training_is_run_with_what_it_learns_from(studied: Path, monkeypatch
 def test_the_smoke_study_is_whole_and_names_a_flipped_bit(studied: Path, monkeypatch: pytest.MonkeyPatch):
     store = store_of(studied, monkeypatch)
     run = store.search("tags.`holdfast.kind` = 'train' and tags.`holdfast.arm` = 'self'")[0]
-    weights = next(store.artifacts(run).glob("checkpoints/*/*.safetensors"))
+    weights = next(store.artifacts.of(run).glob("checkpoints/*/*.safetensors"))
     with tempfile.TemporaryDirectory(prefix="hf") as places:
         whole = holdfast(studied, places, "verify", "smoke.yaml")
         content = weights.read_bytes()

@@ -82,7 +82,7 @@ def test_a_study_on_a_server_ends_with_its_report(served: Served, store: Store):
     assert served.first.report.is_file()
     studies = store.search("tags.`holdfast.kind` = 'study'")
     assert {run.info.status for run in studies} == {"FINISHED"}
-    assert all((store.artifacts(run) / "report.html").is_file() for run in studies)
+    assert all((store.artifacts.of(run) / "report.html").is_file() for run in studies)
     assert not store.search("attributes.status = 'RUNNING'")
 
 

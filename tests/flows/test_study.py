@@ -90,7 +90,7 @@ def test_a_further_prior_benchmark_trains_nothing_and_is_all_that_is_asked(studi
     trainings = ("rft", "rollouts sample", "rollouts", "twice", "twice 1")
     assert all(f"{name}: found" in lines for name in trainings)
     assert not any(f"{name}: started" in lines for name in trainings)
-    files = [file for run in children(store, 0) for file in store.artifacts(run).glob("records/*/*.parquet")]
+    files = [file for run in children(store, 0) for file in store.artifacts.of(run).glob("records/*/*.parquet")]
     # The base and four trainings of two checkpoints: three test questions each, and two for validation.
     assert len(files) == 1 + 4 * 2
     assert {file.stem for file in files} == {"presence"}
@@ -120,7 +120,7 @@ def test_every_stage_is_a_finished_child_of_its_study(store: Store):
     kinds = sorted(run.data.tags["holdfast.kind"] for run in children(store, -1))
     several = ["data"] * 2 + ["evaluate"] * 5 + ["influence"] * 4 + ["train"] * 4
     assert kinds == ["check", "compare", *several]
-    assert {"report.html", "summary.json", "stages.json"} <= {p.name for p in store.artifacts(study).iterdir()}
+    assert {"report.html", "summary.json", "stages.json"} <= {p.name for p in store.artifacts.of(study).iterdir()}
     assert "report.html" in study.data.tags["mlflow.note.content"]
 
 

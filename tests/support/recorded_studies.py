@@ -33,7 +33,7 @@ class Recorded(NamedTuple):
     trained: StageRun
 
     def artifacts(self, run_id: str) -> Path:
-        return self.store.artifacts(self.store.run(run_id))
+        return self.store.artifacts.of(self.store.run(run_id))
 
 
 def record_study(root: Path, store: Store) -> Recorded:
@@ -55,9 +55,9 @@ def record_study(root: Path, store: Store) -> Recorded:
     report = root / "made" / "report.html"
     report.write_text("<p>report</p>")
     report.with_name("summary.json").write_text("{}")
-    store.upload(parent, report.parent, ["report.html", "summary.json"])
-    store.text(parent, STUDY.model_dump_json(indent=1), "config.json")
-    store.text(parent, compared, COMPARED)
+    store.artifacts.upload(parent, report.parent, ["report.html", "summary.json"])
+    store.artifacts.text(parent, STUDY.model_dump_json(indent=1), "config.json")
+    store.artifacts.text(parent, compared, COMPARED)
     certificate.write(issued, runs, certificate.file_digests(report, compared, STUDY), parent, store)
     store.end(parent, "FINISHED")
     return Recorded(root, store, parent, trained)
@@ -97,6 +97,6 @@ def _stage(
     about = {f"holdfast.{name}": str(value or "") for name, value in position.items()}
     about |= {"holdfast.study": STUDY.name, "holdfast.stage_key": key, "mlflow.parentRunId": parent, **(tags or {})}
     run_id = store.begin(STUDY.experiment, position["kind"], about)
-    path = store.upload_last(run_id, place, [*result.files, "result.json"])
+    path = store.artifacts.upload_last(run_id, place, [*result.files, "result.json"])
     store.end(run_id, "FINISHED")
     return StageRun(**position, run_id=run_id, path=path, digest=key, found=False, seconds=1.0, result=result)

@@ -26,9 +26,9 @@ def report(root: Path, study: Study, runs: list[StageRun], data: DataRef) -> str
         finished = FinishedStudy(study=study, data=data, runs=tuple(map(run_record, runs)))
         job = Compare(name=study.name, studies=(finished,), command="", data_version="")
         store = open_store(root)
-        store.text(run_id, job.model_dump_json(indent=1), COMPARED)
+        store.artifacts.text(run_id, job.model_dump_json(indent=1), COMPARED)
         page = f"<a href='#/experiments/1/runs/{runs[0].run_id}'>{root}</a>" if runs else ""
-        store.text(run_id, page, "report.html")
+        store.artifacts.text(run_id, page, "report.html")
         parent_runs.set_data_version(root, run_id, data_version.version(root))
     return run_id
 

@@ -69,7 +69,7 @@ def test_a_table_can_be_read_back_from_the_store_and_is_not_logged_twice(root, s
     with study_run(root, study) as run_id:
         for _ in range(2):
             for name, columns in completion_tables(*directories):
-                store.table(run_id, columns, name)
+                store.artifacts.table(run_id, columns, name)
     table = store.client.load_table(store.experiment(study.name), "evaluations.json", [run_id])
     assert list(table["completion"]) == ["<b>1</b>", "<b>0</b>"]
     picture = store.client.download_artifacts(run_id, table["image"][0]["filepath"])

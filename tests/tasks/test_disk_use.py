@@ -12,8 +12,8 @@ from tasks.tracking import Store, open_store
 def run_of(store: Store, tags: dict[str, str], config: str | None, size: int) -> str:
     run_id = store.begin("experiment", "a run", tags)
     if config is not None:
-        store.text(run_id, config, "config.json")
-    store.text(run_id, "x" * size, "file.txt")
+        store.artifacts.text(run_id, config, "config.json")
+    store.artifacts.text(run_id, "x" * size, "file.txt")
     return run_id
 
 

@@ -74,7 +74,7 @@ def source(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[So
         store.log(stage.run_id, [Point("train/loss", float("nan"), 9, 1.5e9)])
         store.tag(stage.run_id, {"holdfast.remark": f"https://me:{SECRET}@host/x, {root}/x, {stage.run_id}"})
         run_id = report(root, STUDY, [stage], data)
-        store.text(run_id, f"see postgresql://me:hunter2@host/db and {SECRET}", "notes.txt")
+        store.artifacts.text(run_id, f"see postgresql://me:hunter2@host/db and {SECRET}", "notes.txt")
         store.models.register("study", "best-skill", stage.run_id, 3)
         export_study("study", place / "study.tar", root)
         yield Source(root, place / "study.tar", stage, run_id)
@@ -129,7 +129,7 @@ def test_an_imported_study_is_found_with_all_that_its_runs_had(source: Source, t
 
     study = only(store, "study")
     assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
-    place = store.artifacts(study)
+    place = store.artifacts.of(study)
     texts = [path.read_text() for top in (place, found.path) for path in top.rglob("*.json")]
     texts += [run.data.tags["holdfast.remark"], (place / "report.html").read_text(), *run.data.params.values()]
     for text in texts:

@@ -68,18 +68,23 @@ def test_a_run_on_a_server_is_recorded_registered_and_read_elsewhere(
     kept = checkpoint(tmp_path / "work", 3)
     model = store.models.keep(run_id, kept)
     store.log(run_id, [Point("target/jigsaw/score", 0.5, 3, time.time(), model)], ("data", "d"))
-    store.text(run_id, "{}", "config.json")
-    path = store.upload_last(run_id, tmp_path / "work", [f"{kept.path}/model.safetensors"])
+    store.artifacts.text(run_id, "{}", "config.json")
+    path = store.artifacts.upload_last(run_id, tmp_path / "work", [f"{kept.path}/model.safetensors"])
     store.models.register("answers", "best-skill", run_id, 3)
     store.models.register("answers", "best-skill", run_id, 3)
     store.end(run_id, "FINISHED")
 
-    # What was uploaded is read from here, and what else the run has is beside it.
-    assert (path / kept.path / "model.safetensors").read_bytes() == b"\x03" * 100
+    # What was uploaded is read from here; what else the run has is fetched for whoever needs all of it.
+    recorded = store.run(run_id)
+    for place in (path, store.artifacts.of(recorded), store.artifacts.whole(recorded)):
+        assert place == path
+        assert (place / kept.path / "model.safetensors").read_bytes() == b"\x03" * 100
+        whole = place.with_name(f"{run_id}.linked").exists()
+        assert (place / "config.json").exists() != whole
     assert (path / "config.json").read_text() == "{}"
     elsewhere = Store(tmp_path / "there")
     [found] = elsewhere.with_key("k")
-    copied = elsewhere.artifacts(found)
+    copied = elsewhere.artifacts.of(found)
     assert copied != path
     assert (copied / kept.path / "model.safetensors").read_bytes() == b"\x03" * 100
     version = elsewhere.client.get_model_version_by_alias("answers", "best-skill")
@@ -91,28 +96,28 @@ def test_a_run_on_a_server_is_recorded_registered_and_read_elsewhere(
 
 def test_a_copy_of_a_running_run_is_not_taken_for_the_finished_one(store: Store, tmp_path: Path):
     run_id = store.begin("on-a-server", "shown", {})
-    store.text(run_id, "first", "log.txt")
-    assert (store.artifacts(store.run(run_id)) / "log.txt").read_text() == "first"
-    store.text(run_id, "again", "log.txt")
-    store.text(run_id, "{}", "result.json")
-    assert (store.artifacts(store.run(run_id)) / "log.txt").read_text() == "again"
+    store.artifacts.text(run_id, "first", "log.txt")
+    assert (store.artifacts.of(store.run(run_id)) / "log.txt").read_text() == "first"
+    store.artifacts.text(run_id, "again", "log.txt")
+    store.artifacts.text(run_id, "{}", "result.json")
+    assert (store.artifacts.of(store.run(run_id)) / "log.txt").read_text() == "again"
     store.end(run_id, "FINISHED")
-    assert (store.artifacts(store.run(run_id)) / "result.json").read_text() == "{}"
+    assert (store.artifacts.of(store.run(run_id)) / "result.json").read_text() == "{}"
 
 
 def test_a_finished_run_is_copied_once_and_a_broken_copy_again(store: Store):
     run_id = store.begin("on-a-server", "copied", {})
-    store.text(run_id, "whole", "weights.bin")
+    store.artifacts.text(run_id, "whole", "weights.bin")
     store.end(run_id, "FINISHED")
     run = store.run(run_id)
     # A download that was killed.
     (store.directory / "cache" / f"{run_id}.partial").mkdir(parents=True)
     (store.directory / "cache" / f"{run_id}.partial" / "weights.bin").write_text("wh")
-    copy = store.artifacts(run) / "weights.bin"
+    copy = store.artifacts.of(run) / "weights.bin"
     assert copy.read_text() == "whole"
     copy.write_text("brok")
-    assert (store.artifacts(run) / "weights.bin").read_text() == "brok"
-    assert (store.artifacts(run, again=True) / "weights.bin").read_text() == "whole"
+    assert (store.artifacts.of(run) / "weights.bin").read_text() == "brok"
+    assert (store.artifacts.of(run, again=True) / "weights.bin").read_text() == "whole"
 
 
 def test_a_registry_that_fails_says_so_and_nothing_else_is_lost(address: str, tmp_path: Path, monkeypatch):

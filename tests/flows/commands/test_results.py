@@ -48,7 +48,7 @@ def test_a_run_keeps_the_brackets_of_its_name_and_tags(shown: io.StringIO, monke
         info=SimpleNamespace(run_id="0123", run_name="a[0]", status="FINISHED"),
         data=SimpleNamespace(tags={"holdfast.command": "holdfast study x[1].yaml [/b]"}, metrics={"a [x]": 1.0}),
     )
-    store = SimpleNamespace(run=lambda _prefix: run, artifacts=lambda _run: Path("mlruns/[x]"))
+    store = SimpleNamespace(run=lambda _prefix: run, artifacts=SimpleNamespace(of=lambda _run: Path("mlruns/[x]")))
     monkeypatch.setattr(results, "open_store", lambda _root: store)
     results.show_run("0123", Path())
     for text in ("0123 (a[0])", "holdfast study x[1].yaml [/b]", "mlruns/[x]", "a [x]"):

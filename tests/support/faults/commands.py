@@ -27,7 +27,7 @@ store = Store(Path(sys.argv[1]))
 while not (running := store.search("attributes.status = 'RUNNING' and tags.`holdfast.kind` = 'train'")):
     time.sleep(0.05)
 for _ in range(20):
-    store.artifacts(running[0])
+    store.artifacts.of(running[0])
     time.sleep(0.05)
 """
 """Read, again and again, the artifacts of a training that runs."""

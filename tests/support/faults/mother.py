@@ -142,7 +142,7 @@ def _counted(store: Any, name: str | None, last: int) -> list[int]:
     def __init__(self: Any, root: Path) -> None:
         opened(self, root)
         self.client = Counting(self.client)
-        self.artifact_cache.client = self.client
+        self.artifacts.client = self.artifacts.cache.client = self.client
 
     store.__init__ = __init__
     return calls
