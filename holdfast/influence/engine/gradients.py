@@ -11,12 +11,16 @@ from torch import Tensor
 
 from holdfast.errors import UserError
 from holdfast.models.encode import TeacherForced
+from holdfast.models.prompt_sharing import can_share, shared_prompts
 
 Gradient = dict[str, Tensor]
 """Of each selected parameter, by its name in `model.named_parameters()`, shaped like the parameter."""
 
 Objective = Callable[[Tensor, TeacherForced], Tensor]
 """From logits (samples, tokens, vocabulary) and their batch to one number a sample (samples,), to be ascended."""
+
+Logits = Callable[[Any, TeacherForced], Tensor]
+"""From a model and a batch to the logits (samples, tokens, vocabulary) that predict the completions' tokens."""
 
 
 def log_likelihood(logits: Tensor, batch: TeacherForced) -> Tensor:
@@ -31,17 +35,33 @@ def completion_logits(model: Any, batch: TeacherForced) -> Tensor:
     return model(**batch.inputs, use_cache=False, logits_to_keep=batch.targets.shape[1] + 1).logits[:, :-1]
 
 
-def batch_gradient(model: Any, batch: TeacherForced, objective: Objective = log_likelihood) -> Gradient:
+def shared_completion_logits(model: Any, batch: TeacherForced) -> Tensor:
+    """The same up to rounding; where the architecture allows it, a prompt is read once for all of its completions.
+
+    So no layer's rows belong to one sample, and nothing per sample can be captured.
+    """
+    if not can_share(model):
+        return completion_logits(model, batch)
+    tokens = batch.targets.shape[1]
+    with shared_prompts(model, batch.inputs["input_ids"].shape[1] - tokens):
+        return model(**batch.inputs, use_cache=False, logits_to_keep=tokens).logits
+
+
+def batch_gradient(
+    model: Any, batch: TeacherForced, objective: Objective = log_likelihood, logits: Logits = completion_logits
+) -> Gradient:
     """The gradient of the samples' summed objective with respect to every parameter that requires one."""
-    return batch_gradients(model, batch, [objective])[0]
+    return batch_gradients(model, batch, [objective], logits)[0]
 
 
-def batch_gradients(model: Any, batch: TeacherForced, objectives: Sequence[Objective]) -> list[Gradient]:
+def batch_gradients(
+    model: Any, batch: TeacherForced, objectives: Sequence[Objective], logits: Logits = completion_logits
+) -> list[Gradient]:
     """The gradient of each of several objectives, from one forward pass."""
     selected = selection(model)
     with evaluating(model), torch.enable_grad():
-        logits = completion_logits(model, batch)
-        totals = [objective(logits, batch).sum() for objective in objectives]
+        found = logits(model, batch)
+        totals = [objective(found, batch).sum() for objective in objectives]
         parts = [_derivatives(total, list(selected.values()), total is not totals[-1]) for total in totals]
     return [dict(zip(selected, part, strict=True)) for part in parts]
 

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 
 from holdfast.influence.engine.engine import Engine
-from holdfast.influence.engine.gradients import Gradient, batch_gradient, selection, wide
+from holdfast.influence.engine.gradients import (
+    Gradient,
+    batch_gradient,
+    selection,
+    shared_completion_logits,
+    wide,
+)
 from holdfast.influence.replay.steps import ParameterStep, StepFacts, StepStore
 from holdfast.models.encode import TeacherForced
 
@@ -178,8 +184,9 @@ class Attribution:
                 effects = self._tokens_of(part, directions)
                 tokens.update(zip(places, (gain * facts.clip * one for one in effects), strict=True))
             if part.penalty is not None:
-                # Of no single sample, so one ordinary pass does.
-                gradient = batch_gradient(self.model, part.batch, part.objective(part.penalty))
+                # Of no single sample, so one ordinary pass does, as a trainer takes it.
+                objective = part.objective(part.penalty)
+                gradient = batch_gradient(self.model, part.batch, objective, shared_completion_logits)
                 punished += gain * _dots(self.engine.targets, gradient, self.count)
         if self.token_effects is not None:
             self.tokens[step] = [tokens[place] for place in sorted(tokens)]

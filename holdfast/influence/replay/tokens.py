@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from holdfast.influence.engine.gradients import Gradient, evaluating, selection
+from holdfast.influence.engine.gradients import Gradient, evaluating, selection, shared_completion_logits
 from holdfast.influence.replay.attribution import Learned, token_log_likelihood
 from holdfast.influence.replay.steps import Taught
+from holdfast.models.encode import TeacherForced
 
 TOKENS = "tokens.parquet"
 TAG = re.compile(r"</?(think|answer)>")
@@ -30,13 +31,13 @@ TAG = re.compile(r"</?(think|answer)>")
 def token_effects(model: Any, part: Learned, directions: Sequence[Gradient]) -> list[np.ndarray]:
     """Of every sample, w_t ⟨∇ log π(y_t), direction⟩ (tokens, directions)."""
     batch = part.batch
-    inputs = {**batch.inputs, "use_cache": False, "logits_to_keep": batch.targets.shape[1] + 1}
+    reader = _Reader(model)
 
     def slope(direction: Gradient) -> Tensor:
         with forward_ad.dual_level():
             moved = {name: forward_ad.make_dual(value, direction[name]) for name, value in weights.items()}
-            output = torch.func.functional_call(model, moved, (), inputs)
-            values = token_log_likelihood(output.logits[:, :-1], batch, part.temperature)
+            logits = torch.func.functional_call(reader, {f"model.{name}": one for name, one in moved.items()}, (batch,))
+            values = token_log_likelihood(logits, batch, part.temperature)
             return forward_ad.unpack_dual(values).tangent
 
     weights = {name: value.detach() for name, value in selection(model).items()}
@@ -45,6 +46,17 @@ def token_effects(model: Any, part: Learned, directions: Sequence[Gradient]) -> 
         slopes = [slope(direction) for direction in directions]
     found = torch.stack(slopes, -1).cpu().double() * part.weights[..., None]
     return [row[mask].numpy() for row, mask in zip(found, batch.mask.cpu(), strict=True)]
+
+
+class _Reader(torch.nn.Module):
+    """Reads completions; prompts that are alike once."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: TeacherForced) -> Tensor:
+        return shared_completion_logits(self.model, batch)
 
 
 def kinds(pieces: Sequence[str], special: Sequence[bool]) -> list[str]:

@@ -21,9 +21,11 @@ from holdfast.errors import UserError
 from holdfast.influence.engine.gradients import (
     batch_gradient,
     batch_gradients,
+    completion_logits,
     log_likelihood,
     mean_gradient,
     selection,
+    shared_completion_logits,
 )
 
 
@@ -82,3 +84,26 @@ def test_a_mean_per_token_weighs_samples_alike(text_model: Callable[..., Any]) -
 def test_a_mean_of_nothing_is_refused(text_model: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="at least one sample"):
         mean_gradient(text_model("Llama"), [])
+
+
+def test_a_prompt_of_several_completions_is_read_once_and_their_gradient_is_the_same(
+    vision_model: Any, processor: Any
+) -> None:
+    first, second, *_ = questions_with_images(processor)
+    given = batch_of(
+        [sample._replace(completion=said) for sample in (first, second) for said in ([3, 4, 5], [6], [7, 8])]
+    )
+    rows: list[int] = []
+    layer = vision_model.model.language_model.layers[0]
+    layer.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+    plain = batch_gradient(vision_model, given)
+    shared = batch_gradient(vision_model, given, logits=shared_completion_logits)
+    # All rows in one pass; then both prompts, and what follows them.
+    assert rows == [6, 2, 6]
+    for name, part in plain.items():
+        assert (shared[name] - part).norm() <= 1e-6 * part.norm(), name
+
+
+def test_a_model_that_shares_no_prompts_reads_them_row_by_row(text_model: Callable[..., Any]) -> None:
+    model, given = text_model("GPTNeoX"), batch_of(texts(40, LENGTHS))
+    assert torch.equal(shared_completion_logits(model, given), completion_logits(model, given))
