@@ -14,8 +14,10 @@ import requests
 from holdfast.errors import UserError, brief
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-DATABASE = re.compile(r"database or disk is full|attempt to write a readonly database|disk I/O error")
-"""What SQLite says when its file cannot be written."""
+DATABASE = re.compile(
+    "database or disk is full|attempt to write a readonly database|disk I/O error|unable to open database file"
+)
+"""What SQLite says when its file cannot be written; the last where its journal cannot be made beside an open file."""
 AGAIN = "and give the same command again"
 
 

@@ -10,7 +10,7 @@ from stage_runs import run
 
 from holdfast.config.jobs import Result
 from holdfast.config.refs import file_digest, stamp_of
-from tasks import stage_cache, tracking
+from tasks import artifacts, stage_cache
 from tasks.artifact_cache import link
 from tasks.stage import Context
 from tasks.stage_cache import changed_files
@@ -27,7 +27,7 @@ def test_kept_weights_are_the_same_file_in_the_store_as_where_they_were_written(
         inodes[target.name] = source.stat().st_ino
         link(source, target)
 
-    monkeypatch.setattr(tracking, "link", watched)
+    monkeypatch.setattr(artifacts, "link", watched)
     done = run(context)
     assert (done.path / "result.json").stat().st_ino == inodes["result.json"]
     assert (done.path / WEIGHTS).stat().st_nlink == 1
