@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -208,7 +208,7 @@ def _connected(shown: list[list[str]]) -> dict[str, str]:
     return {image: first(image) for image in before}
 
 
-def _shown(question: Question) -> tuple[bytes, ...]:
+def _shown(question: Question) -> Sequence[bytes]:
     """What no other split may show: the images, or the text of a question without any."""
     return question.images or (question.prompt.encode(),)
 

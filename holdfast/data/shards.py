@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from holdfast.errors import writing
+from holdfast.errors import UserError, reason, writing
 
 ROWS_PER_GROUP = 64
+LARGE = 256 * 2**20
+"""Bytes of a shard's images from which on they stay on disk: they are not compressed in memory, a puzzle of 504 pixels
+takes 760 kB, and each of several GPUs has a process of its own."""
 
 
 class Question(NamedTuple):
@@ -24,7 +28,7 @@ class Question(NamedTuple):
 
     id: str
     image_id: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     """PNG files, in the order in which they are shown."""
     prompt: str
     answer: str
@@ -120,8 +124,59 @@ def write_questions(path: Path, questions: Iterable[Question]) -> int:
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
-    """The first `limit` questions of a shard, or all of them."""
-    return list(islice(_stream(path), limit))
+    """The first `limit` questions of a shard, or all of them, images of a large shard as they are looked at.
+
+    Raises:
+        UserError: they cannot be laid out for that.
+    """
+    images = None if limit is not None or _image_bytes(path) < LARGE else _mapped_images(path)
+    return list(islice(_stream(path, images), limit))
+
+
+def _image_bytes(path: Path) -> int:
+    """As they are in memory."""
+    with pq.ParquetFile(path) as file:
+        column = file.schema_arrow.get_field_index("images")
+        groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
+        return sum(group.column(column).total_uncompressed_size for group in groups)
+
+
+class _MappedImages(Sequence[bytes]):
+    """One question's, in a file that is mapped into memory."""
+
+    def __init__(self, rows: Any, row: int, length: int) -> None:
+        self.rows, self.row, self.length = rows, row, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.rows[self.row]["images"])
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        return self.rows[self.row]["images"][index]
+
+
+def _mapped_images(path: Path) -> list[_MappedImages]:
+    """Of every question. The file is Arrow's, in the cache of `datasets` (HF_DATASETS_CACHE), once on a machine."""
+    from datasets import Dataset, config, disable_progress_bars
+    from datasets.exceptions import DatasetGenerationError
+
+    disable_progress_bars()
+    try:
+        rows: Any = Dataset.from_parquet(str(path), columns=["images"])
+    except (OSError, DatasetGenerationError) as error:
+        why = reason(error.__cause__ or error)
+        raise UserError(
+            f"{config.HF_DATASETS_CACHE}: the images of {path} cannot be laid out there ({why}); free some space, or "
+            "set HF_DATASETS_CACHE to another directory."
+        ) from error
+    lengths = pc.list_value_length(rows.data.column("images")).to_pylist()
+    return [_MappedImages(rows, row, length) for row, length in enumerate(lengths)]
 
 
 def _add_columns(path: Path, columns: dict[str, list[Any]]) -> None:
@@ -151,8 +206,11 @@ def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _stream(path: Path) -> Iterator[Question]:
+def _stream(path: Path, images: Sequence[Sequence[bytes]] | None = None) -> Iterator[Question]:
+    """With these images, or with the shard's in memory."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_PER_GROUP):
-            for row in batch.to_pylist():
-                yield Question(**{**row, "images": tuple(row["images"]), "accepted": tuple(row.get("accepted") or ())})
+        columns = [name for name in file.schema_arrow.names if images is None or name != "images"]
+        rows = (row for batch in file.iter_batches(ROWS_PER_GROUP, columns=columns) for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            shown = tuple(row["images"]) if images is None else images[number]
+            yield Question(**{**row, "images": shown, "accepted": tuple(row.get("accepted") or ())})

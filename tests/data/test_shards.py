@@ -1,17 +1,21 @@
-"""Images in shards: ordinary PNG files that hold every pixel."""
+"""Images in shards: ordinary PNG files that hold every pixel, in memory or on disk."""
 
 from __future__ import annotations
 
 import hashlib
 from io import BytesIO
+from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from holdfast.data.shards import png
+from holdfast.data import shards
+from holdfast.data.shards import Question, png, read_questions, write_questions
+from holdfast.errors import UserError
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
@@ -39,3 +43,42 @@ def test_the_bytes_do_not_change() -> None:
 def test_an_image_of_another_mode_is_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=f"mode {mode}"):
         png(Image.new(mode, (2, 2)))
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Questions with one image, none, and two."""
+    shown = [
+        (png(Image.new("RGB", (4, 4), (n, 0, 0))), png(Image.new("RGB", (2, 2), (0, n, 0))))[:n] for n in (1, 0, 2)
+    ]
+    rows = [
+        Question(str(n), "", images, "p", "a", "r", "exact", "color", accepted=("x",)) for n, images in enumerate(shown)
+    ]
+    write_questions(tmp_path / "shard.parquet", rows)
+    return tmp_path / "shard.parquet"
+
+
+def test_images_of_a_large_shard_stay_on_disk_and_are_the_same(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    kept = read_questions(shard)
+    assert all(isinstance(question.images, tuple) for question in kept)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(shards, "LARGE", 1)
+    mapped = read_questions(shard)
+    assert not any(isinstance(question.images, tuple) for question in mapped)
+    assert [len(question.images) for question in mapped] == [1, 0, 2]
+    assert [question._replace(images=tuple(question.images)) for question in mapped] == kept
+    assert mapped[2].images[1] == kept[2].images[1]
+    assert list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_place_that_takes_no_large_shard_is_told(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    monkeypatch.setattr(shards, "LARGE", 1)
+    with pytest.raises(UserError, match=f"{tmp_path}/file/cache: the images of {shard} cannot be laid out there"):
+        read_questions(shard)
