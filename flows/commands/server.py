@@ -67,7 +67,6 @@ def _started(said: IO[str]) -> Iterator[str]:
             stderr=said,
             pass_fds=[listening.fileno()],
             start_new_session=True,
-            env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
         )
     # The socket listens already: a request waits in it until the server is there.
     with process:
