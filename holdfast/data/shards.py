@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from holdfast.config.refs import known_digest
 from holdfast.errors import UserError, reason, writing
 
 ROWS_PER_GROUP = 64
@@ -167,8 +168,10 @@ def _mapped_images(path: Path) -> list[_MappedImages]:
     from datasets.exceptions import DatasetGenerationError
 
     disable_progress_bars()
+    # By its content: `datasets` knows a file by its name and time.
+    place = Path(config.HF_DATASETS_CACHE) / "holdfast" / known_digest(path)
     try:
-        rows: Any = Dataset.from_parquet(str(path), columns=["images"])
+        rows: Any = Dataset.from_parquet(str(path), cache_dir=str(place), columns=["images"])
     except (OSError, DatasetGenerationError) as error:
         why = reason(error.__cause__ or error)
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -72,6 +73,20 @@ def test_images_of_a_large_shard_stay_on_disk_and_are_the_same(
     assert [question._replace(images=tuple(question.images)) for question in mapped] == kept
     assert mapped[2].images[1] == kept[2].images[1]
     assert list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_shard_that_was_replaced_is_not_taken_for_the_one_before(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(shards, "LARGE", 1)
+    before, kept = shard.stat(), read_questions(shard)
+    images = [tuple(reversed(question.images)) for question in kept]
+    write_questions(shard, [question._replace(images=of) for question, of in zip(kept, images, strict=True)])
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found = read_questions(shard)
+    assert [tuple(question.images) for question in found] == images
+    assert images[2] != tuple(kept[2].images)
 
 
 def test_a_place_that_takes_no_large_shard_is_told(
