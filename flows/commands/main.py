@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from flows.commands import grading
 from flows.commands.endings import failures, print_failures, told_failures
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="What does a vision-language model keep while it learns something new?",
 )
+
+app.add_typer(grading.app)
 
 GARBAGE = 100_000
 """New objects between two searches for garbage. A command's start makes a million and nearly no garbage; searching as
@@ -256,49 +259,6 @@ def influence(
             done = trace(run, settings, tuple(step or ()))
             print_influence(done.result.metrics)
             typer.echo(f"\nRun {done.run_id}: {done.path}")
-
-
-@app.command(context_settings={"ignore_unknown_options": True})
-def grade(
-    grader: Annotated[str, typer.Argument(metavar="GRADER", help="For example number; docs/graders.md has all.")],
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Completions; - reads one a line from stdin.")],
-    answer: Annotated[list[str], typer.Option(help="The right answer; give it again for every other accepted one.")],
-) -> None:
-    """Try a grader: what it reads in a text, whether that is right, and what a reward would pay."""
-    with failures(f"holdfast grade {grader}"):
-        from flows.commands.grade import grade_lines
-
-        for line in grade_lines(grader, answer, texts):
-            typer.echo(line)
-
-
-@app.command()
-def samples(
-    name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study's name, or the id of a train run.")],
-    out: Annotated[Path, typer.Argument(help="A directory for the files.")],
-) -> None:
-    """Write answers to public benchmarks as lm-evaluation-harness writes its samples."""
-    with failures(f"holdfast samples {name} {out}"):
-        from flows.commands.samples import export as write
-        from tasks.tracking import open_store
-
-        for path in write(name, out, open_store(Path.cwd())):
-            typer.echo(path)
-
-
-@app.command()
-def rescore(
-    file: Annotated[Path, typer.Argument(help="A samples file of lmms-eval or lm-evaluation-harness.")],
-    benchmark: Annotated[Optional[str], typer.Option(help="What it answers, if its name does not say.")] = None,  # noqa: UP045
-    questions: Annotated[Optional[Path], typer.Option(help="A shard with the questions, for lmms-eval's.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Write records to this Parquet file.")] = None,  # noqa: UP045
-) -> None:
-    """Grade what another harness's model answered, beside that harness's own scores."""
-    with failures(f"holdfast rescore {file}"):
-        from flows.commands.samples import imported
-
-        for line in imported(file, benchmark, questions, out):
-            typer.echo(line)
 
 
 @app.command()
