@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from holdfast.analysis.study import analyse
 from holdfast.analysis.summary import summary
-from holdfast.config.jobs import Compare, Evaluated, FinishedStudy, RunRecord
+from holdfast.config.jobs import Compare
 from holdfast.config.refs import DataRef, FileRef
+from holdfast.config.results import Evaluated, FinishedStudy, RunRecord
 from holdfast.config.study import Study
 
 ARMS = 10

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 from bench.rft import EXPERIMENTS, stage_of
 from flows.commands.experiment import load_study
 from holdfast.benchmarks.dataset import make_data
-from holdfast.config.jobs import STEPS, Account, Job, MakeData, Result, Train
+from holdfast.config.jobs import STEPS, Account, Job, MakeData, Train
 from holdfast.config.measurement import Evaluation, LedgerSettings
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.results import Result
 from holdfast.data.shards import target_shard
 from holdfast.models.tiny.shipped import shipped_base
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config.images import World
-from holdfast.config.jobs import MakeData, Result
+from holdfast.config.jobs import MakeData
+from holdfast.config.results import Result
 from holdfast.config.targets import Jigsaw
 from holdfast.journal import Journal
 from tasks import worker

@@ -11,8 +11,9 @@ from prefect.runtime import flow_run
 from flows.graph import needed_arms
 from flows.jobs import predict_job
 from flows.study import STAGE_THREADS, ArmsFailed, Compared, Outcome, StageRunner, compare_studies
-from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.config.jobs import Compare
 from holdfast.config.measurement import Predictors
+from holdfast.config.results import FinishedStudy
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
 from tasks.recorded import COMPARED

@@ -11,8 +11,9 @@ from flows.rerun import ANSWER, Part, Reproduced, restricted
 from holdfast.analysis.reproduction import Difference, differences
 from holdfast.analysis.study import analyse
 from holdfast.analysis.summary import summary
-from holdfast.config.jobs import Compare, Evaluated, FinishedStudy, RunRecord
+from holdfast.config.jobs import Compare
 from holdfast.config.refs import FileRef
+from holdfast.config.results import Evaluated, FinishedStudy, RunRecord
 from holdfast.errors import UserError
 from holdfast.evaluation.records import measured, read_records
 from holdfast.journal import METRICS

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from flows.jobs import shard_ref
 from holdfast.analysis.forgetting import forgetting
 from holdfast.analysis.forgetting import pass_at as chance
-from holdfast.config.jobs import Drift, Evaluate, Evaluated, PassAt, Shards
+from holdfast.config.jobs import Drift, Evaluate, PassAt, Shards
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key
+from holdfast.config.results import Evaluated
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard, target_shard
 from holdfast.evaluation.records import measured, read_records

@@ -26,10 +26,11 @@ from flows.jobs import (
     train_job,
     with_old_questions,
 )
-from holdfast.config.jobs import AnyJob, Evaluated
+from holdfast.config.jobs import AnyJob
 from holdfast.config.measurement import Influence
 from holdfast.config.methods import GRPO, SFT, ArmTeacher, Distill, Interpolate, OwnRollouts, Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.results import Evaluated
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.models.base_ref import read_as, reference

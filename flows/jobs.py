@@ -14,7 +14,6 @@ from holdfast.config.jobs import (
     BuildBase,
     Check,
     Compare,
-    FinishedStudy,
     FromFile,
     Predict,
     Sample,
@@ -37,6 +36,7 @@ from holdfast.config.methods import (
 )
 from holdfast.config.model import Model
 from holdfast.config.refs import DataRef, FileRef, ModelRef, file_digest
+from holdfast.config.results import FinishedStudy
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard, target_shard

@@ -12,8 +12,9 @@ from prefect.runtime import flow_run
 
 from flows.jobs import Start, base_job, check_job, train_job
 from flows.study import StageRunner, require_base, study_data
-from holdfast.config.jobs import Result, Trial
+from holdfast.config.jobs import Trial
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.results import Result
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from holdfast.models.base_ref import read_as, reference

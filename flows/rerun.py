@@ -28,8 +28,8 @@ from flows.study import (
     train_arm,
 )
 from holdfast.config.base import Config
-from holdfast.config.jobs import FinishedStudy
 from holdfast.config.refs import DataRef
+from holdfast.config.results import FinishedStudy
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker

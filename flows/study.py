@@ -34,8 +34,9 @@ from flows.jobs import Provenance, Start, check_job, compare_job, failure_reason
 from flows.room import require_disk
 from flows.run_note import RunNote, write_run_note
 from holdfast.config.base import Config
-from holdfast.config.jobs import AnyJob, Evaluated, FinishedStudy, MakeData
+from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.results import Evaluated, FinishedStudy
 from holdfast.config.study import Study
 from holdfast.errors import UserError, reason
 from holdfast.models.base_ref import reference

@@ -28,8 +28,8 @@ from flows.study import (
     study_data,
     submit_replicate,
 )
-from holdfast.config.jobs import FinishedStudy
 from holdfast.config.refs import DataRef
+from holdfast.config.results import FinishedStudy
 from holdfast.config.sweep import Member, Sweep
 from tasks import flow_artifacts, parent_runs, progress, worker
 from tasks.stage import Context

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.config.jobs import Evaluate, Result
+from holdfast.config.jobs import Evaluate
 from holdfast.config.refs import FileRef, ModelRef, content_key, known_digest
+from holdfast.config.results import Result
 from tasks import slots, worker
 from tasks.artifact_cache import inside
 from tasks.tracking import Point, Store

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import ConfigDict, Field
 
 from holdfast.config.base import Config
-from holdfast.config.jobs import Checkpoint
+from holdfast.config.results import Checkpoint
 from tasks.run_owner import OWNER_TAGS
 from tasks.tracking import Point, Store
 

@@ -8,7 +8,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, R
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from holdfast.config.jobs import Checkpoint
+from holdfast.config.results import Checkpoint
 from tasks.paging import pages
 from tasks.redaction import redacted
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import holdfast
-from holdfast.config.jobs import Result
 from holdfast.config.refs import file_digest
+from holdfast.config.results import Result
 from tasks.redaction import redacted
 
 RUN, ROOT, LIBRARY = "holdfast-run:", "holdfast-root:", "holdfast-library:"

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
+from holdfast.config.jobs import Compare
+from holdfast.config.results import FinishedStudy, Result, RunRecord
 from holdfast.errors import UserError
 from tasks import certificate
 from tasks.certificate import Certificate

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.config.jobs import Checkpoint, Result
 from holdfast.config.refs import DataRef
+from holdfast.config.results import Checkpoint, Result
 from tasks.completion_tables import completion_tables
 from tasks.tracking import Point, Store
 

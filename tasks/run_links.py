@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from holdfast.config.jobs import Compare, FinishedStudy, RunRecord
+from holdfast.config.jobs import Compare
+from holdfast.config.results import FinishedStudy, RunRecord
 from tasks.recorded import COMPARED
 from tasks.study_export import reported
 from tasks.tracking import Store

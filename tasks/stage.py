@@ -16,8 +16,9 @@ from prefect.states import State
 from pydantic import BaseModel, Field, TypeAdapter
 
 from holdfast.config.base import Config
-from holdfast.config.jobs import STEPS, Account, AnyJob, Blend, Evaluate, MakeData, Result, RunRecord, Train
+from holdfast.config.jobs import STEPS, Account, AnyJob, Blend, Evaluate, MakeData, Train
 from holdfast.config.refs import FileRef, ModelRef, directory_digest, file_digest
+from holdfast.config.results import Result, RunRecord
 from holdfast.config.study import Study
 from holdfast.errors import UserError, writing
 from tasks import progress, ray_nodes, slots, tracking, worker

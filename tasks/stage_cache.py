@@ -12,26 +12,14 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 import holdfast
-from holdfast.config.jobs import (
-    Account,
-    AnyJob,
-    Divided,
-    Evaluate,
-    Job,
-    MakeData,
-    Predict,
-    Result,
-    RunRecord,
-    Sample,
-    Select,
-    Train,
-)
+from holdfast.config.jobs import Account, AnyJob, Divided, Evaluate, Job, MakeData, Predict, Sample, Select, Train
 from holdfast.config.measurement import Evaluation, Influence, Vllm
 from holdfast.config.methods import GRPO, SFT, ModelTeacher, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
 from holdfast.config.model import Model, Recipe
 from holdfast.config.prior import Imported, Prior
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
+from holdfast.config.results import Result, RunRecord
 from holdfast.config.study import Study
 from holdfast.stages.sources import PAGES, source_digest
 from tasks.artifact_cache import inside

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from holdfast.config.jobs import Result
 from holdfast.config.refs import DataRef, file_digest
+from holdfast.config.results import Result
 from holdfast.errors import UserError, reason, writing
 from tasks import archive, certificate, store_lock
 from tasks.artifacts import local_artifacts

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from holdfast.config.jobs import Result, RunRecord
 from holdfast.config.model import Model
 from holdfast.config.refs import file_digest
+from holdfast.config.results import Result, RunRecord
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from holdfast.models.base_ref import reference

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.config.jobs import Result, Trace
+from holdfast.config.jobs import Trace
 from holdfast.config.measurement import Influence
 from holdfast.config.refs import DataRef, ModelRef
+from holdfast.config.results import Result
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 STEPS = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.compare import finished
 from holdfast.benchmarks.public.benchmarks import MODULES
-from holdfast.config.jobs import Evaluated, FinishedStudy
+from holdfast.config.results import Evaluated, FinishedStudy
 from holdfast.data.shards import prior_shard, read_questions
 from holdfast.errors import UserError, writing
 from holdfast.evaluation import harness_samples

@@ -13,7 +13,7 @@ from holdfast.analysis.estimates import Moments, less, mean_of, ratio
 from holdfast.analysis.forgetting import pass_at
 from holdfast.analysis.settings import Place
 from holdfast.analysis.table import BASE, Tables
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.results import FinishedStudy
 
 TEST, VALIDATION = "test", "validation"
 

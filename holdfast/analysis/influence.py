@@ -16,7 +16,7 @@ from scipy import stats
 from holdfast.analysis.answers import Answers
 from holdfast.analysis.ledger import COLUMNS, TOKEN_COLUMNS, ledger_table, token_table
 from holdfast.analysis.table import journal, whose
-from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.config.results import FinishedStudy, RunRecord
 
 SUMS = ("tracin", "adam_tracin")
 PREDICTIONS = ("trapezoid", "first_order", *SUMS)

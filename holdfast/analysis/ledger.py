@@ -13,7 +13,7 @@ from scipy import stats
 
 from holdfast.analysis.answers import Answers
 from holdfast.analysis.table import whose
-from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.config.results import FinishedStudy, RunRecord
 
 PHASES = ("first third", "second third", "last third")
 ACCOUNTS = (*PHASES, "KL penalty", "weight decay", "rounding", "curvature")

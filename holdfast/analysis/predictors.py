@@ -20,7 +20,7 @@ from scipy import stats
 
 from holdfast.analysis.answers import Answers
 from holdfast.analysis.influence import logged_measures
-from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.config.results import FinishedStudy, RunRecord
 
 NAMES = {
     "kl_forward_target": "forward KL, target",

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from holdfast.analysis.settings import Place
-from holdfast.config.jobs import Evaluated, FinishedStudy
 from holdfast.config.refs import FileRef, content_key
+from holdfast.config.results import Evaluated, FinishedStudy
 from holdfast.errors import UserError
 
 

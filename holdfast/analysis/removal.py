@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from holdfast.analysis.answers import TEST, Answers, Checkpoint
 from holdfast.analysis.ledger import over_replicates, prior_effects
-from holdfast.config.jobs import FinishedStudy, RunRecord
 from holdfast.config.methods import SFT, Selection
+from holdfast.config.results import FinishedStudy, RunRecord
 
 OF = ["setting", "arm", "whole", "by"]
 MEASURES = ("predicted", "measured", "beyond")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.results import FinishedStudy
 from holdfast.config.study import Study
 
 STUDY = "study"

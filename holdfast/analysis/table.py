@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from holdfast.analysis.questions import Questions, read_questions, refuse_incomparable
 from holdfast.analysis.settings import Place, places
-from holdfast.config.jobs import Evaluated, FinishedStudy, RunRecord
+from holdfast.config.results import Evaluated, FinishedStudy, RunRecord
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, read_lines
 

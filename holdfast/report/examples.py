@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.config.results import FinishedStudy, RunRecord
 from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions, target_shard, target_shards
 from holdfast.report.pictures import Picture, answer_picture, picture, question_pictures, solution_picture

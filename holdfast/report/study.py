@@ -16,7 +16,8 @@ from holdfast.analysis.predictors import ACROSS, ARM, NAMES, RESAMPLES
 from holdfast.analysis.study import Analysis, analyse
 from holdfast.analysis.summary import summary
 from holdfast.benchmarks.targets.protocol import described
-from holdfast.config.jobs import Compare, FinishedStudy, Result, RunRecord
+from holdfast.config.jobs import Compare
+from holdfast.config.results import FinishedStudy, Result, RunRecord
 from holdfast.journal import strict_json
 from holdfast.report import drawing, examples, flips, theme, tokens, verdicts, words
 

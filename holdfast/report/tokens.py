@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from holdfast.analysis.ledger import TOKENS, has_tokens
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.results import FinishedStudy
 from holdfast.report.examples import boards, of_stage
 
 LEAST = 0.02

@@ -21,13 +21,11 @@ from holdfast.config.jobs import (
     AnyJob,
     Blend,
     BuildBase,
-    Checkpoint,
     Compare,
     Evaluate,
     Job,
     MakeData,
     Predict,
-    Result,
     Sample,
     Select,
     Trace,
@@ -37,6 +35,7 @@ from holdfast.config.jobs import (
 from holdfast.config.jobs import Check as CheckJob
 from holdfast.config.ranks import ALONE, Rank, announce, is_of_a_rank, require_one_rank
 from holdfast.config.refs import directory_digest, known_digest, stamp_of
+from holdfast.config.results import Checkpoint, Result
 from holdfast.determinism import settle_torch, varying
 from holdfast.errors import UserError
 from holdfast.journal import METRICS, Journal, read_lines

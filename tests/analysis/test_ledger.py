@@ -10,7 +10,7 @@ import pytest
 from ledgers import write_ledger
 
 from holdfast.analysis.ledger import ACCOUNTS, ledger_table, token_table
-from holdfast.config.jobs import RunRecord
+from holdfast.config.results import RunRecord
 from holdfast.report.figures import waterfall
 
 FIRST = {0: -0.4, 1: 0.2}

@@ -11,8 +11,8 @@ import pytest
 
 from holdfast.analysis.answers import Checkpoint
 from holdfast.analysis.removal import removal_table
-from holdfast.config.jobs import RunRecord
 from holdfast.config.methods import SFT, Selection
+from holdfast.config.results import RunRecord
 
 SAMPLES = {"a": -0.4, "b": 0.1, "c": -0.1, "d": 0.2}
 """What each did to the prior. The training had five places: `d` stood in two."""

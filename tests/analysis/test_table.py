@@ -8,7 +8,7 @@ from synthetic_studies import Shape, Truth, finished_study
 
 from holdfast.analysis.settings import places
 from holdfast.analysis.table import load
-from holdfast.config.jobs import FinishedStudy
+from holdfast.config.results import FinishedStudy
 from holdfast.errors import UserError
 
 SMALL = Shape(replicates=2, target=12, prior=10, validation=4, steps=(2, 4))

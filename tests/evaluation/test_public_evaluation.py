@@ -18,9 +18,10 @@ from flows.commands.samples import imported
 from holdfast.benchmarks.dataset import make_data
 from holdfast.benchmarks.public.questions import splits
 from holdfast.config.images import World
-from holdfast.config.jobs import Evaluate, MakeData, Result
+from holdfast.config.jobs import Evaluate, MakeData
 from holdfast.config.prior import PublicPrior
 from holdfast.config.refs import DataRef, ModelRef
+from holdfast.config.results import Result
 from holdfast.config.targets import Counting, Jigsaw
 from holdfast.data.chat import rendered
 from holdfast.data.shards import prior_shard, read_questions, write_questions

@@ -12,9 +12,10 @@ from flows.evaluation import questions_of
 from flows.graph import Replicate, arm_stages, replicates
 from flows.jobs import Start, sample_job, train_job
 from holdfast.benchmarks.dataset import make_data
-from holdfast.config.jobs import AnyJob, Checkpoint, Result, Sample, Train
+from holdfast.config.jobs import AnyJob, Sample, Train
 from holdfast.config.methods import Rollouts
 from holdfast.config.refs import DataRef, FileRef, ModelRef, directory_digest
+from holdfast.config.results import Checkpoint, Result
 from holdfast.config.study import Compute, Study
 from tasks.data import data_job
 from tasks.stage import COMMON, Position, StageRun

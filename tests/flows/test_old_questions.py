@@ -10,8 +10,9 @@ import pytest
 from flows.graph import Replicate, arm_stages
 from flows.jobs import Start
 from holdfast.benchmarks.dataset import shard_names
-from holdfast.config.jobs import AnyJob, Checkpoint, Result, Sample, Train
+from holdfast.config.jobs import AnyJob, Sample, Train
 from holdfast.config.refs import DataRef, FileRef, ModelRef
+from holdfast.config.results import Checkpoint, Result
 from holdfast.config.study import Study
 from tasks.data import data_job
 from tasks.stage import COMMON, Position, StageRun

@@ -11,8 +11,9 @@ import pytest
 from rank_runs import together
 from traces import trace_of
 
-from holdfast.config.jobs import Result, Select
+from holdfast.config.jobs import Select
 from holdfast.config.measurement import Influence
+from holdfast.config.results import Result
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ from PIL import Image
 from flows.evaluation import questions_of
 from flows.jobs import Start, check_job, trace_job, train_job
 from holdfast.benchmarks.dataset import make_data
-from holdfast.config.jobs import AnyJob, MakeData, Result
+from holdfast.config.jobs import AnyJob, MakeData
 from holdfast.config.refs import DataRef, ModelRef
+from holdfast.config.results import Result
 from holdfast.config.study import Study
 from holdfast.data.shards import png, read_questions, write_questions
 from holdfast.errors import UserError

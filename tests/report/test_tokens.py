@@ -9,7 +9,7 @@ from ledgers import write_ledger
 from page_tags import Tags
 from synthetic_studies import Shape, Truth, compare_job, finished_study
 
-from holdfast.config.jobs import FinishedStudy, RunRecord
+from holdfast.config.results import FinishedStudy, RunRecord
 from holdfast.report.study import compare
 from holdfast.report.tokens import colored
 

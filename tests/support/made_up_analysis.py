@@ -15,8 +15,9 @@ from holdfast.analysis.table import Tables
 from holdfast.benchmarks import catalog
 from holdfast.benchmarks.question import Draw
 from holdfast.benchmarks.targets import jigsaw
-from holdfast.config.jobs import Compare, Evaluated, FinishedStudy, Result, RunRecord
+from holdfast.config.jobs import Compare
 from holdfast.config.refs import DataRef, FileRef
+from holdfast.config.results import Evaluated, FinishedStudy, Result, RunRecord
 from holdfast.config.study import Study
 from holdfast.data.shards import Question, prior_shard, write_questions
 from holdfast.data.world import world_scene

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from flows import certificate
 from flows.certificate import code_digests
-from holdfast.config.jobs import Compare, Evaluated, FinishedStudy, Result
+from holdfast.config.jobs import Compare
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import DataRef, FileRef, ModelRef, content_key, directory_digest, file_digest
+from holdfast.config.results import Evaluated, FinishedStudy, Result
 from holdfast.config.study import Study
 from holdfast.journal import Journal
 from holdfast.models.tiny.shipped import shipped_base

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from holdfast.config.jobs import Compare, FinishedStudy
+from holdfast.config.jobs import Compare
 from holdfast.config.refs import DataRef
+from holdfast.config.results import FinishedStudy
 from holdfast.config.study import Study
 from tasks import data_version, parent_runs
 from tasks.recorded import COMPARED

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.config.jobs import Evaluated, FinishedStudy, RunRecord
 from holdfast.config.refs import DataRef, FileRef, content_key
+from holdfast.config.results import Evaluated, FinishedStudy, RunRecord
 from holdfast.config.study import Study
 from holdfast.evaluation.records import Record, write_records
 from holdfast.journal import Journal

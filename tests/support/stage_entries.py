@@ -7,9 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-from holdfast.config.jobs import Checkpoint, Result
 from holdfast.config.ranks import Rank
 from holdfast.config.refs import file_digest
+from holdfast.config.results import Checkpoint, Result
 from holdfast.journal import Journal
 
 STEPS = 6

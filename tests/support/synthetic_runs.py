@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from holdfast.benchmarks import catalog
 from holdfast.benchmarks.question import Draw
 from holdfast.benchmarks.targets import jigsaw
-from holdfast.config.jobs import Checkpoint, Compare, Contrast, FinishedMember, Result, RunRecord
+from holdfast.config.jobs import Compare, Contrast, FinishedMember
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import DataRef, content_key
+from holdfast.config.results import Checkpoint, Result, RunRecord
 from holdfast.config.study import Study
 from holdfast.config.sweep import Member, Sweep
 from holdfast.data.shards import Question, write_questions

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from holdfast.benchmarks import catalog
 from holdfast.benchmarks.targets import jigsaw
-from holdfast.config.jobs import Compare, Evaluated, FinishedStudy, RunRecord
+from holdfast.config.jobs import Compare
 from holdfast.config.refs import DataRef, FileRef, content_key
+from holdfast.config.results import Evaluated, FinishedStudy, RunRecord
 from holdfast.config.study import Study
 from holdfast.data.shards import Question, write_questions
 from holdfast.data.world import world_scene

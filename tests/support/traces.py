@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holdfast.config.jobs import Result, Trace, Train
+from holdfast.config.jobs import Trace, Train
 from holdfast.config.measurement import Influence
 from holdfast.config.refs import FileRef, ModelRef
+from holdfast.config.results import Result
 
 
 def trace_of(trained: Path, **changes: Any) -> Trace:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from holdfast.config.jobs import Checkpoint, Result
 from holdfast.config.refs import file_digest
+from holdfast.config.results import Checkpoint, Result
 from holdfast.errors import UserError
 from tasks.artifact_cache import ArtifactCache
 from tasks.stage_cache import intact_result

@@ -16,7 +16,7 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 from stage_runs import history, job, run, statuses, use, wait_for
 
-from holdfast.config.jobs import Checkpoint
+from holdfast.config.results import Checkpoint
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import worker

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from stage_runs import run
 
-from holdfast.config.jobs import Result
 from holdfast.config.refs import file_digest, stamp_of
+from holdfast.config.results import Result
 from tasks import artifacts, stage_cache
 from tasks.artifact_cache import link
 from tasks.stage import Context

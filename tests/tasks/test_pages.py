@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast.config.jobs import Checkpoint
+from holdfast.config.results import Checkpoint
 from tasks import paging
 from tasks.exported_runs import described
 from tasks.registry import aliases, registered_checkpoints

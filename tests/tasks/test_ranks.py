@@ -6,7 +6,7 @@ import psutil
 import pytest
 from stage_runs import job, use
 
-from holdfast.config.jobs import Result
+from holdfast.config.results import Result
 from holdfast.errors import UserError
 from tasks import worker
 

@@ -18,7 +18,7 @@ import pytest
 from faults.damage import hot_journal
 from servers import POSTGRES, mlflow_server, postgres
 
-from holdfast.config.jobs import Checkpoint
+from holdfast.config.results import Checkpoint
 from holdfast.errors import UserError
 from tasks import server_probe
 from tasks.tracking import Point, RegistryFailed, Store

@@ -12,8 +12,8 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from holdfast.config.jobs import Result
 from holdfast.config.refs import ModelRef
+from holdfast.config.results import Result
 from holdfast.journal import Journal, parsed, read_lines
 from holdfast.training.alarms import Alarms
 from holdfast.training.non_finite import STAYS, NonFiniteWatch
