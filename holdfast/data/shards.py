@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -168,10 +171,10 @@ def _mapped_images(path: Path) -> list[_MappedImages]:
     from datasets.exceptions import DatasetGenerationError
 
     disable_progress_bars()
-    # By its content: `datasets` knows a file by its name and time.
     place = Path(config.HF_DATASETS_CACHE) / "holdfast" / known_digest(path)
     try:
-        rows: Any = Dataset.from_parquet(str(path), cache_dir=str(place), columns=["images"])
+        shard = _linked(path, place)
+        rows: Any = Dataset.from_parquet(escape(str(shard)), cache_dir=str(place), columns=["images"])
     except (OSError, DatasetGenerationError) as error:
         why = reason(error.__cause__ or error)
         raise UserError(
@@ -180,6 +183,21 @@ def _mapped_images(path: Path) -> list[_MappedImages]:
         ) from error
     lengths = pc.list_value_length(rows.data.column("images")).to_pylist()
     return [_MappedImages(rows, row, length) for row, length in enumerate(lengths)]
+
+
+def _linked(path: Path, place: Path) -> Path:
+    """The shard under a name for its content: `datasets` knows a file by its name and time, whatever is in it."""
+    shard = place / "shard.parquet"
+    if not shard.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        partial = place / f"{os.getpid()}.partial"
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copy2(path, partial)
+        partial.replace(shard)
+        partial.unlink(missing_ok=True)
+    return shard
 
 
 def _add_columns(path: Path, columns: dict[str, list[Any]]) -> None:

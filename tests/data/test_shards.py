@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -48,31 +50,35 @@ def test_an_image_of_another_mode_is_refused(mode: str) -> None:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    """Questions with one image, none, and two."""
+    """Questions with one image, none, and two, in a place whose name is a pattern."""
     shown = [
         (png(Image.new("RGB", (4, 4), (n, 0, 0))), png(Image.new("RGB", (2, 2), (0, n, 0))))[:n] for n in (1, 0, 2)
     ]
     rows = [
         Question(str(n), "", images, "p", "a", "r", "exact", "color", accepted=("x",)) for n, images in enumerate(shown)
     ]
-    write_questions(tmp_path / "shard.parquet", rows)
-    return tmp_path / "shard.parquet"
+    (tmp_path / "data[1]").mkdir()
+    write_questions(tmp_path / "data[1]" / "shard.parquet", rows)
+    return tmp_path / "data[1]" / "shard.parquet"
 
 
 def test_images_of_a_large_shard_stay_on_disk_and_are_the_same(
     shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache[1]")
     kept = read_questions(shard)
     assert all(isinstance(question.images, tuple) for question in kept)
-    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache[1]").exists()
     monkeypatch.setattr(shards, "LARGE", 1)
     mapped = read_questions(shard)
     assert not any(isinstance(question.images, tuple) for question in mapped)
     assert [len(question.images) for question in mapped] == [1, 0, 2]
     assert [question._replace(images=tuple(question.images)) for question in mapped] == kept
     assert mapped[2].images[1] == kept[2].images[1]
-    assert list((tmp_path / "cache").rglob("*.arrow"))
+    # Moved or checked out again, it is the same shard.
+    moved = shutil.copy(shard, tmp_path / "moved.parquet")
+    assert read_questions(Path(moved))[2].images[1] == kept[2].images[1]
+    assert len(list((tmp_path / "cache[1]").rglob("*.arrow"))) == 1
 
 
 def test_a_shard_that_was_replaced_is_not_taken_for_the_one_before(
@@ -95,5 +101,7 @@ def test_a_place_that_takes_no_large_shard_is_told(
     (tmp_path / "file").touch()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     monkeypatch.setattr(shards, "LARGE", 1)
-    with pytest.raises(UserError, match=f"{tmp_path}/file/cache: the images of {shard} cannot be laid out there"):
+    with pytest.raises(
+        UserError, match=f"{tmp_path}/file/cache: the images of {re.escape(str(shard))} cannot be laid out there"
+    ):
         read_questions(shard)
