@@ -30,21 +30,23 @@ class ArtifactCache:
         The rest of a run are MLflow's tables, and hundreds of their pictures, which no program reads.
         """
         copy = self.directory / run_id
-        _missing(copy).parent.mkdir(parents=True, exist_ok=True)
-        _missing(copy).touch()
+        _incomplete(copy).parent.mkdir(parents=True, exist_ok=True)
+        _incomplete(copy).touch()
         return self._filled(copy, lambda partial: _linked(directory, names, partial), again=True)
 
     def completed(self, run_id: str, copy: Path) -> Path:
         """A run's copy with all that the server has of it."""
 
-        def fill(partial: Path) -> None:
-            names = [path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()]
-            _linked(copy, names, partial)
-            self._fetch(run_id, partial)
-
-        if _missing(copy).exists():
-            self._filled(copy, fill, again=True)
-            _missing(copy).unlink(missing_ok=True)
+        with _locked(copy):
+            if _incomplete(copy).exists():
+                # Beside what is there, which others may be reading.
+                partial = copy.with_name(f"{copy.name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                _linked(copy, _files(copy), partial)
+                self._fetch(run_id, partial)
+                _linked(partial, sorted(set(_files(partial)) - set(_files(copy))), copy)
+                shutil.rmtree(partial)
+                _incomplete(copy).unlink()
         return copy
 
     def _filled(self, copy: Path, fill: Callable[[Path], None], again: bool) -> Path:
@@ -72,9 +74,13 @@ class ArtifactCache:
                     self.client.download_artifacts(run_id, artifact.path, str(target.parent))
 
 
-def _missing(copy: Path) -> Path:
+def _incomplete(copy: Path) -> Path:
     """A file that is there while a copy lacks what its server has."""
-    return copy.with_name(f"{copy.name}.linked")
+    return copy.with_name(f"{copy.name}.incomplete")
+
+
+def _files(directory: Path) -> list[str]:
+    return [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
 
 
 def _linked(source: Path, names: Sequence[str], target: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -104,7 +105,8 @@ class Store:
             self.client.search_experiments(max_results=1)
         self.models = Models(self.client)
         self.experiment_ids: dict[str, str] = {}
-        self._listed: tuple[tuple[str, ...], float] = (), -math.inf
+        self._listed: tuple[list[str], float] = [], -math.inf
+        self._listing = threading.Lock()
         self.artifacts = Artifacts(self.client, self.uri, self.directory / "cache")
         self.heartbeat = Heartbeat(self._renew)
 
@@ -139,15 +141,16 @@ class Store:
         # MLflow's page then opens on training runs and their charts, not on traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
-            made = self.client.create_experiment(name, artifact_location=place, tags=kind)
-            self._listed = (), -math.inf
-            return made
+            return self.client.create_experiment(name, artifact_location=place, tags=kind)
         except MlflowException:
             # Two studies that begin at the same moment both find none.
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 raise
             return found.experiment_id
+        finally:
+            with self._listing:
+                self._listed = [], -math.inf
 
     def begin(self, experiment: str, name: str, tags: dict[str, str], started: int | None = None) -> str:
         """Open a run that belongs to this process; returns its id. It `started` now, or then, in milliseconds."""
@@ -216,11 +219,11 @@ class Store:
 
     def experiments(self) -> list[str]:
         """Ids of all experiments, as they were within the last second: a study asks a hundred times in a few."""
-        listed, when = self._listed
-        if time.monotonic() - when > LISTED:
-            listed = tuple(one.experiment_id for one in pages(self.client.search_experiments))
-            self._listed = listed, time.monotonic()
-        return list(listed)
+        with self._listing:
+            if time.monotonic() - self._listed[1] > LISTED:
+                listed = [one.experiment_id for one in pages(self.client.search_experiments)]
+                self._listed = listed, time.monotonic()
+            return self._listed[0]
 
     def deleted(self) -> list[Run]:
         """Runs that were deleted and are still in the store."""

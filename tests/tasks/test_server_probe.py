@@ -79,8 +79,8 @@ def test_a_run_on_a_server_is_recorded_registered_and_read_elsewhere(
     for place in (path, store.artifacts.of(recorded), store.artifacts.whole(recorded)):
         assert place == path
         assert (place / kept.path / "model.safetensors").read_bytes() == b"\x03" * 100
-        whole = place.with_name(f"{run_id}.linked").exists()
-        assert (place / "config.json").exists() != whole
+        incomplete = place.with_name(f"{run_id}.incomplete").exists()
+        assert (place / "config.json").exists() != incomplete
     assert (path / "config.json").read_text() == "{}"
     elsewhere = Store(tmp_path / "there")
     [found] = elsewhere.with_key("k")
