@@ -64,9 +64,9 @@ def _training(job: Account, out: Path, scratch: Path, journal: Journal) -> Recor
     shutil.rmtree(steps, ignore_errors=True)
     if job.train.ranks > 1:
         raise UserError(
-            f"influence.ledger: the steps of this training by {job.train.ranks} GPUs were not kept, since it was "
-            "interrupted, the disk was full or its study asked for no ledger, and one process cannot take them again "
-            "to the bit; train it with compute.gpus: 1, or leave influence.ledger out"
+            f"influence.ledger: the steps of this training by {job.train.ranks} GPUs were not kept (the disk was full, "
+            "its study asked for no ledger, or other code or other GPUs went on after an interruption), and one "
+            "process cannot take them again to the bit; train it with compute.gpus: 1, or leave influence.ledger out"
         )
     return replay(job.train, job.kept, StepStore(steps), scratch / "training", journal)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,8 @@ from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
 from holdfast.training.callback import kept_path
 from holdfast.training.stage import learner
 
-WHOLE = "whole.json"
-"""Written last."""
+BEGUN, WHOLE = "begun.json", "whole.json"
+"""Written first, and last."""
 LEDGER = "ledger"
 """The kind of stage whose sources say how steps are written and read."""
 
@@ -62,12 +63,14 @@ class Recorded(NamedTuple):
 class StepTaker(TrainerCallback):
     """Takes down weights, moments and factors of every step, and what it learned from."""
 
-    def __init__(self, job: Train, trainer: SFTTrainer | GRPOTrainer, store: StepStore) -> None:
-        """Raises:
-        UserError: something moves the weights that no rule covers.
+    def __init__(self, job: Train, trainer: SFTTrainer | GRPOTrainer, store: StepStore, steps: int = 0) -> None:
+        """After the first `steps`, which an interrupted training took down.
+
+        Raises:
+            UserError: something moves the weights that no rule covers.
         """
         self.store = store
-        self.steps = 0
+        self.steps = steps
         self.now: list[Taught] = []
         self.clip = 1.0
         clip_norm = trainer._clip_grad_norm
@@ -77,7 +80,7 @@ class StepTaker(TrainerCallback):
             self.clip = clip_factor(float(norm), trainer.args.max_grad_norm)
             return norm
 
-        _watch(job, trainer, self.now.append)
+        _watch(job, trainer, self.now.append, steps)
         trainer._clip_grad_norm = clipping  # type: ignore[method-assign]
         trainer.add_callback(self)
 
@@ -94,7 +97,8 @@ class StepTaker(TrainerCallback):
         UserError: the optimizer is none that a rule covers.
         """
         require_linear(_plain(optimizer))
-        self.keep(model)
+        if not self.steps:
+            self.keep(model)
 
     def on_optimizer_step(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
         """After the step, while its gradients and its rate are still there."""
@@ -110,21 +114,21 @@ class Recorder:
     def __init__(self, job: Train, out: Path) -> None:
         self.job, self.store = job, StepStore(out / STEPS)
         self.told: list[str] = []
-        if group.number() == 0:
-            # What an interrupted training left; one that goes on leaves its ledger to train again.
-            shutil.rmtree(self.store.place, ignore_errors=True)
 
     @property
     def place(self) -> Path:
         """Where this process writes."""
         return self.store.of_rank(group.number()).place
 
-    def watch(self, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str]) -> None:
-        """`kept` will have the digests of the kept checkpoints by their paths.
+    def watch(self, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str], done: int) -> None:
+        """`kept` will have the digests of the kept checkpoints by their paths; an interrupted training took the `done`
+        first steps.
 
         Raises:
             UserError: something moves the weights that no rule covers.
         """
+        if not group.of_the_first(lambda: self._begin(done)):
+            return
         learning = sum(value.numel() for value in selection(trainer.model).values())
         size = 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
         free = shutil.disk_usage(self.store.place.parent).free
@@ -132,7 +136,21 @@ class Recorder:
         if group.number() == 0 and free < 2 * size:
             self.give_up(f"they take {size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB")
         else:
-            _OptionalTaker(self, trainer, kept)
+            _OptionalTaker(self, trainer, kept, done)
+
+    def _begin(self, done: int) -> bool:
+        """Whether all steps until here are there, as this code and as many processes write them."""
+        said = {"code": source_digest(LEDGER), "ranks": group.size()}
+        stores = [self.store.of_rank(number) for number in range(group.size())]
+        if done and _read(self.store.place / BEGUN) == said and all(one.has(done) for one in stores):
+            return True
+        shutil.rmtree(self.store.place, ignore_errors=True)
+        if done:
+            return False
+        with suppress(OSError):
+            self.store.place.mkdir(parents=True)
+            (self.store.place / BEGUN).write_text(json.dumps(said))
+        return True
 
     def give_up(self, why: str) -> None:
         """Go on without, and say so."""
@@ -143,9 +161,11 @@ class Recorder:
 class _OptionalTaker(StepTaker):
     """A disk that refuses is no reason to stop the training."""
 
-    def __init__(self, recorder: Recorder, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str]) -> None:
+    def __init__(
+        self, recorder: Recorder, trainer: SFTTrainer | GRPOTrainer, kept: Mapping[str, str], done: int
+    ) -> None:
         self.recorder, self.kept = recorder, kept
-        super().__init__(recorder.job, trainer, recorder.store)
+        super().__init__(recorder.job, trainer, recorder.store, done)
 
     def keep(self, *given: Any) -> None:
         if self.recorder.told:
@@ -168,9 +188,8 @@ class _OptionalTaker(StepTaker):
 
 def recorded(job: Train, kept: Sequence[ModelRef], place: Path) -> Recorded | None:
     """What lies in a directory, if it is the whole training that left these checkpoints, as this code writes it."""
-    try:
-        said = json.loads((place / WHOLE).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    said = _read(place / WHOLE)
+    if said is None:
         return None
     store = StepStore(place)
     if not all((store.of_rank(number).place / WHOLE).is_file() for number in range(said["ranks"])):
@@ -183,6 +202,14 @@ def recorded(job: Train, kept: Sequence[ModelRef], place: Path) -> Recorded | No
     return Recorded(model, store, said["steps"], learnable(job), said["temperature"], 0.0)
 
 
+def _read(file: Path) -> Any:
+    """None of what is not there, or is torn."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
 def learnable(job: Train) -> list[Question]:
     """All questions that a stage may have learned from."""
     return [row.question for row in (*train_rows(job), *replay_rows(job))]
@@ -193,7 +220,7 @@ def temperature(args: Any) -> float:
     return float(getattr(args, "temperature", 1.0))
 
 
-def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught], None]) -> None:
+def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught], None], done: int) -> None:
     """Raises:
     UserError: something moves the weights that no rule covers.
     """
@@ -209,16 +236,17 @@ def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught
     dropping = [name for name, one in model.named_modules() if getattr(one, "p", 0) and _drops(one)]
     if dropping:
         raise UserError(f"influence.ledger: {dropping[0]} drops activations at random; set its dropout to 0")
+    batch = args.per_device_train_batch_size
+    before = done * args.gradient_accumulation_steps * batch
     if isinstance(trainer, GRPOTrainer):
-        ReinforcedWatch(trainer, take)
+        ReinforcedWatch(trainer, take, before // args.num_iterations)
         return
     questions = learnable(job)
     given: Any = trainer.train_dataset
     places = given.with_format(None)["row"]
     # Processes take batches in turn.
-    batch = args.per_device_train_batch_size
     own = [place for index, place in enumerate(places) if index // batch % group.size() == group.number()]
-    watch_supervised(trainer, [(place, questions[place].id) for place in own], take)
+    watch_supervised(trainer, [(place, questions[place].id) for place in own[before:]], take)
 
 
 def _drops(module: Any) -> bool:

@@ -62,8 +62,10 @@ class ReinforcedWatch:
     They hold the advantage, the ratio to the policy that sampled it, and whatever clip was active.
     """
 
-    def __init__(self, trainer: GRPOTrainer, take: Take) -> None:
-        """Raises:
+    def __init__(self, trainer: GRPOTrainer, take: Take, before: int) -> None:
+        """`before` are the rollouts of this process that an interrupted training had learned from.
+
+        Raises:
         UserError: the loss has a part that does not go through log-probabilities alone.
         """
         args: Any = trainer.args
@@ -76,8 +78,9 @@ class ReinforcedWatch:
             }
         )
         self.trainer, self.take = trainer, take
+        self.drawn = before
         self.asked: dict[int, str] = {}
-        """The question of every rollout of this process so far, by its number."""
+        """The question of every rollout of this process since it began, by its number."""
         self.generate, self.loss = trainer._generate_and_score_completions, trainer._compute_loss
         self.read = trainer._get_per_token_logps_and_entropies
         self.last: tuple[Any, ...] = ()
@@ -91,7 +94,8 @@ class ReinforcedWatch:
     def _generating(self, inputs: Any) -> Any:
         output = self.generate(inputs)
         # Of all processes, whose rollouts come one process after another.
-        first = len(self.asked) * group.size() + len(inputs) * group.number()
+        first = self.drawn * group.size() + len(inputs) * group.number()
+        self.drawn += len(inputs)
         self.asked |= {first + place: row["id"] for place, row in enumerate(inputs)}
         return {**output, NUMBER: torch.arange(first, first + len(inputs))}
 

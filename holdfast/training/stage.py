@@ -44,8 +44,9 @@ LARGE = 1_000_000_000
 """Parameters beyond which activations are computed again for their gradients, unless the user says otherwise."""
 
 
-Alongside = Callable[[SFTTrainer | GRPOTrainer, Mapping[str, str]], None]
-"""Watches a training from its beginning; the mapping will have the digests of what is kept, by path."""
+Alongside = Callable[[SFTTrainer | GRPOTrainer, Mapping[str, str], int], None]
+"""Watches a training, from its beginning or from so many steps on where it was interrupted; the mapping will have the
+digests of what is kept, by path."""
 
 
 def train(
@@ -67,8 +68,9 @@ def train(
         callback.go_on_from(found)
         if not trainer.args.fsdp:
             restore(model, found, job)
-    elif alongside is not None:
-        alongside(trainer, callback.kept)
+    resumed_at = step_of(found) if found else 0
+    if alongside is not None:
+        alongside(trainer, callback.kept, resumed_at)
     callback.remove_unkept()
     try:
         with cached_image_features(model, {}):
@@ -81,7 +83,6 @@ def train(
     shutil.rmtree(out / "trainer", ignore_errors=True)
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     counted = {"non_finite_steps": callback.non_finite.steps} if callback.non_finite.steps else {}
-    resumed_at = step_of(found) if found else 0
     return {"resumed_at": resumed_at, "seconds": callback.seconds, "learning_parameters": learning, **counted}
 
 

@@ -13,8 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from rank_runs import together
+import torch
+from rank_runs import killed, together
+from safetensors import safe_open
 from traces import trace_of
+from trainings import trained as trained_here
 
 from holdfast.config.jobs import STEPS, Account, Select, Train
 from holdfast.config.measurement import Influence, LedgerSettings
@@ -24,6 +27,8 @@ from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.tokens import TOKENS
 from holdfast.journal import METRICS, read_lines
+from holdfast.stages import step_recording
+from holdfast.stages.step_recording import WHOLE, Recorder
 
 TRAINER = {
     "max_steps": 4,
@@ -35,6 +40,8 @@ TRAINER = {
 }
 TEACHER = {"method": "sft", "source": "teacher", "trainer": TRAINER}
 ROLLOUTS = {"max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16}
+AHEAD = {"max_steps": 8, "gradient_accumulation_steps": 2, "steps_per_generation": 4}
+"""Rollouts of two steps at once."""
 NAMES = ("jigsaw", "color", "count")
 SUMMED = ("gradients", "clipping", "penalty", "decay", "carried", "rounding", "curvature")
 
@@ -72,7 +79,7 @@ def learned(trained: Path) -> list[dict[str, Any]]:
 
 
 def same_tables(one: Path, other: Path) -> bool:
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in (LEDGER, CLOSURE, TOKENS))
+    return all(same(one / name, other / name) for name in (LEDGER, CLOSURE, TOKENS))
 
 
 def note(out: Path, name: str) -> Any:
@@ -129,6 +136,57 @@ def test_an_interrupted_ledger_goes_on_with_the_steps_that_it_took(
     out = run_stage(job, tmp_path / "out")
     assert note(out, "seconds, training again,") == 0
     assert same_tables(out, accounted)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        TEACHER,
+        pytest.param({"method": "grpo", "trainer": {**ROLLOUTS, "max_steps": 6, "beta": 0.1}}, marks=pytest.mark.slow),
+        pytest.param({"method": "grpo", "trainer": {**ROLLOUTS, **AHEAD}}, marks=pytest.mark.slow),
+    ],
+    ids=["sft", "grpo", "grpo-ahead"],
+)
+def test_a_training_that_was_interrupted_leaves_the_steps_of_an_uninterrupted_one(
+    stage: dict[str, Any], schooled: ModelRef, train_job: Any, run_stage: Any, tmp_path: Path
+) -> None:
+    job = train_job(stage, schooled, keep=2).model_copy(update={"keep_steps": True})
+    whole, broken = run_stage(job, tmp_path / "whole"), tmp_path / "broken"
+    last = stage["trainer"]["max_steps"]
+    with pytest.raises(KeyboardInterrupt):
+        trained_here(job, broken, last, Recorder(job, broken).watch)
+    run_stage(job, broken)
+    assert 0 < note(broken, "resumed_at") < last
+    assert same(whole / STEPS / WHOLE, broken / STEPS / WHOLE)
+    files = sorted(path.name for path in (whole / STEPS).glob("*.safetensors"))
+    assert len(files) == 1 + last
+    assert [name for name in files if not same_step(whole / STEPS / name, broken / STEPS / name)] == []
+
+
+def test_steps_that_other_code_began_to_take_are_not_gone_on_with(
+    schooled: ModelRef, train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = train_job(TEACHER, schooled, keep=2).model_copy(update={"keep_steps": True})
+    with monkeypatch.context() as before:
+        before.setattr(step_recording, "source_digest", lambda kind: "as it was")
+        with pytest.raises(KeyboardInterrupt):
+            trained_here(job, tmp_path, 4, Recorder(job, tmp_path).watch)
+    assert (tmp_path / STEPS).exists()
+    run_stage(job, tmp_path)
+    assert not (tmp_path / STEPS).exists()
+
+
+def same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def same_step(one: Path, other: Path) -> bool:
+    """In all that it says; a file of safetensors has it in no order."""
+    with safe_open(one, "pt") as first, safe_open(other, "pt") as second:
+        names = set(first.keys())
+        if names != set(second.keys()) or first.metadata() != second.metadata():
+            return False
+        return all(torch.equal(first.get_tensor(name), second.get_tensor(name)) for name in names)
 
 
 def test_steps_of_another_training_are_not_taken(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
@@ -316,3 +374,18 @@ def test_a_training_of_two_processes_has_the_ledger_of_one(
     with pytest.raises(SystemExit):
         run_stage(ledger_of(tmp_path / "two"), tmp_path / "again")
     assert "by 2 GPUs were not kept" in json.loads((tmp_path / "again" / "error.json").read_text())["message"]
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_was_killed_leave_the_steps_of_both_parts(
+    train_job: Any, schooled: ModelRef, tmp_path: Path
+) -> None:
+    stage = {"method": "grpo", "trainer": {**ROLLOUTS, "max_steps": 6}}
+    job = train_job(stage, schooled, keep=2).model_copy(update={"keep_steps": True})
+    whole, broken = together(job, tmp_path / "whole") / STEPS, tmp_path / "broken"
+    killed(job, broken, 1, "trainer/checkpoint-4/complete.json")
+    together(job, broken)
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    assert len(files) == 2 * (1 + 6)
+    assert [name for name in files if not same_step(whole / name, broken / STEPS / name)] == []
+    assert same(whole / WHOLE, broken / STEPS / WHOLE)

@@ -13,7 +13,7 @@ from holdfast.models.load import load_processor
 from holdfast.training.stage import train
 
 
-def trained(job: Train, out: Path, broken_at: int = 0) -> dict[str, torch.Tensor]:
+def trained(job: Train, out: Path, broken_at: int = 0, alongside: Any = None) -> dict[str, torch.Tensor]:
     """The last kept weights, or adapter; the process may be killed while it measures a step."""
     out.mkdir(exist_ok=True)
     processor = load_processor(job.start)
@@ -24,7 +24,7 @@ def trained(job: Train, out: Path, broken_at: int = 0) -> dict[str, torch.Tensor
             raise KeyboardInterrupt
         return ask(model, step)
 
-    train(job, out, Journal(out), measure)
+    train(job, out, Journal(out), measure, alongside)
     return load_file(max((out / "checkpoints").glob("*/*model.safetensors")))
 
 

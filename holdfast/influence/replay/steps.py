@@ -161,6 +161,10 @@ class StepStore:
         said = {"facts": facts, "taught": plain, "shapes": shapes}
         save_file(parts, self._path(step), {name: json.dumps(value) for name, value in said.items()})
 
+    def has(self, steps: int) -> bool:
+        """Whether the first so many steps are there."""
+        return all(self._path(step).is_file() for step in range(1, steps + 1))
+
     def read(self, step: int, kind: str, where: torch.device | None = None) -> Gradient:
         """`weights`, `first` or `second` moments, by parameter; those that are not there are left out."""
         with safe_open(self._path(step), "pt") as opened:
