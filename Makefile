@@ -147,7 +147,7 @@ ui: $(READY)
 	@echo "Prefect  http://127.0.0.1:$(PREFECT_PORT)"
 	@echo "Ctrl-C ends both."
 	@trap 'kill $$mlflow $$prefect 2>/dev/null' INT TERM EXIT; \
-	$(BIN)/mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri $(MLFLOW_TRACKING_URI) \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri $(MLFLOW_TRACKING_URI) \
 		--default-artifact-root mlruns/artifacts & mlflow=$$!; \
 	PREFECT_SERVER_ANALYTICS_ENABLED=false PREFECT_UI_API_URL=http://127.0.0.1:$(PREFECT_PORT)/api \
 		$(BIN)/prefect server start --host 127.0.0.1 --port $(PREFECT_PORT) & prefect=$$!; \

@@ -59,6 +59,10 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Influence: frozenset({"batch_tokens", "layers", "dtype", "memory_gb", "ledger"}),
 }
 """Fields that came after studies had keys: their defaults are what was done before, and are no part of a key."""
+ADDRESSES = frozenset(
+    {"vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"}
+)
+"""TRL's arguments that say where a server is."""
 DATA_PATHS = frozenset({"path", "validation_path", "train_path"})
 RESULT = "holdfast.result"
 """Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
@@ -175,7 +179,10 @@ def _without_ignored(content: Any, digested: frozenset[str]) -> Any:
             for name, field in type(content).model_fields.items()
             if name not in ignored and not (name in later and getattr(content, name) == field.default)
         ]
-        return {name: _without_ignored(getattr(content, name), digested) for name in fields}
+        kept = {name: _without_ignored(getattr(content, name), digested) for name in fields}
+        if isinstance(content, Stage):
+            kept["trainer"] = {name: value for name, value in kept["trainer"].items() if name not in ADDRESSES}
+        return kept
     if isinstance(content, dict):
         return {name: _without_ignored(value, digested) for name, value in content.items()}
     if isinstance(content, list | tuple):

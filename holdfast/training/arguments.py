@@ -147,15 +147,27 @@ def _check_name(name: str, known: list[str], kind: str) -> None:
         raise UserError(f"trainer.{name} is no argument of TRL's {kind}; {hint}")
 
 
+VLLM_MODES = ("colocate", "server")
+SERVERS_OWN = {
+    "vllm_enable_sleep_mode": "a card of its own instead",
+    "vllm_gpu_memory_utilization": "--gpu-memory-utilization",
+    "vllm_max_model_length": "--max-model-len",
+    "vllm_model_impl": "--model-impl",
+    "vllm_tensor_parallel_size": "--tensor-parallel-size",
+}
+"""What a server is started with, by TRL's name for an engine in the training's process."""
+
+
 def _check_vllm(given: dict[str, Any]) -> None:
-    """vLLM is here if it is asked for, and neither a server's nor without its check."""
+    """vLLM is here if it is asked for, and not without its check."""
     if not given.get("use_vllm"):
         return
-    if given.get("vllm_mode", "colocate") != "colocate":
-        raise UserError(
-            f"trainer.vllm_mode: {given['vllm_mode']} is refused, since nothing holds the prompts, images and model of "
-            "a vLLM server to the trainer's; remove it, and vLLM runs in the training's process"
-        )
+    if given.get("vllm_mode", "colocate") not in VLLM_MODES:
+        raise UserError(f"trainer.vllm_mode: {given['vllm_mode']} is unknown; use one of {', '.join(VLLM_MODES)}")
+    if given.get("vllm_mode") == "server":
+        for name, option in SERVERS_OWN.items():
+            if name in given:
+                raise UserError(f"trainer.{name} is for vLLM in the training's process; give the server {option}")
     require_vllm("trainer.use_vllm")
     if not given.get("vllm_importance_sampling_correction", True):
         raise UserError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -37,6 +38,7 @@ from holdfast.models.vllm_engine import (
     require_room,
     require_same_prompts,
 )
+from holdfast.training.vllm_server import Server
 
 DIFFERENCE, MASKED = "sampling/sampling_logp_difference/mean", "sampling/masked"
 """TRL's mean over tokens, in nats; and the share of rollouts, or of tokens, that the correction leaves out."""
@@ -67,14 +69,20 @@ def rolling_out_by(engine: Engine | None) -> Iterator[None]:
         return made(**{**named, **engine.arguments()})
 
     def rollouts(*given: Any, **named: Any) -> Rollouts:
-        return Rollouts(engine, *given, **named)
+        if named["mode"] != "server":
+            return Rollouts(engine, *given, **named)
+        url = named["server_base_url"] or f"http://{named['server_host']}:{named['server_port']}"
+        server = Server(url.rstrip("/"), named["server_timeout"], engine)
+        # It stands where TRL's own engine would.
+        with patch.object(vllm_generation, "LLM", lambda **_: server):
+            return ServedRollouts(engine, *given, **{**named, "mode": "colocate"})
 
     with patch.object(vllm_generation, "LLM", start), patch.object(grpo_trainer, "VLLMGeneration", rollouts):
         yield
 
 
 class Rollouts(vllm_generation.VLLMGeneration):
-    """TRL's driver of vLLM in the trainer's process."""
+    """TRL's driver of vLLM."""
 
     def __init__(self, engine: Engine, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -118,6 +126,21 @@ class Rollouts(vllm_generation.VLLMGeneration):
             yield from merged_parameters(self.model)
         else:
             yield from super()._iter_named_params()
+
+
+class ServedRollouts(Rollouts):
+    """The same, by a server."""
+
+    @property
+    def vllm_client(self) -> Any:
+        """What a trainer asks for the settings of a server; raw log-probabilities are for `require_alike` to see."""
+        return SimpleNamespace(get_server_info=lambda: {"model_config": {"logprobs_mode": "processed_logprobs"}})
+
+    def sync_weights(self) -> None:
+        """Of all parameters at once."""
+        self.llm.load(self._iter_named_params())
+        self.llm.reset_prefix_cache()
+        forget_images(self.llm)
 
 
 @torch.no_grad()

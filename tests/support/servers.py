@@ -28,7 +28,9 @@ def mlflow_server(place: Path, database: str = "", options: Sequence[str] = ()) 
     command = [BIN / "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
     command += [f"--backend-store-uri={database or f'sqlite:///{place}/server.db'}", *options]
     command += [f"--artifacts-destination={place}/artifacts"]
-    with server_process(command, place, f"http://127.0.0.1:{port}", "/health"):
+    # As the compose file has it.
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with server_process(command, place, f"http://127.0.0.1:{port}", "/health", **settings):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -67,22 +69,24 @@ def postgres(place: Path, password: str) -> Iterator[str]:
 
 
 @contextmanager
-def server_process(command: list, place: Path, address: str, health: str, **settings: str) -> Iterator[None]:
+def server_process(
+    command: list, place: Path, address: str, health: str, within: float = 120, **settings: str
+) -> Iterator[None]:
     """A server's process, from when it answers."""
     log = place / "server.log"
     with log.open("ab") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **settings}, cwd=place)
     try:
-        wait_for_answer(f"{address}{health}", process, log)
+        wait_for_answer(f"{address}{health}", process, log, within)
         yield
     finally:
         process.terminate()
         process.wait()
 
 
-def wait_for_answer(url: str, process: subprocess.Popen, log: Path) -> None:
+def wait_for_answer(url: str, process: subprocess.Popen, log: Path, within: float = 120) -> None:
     """Wait until a server that was just started answers."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + within
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):

@@ -89,6 +89,15 @@ def sample(**changes) -> Sample:
     return Sample(**fields, questions=told.questions, limit=told.limit, **changes)
 
 
+def test_where_a_server_rolls_out_is_no_part_of_a_key_and_whether_one_does_is():
+    def key(**trainer) -> str:
+        return stage_key(train(stage=GRPO(method="grpo", trainer={"use_vllm": True, **trainer})))
+
+    served = key(vllm_mode="server", vllm_server_port=8000)
+    assert served == key(vllm_mode="server", vllm_server_base_url="http://10.0.0.2:9000", vllm_server_timeout=10)
+    assert served != key(vllm_mode="colocate")
+
+
 def test_answers_by_vllm_are_other_stages_whatever_its_share_of_the_card():
     by_vllm = stage_key(sample(vllm=Vllm()))
     assert by_vllm != stage_key(sample())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trainings import logged
-from vllm_runs import begun, needs_vllm, staged
+from vllm_runs import begun, needs_vllm, served, staged
 
 from holdfast.config.methods import GRPO
 from holdfast.config.refs import ModelRef
@@ -41,6 +41,12 @@ STAGE: dict[str, Any] = {
         "vllm_max_model_length": 256,
     },
 }
+SERVED = {
+    **{name: value for name, value in STAGE["trainer"].items() if name != "vllm_max_model_length"},
+    "vllm_mode": "server",
+    # vLLM's own limit of a request that names none is another.
+    "max_completion_length": 16,
+}
 
 
 def test_placeholders_are_banned_beside_what_the_user_asks_for():
@@ -63,11 +69,15 @@ def test_what_vllm_cannot_do_is_said_before_the_training(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: None)
     assert "trainer.use_vllm: vLLM is not in this environment; `make vllm`" in refused()
-    assert "vllm_mode: server is refused" in refused(vllm_mode="server")
+    assert "vllm_mode: remote is unknown; use one of colocate, server" in refused(vllm_mode="remote")
     monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: name)
     monkeypatch.setattr("holdfast.models.vllm_engine.version", lambda name: "0.31.0")
     assert "vllm_importance_sampling_correction: without it" in refused(vllm_importance_sampling_correction=False)
-    anywhere(GRPO(method="grpo", trainer={"use_vllm": True, "vllm_mode": "colocate"}), 16)
+    assert "vllm_max_model_length is for vLLM in the training's process; give the server --max-model-len" in refused(
+        vllm_mode="server", vllm_max_model_length=256
+    )
+    for mode in ("colocate", "server"):
+        anywhere(GRPO(method="grpo", trainer={"use_vllm": True, "vllm_mode": mode}), 16)
 
 
 def test_an_adapter_is_merged_into_copies_and_the_weights_stay_to_the_bit(tiny_model: ModelRef):
@@ -136,3 +146,36 @@ def test_the_look_at_the_probabilities_can_fail(train_job: Callable[..., Any], t
     done = staged(train_job({**STAGE, "rollout_difference": 1e-12}, shipped_base()), tmp_path)
     assert done.returncode == 2
     assert "nats apart" in (tmp_path / "error.json").read_text()
+
+
+@needs_vllm
+def test_a_servers_rollouts_are_those_of_an_engine_in_the_trainings_process(
+    train_job: Callable[..., Any], tmp_path: Path
+):
+    base = shipped_base()
+    short = {**STAGE, "trainer": {**STAGE["trainer"], "max_completion_length": 16}}
+    here = staged(train_job(short, base), tmp_path / "here")
+    with served(base.path, tmp_path / "server") as url:
+        trainer = {**SERVED, "vllm_server_base_url": url}
+        there = staged(train_job({**STAGE, "trainer": trainer}, base), tmp_path / "there")
+    assert (tmp_path / "here" / "result.json").exists(), here.stderr[-3000:]
+    assert (tmp_path / "there" / "result.json").exists(), there.stderr[-3000:]
+    written = [
+        pq.read_table(tmp_path / name / "completions.parquet")["completion"].to_pylist() for name in ("here", "there")
+    ]
+    # Weights are another's after every step, so a server that kept the first ones would write something else.
+    assert len(set(written[0])) > STEPS
+    assert written[0] == written[1]
+    assert 0 < max(logged(tmp_path / "there", f"train/{DIFFERENCE}")) < 1e-3
+
+
+@needs_vllm
+def test_a_server_that_is_not_there_is_told_before_the_first_step(train_job: Callable[..., Any], tmp_path: Path):
+    trainer = {**SERVED, "vllm_server_port": 9, "vllm_server_timeout": 0.0}
+    done = staged(train_job({**STAGE, "trainer": trainer}, shipped_base()), tmp_path)
+    assert done.returncode == 2
+    said = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert said.startswith(
+        "trainer.vllm_mode: no vLLM server answers at http://0.0.0.0:9; start it: VLLM_SERVER_DEV_MODE=1"
+    )
+    assert f"vllm serve {shipped_base().path} --enable-scale-out" in said
