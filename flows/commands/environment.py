@@ -5,6 +5,7 @@ Children inherit it. Imports nothing heavy.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pwd
@@ -20,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 from holdfast.errors import UserError
 
 SETTINGS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+GARBAGE = 100_000
+"""New objects between two searches for garbage: a start makes many objects and nearly no garbage."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 HOST = re.compile(r"[\w.*/-]+(:\d+)?|[0-9a-f:.]*:[0-9a-f:.]*", re.ASCII | re.IGNORECASE)
@@ -40,6 +43,7 @@ class Terminated(BaseException):
 
 def prepare_process(root: Path) -> None:
     """Prepare this process; what the caller's environment says already is kept. UserError for a proxy without sense."""
+    gc.set_threshold(GARBAGE)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     _be_quiet()

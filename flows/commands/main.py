@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from gc import set_threshold
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -29,9 +28,6 @@ app = typer.Typer(
 
 app.add_typer(grading.app)
 
-GARBAGE = 100_000
-"""New objects between two searches for garbage. A command's start makes a million and nearly no garbage; searching as
-often as Python does takes a sixth of it."""
 SERVERS = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
 
 File = Annotated[Path, typer.Argument(help="An experiment, for example experiments/bundled.yaml.", show_default=False)]
@@ -39,11 +35,6 @@ Set = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, for example target.grid=[3,3]."),
 ]
-
-
-@app.callback()
-def start() -> None:
-    set_threshold(GARBAGE)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import IO
 
+from flows.commands.environment import GARBAGE
 from holdfast.errors import UserError, brief
 from tasks.redaction import redacted
 
@@ -135,8 +136,7 @@ def _await(url: str, said: IO[str]) -> None:
 
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # As a command does, and for its reason.
-    gc.set_threshold(100_000)
+    gc.set_threshold(GARBAGE)
     import uvicorn
     from prefect.server.api.server import create_app
 
