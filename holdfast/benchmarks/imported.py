@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.benchmarks.grading.graders import GRADERS, WANTED
 from holdfast.benchmarks.grading.text import majority
-from holdfast.benchmarks.question import THINK
+from holdfast.benchmarks.question import THINK, bare
 from holdfast.config.prior import Imported
 from holdfast.data import table_images, tables
 from holdfast.data.shards import Question, png
@@ -165,7 +165,7 @@ def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
         raise UserError(f"{row.place}: grader {brief(grader)!r} is unknown; use one of {', '.join(GRADERS)}.")
     accepted = _answers(row, grader, whole)
     answer = majority(accepted)
-    reference = f"<answer> {answer} </answer>"
+    prefill = benchmark.prefill or ""
     reasoning = _optional(row, "reasoning")
     return Question(
         id=f"{benchmark.name}-{row.number:06d}",
@@ -173,13 +173,13 @@ def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
         images=_images(row, benchmark.path.parent) if "image" in row.values else (),
         prompt=_text(row, "question") + (benchmark.suffix or "") + (THINK if benchmark.thinking else ""),
         answer=answer,
-        reference=reference,
+        reference=bare(answer, prefill),
         grader=grader,
         benchmark=benchmark.name,
-        teacher=f"<think> {reasoning} </think> {reference}" if reasoning else "",
+        teacher=f"<think> {reasoning} </think> <answer> {answer} </answer>" if reasoning else "",
         accepted=accepted if len(accepted) > 1 else (),
         system=benchmark.system or "",
-        prefill=benchmark.prefill or "",
+        prefill=prefill,
     )
 
 

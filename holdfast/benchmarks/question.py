@@ -24,6 +24,11 @@ def form(thinking: bool) -> str:
     return "Answer in <answer> </answer>."
 
 
+def bare(answer: str, prefill: str) -> str:
+    """The right answer alone in its tags; reasoning that the prefill begins is ended first."""
+    return f"{'<think> </think> ' if '<think>' in prefill else ''}<answer> {answer} </answer>"
+
+
 class PriorQuestion(NamedTuple):
     """A question of a prior benchmark; `think` is how the bundled base is taught to reason before it answers."""
 
@@ -88,17 +93,18 @@ class TargetQuestion(NamedTuple):
 
     def with_completions(self, image_id: str, target: Target) -> Question:
         """As it stands in a shard, with its completions: the bare answer, and the answer after a foreign reasoning."""
-        answer = f"<answer> {self.answer} </answer>"
+        prefill = target.prefill or ""
         return Question(
             id=f"{image_id}#0",
             image_id=image_id,
             images=tuple(png(image) for image in self.images),
             prompt=f"{self.prompt} {form(target.thinking)}",
             answer=self.answer,
-            reference=answer,
-            teacher=f"<think> {self.reasoning} </think> {answer}",
+            reference=bare(self.answer, prefill),
+            teacher=f"<think> {self.reasoning} </think> <answer> {self.answer} </answer>",
             grader=self.grader,
             benchmark=target.benchmark,
             accepted=self.accepted,
             system=target.system or "",
+            prefill=prefill,
         )

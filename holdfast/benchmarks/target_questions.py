@@ -132,10 +132,8 @@ class TargetQuestions:
         for question in _imported(target):
             if splits.get(_digest(_shown(question)[0])) == split:
                 self._remember(question, split)
-                yield (
-                    question.answer,
-                    question._replace(prompt=f"{question.prompt} {form(target.thinking)}", system=target.system or ""),
-                )
+                prompt = f"{question.prompt} {form(target.thinking)}"
+                yield question.answer, question._replace(prompt=prompt, system=target.system or "")
 
     def _split_images(self, target: Banner) -> dict[str, str]:
         if not self.split_of_image:
@@ -189,7 +187,7 @@ def _imported(target: Banner) -> Iterator[Question]:
 
 def _as_imported(target: Banner) -> Imported:
     assert target.path is not None
-    return Imported(name="banner", path=target.path, grader=target.grader)
+    return Imported(name="banner", path=target.path, grader=target.grader, prefill=target.prefill)
 
 
 def _connected(shown: list[list[str]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
@@ -9,7 +10,29 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from holdfast.config.base import Config, HubOrPath, LocalPath
 
 
-class Jigsaw(Config):
+class Asked(Config):
+    """How a target asks for its answers."""
+
+    thinking: bool = True
+    """Ask for reasoning in <think> tags before the answer."""
+    system: str | None = None
+    """A system prompt for its questions; by default the model's own."""
+    prefill: str | None = None
+    """How every answer begins, as a part of the prompt: the model goes on from there, in training and evaluation. A tag
+    that it opens, as in "Let me solve this step by step.\n<think>", is graded with what the model adds."""
+
+    @model_validator(mode="after")
+    def _one_tag_is_opened(self) -> Self:
+        tags, first = re.findall("</?(?:think|answer)>", self.prefill or ""), "<think>" if self.thinking else "<answer>"
+        if tags not in ([], [first]):
+            how = "true" if self.thinking else "false"
+            raise ValueError(
+                f"prefill: with `thinking: {how}` an answer begins with {first}; open that alone, or no tag"
+            )
+        return self
+
+
+class Jigsaw(Asked):
     """The default target: put the shuffled pieces of an image back in order."""
 
     benchmark: Literal["jigsaw"] = "jigsaw"
@@ -21,12 +44,8 @@ class Jigsaw(Config):
     """The order of all pieces, or how the second of two pieces lies relative to the first."""
     index_base: Literal[0, 1] = 1
     """Number of the first position."""
-    thinking: bool = True
-    """Ask for reasoning in <think> tags before the answer."""
     wording: Literal["position-to-piece", "piece-to-position"] = "position-to-piece"
     """What the answer lists: for every position the piece that belongs there, or for every piece its position."""
-    system: str | None = None
-    """A system prompt for its questions; by default the model's own."""
     per_class: PositiveInt | None = None
     """Keep this many of the training puzzles of each answer, to study few shots."""
     train: PositiveInt = 2000
@@ -86,13 +105,9 @@ def _hub_id(value: Any) -> Any:
 PublicData = Annotated[Public, BeforeValidator(_hub_id)]
 
 
-class Skill(Config):
+class Skill(Asked):
     """What all targets but the jigsaw share; without a data set, they draw their own questions."""
 
-    thinking: bool = True
-    """Ask for reasoning in <think> tags before the answer."""
-    system: str | None = None
-    """A system prompt for its questions; by default the model's own."""
     difficulty: float = Field(default=0.5, ge=0, le=1)
     """Of what is drawn, from 0 (easy) to 1."""
     per_class: PositiveInt | None = None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from PIL import Image
 
 from holdfast.data.shards import Question
+
+TAG = re.compile(r"<(?:think|answer)>")
+PREFILL = "{{ messages[-1].prefill if add_generation_prompt and messages[-1].prefill else '' }}"
+"""At the end of a chat template: what the answer begins with, where the last turn says so."""
 
 
 def reads_images(processor: Any) -> bool:
@@ -27,7 +32,46 @@ def messages(processor: Any, question: Question) -> list[dict[str, Any]]:
         asked = turn(len(question.images), question.prompt)
     else:
         asked = [text_turn(processor, "user", question.prompt)]
+    if question.prefill:
+        asked = [{**asked[0], "prefill": question.prefill}]
     return [text_turn(processor, "system", question.system), *asked] if question.system else asked
+
+
+def prefilling(template: str) -> str:
+    """A chat template that writes what `messages` says of a prefill, as `rendered` does."""
+    # Jinja leaves out a last line break.
+    return template.removesuffix("\n") + PREFILL
+
+
+def begun(question: Question) -> str:
+    """What the prefill begins of the answer: all from its first tag on. What stands before it is the prompt's alone."""
+    tag = TAG.search(question.prefill)
+    return question.prefill[tag.start() :] if tag else ""
+
+
+def whole(question: Question, written: str) -> str:
+    """What a model wrote after the prefill, with what that began: a completion as it is kept, graded and shown."""
+    return begun(question) + written
+
+
+def rest(question: Question, completion: str) -> str:
+    """Of a completion what a model writes after the prefill: what it learns, and what its probability is of.
+
+    Of any that `whole` made, what was written. Of another, what follows the tag that both begin with; else all of it.
+    """
+    opened = begun(question)
+    if completion.startswith(opened):
+        return completion[len(opened) :]
+    if not goes_on(question, completion):
+        return completion
+    after = completion[opened.index(">") + 1 :]
+    return after.lstrip() if opened[-1].isspace() else after
+
+
+def goes_on(question: Question, completion: str) -> bool:
+    """Whether a completion begins with the tag that the prefill opens, if it opens one."""
+    tag = TAG.match(begun(question))
+    return tag is None or completion.startswith(tag[0])
 
 
 def text_turn(processor: Any, role: str, text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from holdfast.benchmarks.catalog import grade, judge
 from holdfast.config.jobs import PassAt, Shards
+from holdfast.data.chat import rest, whole
 from holdfast.data.shards import Question, read_questions
 from holdfast.evaluation.generate import Reader, Sampling, answer, generate
 from holdfast.evaluation.records import Record, Split
@@ -29,14 +30,14 @@ class Evaluator:
         self.limit = limit
         self.reader = reader
         self.prompts = self.reader.encode([one.question for one in self.asked])
-        self.references = [self.reader.completion_ids(one.question.reference) for one in self.asked]
+        self.references = [self.reader.completion_ids(rest(one.question, one.question.reference)) for one in self.asked]
 
     def evaluate(self, model: Any, batch_size: int | None = None) -> Iterator[Record]:
         """One record a question, in order; greedy completions of `limit` tokens at most."""
         reader = self.reader.by(batch_size) if batch_size else self.reader
         written, scored = answer(model, reader, self.prompts, self.references, self.limit)
         for index, (benchmark, split, question) in enumerate(self.asked):
-            completion = reader.text(written[index])
+            completion = whole(question, reader.text(written[index]))
             verdict = judge(question, completion)
             logprob = float(scored[index].logprobs.double().mean()) if question.reference else math.nan
             yield Record(
@@ -76,11 +77,10 @@ def right_of(model: Any, reader: Reader, job: PassAt, limit: int, seed: int) -> 
     sampling = Sampling(limit, job.temperature, max(job.k), seed)
     written = generate(model, reader, reader.encode(questions), sampling)
     return [
-        (
-            question.id,
-            sum(
-                grade(question.grader, reader.text(ids), question.answer, question.accepted).correct for ids in samples
-            ),
-        )
+        (question.id, sum(_right(question, reader.text(ids)) for ids in samples))
         for question, samples in zip(questions, written, strict=True)
     ]
+
+
+def _right(question: Question, written: str) -> bool:
+    return grade(question.grader, whole(question, written), question.answer, question.accepted).correct

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from holdfast.config.jobs import Predict, Train
 from holdfast.config.refs import FileRef
+from holdfast.data.chat import rest
 from holdfast.data.shards import Question, read_questions
 from holdfast.data.training_set import TrainingRow, train_rows
 from holdfast.evaluation.drift import Pair, Said, divergence, entropy, token_means
@@ -131,7 +132,7 @@ def _learned(job: Predict, tokenizer: Any) -> tuple[list[Question], list[list[in
     places = np.unique(np.linspace(0, len(rows) - 1, min(job.samples, len(rows))).round().astype(int))
     chosen = [rows[place] for place in places]
     return [row.question for row in chosen], [
-        completion_ids(tokenizer, row.completion or "", row.ended)[:most] for row in chosen
+        completion_ids(tokenizer, rest(row.question, row.completion or ""), row.ended)[:most] for row in chosen
     ]
 
 

@@ -14,6 +14,7 @@ from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import formatted
 from holdfast.config.jobs import FromFile, Sample
 from holdfast.config.methods import OwnRollouts, SelfReasoning
+from holdfast.data.chat import rest, whole
 from holdfast.data.shards import Question, read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, generate
@@ -113,7 +114,7 @@ def with_answer(drawn: Drawn) -> str | None:
 
 def _said(drawn: Drawn) -> str | None:
     """The completion; None if it was cut off before it said anything, so that there is nothing to learn."""
-    return drawn.completion if drawn.completion or drawn.ended else None
+    return drawn.completion if rest(drawn.question, drawn.completion) or drawn.ended else None
 
 
 def _draw(job: Sample, questions: list[Question], reader: Reader, journal: Journal) -> list[list[Row | None]]:
@@ -130,7 +131,7 @@ def _draw(job: Sample, questions: list[Question], reader: Reader, journal: Journ
         sampling = Sampling(job.limit, source.temperature, count, _seed(job.seed, start))
         written = generate(model, reader, reader.encode(chunk), sampling)
         drawn = [
-            Drawn(question, number, reader.text(ids), ids[-1] in stops)
+            Drawn(question, number, whole(question, reader.text(ids)), ids[-1] in stops)
             for question, samples in zip(chunk, written, strict=True)
             for number, ids in enumerate(samples)
         ]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from holdfast.benchmarks.catalog import grade
 from holdfast.benchmarks.grading.answer import Grade, formatted
 from holdfast.config.methods import TeacherFile
+from holdfast.data.chat import goes_on
 from holdfast.data.shards import Question
 from holdfast.data.tables import named
 from holdfast.data.teacher_file import Taught, read
@@ -28,7 +29,8 @@ def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[
     """The rows that are kept, and counts of all: drawn, kept, wrong, unparsed, unformed.
 
     Raises:
-        UserError: a row cannot be used, none is kept, or none has reasoning where the target asks for it.
+        UserError: a row cannot be used, none is kept, or none has reasoning where the target asks for it; one begins
+            otherwise than the target's prefill.
     """
     rows = [_graded(taught) for taught in read(path, questions)]
     kept = [row for row in rows if source.keep == "all" or row.grade.correct]
@@ -38,6 +40,7 @@ def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[
             f"{rows[0].taught.question.grader!r} of the first; answer in <answer> </answer>, or set source.keep: all."
         )
     _require_reasoning(path, kept)
+    _require_prefill(kept)
     unparsed = sum(row.grade.parsed is None for row in rows)
     return kept, {
         "drawn": len(rows),
@@ -63,6 +66,15 @@ def _require_reasoning(path: Path, rows: Sequence[Graded]) -> None:
             f"{named(path)}: no completion has reasoning in <think> </think>, which the target asks for; add it, or "
             "set target.thinking: false."
         )
+
+
+def _require_prefill(rows: Sequence[Graded]) -> None:
+    for row in rows:
+        if not goes_on(row.taught.question, row.taught.completion):
+            raise UserError(
+                f"{row.taught.place}: completion lacks the tag that target.prefill opens at its start; add it, or "
+                "leave the tag out of target.prefill."
+            )
 
 
 def _told(path: Path, rows: Sequence[Graded], kept: int) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 
 from holdfast.config.jobs import Train
 from holdfast.config.measurement import Influence
+from holdfast.data.chat import rest, whole
 from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
@@ -57,7 +58,7 @@ class SampleEncoder:
         tokenizer = self.processor.tokenizer
         return self._encoded(
             [
-                (one.question, one.text, completion_ids(tokenizer, one.text, one.ended), one.weight)
+                (one.question, one.text, completion_ids(tokenizer, rest(one.question, one.text), one.ended), one.weight)
                 for one in itertools.starmap(Completion, completions)
             ]
         )
@@ -67,7 +68,7 @@ class SampleEncoder:
         tokenizer = self.processor.tokenizer
         return self._encoded(
             [
-                (question, tokenizer.decode(ids, skip_special_tokens=True), ids, weight)
+                (question, whole(question, tokenizer.decode(ids, skip_special_tokens=True)), ids, weight)
                 for question, ids, weight in rollouts
             ]
         )

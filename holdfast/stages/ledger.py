@@ -108,7 +108,7 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     rows = ledger.ledger_rows(source, names, attribution.samples, samples)
     ledger.write(out, list(rows), closure)
     if attribution.tokens:
-        write_tokens(out, attribution.tokens, taught, encoder.processor.tokenizer)
+        write_tokens(out, attribution.tokens, samples)
     found = ledger.totals(names, closure, attribution.samples)
     _log(journal, source, steps, found)
     seconds = {"training again": trained.seconds, "benchmarks": clock[1] - clock[0], "steps": clock[2] - clock[1]}

@@ -11,6 +11,7 @@ from trl import GRPOConfig
 from holdfast.config.jobs import Trace
 from holdfast.config.measurement import LEAST_PROMPTS
 from holdfast.config.methods import GRPO
+from holdfast.data.chat import whole
 from holdfast.data.shards import Question
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.training.arguments import anywhere, sampling_settings
@@ -40,7 +41,7 @@ def rollouts(job: Trace, processor: Any) -> Any:
         rewards = Rewards(stage.rewards, group, token_counter(reader.tokenizer))
         if step in kept:
             rewards.load(kept[step])
-        columns = reward_columns([(question, reader.text(ids)) for question, ids in said], processor, step)
+        columns = reward_columns([(one, whole(one, reader.text(ids))) for one, ids in said], processor, step)
         parts = np.stack([np.array(reward(**columns)) for reward in rewards.functions().values()], -1)
         weights = np.array([term.weight for term in stage.rewards.values()])
         found = aggregated(parts.reshape(len(asked), group, -1), weights, stage.trainer).ravel()

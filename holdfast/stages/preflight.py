@@ -18,7 +18,7 @@ from holdfast.config.jobs import Check
 from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import reads_images, rendered
+from holdfast.data.chat import begun, goes_on, reads_images, rendered
 from holdfast.data.shards import Question, read_questions, shard_paths, target_shard
 from holdfast.errors import UserError, reason
 from holdfast.evaluation.teaching import graded
@@ -270,6 +270,11 @@ def _longest_teaching(processor: Any, questions: list[Question], where: str) -> 
             f"{where}.source: question {silent} has no teacher's reasoning; fill in the column `reasoning` of "
             f"target.path in every row, or use another source"
         )
+    if not goes_on(questions[0], questions[0].teacher):
+        raise UserError(
+            f"{where}.source: the teacher begins with <think>, and target.prefill with another tag; set "
+            "target.thinking: true, or use another source"
+        )
     return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
 
 
@@ -306,7 +311,7 @@ def _refuse_short(field: str, limit: int, answer: Longest, shard: str) -> None:
 
 def _longest_answer(processor: Any, shard: str, questions: list[Question]) -> Longest:
     """The longest reference; before that of a target that asks for reasoning, at least its empty tags."""
-    thinking = shard.startswith("target") and "<think>" in questions[0].prompt
+    thinking = shard.startswith("target") and "<think>" in questions[0].prompt and not begun(questions[0])
     opening = "<think> </think> " if thinking else ""
     return max(Longest(_tokens(processor, opening + question.reference), question.id) for question in questions)
 

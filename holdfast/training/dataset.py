@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainerState
 
-from holdfast.data.chat import messages, pictures
+from holdfast.data.chat import begun, messages, pictures, rest
 from holdfast.data.shards import Question
 from holdfast.data.training_set import TrainingRow
 
@@ -62,6 +62,7 @@ def conversation(processor: Any, row: TrainingRow) -> dict[str, Any]:
         "answer": question.answer,
         "accepted": question.accepted,
         "grader": question.grader,
+        "begun": begun(question),
         # A replayed question is answered well in the form that its model was taught, asked for or not.
         "thinking": "<think>" in question.prompt or (row.old and "<think>" in question.reference),
     }
@@ -79,7 +80,7 @@ def reward_columns(written: Sequence[tuple[Question, str]], processor: Any, step
     return columns | {
         "prompts": [row["prompt"] for row in rows],
         "completions": [[{"role": "assistant", "content": text}] for _, text in written],
-        "completion_ids": [tokenize(text, add_special_tokens=False)["input_ids"] for _, text in written],
+        "completion_ids": [tokenize(rest(*one), add_special_tokens=False)["input_ids"] for one in written],
         "trainer_state": TrainerState(global_step=step),
         "log_metric": lambda name, value: None,
         "log_extra": lambda column, values: None,

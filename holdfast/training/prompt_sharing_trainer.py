@@ -13,6 +13,7 @@ from transformers import set_seed
 from trl import GRPOTrainer
 
 from holdfast import group
+from holdfast.data.chat import prefilling
 from holdfast.models.prompt_sharing import can_share, shared_prompts
 from holdfast.models.sampling_together import drawn_as_one
 from holdfast.training.sharded import is_sharded
@@ -43,6 +44,9 @@ class PromptSharingTrainer(GRPOTrainer):
             set_seed(self.args.seed)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        if any("prefill" in prompt[-1] for prompt in prompts):
+            processor: Any = self.processing_class
+            self.chat_template = prefilling(processor.chat_template)
         ids, images, fields = super()._tokenize_prompts(prompts)
         self._counted = COUNTS in fields
         # TRL writes None for no images, which processors refuse.
@@ -78,7 +82,11 @@ class PromptSharingTrainer(GRPOTrainer):
         require_alike(metrics, self.rollout_difference)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
-        """By the first process, which sees all completions: a group may lie on several."""
+        """By the first process, which sees all completions: a group may lie on several. They are graded as a whole."""
+        completions = [
+            [{**said, "content": row["begun"] + said["content"]}]
+            for row, [said] in zip(inputs, completions, strict=True)
+        ]
         if group.size() == 1:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         rows = group.of_all(list(zip(inputs, prompts, completions, completion_ids_list, strict=True)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from trl import SFTTrainer
 
-from holdfast.data.chat import reads_images
+from holdfast.data.chat import reads_images, rest
 from holdfast.data.training_set import TrainingRow
 from holdfast.models.encode import TeacherForced, completion_ids, encode, teacher_forced
 from holdfast.training.arguments import TrainerConfig
@@ -45,7 +45,7 @@ class Collator:
     def __call__(self, examples: list[dict[str, TrainingRow]]) -> dict[str, Tensor]:
         rows = [example["row"] for example in examples]
         tokenizer = self.processor.tokenizer
-        completions = [completion_ids(tokenizer, row.completion or "", row.ended) for row in rows]
+        completions = [completion_ids(tokenizer, rest(row.question, row.completion or ""), row.ended) for row in rows]
         prompts = encode(self.processor, [row.question for row in rows])
         return labelled(teacher_forced(prompts, completions, tokenizer.pad_token_id, torch.device("cpu")))
 

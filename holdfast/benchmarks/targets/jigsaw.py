@@ -18,7 +18,7 @@ import re
 from PIL import Image
 
 from holdfast.benchmarks.grading.answer import UNPARSED, Grade, answer_text, one_of
-from holdfast.benchmarks.question import form
+from holdfast.benchmarks.question import bare, form
 from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import Question, png
 from holdfast.errors import UserError
@@ -46,11 +46,12 @@ def puzzle(image: Image.Image, image_id: str, target: Jigsaw, seed: int, number:
         images=tuple(png(part) for part in shown),
         prompt=_pair_prompt(target, pair) if pair else prompt(target),
         answer=answer,
-        reference=f"<answer> {answer} </answer>",
+        reference=bare(answer, target.prefill or ""),
         teacher=_teacher(answer, target, rng),
         grader="jigsaw",
         benchmark="jigsaw",
         system=target.system or "",
+        prefill=target.prefill or "",
     )
 
 

@@ -91,7 +91,7 @@ def ledger_rows(
     """In the order of the steps."""
     for one in sorted(effects, key=lambda found: found.step):
         for place, sample in enumerate(samples.taught[one.step - 1]):
-            question, text = samples.questions[sample.question], samples.decode(sample.completion)
+            question, text = samples.questions[sample.question], samples.completion(sample)
             row: dict[str, Any] = {
                 "step": one.step,
                 "row": sample.row,

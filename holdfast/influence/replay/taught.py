@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from holdfast.data.chat import whole
 from holdfast.data.shards import Question
 from holdfast.influence.replay.attribution import Learned
 from holdfast.influence.replay.steps import Taught
@@ -29,9 +30,10 @@ class StepSamples:
         self.questions = {question.id: question for question in questions}
         self.prompts: dict[str, Any] = {}
 
-    def decode(self, ids: list[int]) -> str:
-        """What was written."""
-        return str(self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True))
+    def completion(self, taught: Taught) -> str:
+        """A sample's, as a grader reads it."""
+        text = self.encoder.processor.tokenizer.decode(taught.completion, skip_special_tokens=True)
+        return whole(self.questions[taught.question], text)
 
     def first(self) -> list[Sample]:
         """Of the first step."""

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from holdfast.data.chat import begun
 from holdfast.influence.engine.gradients import Gradient, evaluating, selection, shared_completion_logits
 from holdfast.influence.replay.attribution import Learned, token_log_likelihood
-from holdfast.influence.replay.steps import Taught
+from holdfast.influence.replay.taught import StepSamples
 from holdfast.models.encode import TeacherForced
 
 TOKENS = "tokens.parquet"
@@ -59,11 +60,14 @@ class _Reader(torch.nn.Module):
         return shared_completion_logits(self.model, batch)
 
 
-def kinds(pieces: Sequence[str], special: Sequence[bool]) -> list[str]:
-    """Of each token `format` (a tag), `reasoning`, `answer`, or `end` (a special token)."""
-    text = "".join(pieces)
+def kinds(pieces: Sequence[str], special: Sequence[bool], opened: str = "") -> list[str]:
+    """Of each token `format` (a tag), `reasoning`, `answer`, or `end` (a special token).
+
+    `opened` stands before them: what the prompt begins of the answer.
+    """
+    text = opened + "".join(pieces)
     tags = [(found.start(), found.end(), found[0]) for found in TAG.finditer(text)]
-    found, place = [], 0
+    found, place = [], len(opened)
     for piece, ends in zip(pieces, special, strict=True):
         begin, place = place, place + len(piece)
         if any(start < place and begin < stop for start, stop, _ in tags):
@@ -76,15 +80,14 @@ def kinds(pieces: Sequence[str], special: Sequence[bool]) -> list[str]:
     return found
 
 
-def write_tokens(
-    out: Path, steps: Mapping[int, Sequence[np.ndarray]], taught: Sequence[Sequence[Taught]], tokenizer: Any
-) -> None:
+def write_tokens(out: Path, steps: Mapping[int, Sequence[np.ndarray]], samples: StepSamples) -> None:
     """tokens.parquet: a row for every token of every sample of every step, with its effect on the prior and target."""
     columns: dict[str, list[Any]] = {name: [] for name in ("step", "row", "place", "token", "kind")}
     pieces: dict[int, str] = {}
+    tokenizer = samples.encoder.processor.tokenizer
     ends = set(tokenizer.all_special_ids)
     for step in sorted(steps):
-        for sample in taught[step - 1]:
+        for sample in samples.taught[step - 1]:
             ids = sample.completion
             for token in ids:
                 if token not in pieces:
@@ -94,7 +97,7 @@ def write_tokens(
             columns["row"] += [sample.row] * len(ids)
             columns["place"] += range(len(ids))
             columns["token"] += said
-            columns["kind"] += kinds(said, [token in ends for token in ids])
+            columns["kind"] += kinds(said, [token in ends for token in ids], begun(samples.questions[sample.question]))
     effects = np.concatenate([row for step in sorted(steps) for row in steps[step]])
     table = pa.table({**columns, "prior": effects[:, 0], "target": effects[:, 1]})
     pq.write_table(table, (out / TOKENS).with_suffix(".partial"))
