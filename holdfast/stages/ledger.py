@@ -91,7 +91,8 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         )
         clock.append(time.monotonic())
         place(trained.model, store.read(0, "weights"))
-        verify(trained.model, samples.first(), encoder)
+        if first := samples.first():
+            verify(trained.model, first, encoder)
         facts = [store.facts(step + 1) for step in range(steps)]
         attribution = Attribution(trained.model, Recording(store, facts, samples.learned), len(names))
         attribution.mixtures = mixtures(names, learned_benchmark(job.train))

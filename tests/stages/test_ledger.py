@@ -328,6 +328,25 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     assert (rows[rows.advantage != 0]["effect/color"] != 0).any()
 
 
+@pytest.mark.parametrize("longest", [3, 12], ids=["all", "some"])
+def test_rollouts_that_were_cut_off_and_masked_stand_in_the_ledger_and_do_nothing(
+    train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path, longest: int
+) -> None:
+    trainer = {**ROLLOUTS, "max_completion_length": longest, "mask_truncated_completions": True, "temperature": 2.0}
+    penalty = {"weight": 0.1, "direction": "reverse"}
+    job = train_job({"method": "grpo", "kl": penalty, "trainer": trainer}, start=schooled)
+    with_steps(job, run_stage, tmp_path / "trained")
+    out = run_stage(ledger_of(tmp_path / "trained", recorded=f"trained.{STEPS}"), tmp_path / "accounted")
+    rows, _ = tables(out)
+    assert rows.groupby("step").size().to_dict() == {1: 8, 2: 8}
+    masked = rows[rows.tokens == 0]
+    assert len(masked) > 0
+    assert (len(masked) == len(rows)) == (longest == 3)
+    assert (masked[[f"effect/{name}" for name in NAMES]].to_numpy() == 0).all()
+    assert (rows["effect/color"] != 0).any() == (longest > 3)
+    assert len(pq.read_table(out / TOKENS)) == rows.tokens.sum()
+
+
 @pytest.mark.slow
 def test_more_nodes_are_added_where_the_closure_misses(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
     rough = {**TEACHER, "trainer": {**TRAINER, "learning_rate": 2e-2, "lr_scheduler_type": "constant"}}
