@@ -130,8 +130,7 @@ class Recorder:
         """
         if not group.of_the_first(lambda: self._begin(done)):
             return
-        learning = sum(value.numel() for value in selection(trainer.model).values())
-        size = 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
+        size = steps_size(trainer)
         free = shutil.disk_usage(self.store.place.parent).free
         # The same again for what else is at work.
         if group.number() == 0 and free < 2 * size:
@@ -209,6 +208,12 @@ def _read(file: Path) -> Any:
         return json.loads(file.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+
+
+def steps_size(trainer: SFTTrainer | GRPOTrainer) -> int:
+    """Bytes that the steps of a training take on the disk: weights and both moments of each."""
+    learning = sum(value.numel() for value in selection(trainer.model).values())
+    return 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
 
 
 def learnable(job: Train) -> list[Question]:

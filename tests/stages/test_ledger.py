@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,17 @@ def test_where_the_disk_has_no_room_the_training_goes_on_and_says_so(
     out = run_stage(job, tmp_path / "out")
     assert "will train it once more" in note(out, "told")[0]
     assert not (out / STEPS).exists()
+
+
+def test_where_the_disk_has_no_room_no_training_is_taken_again_in_vain(
+    trained: Path, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1e6))
+    with pytest.raises(SystemExit):
+        run_stage(ledger_of(trained), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "error.json").read_text())["message"]
+    assert re.search(r"the steps of this training take \d+\.\d GB and the disk of .* has 0\.0 GB; make room", said)
+    assert not list((tmp_path / "out" / "scratch").rglob("*.safetensors"))
 
 
 def test_a_disk_that_refuses_a_step_does_not_end_the_training(
