@@ -42,7 +42,9 @@ def replay(job: Train, kept: tuple[ModelRef, ...], store: StepStore, scratch: Pa
     with cached_image_features(trainer.model, {}):
         trainer.train()
     seconds = time.monotonic() - started
-    return Recorded(trainer.model, store, taker.steps, learnable(job), temperature(trainer.args), seconds)
+    # A model that was loaded has no autocast around it either.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return Recorded(model, store, taker.steps, learnable(job), temperature(trainer.args), seconds)
 
 
 def _require_room(size: int, place: Path) -> None:

@@ -30,6 +30,7 @@ from holdfast.influence.replay.tokens import TOKENS
 from holdfast.journal import METRICS, read_lines
 from holdfast.stages import step_recording
 from holdfast.stages.step_recording import WHOLE, Recorder
+from holdfast.training import stage as training
 
 TRAINER = {
     "max_steps": 4,
@@ -118,6 +119,18 @@ def test_a_ledger_of_kept_steps_is_that_of_a_training_taken_again(
     assert same_tables(accounted, again)
     assert note(accounted, "seconds, training again,") == 0 < note(again, "seconds, training again,")
     assert not trained.with_name(f"trained.{STEPS}").exists(), "it is done with them"
+
+
+def test_a_training_in_half_precision_has_the_same_ledger_of_kept_steps_as_of_one_taken_again(
+    train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where accelerate wraps the model that trains, and none that is loaded."""
+    settings = training.machine_settings
+    monkeypatch.setattr(training, "machine_settings", lambda *given: settings(*given) | {"bf16": True})
+    trained = with_steps(train_job(TEACHER, keep=2), run_stage, tmp_path / "trained")
+    kept = run_stage(ledger_of(trained, recorded=f"trained.{STEPS}"), tmp_path / "kept")
+    again = run_stage(ledger_of(trained), tmp_path / "again")
+    assert same_tables(kept, again)
 
 
 def interrupted(*_: Any) -> None:
