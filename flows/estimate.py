@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flows.graph import replicates
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence, Predictors
-from holdfast.config.methods import GRPO, SFT, Distill, OwnRollouts, Rollouts
+from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, OwnRollouts, Rollouts
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from tasks.stage import COMMON, Position
@@ -30,16 +30,18 @@ START = 5.0
 QUESTION, RECIPE_EXAMPLE, ANSWER, EXAMPLE, ROLLOUT, TRACED = 0.002, 0.0026, 0.006, 0.004, 0.008, 0.004
 """Seconds on one of two cores: to make a question, learn a base example, answer, learn an example, learn a rollout,
 measure an example's influence."""
-LEDGER, WITH_TOKENS = 1.2, 2.5
-"""What the way back over a training's steps takes of that training, without and with its tokens (bench/ledger.py)."""
+LEDGER: dict[str, tuple[float, float]] = {"sft": (1.2, 2.5), "grpo": (1.9, 3.3)}
+"""By method, what the way back over a training's steps takes of that training, without and with its tokens
+(bench/ledger.py)."""
 LOOKED_AT = 12
 """Steps, and ways between them, at which a ledger takes a benchmark's gradient, in the default study."""
 
 
-def accounting(study: Study, training: float) -> float:
-    """Seconds of the way back over the steps of a training that takes so many."""
+def accounting(study: Study, stage: AnyStage, training: float) -> float:
+    """Seconds of the way back over the steps of a stage's training that takes so many."""
     asked = study.influence.ledger if study.influence else None
-    return training * (LEDGER if asked and not asked.tokens else WITH_TOKENS)
+    alone, with_tokens = LEDGER[stage.method]
+    return training * (alone if asked and not asked.tokens else with_tokens)
 
 
 def stage_ids(study: Study) -> list[StageId]:
@@ -142,7 +144,7 @@ class Estimates:
             return 2 * ANSWER * prompts * (1 + len(scheduled(study.evaluation.every, steps)))
         if verb == "ledger":
             learned = steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE)
-            return accounting(study, learned) + LOOKED_AT * TRACED * traced.questions * benchmarks
+            return accounting(study, stage, learned) + LOOKED_AT * TRACED * traced.questions * benchmarks
         validated = study.evaluation.validation * benchmarks * len(scheduled(study.evaluation.keep, steps))
         return steps * batch * (ROLLOUT if isinstance(stage, GRPO | Distill) else EXAMPLE) + ANSWER * validated
 

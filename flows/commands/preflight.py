@@ -24,7 +24,7 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
         tried = found.trials.get(where, {})
         yield from (f"  {line}" for line in _stage(need, notes["memory_there"], tried))
         if need["ledger"]:
-            yield f"  ledger: {_gb(need['ledger'])}{_accounting(study, need, tried)}"
+            yield f"  ledger: {_gb(need['ledger'])}{_accounting(study, where, need, tried)}"
     yield from (f"! {line}" for line in notes.get("told", []))
     disks = [need["disk"] for need in notes["needs"].values()]
     wanted = study.replicates * sum(disk["kept"] for disk in disks) + max(disk["running"] for disk in disks)
@@ -60,12 +60,12 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
         )
 
 
-def _accounting(study: Study, need: dict[str, Any], tried: dict[str, Any]) -> str:
-    """At most, since what generates is not taken again."""
+def _accounting(study: Study, where: str, need: dict[str, Any], tried: dict[str, Any]) -> str:
     if "seconds_a_step" not in tried:
         return ""
-    seconds = accounting(study, need["steps"] * tried["seconds_a_step"])
-    return f", {rough_time(seconds)} at most after the training, benchmarks' gradients apart"
+    _, arm, number = where.split(".")
+    seconds = accounting(study, study.trained[arm][int(number)], need["steps"] * tried["seconds_a_step"])
+    return f", {rough_time(seconds)} after the training, benchmarks' gradients apart"
 
 
 def _hours(study: Study, found: Preflight) -> str:

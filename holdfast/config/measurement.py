@@ -130,4 +130,5 @@ class Influence(Config):
     probes: int = Field(default=1, ge=0)
     """Random-logit probes of the norm of the eNTK, on each side; 0 for none."""
     ledger: LedgerSettings | None = None
-    """Also write down what each sample of each step of every stage did: `{}` for the defaults."""
+    """Also write down what each sample of each step of every stage did, in all that learns: `{}` for the defaults.
+    `layers`, `dtype` and `memory_gb` do not bound it."""

@@ -122,6 +122,11 @@ class Stage(Mitigations):
     target: str | PositiveInt | None = None
     """Which of the study's `targets` it learns: a name, or a place in their order, from 1."""
 
+    @property
+    def unaccounted(self) -> list[str]:
+        """The mitigations that no rule of a ledger covers."""
+        return [name for name in ("kl", "l2", "ewc", "talr") if getattr(self, name, None)]
+
 
 class SFT(Stage):
     """Supervised fine-tuning with TRL's SFTTrainer."""
@@ -151,6 +156,12 @@ class GRPO(Stage):
     def retains(self) -> bool:
         """Whether a reward asks the model as the stage found it."""
         return any(term.kind == "retention" for term in self.rewards.values())
+
+    @property
+    def unaccounted(self) -> list[str]:
+        """On its own rollouts `kl` is the penalty of TRL's loss, which has an account."""
+        own = self.kl is not None and self.kl.prompts == "target"
+        return [name for name in super().unaccounted if not (own and name == "kl")]
 
     @model_validator(mode="after")
     def _mitigations_fit_reinforcement(self) -> Self:

@@ -284,7 +284,7 @@ class Study(Config):
     def _ledgers_have_rules(self) -> Self:
         for arm, stages in self.trained.items():
             for number, stage in enumerate(stages if self.accounted(arm) else ()):
-                beyond = [name for name in ("kl", "l2", "ewc", "talr") if getattr(stage, name, None)]
+                beyond = list(stage.unaccounted)
                 beyond += ["lora.lora_dropout"] if (stage.lora or {}).get("lora_dropout") else []
                 if beyond or self.compute.strategy != "ddp":
                     named = (

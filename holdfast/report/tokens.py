@@ -23,29 +23,34 @@ def colored(study: FinishedStudy) -> list[Row]:
     tokens with text, kind, effect and share (of the darkest token of the two, signed).
     """
     runs = [one for one in study.runs if one.kind == "ledger" and one.replicate == 1 and one.arm in study.study.arms]
-    return [_stage(run, study) for run in runs if has_tokens(run)]
+    found = [_stage(run, study) for run in runs if has_tokens(run)]
+    # A stage of which every rollout was masked learned from no token.
+    return [row for row in found if row["shown"]]
 
 
 def _stage(run: Any, study: FinishedStudy) -> Row:
-    tokens = pq.read_table(Path(run.path) / TOKENS, columns=["step", "row", "token", "kind", "prior"]).to_pandas()
-    sums = tokens.groupby(["step", "row"])["prior"].sum()
-    places = list(dict.fromkeys([sums.idxmin(), sums.idxmax()]))
-    samples = pq.read_table(Path(run.path) / "ledger.parquet", columns=["step", "row", "prompt"]).to_pandas()
-    prompts = samples.set_index(["step", "row"])["prompt"]
-    pictures = boards(study, run, {prompts[place] for place in places})
-    own = tokens.set_index(["step", "row"]).sort_index()
-    darkest = max(float(own.loc[[place], "prior"].abs().max()) for place in places) or 1.0
+    tokens = pq.read_table(Path(run.path) / TOKENS, columns=["place", "token", "kind", "prior"]).to_pandas()
+    samples = pq.read_table(Path(run.path) / "ledger.parquet", columns=["step", "prompt", "tokens"]).to_pandas()
+    # A row may stand twice in a step. Both tables have samples in one order, those without a token in one alone.
+    samples = samples[samples.tokens > 0].reset_index(drop=True)
+    tokens["sample"] = (tokens.place == 0).cumsum() - 1
+    own = tokens.groupby("sample")
+    sums = own["prior"].sum()
+    places = list(dict.fromkeys([sums.idxmin(), sums.idxmax()])) if len(sums) else []
+    pictures = boards(study, run, set(samples.prompt[places]))
+    darkest = max((float(own.get_group(place)["prior"].abs().max()) for place in places), default=0.0) or 1.0
     shown = []
     for place in places:
-        said = own.loc[[place]]
+        said = own.get_group(place)
+        prompt = samples.prompt[place]
         shares = said.prior / darkest
         known = zip(said.token, said.kind, said.prior, shares.where(shares.abs() >= LEAST, 0.0), strict=True)
         shown.append(
             {
                 "effect": float(sums[place]),
-                "step": place[0],
-                "prompt": prompts[place],
-                "pictures": pictures.get(prompts[place]),
+                "step": int(samples.step[place]),
+                "prompt": prompt,
+                "pictures": pictures.get(prompt),
                 "tokens": [dict(zip(("text", "kind", "effect", "share"), one, strict=True)) for one in known],
             }
         )

@@ -102,7 +102,9 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
         # At every node, in the middle of every way between two, and the mean of one.
         gradients = benchmarks * (2 * (len(kept) + study.influence.ledger.nodes) + 2)
         disk = disk._replace(running=max(disk.running, needs.ledger_disk(shape, whole.steps, gradients)))
-        ledger = needs.FLOAT32 * (shape.parameters + benchmarks * shape.learning)
+        # Tokens are held against two mixtures of benchmarks; a KL penalty has a gradient of its own.
+        held = benchmarks + 2 * study.influence.ledger.tokens + (isinstance(config, GRPOConfig) and config.beta > 0)
+        ledger = needs.FLOAT32 * (shape.parameters + held * shape.learning)
     return Need(
         shape=shape,
         memory=memory,

@@ -16,7 +16,7 @@ from holdfast.errors import UserError
 from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.checkpoints import require_recorded
 from holdfast.influence.replay import ledger
-from holdfast.influence.replay.attribution import Attribution, Interval, Recording, backwards
+from holdfast.influence.replay.attribution import Attribution, Interval, Recording, backwards, unexplained
 from holdfast.influence.replay.nodes import GRADIENTS, Nodes, place
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.taught import StepSamples
@@ -28,7 +28,7 @@ from holdfast.stages.retraining import PHASES, replay
 from holdfast.stages.step_recording import Recorded, recorded
 
 ROUNDING = 0.02
-"""Of all that samples did, signs apart. Adam's first steps move weights whose gradients are mere rounding, too."""
+"""Of all that was done, signs apart. Adam's first steps move weights whose gradients are mere rounding, too."""
 
 
 def account(job: Account, out: Path, journal: Journal) -> dict[str, Any]:
@@ -91,7 +91,8 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         )
         clock.append(time.monotonic())
         place(trained.model, store.read(0, "weights"))
-        verify(trained.model, samples.first(), encoder)
+        if first := samples.first():
+            verify(trained.model, first, encoder)
         facts = [store.facts(step + 1) for step in range(steps)]
         attribution = Attribution(trained.model, Recording(store, facts, samples.learned), len(names))
         attribution.mixtures = mixtures(names, learned_benchmark(job.train))
@@ -133,13 +134,12 @@ def _require_sums(intervals: Sequence[Interval]) -> None:
     Raises:
         UserError: it names the interval.
     """
-    for one in intervals:
-        share = float(np.max(np.abs(one.rounding) / np.maximum(one.gross, 1e-12)))
+    for one, share in zip(intervals, unexplained(intervals), strict=True):
         if not share <= ROUNDING:
             raise UserError(
                 f"influence.ledger: between steps {one.start} and {one.end} samples, penalty and decay leave "
-                f"{share:.0%} of what they did unexplained, so something else moved the weights, or the passes are "
-                "too coarse (influence.dtype, half precision); leave out influence.ledger"
+                f"{share:.0%} of what they did unexplained, so something else moved the weights, or half "
+                "precision is too coarse (model.dtype: float32 is not); leave out influence.ledger"
             )
 
 

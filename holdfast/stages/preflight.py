@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import io
@@ -31,9 +32,10 @@ from holdfast.models.prompt_check import require_readable
 from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.models.vllm_engine import require_vllm
+from holdfast.stages.accountable import require_rules
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.stages.teacher_check import Student, require_teacher
-from holdfast.training.arguments import anywhere, share
+from holdfast.training.arguments import TrainerConfig, anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
 from holdfast.training.sharded import require_shardable
@@ -62,22 +64,22 @@ def check(job: Check) -> dict[str, Any]:
     require_card(study, where)
     _check_vllm(study)
     processor, model = _skeleton(study)
-    shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
-    paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
-    shards = {path.name: read_questions(path) for split in paths.values() for path in split}
-    _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
-    _require_text(processor, model().config, shards)
-    for name, questions in shards.items():
-        require_readable(processor, model().config, name, questions)
-    _check_functions(study, processor, shards)
-    student = Student(processor, model().config, study.evaluation.max_new_tokens, longest_prompt)
-    for at, stage in _stages(study):
-        if isinstance(stage, Distill):
-            require_teacher(at, stage, student, shards[learned_shard(stage, study)])
     config = model().config
     if study.model.dtype == "auto":
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
         study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
+    shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
+    paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
+    shards = {path.name: read_questions(path) for split in paths.values() for path in split}
+    _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
+    _require_text(processor, config, shards)
+    for name, questions in shards.items():
+        require_readable(processor, config, name, questions)
+    _check_functions(study, processor, shards)
+    student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
+    for at, stage in _stages(study):
+        if isinstance(stage, Distill):
+            require_teacher(at, stage, student, shards[learned_shard(stage, study)])
     longest, lengths = _check_lengths(study, processor, config, shards)
     needed = {
         at: need_of(
@@ -189,6 +191,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.lora: {error}") from error
     if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
         require_shardable(stage, model)
+    _check_ledger(where, stage, study, config, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"{where}.lora: TRL cannot train an adapter on the output layer; leave it out of target_modules"
@@ -198,6 +201,18 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
             f"{where}.trainer: per_device_train_batch_size and gradient_accumulation_steps must be positive"
         )
     return found
+
+
+def _check_ledger(where: str, stage: AnyStage, study: Study, config: TrainerConfig, model: Any) -> None:
+    """Whether rules cover all that moves the weights, where a ledger is to account for it."""
+    if not study.accounted(where.split(".")[1]):
+        return
+    config = copy.copy(config)
+    config.fp16 = study.model.dtype == "float16" and device(study.compute.device).type == "cuda"
+    try:
+        require_rules(stage, config, model)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_functions(study: Study, processor: Any, shards: dict[str, list[Question]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from holdfast.influence.replay.steps import StepStore
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import load_processor
-from holdfast.stages.step_recording import Recorded, StepTaker, learnable, temperature
+from holdfast.stages.step_recording import Recorded, StepTaker, learnable, steps_size, temperature
 from holdfast.training.callback import StageCallback, kept_path
 from holdfast.training.stage import build
 
@@ -27,19 +28,32 @@ def replay(job: Train, kept: tuple[ModelRef, ...], store: StepStore, scratch: Pa
     """Train again; `kept` are all checkpoints that the training left.
 
     Raises:
-        UserError: a checkpoint comes out differently, or the loss or the optimizer is none that a rule covers.
+        UserError: a checkpoint comes out differently, the loss or the optimizer is none that a rule covers, or the
+            disk has no room for the steps.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     processor = load_processor(job.start)
     callback = Rerun(scratch, kept, processor, journal)
     callback.dtype = {"bfloat16": torch.bfloat16}.get(job.keep_dtype)
     trainer = build(job, processor, scratch, callback)
+    _require_room(steps_size(trainer), scratch)
     taker = StepTaker(job, trainer, store)
     started = time.monotonic()
     with cached_image_features(trainer.model, {}):
         trainer.train()
     seconds = time.monotonic() - started
-    return Recorded(trainer.model, store, taker.steps, learnable(job), temperature(trainer.args), seconds)
+    # A model that was loaded has no autocast around it either.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return Recorded(model, store, taker.steps, learnable(job), temperature(trainer.args), seconds)
+
+
+def _require_room(size: int, place: Path) -> None:
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise UserError(
+            f"influence.ledger: the steps of this training take {size / 1e9:.1f} GB and the disk of {place} has "
+            f"{free / 1e9:.1f} GB; make room, train an adapter (lora), or leave influence.ledger out"
+        )
 
 
 class Rerun(StageCallback):

@@ -33,6 +33,7 @@ from holdfast.influence.replay.steps import (
     require_linear,
 )
 from holdfast.models.load import device
+from holdfast.stages.accountable import require_rules
 from holdfast.stages.needs import FLOAT32
 from holdfast.stages.sources import source_digest
 from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
@@ -129,8 +130,7 @@ class Recorder:
         """
         if not group.of_the_first(lambda: self._begin(done)):
             return
-        learning = sum(value.numel() for value in selection(trainer.model).values())
-        size = 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
+        size = steps_size(trainer)
         free = shutil.disk_usage(self.store.place.parent).free
         # The same again for what else is at work.
         if group.number() == 0 and free < 2 * size:
@@ -210,6 +210,12 @@ def _read(file: Path) -> Any:
         return None
 
 
+def steps_size(trainer: SFTTrainer | GRPOTrainer) -> int:
+    """Bytes that the steps of a training take on the disk: weights and both moments of each."""
+    learning = sum(value.numel() for value in selection(trainer.model).values())
+    return 3 * FLOAT32 * learning * (trainer.args.max_steps + 1)
+
+
 def learnable(job: Train) -> list[Question]:
     """All questions that a stage may have learned from."""
     return [row.question for row in (*train_rows(job), *replay_rows(job))]
@@ -225,17 +231,9 @@ def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught
     UserError: something moves the weights that no rule covers.
     """
     args: Any = trainer.args
-    model: Any = trainer.model
-    stage = job.stage
-    added = {"kl": stage.kl, "l2": stage.l2, "ewc": stage.ewc, "talr": getattr(stage, "talr", None), "fsdp": args.fsdp}
-    for name, there in added.items():
-        if there:
-            raise UserError(f"influence.ledger: no rule covers a stage's `{name}`; leave it out, or influence.ledger")
-    if args.fp16:
-        raise UserError("influence.ledger: float16 scales its losses, which no rule covers; train in bfloat16")
-    dropping = [name for name, one in model.named_modules() if getattr(one, "p", 0) and _drops(one)]
-    if dropping:
-        raise UserError(f"influence.ledger: {dropping[0]} drops activations at random; set its dropout to 0")
+    if args.fsdp:
+        raise UserError("influence.ledger: no rule covers parts of a model; set compute.strategy to ddp")
+    require_rules(job.stage, args, trainer.model)
     batch = args.per_device_train_batch_size
     before = done * args.gradient_accumulation_steps * batch
     if isinstance(trainer, GRPOTrainer):
@@ -247,10 +245,6 @@ def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught
     # Processes take batches in turn.
     own = [place for index, place in enumerate(places) if index // batch % group.size() == group.number()]
     watch_supervised(trainer, [(place, questions[place].id) for place in own[before:]], take)
-
-
-def _drops(module: Any) -> bool:
-    return isinstance(module, torch.nn.modules.dropout._DropoutNd)
 
 
 def _plain(optimizer: Any) -> torch.optim.Optimizer:

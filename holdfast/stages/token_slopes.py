@@ -11,7 +11,6 @@ from torch import Tensor
 from trl import GRPOTrainer, SFTTrainer
 
 from holdfast import group
-from holdfast.errors import UserError
 from holdfast.influence.replay.steps import Taught
 from holdfast.training.sft import IGNORED
 
@@ -19,21 +18,8 @@ Take = Callable[[Taught], None]
 
 
 def watch_supervised(trainer: SFTTrainer, rows: Sequence[tuple[int, str]], take: Take) -> None:
-    """Take down every sample; `rows` are the numbers and questions in the order in which this process takes them.
-
-    Raises:
-        UserError: the loss is another than the mean log-likelihood of tokens.
-    """
+    """Take down every sample; `rows` are the numbers and questions in the order in which this process takes them."""
     args: Any = trainer.args
-    _refuse(
-        {
-            f"loss_type ({args.loss_type})": args.loss_type != "nll",
-            "label_smoothing_factor": args.label_smoothing_factor,
-            "neftune_noise_alpha": args.neftune_noise_alpha,
-            "use_liger_kernel": args.use_liger_kernel,
-            "router_aux_loss_coef": getattr(trainer, "aux_loss_enabled", False),
-        }
-    )
     compute_loss = trainer.compute_loss
     order = iter(rows)
 
@@ -63,20 +49,7 @@ class ReinforcedWatch:
     """
 
     def __init__(self, trainer: GRPOTrainer, take: Take, before: int) -> None:
-        """`before` are the rollouts of this process that an interrupted training had learned from.
-
-        Raises:
-        UserError: the loss has a part that does not go through log-probabilities alone.
-        """
-        args: Any = trainer.args
-        _refuse(
-            {
-                "entropy_coef": getattr(trainer, "_entropy_bonus_enabled", False),
-                "use_vllm": args.use_vllm,
-                "use_liger_kernel": args.use_liger_kernel,
-                "router_aux_loss_coef": getattr(trainer, "aux_loss_enabled", False),
-            }
-        )
+        """`before` are the rollouts of this process that an interrupted training had learned from."""
         self.trainer, self.take = trainer, take
         self.drawn = before
         self.asked: dict[int, str] = {}
@@ -140,12 +113,3 @@ class ReinforcedWatch:
             trainer.beta, trainer._metrics = kept
             vars(trainer)["_get_per_token_logps_and_entropies"] = self._reading
         return -slopes.cpu() / group.size()
-
-
-def _refuse(found: dict[str, Any]) -> None:
-    for name, there in found.items():
-        if there:
-            raise UserError(
-                f"influence.ledger: the loss with trainer.{name} is no function of the tokens' log-probabilities that "
-                "a rule covers; leave that argument out, or influence.ledger"
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from flows.commands.experiment import load_study
+from holdfast.config.study import Study
 from holdfast.errors import UserError
 
 LORA = {"lora": {"r": 4, "target_modules": "all-linear"}}
@@ -113,6 +115,19 @@ def test_what_no_ledger_can_account_for_is_refused_before_it_trains(
     file.write_text(yaml.safe_dump(content | {"influence": {"ledger": {}}}))
     with pytest.raises(UserError, match=said):
         load_study(file)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "beyond"),
+    [({"direction": "reverse"}, []), ({"prompts": "prior"}, ["kl"])],
+)
+def test_a_ledger_has_an_account_of_trls_own_kl_alone(penalty: dict, beyond: list[str]) -> None:
+    """`kl` on the target prompts of grpo is what `trainer.beta` is."""
+    arm = GRPO | {"kl": {"weight": 0.1} | penalty}
+    given = {"name": "s", "arms": {"a": [arm]}, "prior": PRIOR}
+    assert Study.model_validate(given).arms["a"][0].unaccounted == beyond
+    with pytest.raises(ValueError, match=r"arms\.a\.0\.kl: no rule") if beyond else nullcontext():
+        Study.model_validate(given | {"influence": {"ledger": {}}})
 
 
 def test_predictors_are_refused_where_the_base_has_no_room_beside_a_checkpoint(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ledgers import write_ledger
 from page_tags import Tags
@@ -33,6 +34,23 @@ def test_the_samples_that_took_and_gave_most_have_their_tokens_coloured(accounte
     assert [token["share"] for token in gave["tokens"]] == pytest.approx([0, 1, 1 / 3, 0])
     assert [token["share"] for token in took["tokens"]] == pytest.approx([0, -0.75, -0.25, 0])
     assert took["pictures"] is None
+
+
+def test_a_sample_that_stands_twice_in_its_step_is_two_and_one_without_a_token_is_none(
+    accounted: FinishedStudy,
+) -> None:
+    place = Path(accounted.runs[-1].path)
+    rows, tokens = (pd.read_parquet(place / f"{name}.parquet") for name in ("ledger", "tokens"))
+    masked = rows.iloc[:1].assign(tokens=0, prompt="masked")
+    pd.concat([masked, rows]).assign(step=1, row=1).to_parquet(place / "ledger.parquet")
+    tokens.assign(step=1, row=1).to_parquet(place / "tokens.parquet")
+    [arm] = colored(accounted)
+    assert [one["effect"] for one in arm["shown"]] == pytest.approx([-0.1, 0.4 / 3])
+    shown = [(one["step"], one["prompt"], len(one["tokens"])) for one in arm["shown"]]
+    assert shown == [(1, "no such question", 4)] * 2
+    rows.assign(tokens=0).to_parquet(place / "ledger.parquet")
+    tokens.iloc[:0].to_parquet(place / "tokens.parquet")
+    assert colored(accounted) == []
 
 
 def test_the_page_has_them_and_runs_nothing_that_was_said(accounted: FinishedStudy, tmp_path: Path) -> None:

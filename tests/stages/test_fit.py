@@ -22,7 +22,9 @@ THREE = "Qwen/Qwen2.5-VL-3B-Instruct"
 
 def need(stage: dict[str, Any], **study: Any) -> Need:
     """Of a stage of Qwen2.5-VL-3B on a GPU, on prompts of 600 tokens."""
-    arm = {"method": "sft", "source": "answers", "trainer": TRAINER, **stage}
+    arm = {"method": "sft", "trainer": TRAINER, **stage}
+    if arm["method"] == "sft":
+        arm["source"] = "answers"
     found = Study(name="s", arms={"a": [arm]}, model={"path": THREE, "dtype": "bfloat16"}, **study)
     [one] = found.arms["a"]
     model = adapted(without_weights(THREE), one, 0)
@@ -76,12 +78,24 @@ def test_a_ledger_needs_every_step_on_the_disk_and_fits_with_an_adapter() -> Non
     adapter, whole = (need(stage, evaluation=kept, influence=settings) for stage in ({"lora": LORA}, {}))
     learning, benchmarks = adapter.shape.learning, 9
     assert adapter.disk.running == 4 * learning * (3 * 101 + benchmarks * (2 * (4 + 2) + 2))
-    assert adapter.ledger == 4 * (adapter.shape.parameters + benchmarks * learning) < 20 * GB
+    assert adapter.ledger == 4 * (adapter.shape.parameters + (benchmarks + 2) * learning) < 20 * GB
     assert require_memory("arms.a.0", adapter, CARD) == []
     with pytest.raises(
         UserError, match=r"influence\.ledger: to account for arms\.a\.0 takes .* leave influence\.ledger out"
     ):
         require_memory("arms.a.0", whole, CARD)
+
+
+def test_a_ledgers_tokens_and_a_kl_penalty_take_gradients_beside_the_benchmarks() -> None:
+    grpo = {"method": "grpo", "lora": LORA, "trainer": {"max_steps": 8}}
+    by_beta = grpo | {"trainer": {"max_steps": 8, "beta": 0.1}}
+    by_kl = grpo | {"kl": {"weight": 0.1, "direction": "reverse"}}
+    plain, tokens, beta, kl = (
+        need(stage, influence={"ledger": {"tokens": wanted}})
+        for wanted, stage in ((False, grpo), (True, grpo), (True, by_beta), (True, by_kl))
+    )
+    more = [(one.ledger - plain.ledger) / (4 * plain.shape.learning) for one in (tokens, beta, kl)]
+    assert more == [2, 3, 3]
 
 
 def test_a_card_without_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from holdfast.influence.replay.tokens import TOKENS
 from holdfast.journal import METRICS, read_lines
 from holdfast.stages import step_recording
 from holdfast.stages.step_recording import WHOLE, Recorder
+from holdfast.training import stage as training
 
 TRAINER = {
     "max_steps": 4,
@@ -119,6 +121,18 @@ def test_a_ledger_of_kept_steps_is_that_of_a_training_taken_again(
     assert not trained.with_name(f"trained.{STEPS}").exists(), "it is done with them"
 
 
+def test_a_training_in_half_precision_has_the_same_ledger_of_kept_steps_as_of_one_taken_again(
+    train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where accelerate wraps the model that trains, and none that is loaded."""
+    settings = training.machine_settings
+    monkeypatch.setattr(training, "machine_settings", lambda *given: settings(*given) | {"bf16": True})
+    trained = with_steps(train_job(TEACHER, keep=2), run_stage, tmp_path / "trained")
+    kept = run_stage(ledger_of(trained, recorded=f"trained.{STEPS}"), tmp_path / "kept")
+    again = run_stage(ledger_of(trained), tmp_path / "again")
+    assert same_tables(kept, again)
+
+
 def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
@@ -204,6 +218,17 @@ def test_where_the_disk_has_no_room_the_training_goes_on_and_says_so(
     out = run_stage(job, tmp_path / "out")
     assert "will train it once more" in note(out, "told")[0]
     assert not (out / STEPS).exists()
+
+
+def test_where_the_disk_has_no_room_no_training_is_taken_again_in_vain(
+    trained: Path, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1e6))
+    with pytest.raises(SystemExit):
+        run_stage(ledger_of(trained), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "error.json").read_text())["message"]
+    assert re.search(r"the steps of this training take \d+\.\d GB and the disk of .* has 0\.0 GB; make room", said)
+    assert not list((tmp_path / "out" / "scratch").rglob("*.safetensors"))
 
 
 def test_a_disk_that_refuses_a_step_does_not_end_the_training(
@@ -326,6 +351,25 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     nothing = rows[rows.advantage == 0][[name for name in rows if name.startswith("effect/")]]
     assert (nothing.to_numpy() == 0).all()
     assert (rows[rows.advantage != 0]["effect/color"] != 0).any()
+
+
+@pytest.mark.parametrize("longest", [3, 12], ids=["all", "some"])
+def test_rollouts_that_were_cut_off_and_masked_stand_in_the_ledger_and_do_nothing(
+    train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path, longest: int
+) -> None:
+    trainer = {**ROLLOUTS, "max_completion_length": longest, "mask_truncated_completions": True, "temperature": 2.0}
+    penalty = {"weight": 0.1, "direction": "reverse"}
+    job = train_job({"method": "grpo", "kl": penalty, "trainer": trainer}, start=schooled)
+    with_steps(job, run_stage, tmp_path / "trained")
+    out = run_stage(ledger_of(tmp_path / "trained", recorded=f"trained.{STEPS}"), tmp_path / "accounted")
+    rows, _ = tables(out)
+    assert rows.groupby("step").size().to_dict() == {1: 8, 2: 8}
+    masked = rows[rows.tokens == 0]
+    assert len(masked) > 0
+    assert (len(masked) == len(rows)) == (longest == 3)
+    assert (masked[[f"effect/{name}" for name in NAMES]].to_numpy() == 0).all()
+    assert (rows["effect/color"] != 0).any() == (longest > 3)
+    assert len(pq.read_table(out / TOKENS)) == rows.tokens.sum()
 
 
 @pytest.mark.slow

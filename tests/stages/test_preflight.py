@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from architectures import VISION_LANGUAGE, each, made
 from PIL import Image
 from pydantic import ValidationError
@@ -17,6 +18,8 @@ from holdfast.data.shards import png, read_questions, write_questions
 from holdfast.errors import UserError
 from holdfast.models.encode import encode
 from holdfast.models.load import save_checkpoint
+from holdfast.stages import preflight
+from holdfast.stages.fit import Room
 from holdfast.stages.preflight import check, longest_prompt
 
 
@@ -50,6 +53,62 @@ def test_an_arm_that_cannot_work_is_refused_by_field(tiny_data: DataRef, stage: 
     with pytest.raises(UserError) as refused:
         checked(tiny_data, stage)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "trainer", "words"),
+    [
+        ("sft", {"optim": "adafactor"}, "of the optimizer Adafactor no rule covers it"),
+        (
+            "sft",
+            {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"},
+            "optimizer SGD no rule covers nesterov",
+        ),
+        ("sft", {"optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 0.1}, "weight_decay together with mom"),
+        ("sft", {"optim": "galore_adamw"}, "no rule covers trainer.optim"),
+        ("sft", {"loss_type": "dft"}, "the loss with trainer.loss_type (dft) is no function"),
+        ("sft", {"label_smoothing_factor": 0.1}, "trainer.label_smoothing_factor"),
+        ("sft", {"neftune_noise_alpha": 5}, "trainer.neftune_noise_alpha"),
+        ("grpo", {"entropy_coef": 0.01}, "trainer.entropy_coef"),
+        ("grpo", {"use_adaptive_entropy": True}, "trainer.use_adaptive_entropy"),
+        ("sft", {"optim": "sgd", "optim_args": "momentum=0.9"}, ""),
+        ("grpo", {"optim": "adamw_torch_fused", "beta": 0.1}, ""),
+    ],
+)
+def test_what_a_ledger_has_no_rule_for_is_refused_before_anything_trains(
+    tiny_data: DataRef, method: str, trainer: dict[str, Any], words: str
+) -> None:
+    stage = {"method": method, "trainer": {"max_steps": 2, **trainer}}
+    assert checked(tiny_data, stage)
+    if not words:
+        assert checked(tiny_data, stage, influence={"ledger": {}})
+        return
+    with pytest.raises(UserError) as refused:
+        checked(tiny_data, stage, influence={"ledger": {}})
+    assert str(refused.value).startswith("arms.a.0: influence.ledger: ")
+    assert words in str(refused.value)
+
+
+def test_a_ledger_is_refused_where_activations_are_dropped_or_losses_scaled(
+    tiny_data: DataRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "_without_weights", with_dropout)
+    with pytest.raises(UserError, match=r"arms\.a\.0: influence\.ledger: dropped drops activations at random"):
+        checked(tiny_data, influence={"ledger": {}})
+    monkeypatch.undo()
+    monkeypatch.setattr(preflight, "device", lambda named: torch.device("cuda"))
+    monkeypatch.setattr(preflight, "room_there", lambda *_: Room(10**12, 10**12))
+    half = {"path": "bundled", "dtype": "float16"}
+    assert checked(tiny_data, model=half)
+    with pytest.raises(UserError, match=r"arms\.a\.0: influence\.ledger: float16 scales its losses"):
+        checked(tiny_data, model=half, influence={"ledger": {}})
+
+
+def with_dropout(make: Any, argument: Any) -> Any:
+    with torch.device("meta"):
+        model = make(argument)
+    model.dropped = torch.nn.Dropout(0.1)
+    return model
 
 
 def test_an_evaluation_limit_that_cannot_hold_an_answer_is_refused(tiny_data: DataRef) -> None:

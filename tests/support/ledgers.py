@@ -19,7 +19,7 @@ def write_ledger(place: Path, priors: list[str], target: str, first: float, prom
     effects = {1: first, 2: -0.2, 3: 0.3}
     others = {f"effect/{name}": 0.0 for name in priors[1:]}
     rows = [
-        {"step": step, "row": step, "prompt": prompt, "source": "answers", "correct": step < 3}
+        {"step": step, "row": step, "prompt": prompt, "source": "answers", "correct": step < 3, "tokens": 4}
         | {f"effect/{priors[0]}": effect + 0.1, f"effect/{target}": 18.0, **others}
         for step, effect in effects.items()
     ]

@@ -95,12 +95,17 @@ class Interval(NamedTuple):
     predicted: np.ndarray
     """⟨V, Δθ⟩ of the real steps."""
     gross: np.ndarray
-    """What all its samples did, signs apart: the scale of rounding."""
+    """What all its samples did, signs apart."""
 
     @property
     def rounding(self) -> np.ndarray:
         """What is left: nothing, but for the precision of weights and passes."""
         return self.predicted - (self.gradients + self.clipping + self.penalty + self.decay + self.carried)
+
+    @property
+    def moved(self) -> np.ndarray:
+        """What samples, penalty, decay and momentum did, signs apart: the scale of rounding."""
+        return self.gross + np.abs(self.penalty) + np.abs(self.decay) + np.abs(self.carried)
 
 
 Tokens = Callable[[Any, "Learned", Sequence[Gradient]], list[np.ndarray]]
@@ -223,6 +228,16 @@ def _dots(rows: Mapping[str, Tensor], direction: Mapping[str, Tensor], count: in
     for name, value in direction.items():
         found += (rows[name].to(value.device).double() @ value.double().flatten()).cpu()
     return found.numpy()
+
+
+def unexplained(intervals: Sequence[Interval]) -> list[float]:
+    """Of each interval the largest share that rounding is of what moved there, or in as many steps of the training in
+    the mean, if that is more: where no sample teaches, hardly anything moves, and what does is rounded all the same."""
+    steps = sum(one.end - one.start for one in intervals)
+    mean = sum(one.moved for one in intervals) / steps
+    scales = (np.maximum(one.moved, (one.end - one.start) * mean) for one in intervals)
+    pairs = zip(intervals, scales, strict=True)
+    return [float(np.max(np.abs(one.rounding) / np.maximum(scale, 1e-12))) for one, scale in pairs]
 
 
 def backwards(intervals: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -36,7 +36,8 @@ ROW = pa.schema(
         ("text", pa.string()),
     ]
 )
-"""`row` is a supervised sample's place among the training rows, or a rollout's number; `clip` the factor of gradient
+"""`row` is a supervised sample's place among the training rows, which may stand twice in a step, or a rollout's number;
+`clip` the factor of gradient
 clipping that the effects hold already. Effects, what momentum did with them later among them, stand in
 `effect/BENCHMARK`."""
 EFFECT = "effect/"

@@ -36,15 +36,19 @@ class StepSamples:
         return whole(self.questions[taught.question], text)
 
     def first(self) -> list[Sample]:
-        """Of the first step."""
-        return [self._sample(taught) for taught in self.taught[0]]
+        """Of the first step that has any with tokens, these; of a rollout that was cut off TRL may mask all."""
+        for step in self.taught:
+            if found := [self._sample(taught) for taught in step if taught.completion]:
+                return found
+        return []
 
     def learned(self, step: int) -> Iterator[Learned]:
-        """The samples of a step; those whose loss has no slope, as rollouts without an advantage, in batches apart."""
+        """The samples of a step; those whose loss has no slope, as rollouts without an advantage, in batches apart, and
+        so those without a token."""
         taught = self.taught[step - 1]
-        teaching = [place for place, one in enumerate(taught) if one.weights.any()]
-        for places in (teaching, sorted(set(range(len(taught))) - set(teaching))):
-            yield from self._batches(places, taught)
+        kinds = [(bool(one.completion), bool(one.weights.any())) for one in taught]
+        for kind in ((True, True), (True, False), (False, False)):
+            yield from self._batches([place for place, own in enumerate(kinds) if own == kind], taught)
 
     def _batches(self, places: Sequence[int], taught: Sequence[Taught]) -> Iterator[Learned]:
         done = 0
@@ -56,7 +60,8 @@ class StepSamples:
             done += len(part)
             width = batch.targets.shape[1]
             penalties = [one.penalty for one in given if one.penalty is not None]
-            penalty = _padded(penalties, width) if penalties else None
+            # Without tokens no pass is possible, and none is needed.
+            penalty = _padded(penalties, width) if penalties and width else None
             yield Learned(batch, _padded([one.weights for one in given], width), penalty, self.temperature, own)
 
     def _sample(self, taught: Taught) -> Sample:

@@ -81,7 +81,10 @@ def kinds(pieces: Sequence[str], special: Sequence[bool], opened: str = "") -> l
 
 
 def write_tokens(out: Path, steps: Mapping[int, Sequence[np.ndarray]], samples: StepSamples) -> None:
-    """tokens.parquet: a row for every token of every sample of every step, with its effect on the prior and target."""
+    """tokens.parquet: a row for every token of every sample of every step, with its effect on the prior and target.
+
+    Samples are in the ledger's order, and the `place` of each begins at 0; `row` may stand twice in a step.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in ("step", "row", "place", "token", "kind")}
     pieces: dict[int, str] = {}
     tokenizer = samples.encoder.processor.tokenizer

@@ -14,7 +14,14 @@ from replays import NODES, STEPS, Trained, adamw, gradient_of, taught, train
 from unlike import random_targets
 
 from holdfast.influence.engine.gradients import Gradient, selection
-from holdfast.influence.replay.attribution import Attribution, Interval, Learned, SampleEffects, backwards
+from holdfast.influence.replay.attribution import (
+    Attribution,
+    Interval,
+    Learned,
+    SampleEffects,
+    backwards,
+    unexplained,
+)
 from holdfast.influence.replay.tokens import kinds, token_effects
 
 TARGETS = 2
@@ -179,6 +186,30 @@ def test_a_sample_without_weight_does_exactly_nothing(model: Any, tmp_path: Path
     [effects] = [effects for effects in found.samples if effects.step == 2]
     assert (effects.effects[1] == 0).all()
     assert (effects.effects[[0, 2]] != 0).all()
+
+
+def test_steps_in_which_no_sample_teaches_are_explained_by_momentum_up_to_the_trainings_own_rounding(
+    model: Any, tmp_path: Path
+) -> None:
+    """In float32, and each in an interval of its own."""
+    steps = taught()
+    for part in (part for parts in steps[2:] for part in parts):
+        part.weights.zero_()
+    trained = train(model.float(), steps, tmp_path, partial(adamw, weight_decay=0.0))
+    silent = accounted(trained)
+    assert all((one.gross == 0).all() and (one.rounding != 0).all() for one in silent[:4])
+    assert max(unexplained(silent)) < 1e-3
+    [*before, last] = trained.recording.facts
+    faster = {name: one._replace(rate=1.5 * one.rate) for name, one in last.parameters.items()}
+    wrong = trained.recording._replace(facts=[*before, last._replace(parameters=faster)])
+    assert unexplained(accounted(trained._replace(recording=wrong)))[0] > 0.02, "something else moved the weights"
+
+
+def accounted(trained: Trained) -> list[Interval]:
+    """Of every step, the last one first."""
+    found = Attribution(trained.model, trained.recording, TARGETS)
+    slope = by_parameter(random_targets(trained.model, TARGETS))
+    return [found.interval(start, end, slope) for start, end in backwards(range(STEPS + 1))]
 
 
 def test_a_dropped_samples_account_is_what_its_gradient_would_have_added(model: Any, tmp_path: Path) -> None:
