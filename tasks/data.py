@@ -102,7 +102,7 @@ def add_samples(data: DataRef, file: Path, key: str) -> FileRef:
         with data_lock(root):
             _copy(file, target)
             if data_version.mended_listing(root).get(_name(target)) != md5:
-                data_version.record(root, target)
+                data_version.record(root, [target])
         data_version.push(root)
     return FileRef(path=target, digest=file_digest(target))
 
@@ -118,7 +118,7 @@ def _provide(place: Path, names: list[str], generate: Callable[[Path], object], 
         _generate(place, names, generate)
         if not accept:
             _refuse_different(place, pinned)
-    data_version.record(root, place)
+    data_version.record(root, data_version.unrecorded(root, [place / name for name in names]))
 
 
 def _intact(place: Path, names: list[str], pinned: data_version.Listing | None) -> bool:

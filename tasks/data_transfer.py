@@ -79,16 +79,13 @@ def refuse_different(root: Path, files: Mapping[str, Path]) -> None:
 def add_files(root: Path, files: Mapping[str, Path], listings: Mapping[str, Path]) -> str:
     """Put files into data/ as a version; `listings` are objects of DVC's that list earlier ones. Returns its md5."""
     with data_lock(root):
-        pinned = data_version.mended_listing(root)
         for name, file in files.items():
             target = root / "data" / name
             with writing(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not target.is_file():
                     copy(file, target)
-        new = {name for name, file in files.items() if pinned.get(name) != file_digest(file, "md5")}
-        for directory in sorted({name.split("/")[0] for name in new}):
-            data_version.record(root, root / "data" / directory)
+        data_version.record(root, data_version.unrecorded(root, [root / "data" / name for name in files]))
         for version, listing in listings.items():
             path = data_version.cache_path(root, version)
             if not path.is_file():

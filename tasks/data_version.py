@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from holdfast.config.refs import file_digest
 from holdfast.errors import UserError, brief, writing
 from tasks.redaction import redacted
 
@@ -77,15 +78,31 @@ def mended_listing(root: Path) -> Listing:
     return files
 
 
-def record(root: Path, path: Path) -> None:
-    """Add a file or directory below data/ as a new version. The other data need not be here."""
+def record(root: Path, paths: Iterable[Path]) -> None:
+    """Add files below data/ as a new version; where there is none yet, all that lies there. Other data keep their pins.
+
+    A directory would lose what is pinned of it and is not here: DVC takes it for what it has on disk.
+    """
+    added = sorted(os.fspath(path.relative_to(root)) for path in paths)
+    if not added:
+        return
     files = mended_listing(root)
     if files:
         cache_directory_object(root, files)
-    added = path if files else root / "data"
     with _kept(root):
-        _dvc(root, "add", "--no-relink", os.fspath(added.relative_to(root)))
+        _dvc(root, "add", "--no-relink", *(added if files else ["data"]))
     _write_listing(root, _cached_listing(root))
+
+
+def unrecorded(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Those of these files below data/ that data.dvc pins otherwise or not at all, or that DVC's cache lacks."""
+    pinned = mended_listing(root)
+    found = {path: file_digest(path, "md5") for path in paths}
+    return [
+        path
+        for path, md5 in found.items()
+        if pinned.get(path.relative_to(root / "data").as_posix()) != md5 or not cache_path(root, md5).is_file()
+    ]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from holdfast.models.base_ref import reference
 from tasks import certificate, data_version, evaluations
 from tasks.certificate import Certificate
 from tasks.recorded import RecordedStudy, result_of, stage_run
+from tasks.stage_cache import RETIRED, retired_files
 from tasks.tracking import Store
 
 IN_DATA = ("data",)
@@ -34,6 +35,8 @@ class Checked(NamedTuple):
     """Bytes that were read."""
     wrong: tuple[str, ...] = ()
     """What differs or is missing, each with its name."""
+    let_go: int = 0
+    """Files that `holdfast gc` removed as the study's `checkpoints` says."""
 
 
 class Verifier:
@@ -132,12 +135,12 @@ class Verifier:
         return found._replace(wrong=wrong + found.wrong)
 
     def _files(self, run: Any, files: dict[str, str], what: str) -> Checked:
-        wrong, size = [], 0
+        wrong, missing, size = [], [], 0
         for name, digest in files.items():
             self.show(f"{what}: {name}")
             with self.store.artifacts.file(run, name) as path:
                 if path is None:
-                    wrong.append(f"{name} is missing")
+                    missing.append(name)
                     continue
                 size += path.stat().st_size
                 if file_digest(path) != digest:
@@ -145,7 +148,13 @@ class Verifier:
                     # The next study goes by sizes and times, and shall see this one, too.
                     with suppress(OSError):
                         path.touch()
-        return Checked(what, len(files), size, tuple(wrong))
+        let_go = self._let_go(run).intersection(missing) if missing else set()
+        wrong += [f"{name} is missing" for name in missing if name not in let_go]
+        return Checked(what, len(files) - len(let_go), size, tuple(wrong), len(let_go))
+
+    def _let_go(self, run: Any) -> frozenset[str]:
+        with self.store.artifacts.file(run, RETIRED) as path:
+            return frozenset() if path is None else retired_files(path.parent)
 
     def _evaluations(self) -> Iterator[Checked]:
         """The records that the report read, wherever an evaluation left them; one line for each arm's."""

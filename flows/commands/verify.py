@@ -54,5 +54,6 @@ def _table(found: list[Checked]) -> Table:
         table.add_column(name, justify="right" if name in ("files", "MiB") else "left")
     for one in found:
         result = f"{len(one.wrong)} wrong" if one.wrong else "ok"
+        result += f", {one.let_go} let go by `checkpoints`" if one.let_go else ""
         table.add_row(one.what, str(one.files), f"{one.size / MEBI:.1f}", result)
     return table

@@ -17,7 +17,7 @@ def with_data(root: Path, name: str = "study-0123abcd", content: bytes = b"quest
     place = root / "data" / name
     place.mkdir(parents=True)
     (place / "target-train.parquet").write_bytes(content)
-    data_version.record(root, place)
+    data_version.record(root, place.iterdir())
     return DataRef(path=place, digest="d")
 
 

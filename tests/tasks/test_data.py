@@ -228,6 +228,27 @@ def test_samples_are_a_new_version_once(root: Path, tmp_path: Path) -> None:
     assert data.prepare_data(STUDY, root, never) == ref
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_fresh_clone_keeps_the_pins_of_samples_that_are_not_there(root: Path, tmp_path: Path, cached: bool) -> None:
+    ref = data.prepare_data(STUDY, root, Generator())
+    (tmp_path / "samples.parquet").write_bytes(b"sampled")
+    sample = data.add_samples(ref, tmp_path / "samples.parquet", "0123456789abcdef").path
+    pointer = (root / "data.dvc").read_text()
+    shutil.rmtree(root / "data")
+    if not cached:
+        forget_cache(root)
+    assert data.prepare_data(STUDY, root, Generator()) == ref
+    assert not sample.exists()
+    assert (root / "data.dvc").read_text() == pointer
+    # Every shard is in the cache again, for whoever pushes.
+    shards = [md5 for name, md5 in (data_version.listing(root) or {}).items() if not data.is_sample(name)]
+    assert all(data_version.cache_path(root, md5).is_file() for md5 in shards)
+
+    (ref.path / "target-test.parquet").write_bytes(b"different")
+    data.prepare_data(STUDY, root, never, accept=True)
+    assert f"{ref.path.name}/{sample.name}" in (data_version.listing(root) or {})
+
+
 @pytest.mark.slow
 def test_a_list_of_files_that_a_kill_left_behind_is_mended(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())

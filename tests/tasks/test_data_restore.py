@@ -42,7 +42,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place.mkdir(parents=True)
     for name in NAMES:
         (place / name).write_text(f"{name} as it was")
-    data_version.record(root, place)
+    data_version.record(root, place.iterdir())
     (root / "past.dvc").write_text((root / "data.dvc").read_text())
     # DVC keeps it relative to .dvc.
     dvc(root, "remote", "add", "-q", "-d", "store", "../remote")
@@ -102,7 +102,7 @@ def test_dvc_itself_takes_the_new_directory_for_a_repository_with_these_data(rep
     into = repository.root / "mlruns" / "reproduced" / "study"
     restored = restore(repository, into)
     (restored.path / "samples-89abcdef.parquet").write_text("samples")
-    data_version.record(into, restored.path / "samples-89abcdef.parquet")
+    data_version.record(into, [restored.path / "samples-89abcdef.parquet"])
     assert len(data_version.listing(into) or {}) == 3
     assert is_untouched(repository)
 

@@ -55,7 +55,7 @@ class Clone(NamedTuple):
         file = self.data.path / "target-train.parquet"
         file.unlink()
         file.write_bytes(content)
-        data_version.record(self.root, self.data.path)
+        data_version.record(self.root, [file])
         return (data_version.listing(self.root) or {})[f"{self.data.path.name}/{file.name}"]
 
 

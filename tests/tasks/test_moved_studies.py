@@ -241,6 +241,19 @@ def test_a_clone_with_other_data_of_this_name_changes_nothing(source: Source, th
     assert not open_store(there).search("")
 
 
+def test_samples_that_are_pinned_and_not_there_keep_their_pins(source: Source, there: Path):
+    place = there / "data" / "study-0123abcd"
+    place.mkdir(parents=True)
+    (place / "samples-0123abcd.parquet").write_bytes(b"sampled")
+    data_version.record(there, place.iterdir())
+    [(sample, md5)] = (data_version.listing(there) or {}).items()
+    shutil.rmtree(there / "data")
+    import_study(source.file, there)
+    found = data_version.listing(there) or {}
+    assert found.pop(sample) == md5
+    assert [*found] == ["study-0123abcd/target-train.parquet"]
+
+
 def test_a_clone_without_dvc_changes_nothing(source: Source, there: Path):
     shutil.rmtree(there / ".dvc")
     with pytest.raises(UserError, match="run `dvc init`"):

@@ -1,6 +1,7 @@
 """A recorded study, damaged in one place at a time: verification names the place, and nothing else."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from flows.commands.main import app
 from tasks import certificate, verification
-from tasks.recorded import recorded_studies
+from tasks.garbage import retired_checkpoints
+from tasks.needed_runs import needed_runs
+from tasks.recorded import COMPARED, recorded_studies
 from tasks.tracking import Store
 from tasks.verification import Checked, Verifier
 
@@ -115,6 +118,31 @@ def test_a_missing_file_is_named(recorded: Recorded, place: str):
         [(found, said)] = wrong(recorded)
     assert found == what
     assert said.startswith(name.removesuffix(" differs"))
+
+
+def test_a_checkpoint_that_the_studys_own_setting_let_go_is_not_missing(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(recorded.root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(recorded.trained.path, tmp_path / "kept")
+    compared = recorded.artifacts(recorded.parent) / COMPARED
+    keeps_none = compared.read_bytes().replace(b'"checkpoints": "all"', b'"checkpoints": "best"', 1)
+    with changed(compared, keeps_none):
+        needed = needed_runs(recorded.store)
+        [garbage] = retired_checkpoints(recorded.store, needed)
+    garbage.remove()
+    assert not weights(recorded).exists()
+    [found] = [one for one in verified(recorded) if one.what == "train answers"]
+    assert (found.files, found.wrong, found.let_go) == (1, (), 1)
+    done = CliRunner().invoke(app, ["verify", STUDY.name])
+    assert done.exit_code == 0, done.output
+    assert "ok, 1 let go by `checkpoints`" in done.output
+    with changed(recorded.trained.path / "metrics.jsonl", None):
+        assert wrong(recorded) == [("train answers", "metrics.jsonl is missing")]
+    shutil.rmtree(recorded.trained.path)
+    shutil.copytree(tmp_path / "kept", recorded.trained.path)
+    assert wrong(recorded) == []
 
 
 def test_another_configuration_or_tag_contradicts_the_certificate(recorded: Recorded):
