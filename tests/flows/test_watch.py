@@ -1,8 +1,11 @@
 """A flow run is marked only when the process behind it is gone; on a real Prefect server with a password."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -10,12 +13,16 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Pending, Running
 from repositories import holdfast
 from servers import prefect_server
+from team_stack import await_that
 
 from flows.automations import automations, set_automations
+from flows.commands.serve import watch_name
 from flows.deployments import Experiment, deployments, watch_deployment
 from flows.watch import watch
 from holdfast.config.methods import SFT, Answers
@@ -46,7 +53,7 @@ def root(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def begun(root: Path) -> UUID:
     """A flow run of a deployment that Prefect thinks is running."""
-    deployment_id = deployments([Experiment(STUDY)], root)[0].apply()
+    deployment_id = deployments([Experiment(STUDY)])[0].apply()
     with get_client(sync_client=True) as client:
         run = client.create_flow_run_from_deployment(deployment_id)
         client.set_flow_run_state(run.id, Pending())
@@ -92,15 +99,72 @@ def test_a_run_whose_process_is_gone_waits_for_the_next_worker(root: Path, begun
 
 
 def test_automations_are_made_once_and_call_the_watch(root: Path):
-    watching = watch_deployment(root, 300.0).apply()
-    wanted = timedelta(seconds=300)
-    for _ in range(2):
-        set_automations(automations(watching, wanted, wanted))
+    watching = watch_deployment("runs", 300.0).apply()
     names = [f"holdfast: {kind} runs" for kind in ("failed", "zombie", "stalled")]
-    with get_client(sync_client=True) as client:
-        found = [one for name in names for one in client.read_automations_by_name(name)]
-    assert len(found) == 3
-    assert {action.deployment_id for one in found for action in one.actions} == {watching}
+
+    def made(silence: float) -> list[UUID]:
+        set_automations(automations(watching, timedelta(seconds=silence), timedelta(seconds=300)))
+        with get_client(sync_client=True) as client:
+            found = [one for name in names for one in client.read_automations_by_name(name)]
+        assert {action.deployment_id for one in found for action in one.actions} == {watching}
+        return [one.id for one in found]
+
+    first = made(300)
+    assert len(first) == 3
+    # A new one would have forgotten which runs it waits for.
+    assert made(300) == first
+    other = made(90)
+    assert [one == two for one, two in zip(other, first, strict=True)] == [True, False, True]
+
+
+@contextmanager
+def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
+    """A `holdfast serve` or `watch` in a directory until the block ends, as Ctrl-C ends it; gives what it said."""
+    said, prefect = root / "said.txt", get_current_settings().api
+    key = {"PREFECT_API_URL": prefect.url or "", "PREFECT_API_AUTH_STRING": PASSWORD}
+    home = {"PREFECT_HOME": str(root / ".prefect"), "TMPDIR": str(root)}
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows", *arguments],
+            cwd=root,
+            env={**os.environ, **key, **home, **settings},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        yield said
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, said.read_text()
+
+
+def find(name: str) -> DeploymentResponse | None:
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        return client.read_deployment_by_name(name)
+    return None
+
+
+def paused(name: str) -> bool:
+    known = find(name)
+    assert known is not None, name
+    return known.paused
+
+
+def test_who_serves_beside_others_works_in_its_own_directory_and_stops_its_own_schedules_only(root: Path, begun: UUID):
+    (root / "nightly.yaml").write_text(
+        "name: nightly\narms: {a: [{method: sft, source: answers}]}\nschedule: {interval: 1d}\n"
+    )
+    store = open_store(root)
+    theirs = watch_deployment("runs", 90.0).apply()
+    owned_by(2**22 + 1, 0.0, begun, store)
+    with serving(root, "serve", "nightly.yaml"):
+        mine = await_that(lambda: find(f"watch/{watch_name(store)}"), 60)
+        assert mine.id != theirs
+        with get_client(sync_client=True) as client:
+            client.create_flow_run_from_deployment(mine.id, parameters={"flow_run": str(begun)})
+        await_that(lambda: state_of(begun) == "AwaitingRetry", 60)
+        assert not paused("study/nightly")
+    assert [paused(name) for name in ("study/nightly", "study/any", "watch/runs")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
