@@ -13,22 +13,24 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows.deployments import TAG
 
-ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "AwaitingRetry")}
+ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
 BEGINS = "prefect.flow-run.Running"
-PENDING = "prefect.flow-run.Pending"
+RETRY = "prefect.flow-run.AwaitingRetry"
+WAITS = {"prefect.flow-run.Late", "prefect.flow-run.Pending", RETRY}
+"""Its time has come and nobody took it; somebody took it and did not begin; its process is gone."""
 RUN = "{{ labels['prefect.resource.id'] }}"
 
 
 def automations(deployment_id: UUID, silence: timedelta, patience: timedelta, suffix: str = "") -> list[Automation]:
-    """For runs that failed, that stopped sending heartbeats for `silence`, that wait for a worker after `patience`.
+    """For runs that failed, that stopped sending heartbeats for `silence`, that wait to begin after `patience`.
 
     `suffix` is of their names, which are one server's.
     """
     triggers = {
         "failed": _trigger({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}),
-        "zombie": _trigger({HEARTBEAT, *ENDS}, after={HEARTBEAT, BEGINS}, within=silence),
-        "stalled": _trigger({BEGINS, *ENDS}, after={PENDING}, within=patience),
+        "zombie": _trigger({HEARTBEAT, RETRY, *ENDS}, after={HEARTBEAT, BEGINS}, within=silence),
+        "stalled": _trigger({BEGINS, *ENDS}, after=WAITS, within=patience),
     }
     return [
         Automation(

@@ -1,7 +1,6 @@
 """A flow run is marked only when the process behind it is gone; on a real Prefect server with a password."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
@@ -37,7 +37,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect_server(tmp_path_factory.mktemp("prefect"), PREFECT_SERVER_API_AUTH_STRING=PASSWORD) as api:
+    # Prefect's own 15 s before a run is late, in one.
+    settings = {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1"}
+    with prefect_server(tmp_path_factory.mktemp("prefect"), **settings) as api:
         yield api
 
 
@@ -95,7 +97,8 @@ def test_a_run_whose_process_is_gone_waits_for_the_next_worker(root: Path, begun
     assert "the next worker continues it" in watch(f"prefect.flow-run.{begun}", root=root)
     assert state_of(begun) == "AwaitingRetry"
     assert store.client.get_run(mine).info.status == "KILLED"
-    assert "nothing to do" in watch(str(begun), root=root)
+    assert "waits to begin, AwaitingRetry since" in watch(str(begun), root=root)
+    assert state_of(begun) == "AwaitingRetry"
 
 
 def test_automations_are_made_once_and_call_the_watch(root: Path):
@@ -117,9 +120,20 @@ def test_automations_are_made_once_and_call_the_watch(root: Path):
     assert [one == two for one, two in zip(other, first, strict=True)] == [True, False, True]
 
 
+def test_the_watch_is_called_for_a_run_that_nobody_takes(root: Path):
+    watching = watch_deployment("of late runs", 300.0).apply()
+    set_automations(automations(watching, timedelta(seconds=300), timedelta(seconds=10), " that are late"))
+    with get_client(sync_client=True) as client:
+        waiting = client.create_flow_run_from_deployment(deployments([Experiment(STUDY)])[0].apply()).id
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[watching]))
+        called = await_that(lambda: client.read_flow_runs(deployment_filter=only), 90)
+    assert [run.parameters["flow_run"] for run in called] == [f"prefect.flow-run.{waiting}"]
+    assert "waits to begin, Late since" in watch(str(waiting), root=root)
+
+
 @contextmanager
 def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
-    """A `holdfast serve` or `watch` in a directory until the block ends, as Ctrl-C ends it; gives what it said."""
+    """A `holdfast serve` or `watch` in a directory until the block ends; gives what it says."""
     said, prefect = root / "said.txt", get_current_settings().api
     key = {"PREFECT_API_URL": prefect.url or "", "PREFECT_API_AUTH_STRING": PASSWORD}
     home = {"PREFECT_HOME": str(root / ".prefect"), "TMPDIR": str(root)}
@@ -134,8 +148,11 @@ def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
     try:
         yield said
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, said.read_text()
+        process.terminate()
+        try:
+            assert process.wait(60) == 0, said.read_text()
+        finally:
+            process.kill()
 
 
 def find(name: str) -> DeploymentResponse | None:
@@ -155,15 +172,15 @@ def test_who_serves_beside_others_works_in_its_own_directory_and_stops_its_own_s
         "name: nightly\narms: {a: [{method: sft, source: answers}]}\nschedule: {interval: 1d}\n"
     )
     store = open_store(root)
-    theirs = watch_deployment("runs", 90.0).apply()
+    watch_deployment("runs", 300.0).apply()
+    mine = watch_deployment(watch_name(store), 90.0).apply()
     owned_by(2**22 + 1, 0.0, begun, store)
-    with serving(root, "serve", "nightly.yaml"):
-        mine = await_that(lambda: find(f"watch/{watch_name(store)}"), 60)
-        assert mine.id != theirs
-        with get_client(sync_client=True) as client:
-            client.create_flow_run_from_deployment(mine.id, parameters={"flow_run": str(begun)})
-        await_that(lambda: state_of(begun) == "AwaitingRetry", 60)
-        assert not paused("study/nightly")
+    with get_client(sync_client=True) as client:
+        client.create_flow_run_from_deployment(mine, parameters={"flow_run": str(begun)})
+        with serving(root, "serve", "nightly.yaml"):
+            await_that(lambda: state_of(begun) == "AwaitingRetry", 90)
+            assert not paused("study/nightly")
+        assert client.read_deployment(mine).parameters == {"silence": 90.0}, "as somebody's `holdfast watch` set it"
     assert [paused(name) for name in ("study/nightly", "study/any", "watch/runs")] == [True, False, False]
 
 
