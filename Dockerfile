@@ -16,4 +16,5 @@ RUN uv pip install --system --no-cache --no-deps -e .
 # Their owner is this one in a new volume, too.
 RUN useradd --create-home --uid 1000 holdfast && install -d -o holdfast -g holdfast /workspace /tmp/holdfast-1000
 USER holdfast
-ENTRYPOINT ["holdfast"]
+# No entrypoint: workers of Docker and Kubernetes give the command that begins a run, and none replaces an entrypoint.
+CMD ["holdfast", "--help"]

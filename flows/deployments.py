@@ -1,13 +1,13 @@
 """Every flow as a Prefect deployment, by module entrypoint: one by path would put flows/ first on sys.path.
 
-An experiment's deployment has its name; one called `any` runs what is filled in on Prefect's page.
+An experiment's deployment has its name; one called `any` runs what is filled in on Prefect's page. Whoever serves a
+name takes its runs, so no deployment says in which directory: a run works where the process that takes it was started.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from prefect import Flow
@@ -39,29 +39,25 @@ class Experiment(NamedTuple):
     command: str = ""
 
 
-def deployments(experiments: Iterable[Experiment], root: Path) -> list[RunnerDeployment]:
-    """Each experiment's, and one of each flow for anything else, in the repository `root`."""
-    place = {"root": os.fspath(root)}
-    made = [of_experiment(experiment, place) for experiment in experiments]
-    return [*made, *(_deployment(flow, ANY, place) for flow in (study, sweep, dataset, influence, compare))]
+def deployments(experiments: Iterable[Experiment]) -> list[RunnerDeployment]:
+    """Each experiment's, and one of each flow for anything else."""
+    made = [of_experiment(experiment) for experiment in experiments]
+    return [*made, *(_deployment(flow, ANY, {}) for flow in (study, sweep, dataset, influence, compare))]
 
 
-def of_experiment(experiment: Experiment, place: dict[str, Any]) -> RunnerDeployment:
-    """The deployment with an experiment's name; its page starts with the experiment's configuration.
-
-    Without a `root` in `place`, a run works where its worker starts it.
-    """
+def of_experiment(experiment: Experiment) -> RunnerDeployment:
+    """The deployment with an experiment's name; its page starts with the experiment's configuration."""
     config = experiment.config
-    given = {"config": config.model_dump(mode="json"), "command": experiment.command, **place}
+    given = {"config": config.model_dump(mode="json"), "command": experiment.command}
     schedule = experiment.timetable.schedule() if experiment.timetable else None
     return _deployment(sweep if isinstance(config, Sweep) else study, config.name, given, schedule)
 
 
-def watch_deployment(root: Path, silence: float) -> RunnerDeployment:
+def watch_deployment(name: str, silence: float) -> RunnerDeployment:
     """What the automations run; `silence` is in seconds."""
-    given = {"root": os.fspath(root), "silence": silence}
+    given = {"silence": silence}
     # Prefect's types know the answer of a call from a coroutine only.
-    made: Any = watch.to_deployment(name="runs", parameters=given, entrypoint_type=EntrypointType.MODULE_PATH)
+    made: Any = watch.to_deployment(name=name, parameters=given, entrypoint_type=EntrypointType.MODULE_PATH)
     return made
 
 
@@ -91,3 +87,14 @@ def register(offered: Iterable[RunnerDeployment], pool: str) -> None:
             ) from None
     for deployment in offered:
         deployment.apply(work_pool_name=pool)
+
+
+def pause(offered: Iterable[RunnerDeployment]) -> None:
+    """Stop the schedules of what was served here; a work pool's workers still run what was given to the pool."""
+    with get_client(sync_client=True) as client:
+        for deployment in offered:
+            if deployment.schedules:
+                with suppress(ObjectNotFound):
+                    known = client.read_deployment_by_name(deployment.full_name)
+                    if known.work_pool_name is None:
+                        client.pause_deployment(known.id)

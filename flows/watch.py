@@ -19,6 +19,8 @@ from tasks import progress
 from tasks.run_owner import HEARTBEAT, HEARTBEAT_TAG, HEARTBEAT_TIMEOUT, owner_alive, owner_here
 from tasks.tracking import Store, open_store
 
+WAITS = ("Late", "Pending", "AwaitingRetry")
+"""Names of states in which a run should begin by itself; it has no process that could be looked at."""
 MOST_RUNS = 3
 """How often a run is begun, the first time included, before it is left for a person."""
 
@@ -39,11 +41,12 @@ def watch(flow_run: str, silence: float = HEARTBEAT_TIMEOUT, root: Path = Path()
 def _look_after(run: FlowRun, client: SyncPrefectClient, silence: float, root: Path) -> str:
     state = run.state
     name = f"{run.name} ({run.id})"
+    if state is not None and state.name in WAITS:
+        pool = f"a worker of {run.work_pool_name}" if run.work_pool_name else "`holdfast serve`"
+        since = f"{state.name} since {state.timestamp:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{name}: waits to begin, {since}; look whether {pool} runs, reaches the server and has room."
     if state is None or state.type in (StateType.SCHEDULED, StateType.COMPLETED, StateType.PAUSED):
         return f"{name}: is {state.name if state else 'new'}; nothing to do."
-    if state.type == StateType.PENDING:
-        pool = f"a worker of {run.work_pool_name}" if run.work_pool_name else "`holdfast serve`"
-        return f"{name}: waits to begin since {state.timestamp:%H:%M:%S} UTC; look whether {pool} is well."
     store = open_store(root)
     if state.is_final():
         reaped = store.reap(silence)

@@ -68,6 +68,16 @@ def test_every_service_has_its_limits_and_an_image_with_an_exact_tag():
                 assert value.startswith("${"), (name, variable)
 
 
+def test_the_image_runs_the_command_that_it_is_given():
+    lines = Path("Dockerfile").read_text().splitlines()
+    assert not any(line.lstrip().upper().startswith("ENTRYPOINT") for line in lines), "it swallows the command"
+    assert lines[-1] == 'CMD ["holdfast", "--help"]'
+    programs = ("holdfast", "prefect", "/holdfast/stack/mlflow.sh", "/holdfast/stack/setup.sh")
+    for name, service in services().items():
+        if service["image"].startswith("holdfast/"):
+            assert [*service.get("entrypoint", []), *service.get("command", [])][0] in programs, name
+
+
 def test_services_wait_for_those_that_say_they_are_well():
     for name, service in services().items():
         for other, state in service.get("depends_on", {}).items():

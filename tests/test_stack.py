@@ -62,6 +62,13 @@ def stack(compose: Compose) -> Stack:
     return Stack(f"{prefect}/api", mlflow, s3, read_secrets(compose.file))
 
 
+def test_the_image_begins_a_run_with_prefects_command() -> None:
+    image = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["worker"]["image"]
+    # What workers of Docker and Kubernetes give, as far as it needs no flow run.
+    for command in (["prefect", "version"], ["prefect", "flow-run", "execute", "--help"], ["holdfast", "--help"]):
+        subprocess.run(["docker", "run", "--rm", image, *command], check=True, capture_output=True)
+
+
 def test_a_study_whose_worker_is_killed_is_finished_by_another_one(compose: Compose, stack: Stack) -> None:
     flow_run = stack.submit()
     stack.await_training(1200)

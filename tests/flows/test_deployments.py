@@ -2,15 +2,18 @@
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
 from flows.commands.experiment import load_experiment, load_timetable
-from flows.commands.serve import read_experiments
-from flows.deployments import deployments
+from flows.commands.serve import read_experiments, watch_name
+from flows.deployments import deployments, watch_deployment
 from holdfast.errors import UserError
+from tasks.tracking import Store
 
 REPOSITORY = Path(__file__).parents[2]
 EXPERIMENT = "name: x\narms: {a: [{method: sft, source: answers}]}\n"
@@ -65,9 +68,7 @@ def test_two_files_with_one_name_are_refused(tmp_path: Path):
 
 def test_a_deployment_asks_for_an_experiments_fields_and_not_for_text(tmp_path: Path):
     file = file_with(tmp_path, "schedule: {interval: 1d}\n")
-    offered = {
-        one.full_name: one for one in deployments(read_experiments({file: "holdfast study x.yaml"}, ()), tmp_path)
-    }
+    offered = {one.full_name: one for one in deployments(read_experiments({file: "holdfast study x.yaml"}, ()))}
     assert set(offered) == {"study/x", "study/any", "sweep/any", "data/any", "influence/any", "compare/any"}
     schema = offered["study/x"]._parameter_openapi_schema.model_dump(exclude_unset=True)
     assert schema["properties"]["config"]["$ref"] == "#/definitions/Study"
@@ -79,8 +80,29 @@ def test_a_deployment_asks_for_an_experiments_fields_and_not_for_text(tmp_path: 
     assert not offered["study/any"].schedules
 
 
-def test_prefect_yaml_names_every_flow_by_a_module_that_is_there(tmp_path: Path):
-    known = {(one.entrypoint, tuple(one.tags)) for one in deployments((), tmp_path)}
+def test_no_deployment_says_in_which_directory_whoever_takes_its_run_works(tmp_path: Path):
+    offered = [*deployments(read_experiments({file_with(tmp_path, ""): ""}, ())), watch_deployment("runs", 300.0)]
+    assert [set(one.parameters) for one in offered] == [{"config", "command"}, *[set()] * 5, {"silence"}]
+    # The flows' own default is where they were started.
+    assert all(one._parameter_openapi_schema.properties["root"]["default"] == "." for one in offered)
+
+
+def test_runs_in_files_have_a_watch_of_their_own_and_those_of_a_server_share_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def named(uri: str) -> str:
+        return watch_name(cast(Store, SimpleNamespace(uri=uri)))
+
+    for shared in ("http://mlflow:5000", "https://mlflow.example.org", "postgresql://u@db/mlflow"):
+        assert named(shared) == "runs"
+    alice, bob = named("sqlite:////home/alice/mlruns/mlflow.db"), named("sqlite:////home/bob/mlruns/mlflow.db")
+    assert len({alice, bob, "runs"}) == 3
+    monkeypatch.chdir(tmp_path)
+    assert named("sqlite:///mlruns/mlflow.db") == named(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+
+
+def test_prefect_yaml_names_every_flow_by_a_module_that_is_there():
+    known = {(one.entrypoint, tuple(one.tags)) for one in deployments(())}
     listed = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
     for pool in ("team", "docker", "kubernetes"):
         mine = [one for one in listed if one["name"] == pool]

@@ -1,8 +1,10 @@
 """A flow run is marked only when the process behind it is gone; on a real Prefect server with a password."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -10,12 +12,17 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Pending, Running
 from repositories import holdfast
 from servers import prefect_server
+from team_stack import await_that
 
 from flows.automations import automations, set_automations
+from flows.commands.serve import watch_name
 from flows.deployments import Experiment, deployments, watch_deployment
 from flows.watch import watch
 from holdfast.config.methods import SFT, Answers
@@ -30,7 +37,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect_server(tmp_path_factory.mktemp("prefect"), PREFECT_SERVER_API_AUTH_STRING=PASSWORD) as api:
+    # Prefect's own 15 s before a run is late, in one.
+    settings = {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1"}
+    with prefect_server(tmp_path_factory.mktemp("prefect"), **settings) as api:
         yield api
 
 
@@ -46,7 +55,7 @@ def root(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def begun(root: Path) -> UUID:
     """A flow run of a deployment that Prefect thinks is running."""
-    deployment_id = deployments([Experiment(STUDY)], root)[0].apply()
+    deployment_id = deployments([Experiment(STUDY)])[0].apply()
     with get_client(sync_client=True) as client:
         run = client.create_flow_run_from_deployment(deployment_id)
         client.set_flow_run_state(run.id, Pending())
@@ -88,19 +97,91 @@ def test_a_run_whose_process_is_gone_waits_for_the_next_worker(root: Path, begun
     assert "the next worker continues it" in watch(f"prefect.flow-run.{begun}", root=root)
     assert state_of(begun) == "AwaitingRetry"
     assert store.client.get_run(mine).info.status == "KILLED"
-    assert "nothing to do" in watch(str(begun), root=root)
+    assert "waits to begin, AwaitingRetry since" in watch(str(begun), root=root)
+    assert state_of(begun) == "AwaitingRetry"
 
 
 def test_automations_are_made_once_and_call_the_watch(root: Path):
-    watching = watch_deployment(root, 300.0).apply()
-    wanted = timedelta(seconds=300)
-    for _ in range(2):
-        set_automations(automations(watching, wanted, wanted))
+    watching = watch_deployment("runs", 300.0).apply()
     names = [f"holdfast: {kind} runs" for kind in ("failed", "zombie", "stalled")]
+
+    def made(silence: float) -> list[UUID]:
+        set_automations(automations(watching, timedelta(seconds=silence), timedelta(seconds=300)))
+        with get_client(sync_client=True) as client:
+            found = [one for name in names for one in client.read_automations_by_name(name)]
+        assert {action.deployment_id for one in found for action in one.actions} == {watching}
+        return [one.id for one in found]
+
+    first = made(300)
+    assert len(first) == 3
+    # A new one would have forgotten which runs it waits for.
+    assert made(300) == first
+    other = made(90)
+    assert [one == two for one, two in zip(other, first, strict=True)] == [True, False, True]
+
+
+def test_the_watch_is_called_for_a_run_that_nobody_takes(root: Path):
+    watching = watch_deployment("of late runs", 300.0).apply()
+    set_automations(automations(watching, timedelta(seconds=300), timedelta(seconds=10), " that are late"))
     with get_client(sync_client=True) as client:
-        found = [one for name in names for one in client.read_automations_by_name(name)]
-    assert len(found) == 3
-    assert {action.deployment_id for one in found for action in one.actions} == {watching}
+        waiting = client.create_flow_run_from_deployment(deployments([Experiment(STUDY)])[0].apply()).id
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[watching]))
+        called = await_that(lambda: client.read_flow_runs(deployment_filter=only), 90)
+    assert [run.parameters["flow_run"] for run in called] == [f"prefect.flow-run.{waiting}"]
+    assert "waits to begin, Late since" in watch(str(waiting), root=root)
+
+
+@contextmanager
+def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
+    """A `holdfast serve` or `watch` in a directory until the block ends; gives what it says."""
+    said, prefect = root / "said.txt", get_current_settings().api
+    key = {"PREFECT_API_URL": prefect.url or "", "PREFECT_API_AUTH_STRING": PASSWORD}
+    home = {"PREFECT_HOME": str(root / ".prefect"), "TMPDIR": str(root)}
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows", *arguments],
+            cwd=root,
+            env={**os.environ, **key, **home, **settings},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        yield said
+    finally:
+        process.terminate()
+        try:
+            assert process.wait(60) == 0, said.read_text()
+        finally:
+            process.kill()
+
+
+def find(name: str) -> DeploymentResponse | None:
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        return client.read_deployment_by_name(name)
+    return None
+
+
+def paused(name: str) -> bool:
+    known = find(name)
+    assert known is not None, name
+    return known.paused
+
+
+def test_who_serves_beside_others_works_in_its_own_directory_and_stops_its_own_schedules_only(root: Path, begun: UUID):
+    (root / "nightly.yaml").write_text(
+        "name: nightly\narms: {a: [{method: sft, source: answers}]}\nschedule: {interval: 1d}\n"
+    )
+    store = open_store(root)
+    watch_deployment("runs", 300.0).apply()
+    mine = watch_deployment(watch_name(store), 90.0).apply()
+    owned_by(2**22 + 1, 0.0, begun, store)
+    with get_client(sync_client=True) as client:
+        client.create_flow_run_from_deployment(mine, parameters={"flow_run": str(begun)})
+        with serving(root, "serve", "nightly.yaml"):
+            await_that(lambda: state_of(begun) == "AwaitingRetry", 90)
+            assert not paused("study/nightly")
+        assert client.read_deployment(mine).parameters == {"silence": 90.0}, "as somebody's `holdfast watch` set it"
+    assert [paused(name) for name in ("study/nightly", "study/any", "watch/runs")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
