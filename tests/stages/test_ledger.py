@@ -22,6 +22,7 @@ from trainings import trained as trained_here
 from holdfast.config.jobs import STEPS, Account, Select, Train
 from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.refs import FileRef, ModelRef
+from holdfast.data.shards import read_questions
 from holdfast.influence.replay.attribution import Attribution
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
 from holdfast.influence.replay.steps import StepStore
@@ -269,6 +270,8 @@ def test_a_selection_leaves_out_what_the_ledger_blames_most(
     blamed = effect.groupby([rows.row, rows.prompt]).sum().sort_values()
     kept = pq.read_table(out / "samples.parquet").to_pandas()
     assert len(kept) == 18
+    questions = read_questions(train.questions.path)
+    assert [questions[row].id for row in kept.row] == kept.id.to_list(), "as the ledger numbers them"
     dropped = set(blamed.head(6)[blamed.head(6) < 0].index.get_level_values("prompt"))
     assert dropped
     assert not dropped & set(kept.id)
