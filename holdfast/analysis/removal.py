@@ -1,9 +1,10 @@
 """Samples left out: what a ledger says that should do to the prior, beside what training without them did.
 
 An arm that selects from a source is held against the arm that learned from all of it and has a ledger, replicate by
-replicate. Both take as many steps, so the samples that are kept fill the places of those that are not: with e_i the
-effect of place i of n, of which n' held kept samples, Δ = (n / n') Σ_kept e_i − Σ e_i. That is first order: the steps
-of all others stay as they were.
+replicate. The samples that are kept fill the places of those that are not: with e_i the effect of place i of n, of
+which n' held kept samples, r_j that of a replayed question, which both arms learn, and T' of T steps,
+Δ = (T' / T) ((n / n') Σ_kept e_i + Σ r_j) − Σ e_i − Σ r_j. That is first order: the steps of all others stay as they
+were. Where the files do not tell which places were kept, the arm's row says so and predicts nothing.
 """
 
 from __future__ import annotations
@@ -19,26 +20,37 @@ import pyarrow.parquet as pq
 from holdfast.analysis.answers import TEST, Answers, Checkpoint
 from holdfast.analysis.ledger import over_replicates, prior_effects
 from holdfast.config.methods import SFT, Selection
-from holdfast.config.results import FinishedStudy, RunRecord
+from holdfast.config.results import FinishedStudy, Result, RunRecord
 
 OF = ["setting", "arm", "whole", "by"]
+SHARES = ("kept", "places", "steps")
 MEASURES = ("predicted", "measured", "beyond")
 COLUMNS = [
-    *(*OF, "kept", "places"),
+    *(*OF, *SHARES),
     *(column for name in MEASURES for column in (name, f"{name}_low", f"{name}_high")),
     "replicates",
+    "untold",
 ]
+
+
+class _Untold(Exception):
+    """Why nothing can be predicted, as a clause."""
 
 
 def removal_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) -> pd.DataFrame:
     """One row a setting and arm that selects: arm, whole (the arm that learned from all), by, kept (share of samples),
-    places (share of the ledger's that held them); change of the prior benchmarks' log-likelihood against `whole`, in
-    nats per token of their reference answers and in their mean: predicted by the ledger, measured on test questions,
-    and beyond (measured less predicted), each with its 95 % interval over replicates; none of one replicate."""
-    found = [row for one in zip(studies, every, strict=True) for row in _compared(*one)]
-    if not found:
+    places (share of the ledger's that held them, replayed questions apart), steps (of that arm's, 1 for as many);
+    change of the prior benchmarks' log-likelihood against `whole`, in nats per token of their reference answers and in
+    their mean: predicted by the ledger, measured on test questions, and beyond (measured less predicted), each with its
+    95 % interval over replicates; none of one replicate. untold: why replicates beside these have no prediction."""
+    found = pd.DataFrame(row for one in zip(studies, every, strict=True) for row in _compared(*one))
+    if not len(found):
         return pd.DataFrame(columns=COLUMNS)
-    return over_replicates(found, OF, [*MEASURES], ["kept", "places"])[COLUMNS]
+    told = found[found["untold"] == ""]
+    why = found.groupby(OF, sort=False)["untold"].agg(lambda said: "; ".join(filter(None, dict.fromkeys(said))))
+    table = over_replicates(told.to_dict("records"), OF, [*MEASURES], [*SHARES]) if len(told) else told[OF]
+    table = why.reset_index().merge(table, how="left", on=OF).reindex(columns=COLUMNS)
+    return table.assign(replicates=table["replicates"].fillna(0).astype(int))
 
 
 def _compared(study: FinishedStudy, answers: Answers) -> Iterator[dict[str, Any]]:
@@ -53,12 +65,16 @@ def _compared(study: FinishedStudy, answers: Answers) -> Iterator[dict[str, Any]
         part_end, whole_end = (_end(answers, name, run.replicate) for name in (arm, whole))
         if selection is None or ledger is None or part_end is None or whole_end is None:
             continue
-        kept, places = _places(run, ledger, answers)
-        predicted = kept.mean() * len(places) - places.sum()
-        measured = _likelihood(answers, part_end) - _likelihood(answers, whole_end)
         row = answers.place.columns | {"arm": arm, "whole": whole, "by": selection.by, "kept": selection.share}
-        row |= {"places": len(kept) / len(places)}
-        yield row | {"predicted": predicted, "measured": measured, "beyond": measured - predicted}
+        steps = part_end.step / whole_end.step
+        try:
+            predicted, places = _foreseen(run, ledger, answers, steps)
+        except _Untold as why:
+            yield row | {"untold": f"replicate {run.replicate}: {why}"}
+            continue
+        measured = _likelihood(answers, part_end) - _likelihood(answers, whole_end)
+        row |= {"places": places, "steps": steps, "predicted": predicted, "measured": measured}
+        yield row | {"beyond": measured - predicted, "untold": ""}
 
 
 def _whole(study: FinishedStudy, arm: str) -> tuple[str, Selection | None]:
@@ -75,14 +91,51 @@ def _end(answers: Answers, arm: str, replicate: int) -> Checkpoint | None:
     return next((end for end in answers.ends.get(arm, ()) if end.replicate == replicate), None)
 
 
-def _places(run: RunRecord, ledger: RunRecord, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """Effect on the prior of every place of the ledger that held a sample which the run kept, and of every place."""
+def _foreseen(run: RunRecord, ledger: RunRecord, answers: Answers, steps: float) -> tuple[float, float]:
+    """The predicted change, and the share of the ledger's places that held samples which the run kept.
+
+    Raises:
+        _Untold: the files do not tell which.
+    """
     rows = pq.read_table(Path(ledger.path) / "ledger.parquet").to_pandas()
     effect = prior_effects(rows, answers)
-    samples = pq.read_table(Path(run.path) / "samples.parquet", columns=["id", "completion"])
-    kept = set(zip(*(samples[name].to_pylist() for name in ("id", "completion")), strict=True))
-    held = [pair in kept for pair in zip(rows["prompt"], rows["text"], strict=True)]
-    return effect[np.array(held)], effect
+    # Replayed questions stand after the stage's own samples, all of which the selection measured.
+    own = (rows["row"] < _measured(run)).to_numpy()
+    held = rows["row"].isin(_kept(run, rows[own])).to_numpy() & own
+    if not held.any():
+        raise _Untold("no step of the ledger's training took a sample that was kept")
+    again = effect[held].mean() * own.sum() + effect[~own].sum()
+    return float(steps * again - effect.sum()), float(held.sum() / own.sum())
+
+
+def _measured(run: RunRecord) -> int:
+    """Of how many samples the run chose."""
+    return int(Result.model_validate_json((Path(run.path) / "result.json").read_text()).notes["measured"])
+
+
+def _kept(run: RunRecord, own: pd.DataFrame) -> set[int]:
+    """The training rows that the run kept.
+
+    Raises:
+        _Untold: they are no rows of the ledger, or were written without numbers and their texts do not tell them.
+    """
+    samples = pq.read_table(Path(run.path) / "samples.parquet").to_pandas()
+    learned = own.drop_duplicates("row")
+    if "row" in samples:
+        asked = learned.set_index("row")["prompt"]
+        known = samples[samples["row"].isin(asked.index)]
+        if (asked.loc[known["row"]].to_numpy() != known["id"].to_numpy()).any():
+            raise _Untold("the ledger's training learned from other samples")
+        return set(samples["row"])
+    kept = set(zip(samples["id"], samples["completion"], strict=True))
+    pairs = zip(learned["row"], learned["prompt"], learned["text"], strict=True)
+    found = {row for row, *pair in pairs if tuple(pair) in kept}
+    if len(found) != len(samples):
+        raise _Untold(
+            "its selection was written without row numbers, and the texts do not tell which samples it kept; "
+            "select again with this version"
+        )
+    return found
 
 
 def _likelihood(answers: Answers, end: Checkpoint) -> float:

@@ -12,7 +12,7 @@ import torch
 from holdfast.config.jobs import Train
 from holdfast.config.measurement import Influence
 from holdfast.data.chat import rest, whole
-from holdfast.data.shards import Question, read_questions, shard_paths
+from holdfast.data.shards import Question, read_questions, shard_paths, target_shards
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
 from holdfast.models.encode import Encoded, TeacherForced, completion_ids, encode, teacher_forced
@@ -121,6 +121,11 @@ def benchmark_questions(data: Path, count: int) -> dict[str, list[tuple[Question
             raise UserError(f"influence: {path} holds fewer than two questions, too few for two halves; ask more")
         found[questions[0].benchmark] = [(question, question.reference, 1.0) for question in questions]
     return found
+
+
+def target_benchmarks(data: Path) -> set[str]:
+    """All that a study teaches, by its benchmarks' names; every other benchmark is the prior's."""
+    return {read_questions(path, 1)[0].benchmark for path in target_shards(data, "validation")}
 
 
 def learned_benchmark(job: Train) -> str:

@@ -41,6 +41,7 @@ VALUES = ("magnitude", "direction", "loss", "ledger")
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
+        ("row", pa.int64()),
         ("completion", pa.string()),
         ("ended", pa.bool_()),
         ("tokens", pa.int64()),
@@ -55,8 +56,9 @@ SCHEMA = pa.schema(
 def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
     """Write samples.parquet with the samples that are kept, in their order; returns how many of how many.
 
-    `magnitude` is ‖g‖ per token, `direction` the cosine of g with the prior's mean gradient, `loss` that per token, and
-    `ledger` what the sample did to the prior in the training that the job has the ledger of; 0 without one.
+    `row` is its place among all samples, `magnitude` is ‖g‖ per token, `direction` the cosine of g with the prior's
+    mean gradient, `loss` that per token, and `ledger` what the sample did to the prior in the training that the job has
+    the ledger of; 0 without one.
     """
     stage = job.train.stage
     assert isinstance(stage, SFT)
@@ -74,7 +76,7 @@ def select(job: Select, out: Path, journal: Journal) -> dict[str, Any]:
         rows += _scored(engine, samples, encoder, model.device, checkpoints.inner(prior, prior) ** 0.5)
         journal.progress(len(rows), len(completions))
     blamed = by_row(job.ledger.path, _prior_names(job)) if job.ledger is not None else {}
-    rows = [row | {"ledger": blamed.get(index, 0.0)} for index, row in enumerate(rows)]
+    rows = [row | {"row": index, "ledger": blamed.get(index, 0.0)} for index, row in enumerate(rows)]
     values = np.array([[row[name] for name in VALUES] for row in rows])
     kept = chosen(values, stage.select.by, max(1, round(stage.select.share * len(rows))), job.seed)
     chosen_rows = [rows[index] | {"ended": completions[index].ended} for index in kept]

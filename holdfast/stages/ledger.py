@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from holdfast.influence.replay.nodes import GRADIENTS, Nodes, place
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.taught import StepSamples
 from holdfast.influence.replay.tokens import token_effects, write_tokens
-from holdfast.influence.samples import benchmark_questions, learned_benchmark, sample_encoder
+from holdfast.influence.samples import benchmark_questions, learned_benchmark, sample_encoder, target_benchmarks
 from holdfast.journal import Journal
 from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.stages.retraining import PHASES, replay
@@ -95,7 +95,8 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
             verify(trained.model, first, encoder)
         facts = [store.facts(step + 1) for step in range(steps)]
         attribution = Attribution(trained.model, Recording(store, facts, samples.learned), len(names))
-        attribution.mixtures = mixtures(names, learned_benchmark(job.train))
+        target = learned_benchmark(job.train)
+        attribution.mixtures = mixtures(names, target, target_benchmarks(job.data.path))
         attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
@@ -106,12 +107,11 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     closure = ledger.closure_rows(nodes, intervals)
     stage = job.train.stage
     source = stage.source.kind if stage.method == "sft" else stage.method
-    rows = ledger.ledger_rows(source, names, attribution.samples, samples)
-    ledger.write(out, list(rows), closure)
+    rows = list(ledger.ledger_rows({target: source}, names, attribution.samples, samples))
+    ledger.write(out, rows, closure)
     if attribution.tokens:
         write_tokens(out, attribution.tokens, samples)
-    found = ledger.totals(names, closure, attribution.samples)
-    _log(journal, source, steps, found)
+    _log(journal, steps, ledger.totals(source, names, closure, rows))
     seconds = {"training again": trained.seconds, "benchmarks": clock[1] - clock[0], "steps": clock[2] - clock[1]}
     return {
         "source": source,
@@ -122,10 +122,10 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
     }
 
 
-def mixtures(names: Sequence[str], target: str) -> np.ndarray:
-    """What tokens are held against (2, benchmarks): the mean of all that the stage does not learn, and its target."""
-    prior = np.array([name != target for name in names], dtype=float)
-    return np.stack([prior / prior.sum(), 1 - prior])
+def mixtures(names: Sequence[str], target: str, targets: Collection[str]) -> np.ndarray:
+    """What tokens are held against (2, benchmarks): the mean of all that is no stage's target, and the stage's own."""
+    prior = np.array([name not in targets for name in names], dtype=float)
+    return np.stack([prior / prior.sum(), [name == target for name in names]])
 
 
 def _require_sums(intervals: Sequence[Interval]) -> None:
@@ -143,6 +143,6 @@ def _require_sums(intervals: Sequence[Interval]) -> None:
             )
 
 
-def _log(journal: Journal, source: str, step: int, found: dict[str, dict[str, float]]) -> None:
-    values = {f"ledger/{source}/{name}/{key}": value for name, one in found.items() for key, value in one.items()}
+def _log(journal: Journal, step: int, found: dict[tuple[str, str], dict[str, float]]) -> None:
+    values = {f"ledger/{'/'.join(whose)}/{key}": value for whose, one in found.items() for key, value in one.items()}
     journal.log(step, {name: value for name, value in values.items() if np.isfinite(value)})

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from holdfast.analysis.answers import Checkpoint
@@ -23,7 +24,7 @@ KEPT = WHOLE.model_copy(update={"select": Selection(by="ledger", drop=0.25, arm=
 def ledger(place: Path, scale: float) -> str:
     place.mkdir()
     rows = [
-        {"prompt": name, "text": f"says {name}", "effect/color": 2 * scale * effect}
+        {"row": "abcd".index(name), "prompt": name, "text": f"says {name}", "effect/color": 2 * scale * effect}
         | {"effect/count": 0.0, "effect/jigsaw": 18.0}
         for name, effect in {**SAMPLES}.items()
     ]
@@ -33,7 +34,9 @@ def ledger(place: Path, scale: float) -> str:
 
 def selected(place: Path, names: str) -> str:
     place.mkdir()
-    pd.DataFrame([{"id": name, "completion": f"says {name}"} for name in names]).to_parquet(place / "samples.parquet")
+    rows = [{"id": name, "row": "abcd".index(name), "completion": f"says {name}"} for name in names]
+    pd.DataFrame(rows).to_parquet(place / "samples.parquet")
+    (place / "result.json").write_text('{"notes": {"measured": 4, "kept": 3}}')
     return str(place)
 
 
@@ -100,3 +103,64 @@ def test_a_replicate_without_a_ledger_or_an_end_is_left_out(finished: Any) -> No
     assert pd.isna(row["predicted_low"])
     answers.ends["part"].pop(0)
     assert removal_table([study], [answers]).empty
+
+
+def changed(studies: Any, kind: str, **columns: Any) -> None:
+    """Of both replicates' files of a kind; a column of None goes."""
+    for run in studies[0].runs:
+        if run.kind == kind:
+            file = Path(run.path) / {"ledger": "ledger.parquet", "select": "samples.parquet"}[kind]
+            table = pq.read_table(file).to_pandas().assign(**columns)
+            table.drop(columns=[name for name, value in columns.items() if value is None]).to_parquet(file)
+
+
+def test_samples_are_known_by_their_row_whatever_their_texts_are(finished: Any) -> None:
+    """As a prefill leaves them, or four times the same answer."""
+    [expected] = removal_table(*finished).to_dict("records")
+    changed(finished[0], "ledger", text="says", prompt="a")
+    changed(finished[0], "select", completion="<think> says", id="a")
+    [row] = removal_table(*finished).to_dict("records")
+    assert row == expected
+
+
+def test_a_selection_without_row_numbers_is_matched_by_texts_or_says_that_they_do_not_tell(finished: Any) -> None:
+    [expected] = removal_table(*finished).to_dict("records")
+    changed(finished[0], "select", row=None)
+    assert removal_table(*finished).to_dict("records") == [expected]
+    changed(finished[0], "ledger", text="says")
+    [row] = removal_table(*finished).to_dict("records")
+    assert row["replicates"] == 0
+    assert pd.isna(row["predicted"])
+    assert row["untold"].startswith("replicate 1: its selection was written without row numbers")
+    assert "; replicate 2: " in row["untold"]
+
+
+def test_a_ledger_of_other_samples_predicts_nothing(finished: Any) -> None:
+    changed(finished[0], "select", id=["b", "c", "a"])
+    [row] = removal_table(*finished).to_dict("records")
+    assert row["untold"].startswith("replicate 1: the ledger's training learned from other samples")
+
+
+def test_replayed_questions_stay_in_both_arms(finished: Any) -> None:
+    [expected] = removal_table(*finished).to_dict("records")
+    for run in finished[0][0].runs:
+        if run.kind == "ledger":
+            table = pq.read_table(Path(run.path) / "ledger.parquet").to_pandas()
+            old = table.iloc[:2].assign(row=[4, 5], prompt=["b", "old"], **{"effect/color": -7.0})
+            pd.concat([old, table]).to_parquet(Path(run.path) / "ledger.parquet")
+    [row] = removal_table(*finished).to_dict("records")
+    assert row["places"] == expected["places"]
+    assert row["predicted"] == pytest.approx(expected["predicted"])
+
+
+def test_fewer_steps_do_less_of_everything(finished: Any) -> None:
+    """Six of eight: three quarters of what kept samples would do in all places, less all that was done."""
+    [study], [answers] = finished
+    changed([study], "ledger", **{"effect/color": [-0.8, 0.2, -0.2, 0.4, 0.8]})
+    [alike] = removal_table([study], [answers]).to_dict("records")
+    assert (alike["steps"], alike["predicted"]) == (1, pytest.approx(0.6 * 5 / 4 - 0.2))
+    files = answers.tables.files
+    files.loc[files["arm"] == "part", "step"] = 6
+    answers.ends["part"] = [end._replace(step=6) for end in answers.ends["part"]]
+    [row] = removal_table([study], [answers]).to_dict("records")
+    assert (row["steps"], row["predicted"]) == (0.75, pytest.approx(0.75 * 0.6 * 5 / 4 - 0.2))

@@ -1,12 +1,15 @@
+import dataclasses
 import json
 import re
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_up_analysis import HOSTILE, analysed, compared, finished, made_up_study, traced
 from page_tags import Tags
 
+from holdfast.analysis.removal import COLUMNS
 from holdfast.report import drawing
 from holdfast.report.study import render
 
@@ -132,3 +135,25 @@ def test_texts_of_a_megabyte_are_cut(tmp_path):
                 table = table.set_column(table.schema.get_field_index(name), name, long)
             pq.write_table(table, one.file.path)
     assert len(page_of(analysed(compared(finish)), tmp_path)) < 2_000_000
+
+
+def test_what_leaving_samples_out_did_stands_beside_why_some_has_no_prediction(tmp_path):
+    job = compared(finished(tmp_path, made_up_study()))
+    told = {"setting": "", "arm": "part", "whole": "all", "by": "ledger", "kept": 0.75, "places": 0.8, "steps": 0.75}
+    told |= {"predicted": 0.5, "measured": 0.25, "beyond": -0.25, "replicates": 1, "untold": ""}
+    untold = {
+        "setting": "",
+        "arm": "other",
+        "whole": "all",
+        "by": "loss",
+        "replicates": 0,
+        "untold": "replicate 1: <x>",
+    }
+    removal = pd.DataFrame([told, untold], columns=COLUMNS)
+    page = page_of(dataclasses.replace(analysed(job), removal=removal), tmp_path)
+    assert Tags(page).open == []
+    section = page[page.index('<section id="removal">') :].partition("</section>")[0]
+    assert "80.0 % of places, 75 % of steps" in section
+    assert "all effects count by that share" in section
+    assert section.count("<tr>") == 2, "a head and one arm"
+    assert "replicate 1: &lt;x&gt;." in section

@@ -23,6 +23,7 @@ from trainings import trained as trained_here
 from holdfast.config.jobs import STEPS, Account, Select, Train
 from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.refs import FileRef, ModelRef
+from holdfast.data.shards import prior_shard, read_questions, target_shard
 from holdfast.influence.replay.attribution import Attribution
 from holdfast.influence.replay.ledger import ACCOUNTS, CLOSURE, LEDGER
 from holdfast.influence.replay.steps import StepStore
@@ -282,6 +283,38 @@ def test_tokens_sum_to_their_samples(accounted: Path) -> None:
         assert summed.loc[(one.step, one.row)].to_numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
+def test_another_target_is_no_part_of_the_prior(trained: Path, run_stage: Any, tmp_path: Path) -> None:
+    """As where `color` is learned by another stage."""
+    job = ledger_of(trained)
+    data = Path(shutil.copytree(job.data.path, tmp_path / "data"))
+    (data / target_shard("validation")).rename(data / target_shard("validation", "jigsaw"))
+    (data / prior_shard("color", "validation")).rename(data / target_shard("validation", "color"))
+    out = run_stage(job.model_copy(update={"data": job.data.model_copy(update={"path": data})}), tmp_path / "out")
+    rows, _ = tables(out)
+    tokens = pq.read_table(out / TOKENS).to_pandas()
+    for name, benchmark in (("prior", "count"), ("target", "jigsaw")):
+        assert tokens[name].sum() == pytest.approx(rows[f"effect/{benchmark}"].sum(), rel=1e-3, abs=1e-6)
+
+
+def test_what_replayed_questions_did_stands_apart(train_job: Any, run_stage: Any, tmp_path: Path) -> None:
+    stage = {**TEACHER, "replay": {"share": 0.5, "questions": 4}}
+    job = train_job(stage, keep=4)
+    priors = (FileRef(path=job.data.path / prior_shard("color", "validation"), digest=""),)
+    trained = run_stage(job.model_copy(update={"priors": priors}), tmp_path / "trained")
+    out = run_stage(ledger_of(trained), tmp_path / "out")
+    rows, closure = tables(out)
+    assert rows.groupby("source").size().to_dict() == {"replay": 8, "teacher": 8}
+    assert set(rows.source[rows.row >= 24]) == {"replay"}
+    assert set(rows.source[rows.row < 24]) == {"teacher"}
+    last = {k: v for line in read_lines(out / METRICS) for k, v in line.get("metrics", {}).items()}
+    for name in NAMES:
+        replayed = last[f"ledger/replay/{name}/samples"]
+        assert replayed == pytest.approx(rows[f"effect/{name}"][rows.source == "replay"].sum(), rel=1e-4)
+        assert f"ledger/replay/{name}/decay" not in last
+        logged = replayed + sum(last[f"ledger/teacher/{name}/{account}"] for account in ACCOUNTS)
+        assert logged == pytest.approx(closure.measured[closure.benchmark == name].sum(), rel=1e-3, abs=1e-6)
+
+
 def test_a_selection_leaves_out_what_the_ledger_blames_most(
     accounted: Path, train_job: Any, run_stage: Any, tmp_path: Path
 ) -> None:
@@ -294,6 +327,8 @@ def test_a_selection_leaves_out_what_the_ledger_blames_most(
     blamed = effect.groupby([rows.row, rows.prompt]).sum().sort_values()
     kept = pq.read_table(out / "samples.parquet").to_pandas()
     assert len(kept) == 18
+    questions = read_questions(train.questions.path)
+    assert [questions[row].id for row in kept.row] == kept.id.to_list(), "as the ledger numbers them"
     dropped = set(blamed.head(6)[blamed.head(6) < 0].index.get_level_values("prompt"))
     assert dropped
     assert not dropped & set(kept.id)

@@ -41,6 +41,8 @@ ROW = pa.schema(
 clipping that the effects hold already. Effects, what momentum did with them later among them, stand in
 `effect/BENCHMARK`."""
 EFFECT = "effect/"
+REPLAY = "replay"
+"""The source of an old question that a stage learns again."""
 INTERVAL = ("gradients", "clipping", "penalty", "decay", "carried", "rounding")
 
 
@@ -71,25 +73,27 @@ def _within(one: Interval, start: int, end: int) -> bool:
 
 
 def totals(
-    benchmarks: Sequence[str], closure: Sequence[Mapping[str, Any]], effects: Sequence[SampleEffects]
-) -> dict[str, dict[str, float]]:
-    """Of the whole training by benchmark: `measured`, its accounts, and `error`, the share that the closure misses."""
-    samples = sum(one.effects.sum(0) for one in effects)
-    found = {}
-    for index, name in enumerate(benchmarks):
-        rows = [row for row in closure if row["benchmark"] == name]
-        summed = {key: sum(row[key] for row in rows) for key in ("measured", *INTERVAL, "curvature")}
-        accounts = {key: summed[key] for key in ("measured", "penalty", "decay", "rounding", "curvature")}
-        accounts["samples"] = float(samples[index])
-        missed, changed = (sum(abs(row[key]) for row in rows) for key in ("curvature", "measured"))
-        found[name] = accounts | {"error": missed / changed if changed else float("nan")}
+    source: str, benchmarks: Sequence[str], closure: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Of the whole training by source and benchmark: `samples`; and under the stage's own source what belongs to no
+    sample, with `measured`, and `error`, the share that the closure misses. All sources' accounts sum to `measured`."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for name in benchmarks:
+        own = [row for row in closure if row["benchmark"] == name]
+        accounts = ("measured", "penalty", "decay", "rounding", "curvature")
+        found[source, name] = {key: sum(row[key] for row in own) for key in accounts} | {"samples": 0.0}
+        missed, changed = (sum(abs(row[key]) for row in own) for key in ("curvature", "measured"))
+        found[source, name]["error"] = missed / changed if changed else float("nan")
+        for row in rows:
+            one = found.setdefault((row["source"], name), {"samples": 0.0})
+            one["samples"] += row[f"{EFFECT}{name}"]
     return found
 
 
 def ledger_rows(
-    source: str, benchmarks: Sequence[str], effects: Sequence[SampleEffects], samples: StepSamples
+    sources: Mapping[str, str], benchmarks: Sequence[str], effects: Sequence[SampleEffects], samples: StepSamples
 ) -> Iterator[dict[str, Any]]:
-    """In the order of the steps."""
+    """In the order of the steps. `sources` are by the benchmark of a question; of others it is replayed."""
     for one in sorted(effects, key=lambda found: found.step):
         for place, sample in enumerate(samples.taught[one.step - 1]):
             question, text = samples.questions[sample.question], samples.completion(sample)
@@ -97,7 +101,7 @@ def ledger_rows(
                 "step": one.step,
                 "row": sample.row,
                 "prompt": sample.question,
-                "source": source,
+                "source": sources.get(question.benchmark, REPLAY),
                 "tokens": len(sample.completion),
                 "advantage": sample.advantage,
                 "correct": catalog.grade(question.grader, text, question.answer, question.accepted).correct,

@@ -1,7 +1,7 @@
 """What each supervised token did: its share of its sample's dot product, by a derivative along W.
 
 ⟨∇ log π(y_t), W⟩ of all tokens at once is the derivative of their log-probabilities along W, one forward pass with
-tangents for each direction, so there are few: the mean of the prior benchmarks, and the target.
+tangents for each direction, so there are few: the mean of the prior benchmarks, and the stage's own target.
 """
 
 from __future__ import annotations
