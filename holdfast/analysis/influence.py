@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from holdfast.analysis.answers import Answers
-from holdfast.analysis.ledger import COLUMNS, TOKEN_COLUMNS, ledger_table, token_table
 from holdfast.analysis.table import journal, whose
 from holdfast.config.results import FinishedStudy, RunRecord
 
@@ -42,10 +41,6 @@ class InfluenceTables:
     the measures' names; benchmark and role are "" where a measure is of the source alone."""
     notes: pd.DataFrame
     """What the linear form leaves out: study, arm, replicate, stage, note, text."""
-    ledger: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
-    """`ledger.ledger_table`; empty where no stage has a ledger."""
-    tokens: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TOKEN_COLUMNS))
-    """`ledger.token_table`."""
 
 
 WHOSE = ("study", "arm", "replicate", "stage")
@@ -70,8 +65,6 @@ def influence_tables(studies: Sequence[FinishedStudy], every: Sequence[Answers])
         agreement=pd.DataFrame(_agreements(changes)),
         measures=_measures(logged),
         notes=notes[[*WHOSE, "note", "text"]],
-        ledger=ledger_table(studies, every),
-        tokens=token_table(studies, every),
     )
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from holdfast.analysis.answers import TEST, Answers, Checkpoint
-from holdfast.analysis.ledger import over_replicates, prior_effects
+from holdfast.analysis.ledger import ERRORS, closure_errors, over_replicates, prior_effects
 from holdfast.config.methods import SFT, Selection
 from holdfast.config.results import FinishedStudy, Result, RunRecord
 
@@ -29,6 +29,7 @@ COLUMNS = [
     *(*OF, *SHARES),
     *(column for name in MEASURES for column in (name, f"{name}_low", f"{name}_high")),
     "replicates",
+    *ERRORS,
     "untold",
 ]
 
@@ -42,13 +43,14 @@ def removal_table(studies: Sequence[FinishedStudy], every: Sequence[Answers]) ->
     places (share of the ledger's that held them, replayed questions apart), steps (of that arm's, 1 for as many);
     change of the prior benchmarks' log-likelihood against `whole`, in nats per token of their reference answers and in
     their mean: predicted by the ledger, measured on test questions, and beyond (measured less predicted), each with its
-    95 % interval over replicates; none of one replicate. untold: why replicates beside these have no prediction."""
+    95 % interval over replicates; none of one replicate. error and worst: what that ledger misses, as in
+    `ledger.ledger_table`. untold: why replicates beside these have no prediction."""
     found = pd.DataFrame(row for one in zip(studies, every, strict=True) for row in _compared(*one))
     if not len(found):
         return pd.DataFrame(columns=COLUMNS)
     told = found[found["untold"] == ""]
     why = found.groupby(OF, sort=False)["untold"].agg(lambda said: "; ".join(filter(None, dict.fromkeys(said))))
-    table = over_replicates(told.to_dict("records"), OF, [*MEASURES], [*SHARES]) if len(told) else told[OF]
+    table = over_replicates(told.to_dict("records"), OF, [*MEASURES], [*SHARES, *ERRORS]) if len(told) else told[OF]
     table = why.reset_index().merge(table, how="left", on=OF).reindex(columns=COLUMNS)
     return table.assign(replicates=table["replicates"].fillna(0).astype(int))
 
@@ -72,6 +74,7 @@ def _compared(study: FinishedStudy, answers: Answers) -> Iterator[dict[str, Any]
         except _Untold as why:
             yield row | {"untold": f"replicate {run.replicate}: {why}"}
             continue
+        row |= closure_errors(pq.read_table(Path(ledger.path) / "closure.parquet").to_pandas(), answers)
         measured = _likelihood(answers, part_end) - _likelihood(answers, whole_end)
         row |= {"places": places, "steps": steps, "predicted": predicted, "measured": measured}
         yield row | {"beyond": measured - predicted, "untold": ""}
@@ -98,7 +101,7 @@ def _foreseen(run: RunRecord, ledger: RunRecord, answers: Answers, steps: float)
         _Untold: the files do not tell which.
     """
     rows = pq.read_table(Path(ledger.path) / "ledger.parquet").to_pandas()
-    effect = prior_effects(rows, answers)
+    effect = prior_effects(rows, answers.role)
     # Replayed questions stand after the stage's own samples, all of which the selection measured.
     own = (rows["row"] < _measured(run)).to_numpy()
     held = rows["row"].isin(_kept(run, rows[own])).to_numpy() & own

@@ -17,6 +17,7 @@ from holdfast.analysis.contrasts import Named, Row, Setting, verdicts
 from holdfast.analysis.estimates import estimate, of_trainings
 from holdfast.analysis.frontier import Fronts, fronts
 from holdfast.analysis.influence import InfluenceTables, influence_tables
+from holdfast.analysis.ledger import LedgerTables, ledger_tables
 from holdfast.analysis.length_split import length_split
 from holdfast.analysis.matched import at_score, common_score, on_front, rounded_down
 from holdfast.analysis.predictors import PredictorTables, predictor_tables
@@ -98,6 +99,8 @@ class Analysis:
     source (whose definition it is), value, low, high, replicates, covers."""
     influence: InfluenceTables | None
     """None where nothing was traced."""
+    ledgers: LedgerTables | None = None
+    """None where no stage has a ledger."""
     predictors: PredictorTables | None = None
     """None where nothing was measured."""
     removal: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -138,6 +141,7 @@ def analyse(job: Compare) -> Analysis:
         courses=courses(settings),
         continual=continual(settings),
         influence=influence_tables(job.studies, every),
+        ledgers=ledger_tables(job.studies, every),
         predictors=predictor_tables(job.studies, every, job.seed),
         removal=removal_table(job.studies, every),
     )

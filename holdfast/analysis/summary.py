@@ -41,9 +41,16 @@ def summary(analysis: Analysis) -> dict[str, Any]:
     }
     if analysis.fronts is not None:
         content["fronts"] = {name: _rows(frame) for name, frame in analysis.fronts._asdict().items()}
+    influence: Row = {}
     if analysis.influence is not None:
-        shown = ("agreement", "changes", "measures", "ledger", "tokens")
-        content["influence"] = {name: _rows(getattr(analysis.influence, name)) for name in shown}
+        shown = ("agreement", "changes", "measures")
+        influence |= {name: _rows(getattr(analysis.influence, name)) for name in shown}
+    if analysis.ledgers is not None:
+        named = {"ledger": "accounts", "ledger_benchmarks": "benchmarks", "ledger_sources": "sources"}
+        named |= {"tokens": "tokens"}
+        influence |= {name: _rows(getattr(analysis.ledgers, table)) for name, table in named.items()}
+    if influence:
+        content["influence"] = influence
     if analysis.predictors is not None:
         content["predictors"] = _rows(analysis.predictors.fits)
     if len(analysis.removal):

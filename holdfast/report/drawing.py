@@ -39,6 +39,7 @@ def draw(analysis: Analysis, path: Path) -> dict[str, Markup]:
             _differences(analysis.verdicts, folder)
             _training(analysis, folder)
             _influence(analysis, folder)
+            _ledger(analysis, folder)
             _predictors(analysis, folder)
     return folder.drawn
 
@@ -136,11 +137,6 @@ def _influence(analysis: Analysis, folder: Folder) -> None:
         return
     changes = found.changes.assign(predicted=found.changes.trapezoid, target=found.changes.role == "target")
     folder.save("influence", "Predicted and measured forgetting", changes, figures.predicted(changes, own))
-    if len(found.ledger):
-        first = found.ledger[found.ledger.setting == found.ledger.setting.iloc[0]]
-        if first.stage.any():
-            first = first.assign(arm=[f"{row.arm}, stage {row.stage + 1}" for row in first.itertuples()])
-        folder.save("ledger", "What lost the prior", first, figures.waterfall(first, ACCOUNTS))
     measures = found.measures[(found.measures.benchmark != "") & (found.measures.stage == 0)]
     measures = measures[measures.setting == found.changes.setting.iloc[0]]
     for measure, label in (("dot", "dot product"), ("cosine", "cosine")):
@@ -148,3 +144,14 @@ def _influence(analysis: Analysis, folder: Folder) -> None:
         if len(rows):
             title = f"{label} along training".capitalize()
             folder.save(measure, title, rows, figures.along(rows, own, label))
+
+
+def _ledger(analysis: Analysis, folder: Folder) -> None:
+    """The first setting's accounts."""
+    if analysis.ledgers is None:
+        return
+    accounts = analysis.ledgers.accounts
+    first = accounts[accounts.setting == accounts.setting.iloc[0]]
+    if first.stage.any():
+        first = first.assign(arm=[f"{row.arm}, stage {row.stage + 1}" for row in first.itertuples()])
+    folder.save("ledger", "What lost the prior", first, figures.waterfall(first, ACCOUNTS))

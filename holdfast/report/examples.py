@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from holdfast.analysis.ledger import prior_effects
 from holdfast.config.results import FinishedStudy, RunRecord
 from holdfast.data.chat import pictures
 from holdfast.data.shards import Question, prior_shard, read_questions, target_shard, target_shards
@@ -109,17 +110,21 @@ def _drawn(base: Answers, own: Answers, seed: int) -> list[Key]:
     return [tuple(order.loc[place]) for place in turns.index[:SHOWN]]
 
 
-def rankings(study: FinishedStudy) -> list[Row]:
+def rankings(study: FinishedStudy, kind: str) -> list[Row]:
     """The strongest samples of every stage's first replicate: label, arm, reinforced, harmful and helpful samples.
 
-    A sample has prompt, text, tokens; times (rollouts that said just this, or checkpoints that looked at a supervised
-    sample), weight (mean over them), effect: Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of
-    training that began at its checkpoint; pictures (None where they are not to be had).
+    A sample has prompt, text, tokens, source ("" of a trace); times (rollouts that said just this, or steps or
+    checkpoints that saw a supervised sample), weight (mean over them), effect; pictures (None where they are not to be
+    had). Of kind `ledger`, the effect is what it did to the prior in all its steps, in nats per token. Of `influence`,
+    where a stage has no ledger, it is Σ w⟨g, V⟩ over prior benchmarks and occurrences, each by the share of training
+    that began at its checkpoint.
     """
     arms = study.study.arms
-    traced = [run for run in study.runs if run.kind == "influence" and run.replicate in (0, 1) and run.arm in arms]
-    found = [_ranking(run, study) for run in traced]
-    for run, ranking in zip(traced, found, strict=True):
+    own = [run for run in study.runs if run.replicate in (0, 1) and run.arm in arms]
+    accounted = {(run.arm, run.stage) for run in own if run.kind == "ledger" and kind != "ledger"}
+    runs = [run for run in own if run.kind == kind and (run.arm, run.stage) not in accounted]
+    found = [_ranking(run, study) for run in runs]
+    for run, ranking in zip(runs, found, strict=True):
         samples = [*ranking["harmful"], *ranking["helpful"]]
         shown = boards(study, run, {sample["prompt"] for sample in samples})
         for sample in samples:
@@ -136,8 +141,8 @@ def of_stage(run: RunRecord, study: FinishedStudy) -> Row:
 def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     """Samples of no effect are in neither list, as those of the last checkpoint alone; none is in both."""
     stage = study.study.trained[str(run.arm)][run.stage]
-    learned = study.study.learned_by(stage)
-    rows = _strength(Path(run.path), learned).groupby(["prompt", "text"], as_index=False)
+    strength = _accounted if run.kind == "ledger" else _strength
+    rows = strength(Path(run.path), study.study.all_targets).groupby(["source", "prompt", "text"], as_index=False)
     found = rows.agg(
         tokens=("tokens", "first"), times=("effect", "size"), weight=("weight", "mean"), effect=("effect", "sum")
     ).sort_values("effect", kind="stable")
@@ -148,10 +153,15 @@ def _ranking(run: RunRecord, study: FinishedStudy) -> Row:
     }
 
 
-def _strength(directory: Path, target: str) -> pd.DataFrame:
-    """`effects` on all benchmarks but the one that is learned; effect is weighted, and by the share of training that
-    began there."""
-    found = effects(directory, lambda name: name != target)
+def _accounted(directory: Path, targets: Collection[str]) -> pd.DataFrame:
+    """The rows of a ledger; effect is that on the prior."""
+    rows = pq.read_table(directory / "ledger.parquet").to_pandas().rename(columns={"advantage": "weight"})
+    return rows.assign(effect=prior_effects(rows, lambda name: "target" if name in targets else "prior"))
+
+
+def _strength(directory: Path, targets: Collection[str]) -> pd.DataFrame:
+    """`effects` on the prior's benchmarks; effect is weighted, and by the share of training that began there."""
+    found = effects(directory, lambda name: name not in targets).assign(source="")
     steps = np.unique(found.step)
     ahead = np.diff(steps, append=steps[-1]).astype(float)
     shares = ahead / ahead.sum() if ahead.sum() else np.ones(len(steps))

@@ -70,6 +70,7 @@ def render(
         "benchmarks": benchmark_section(analysis),
         "examples": example_section(job, studies),
         "influence": influence_section(analysis, studies),
+        "ledger": ledger_section(analysis, studies),
         "predictors": predictor_section(analysis),
         "removal": rows(analysis.removal),
         "continual": continual_section(analysis),
@@ -217,12 +218,18 @@ def influence_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> 
         "benchmarks": list(found.changes.benchmark.unique()),
         "sources": rows(sources.unstack("measure").reset_index()),
         "shown": {name: title for name, title in SOURCE_MEASURES.items() if name in set(found.measures.measure)},
-        "rankings": examples.rankings(next(iter(studies.values()))),
-        "ledger": rows(found.ledger),
-        "tokens": rows(found.tokens),
-        "colored": tokens.colored(next(iter(studies.values()))),
+        "rankings": examples.rankings(next(iter(studies.values())), "influence"),
         "notes": rows(found.notes.drop_duplicates(["arm", "note", "text"])),
     }
+
+
+def ledger_section(analysis: Analysis, studies: dict[str, FinishedStudy]) -> Row | None:
+    """The accounts, and the samples of the first study behind them."""
+    if analysis.ledgers is None:
+        return None
+    tables = {name: rows(table) for name, table in analysis.ledgers._asdict().items()}
+    study = next(iter(studies.values()))
+    return tables | {"colored": tokens.colored(study), "rankings": examples.rankings(study, "ledger")}
 
 
 def predictor_section(analysis: Analysis) -> Row | None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from ledgers import write_ledger
 
-from holdfast.analysis.ledger import ACCOUNTS, ledger_table, token_table
+from holdfast.analysis.ledger import ACCOUNTS, benchmark_table, ledger_table, source_table, token_table
 from holdfast.config.results import RunRecord
 from holdfast.report.figures import waterfall
 
@@ -68,6 +70,45 @@ def test_kinds_of_tokens_sum_to_what_samples_did(finished: Any) -> None:
         assert own.prior["reasoning"] == pytest.approx(0.75 * (first + 0.4) / 2)
         assert own.target["answer"] == pytest.approx(0.25 * 54)
         assert own.tokens.to_dict() == {"format": 3, "reasoning": 3, "answer": 3, "end": 3}
+
+
+def test_every_benchmark_has_its_own_sum_and_error(finished: Any) -> None:
+    table, accounts = benchmark_table(*finished), ledger_table(*finished)
+    first = table[table.stage == 0].set_index("benchmark")
+    assert first.role.to_dict() == {"color": "prior", "count": "prior", "jigsaw": "target"}
+    summed = first[["samples", "penalty", "decay", "rounding", "curvature"]].sum(axis=1)
+    assert summed["color"] == pytest.approx(first.measured["color"])
+    assert first.clipping["color"] == 0.3
+    prior = first[first.role == "prior"]
+    of_all = accounts[accounts.stage == 0].set_index("account")
+    assert prior.measured.mean() == pytest.approx(of_all.value["measured"])
+    assert first.error["color"] == pytest.approx(0.02 / abs(-0.4 + 0.4 - 0.03))
+    assert pd.isna(first.error["count"]), "nothing changed"
+
+
+def test_the_worst_benchmarks_error_stands_beside_that_of_all(finished: Any) -> None:
+    [study], answers = finished
+    place = Path(study.runs[0].path) / "closure.parquet"
+    closure = pq.read_table(place).to_pandas()
+    closure.loc[closure.benchmark == "count", ["curvature", "measured"]] = [0.0, 0.09]
+    closure.loc[closure.benchmark == "color", ["curvature", "measured"]] = [0.005, 0.01]
+    closure.to_parquet(place)
+    for table in (ledger_table, token_table, source_table):
+        own = table([study], answers).query("stage == 0").iloc[0]
+        assert (own.error, own.worst) == pytest.approx((0.05, 0.5))
+
+
+def test_what_replayed_questions_did_stands_by_its_source(finished: Any) -> None:
+    """The first row of the table is one, and the ledger is that of the stage's own source all the same."""
+    [study], answers = finished
+    place = Path(study.runs[0].path) / "ledger.parquet"
+    rows = pq.read_table(place).to_pandas()
+    rows.assign(source=["replay", "answers", "answers"]).to_parquet(place)
+    table = source_table([study], answers).query("stage == 0").set_index("of")
+    assert set(table.source) == {"answers"} == set(ledger_table([study], answers).source)
+    assert table.samples.to_dict() == {"replay": 1, "answers": 2}
+    assert table.value.to_dict() == pytest.approx({"replay": -0.3 / 2, "answers": 0.3 / 2})
+    assert (table.took["answers"], table.gave["answers"]) == pytest.approx((-0.1 / 2, 0.4 / 2))
 
 
 def test_a_figure_of_two_stages_has_a_panel_for_each(finished: Any) -> None:

@@ -29,6 +29,8 @@ def ledger(place: Path, scale: float) -> str:
         for name, effect in {**SAMPLES}.items()
     ]
     pd.DataFrame([*rows, rows[-1]]).to_parquet(place / "ledger.parquet")
+    closure = [("color", 0.1, -0.9), ("color", -0.1, 0.1), ("count", 0.1, 0.2), ("jigsaw", 5.0, 5.0)]
+    pd.DataFrame(closure, columns=["benchmark", "curvature", "measured"]).to_parquet(place / "closure.parquet")
     return str(place)
 
 
@@ -79,6 +81,7 @@ def test_kept_samples_stand_in_the_places_of_those_left_out(finished: Any) -> No
     [row] = removal_table(*finished).to_dict("records")
     assert (row["arm"], row["whole"], row["by"], row["replicates"]) == ("part", "whole", "ledger", 2)
     assert (row["kept"], row["places"]) == (0.75, 0.8)
+    assert (row["error"], row["worst"]) == pytest.approx((0.3 / 1.2, 0.1 / 0.2)), "what the ledger misses"
     foreseen = [0.4 * 5 / 4 - 0.0, 3 * (0.4 * 5 / 4 - 0.0)]
     assert row["predicted"] == pytest.approx(sum(foreseen) / 2)
     came = [0.5 / 2, 1.0 / 2]

@@ -141,6 +141,7 @@ def test_what_leaving_samples_out_did_stands_beside_why_some_has_no_prediction(t
     job = compared(finished(tmp_path, made_up_study()))
     told = {"setting": "", "arm": "part", "whole": "all", "by": "ledger", "kept": 0.75, "places": 0.8, "steps": 0.75}
     told |= {"predicted": 0.5, "measured": 0.25, "beyond": -0.25, "replicates": 1, "untold": ""}
+    told |= {"error": 0.04, "worst": 0.08}
     untold = {
         "setting": "",
         "arm": "other",
@@ -154,6 +155,7 @@ def test_what_leaving_samples_out_did_stands_beside_why_some_has_no_prediction(t
     assert Tags(page).open == []
     section = page[page.index('<section id="removal">') :].partition("</section>")[0]
     assert "80.0 % of places, 75 % of steps" in section
+    assert "4 %<small>worst 8 %</small>" in section
     assert "all effects count by that share" in section
     assert section.count("<tr>") == 2, "a head and one arm"
     assert "replicate 1: &lt;x&gt;." in section

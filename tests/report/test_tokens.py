@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from ledgers import write_ledger
 from page_tags import Tags
 from synthetic_studies import Shape, Truth, compare_job, finished_study
 
 from holdfast.config.results import FinishedStudy, RunRecord
+from holdfast.report.examples import rankings
 from holdfast.report.study import compare
 from holdfast.report.tokens import colored
 
 
-@pytest.fixture
-def accounted(tmp_path: Path) -> FinishedStudy:
-    shape = Shape(replicates=1, target=6, prior=6, pictures=True, traced=True)
+@pytest.fixture(params=[True, False], ids=["traced", "untraced"])
+def accounted(request: pytest.FixtureRequest, tmp_path: Path) -> FinishedStudy:
+    """With traces beside it, or alone, as where a selection asked for the ledger."""
+    shape = Shape(replicates=1, target=6, prior=6, pictures=True, traced=request.param)
     study = finished_study(tmp_path / "study", {"answers": Truth(0.6, 0.5)}, shape)
     prompt = "no such question"
     path = write_ledger(tmp_path / "ledger", ["color", "count", "presence"], "jigsaw", -0.4, prompt)
@@ -57,7 +61,25 @@ def test_the_page_has_them_and_runs_nothing_that_was_said(accounted: FinishedStu
     compare(compare_job(accounted), tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert Tags(page).open == []
-    assert "What lost the prior" in page
+    assert '<section id="ledger">' in page
+    assert (tmp_path / "figures" / "ledger.svg").is_file()
+    said = json.loads((tmp_path / "summary.json").read_text())["influence"]
+    assert [row["benchmark"] for row in said["ledger_benchmarks"]] == ["color", "count", "presence", "jigsaw"]
+    assert "<summary>By benchmark</summary>" in page
     assert "By kind of token" in page
     assert "so &lt;b&gt;</span>" in page
     assert 'style="--share:55%;--side:var(--right)"' in page
+
+
+def test_samples_are_ranked_by_their_ledger_where_there_is_one(accounted: FinishedStudy) -> None:
+    """Three steps, −0.3, −0.1 and 0.4, the first two of which learned the same sample."""
+    place = Path(accounted.runs[-1].path) / "ledger.parquet"
+    rows = pq.read_table(place).to_pandas()
+    rows.assign(text=["again", "again", "once"], source=["replay", "replay", "answers"]).to_parquet(place)
+    [found] = rankings(accounted, "ledger")
+    [harmful], [helpful] = found["harmful"], found["helpful"]
+    assert (harmful["text"], harmful["times"], harmful["source"]) == ("again", 2, "replay")
+    assert (harmful["effect"], helpful["effect"]) == pytest.approx((-0.4 / 3, 0.4 / 3))
+    assert rankings(accounted, "influence") == []
+    without = accounted.model_copy(update={"runs": accounted.runs[:-1]})
+    assert len(rankings(without, "influence")) == sum(run.kind == "influence" for run in accounted.runs)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-NOTHING = dict.fromkeys(("decay", "rounding", "penalty", "curvature", "measured"), 0.0)
-ACCOUNTS = {"decay": -0.01, "rounding": 0.0, "penalty": -0.04, "curvature": 0.02}
+NOTHING = dict.fromkeys(("clipping", "decay", "rounding", "penalty", "curvature", "measured"), 0.0)
+ACCOUNTS = {"clipping": 0.3, "decay": -0.01, "rounding": 0.0, "penalty": -0.04, "curvature": 0.02}
 SAID = (("<think>", "format", 0.0), ("so <b>", "reasoning", 0.75), ("1", "answer", 0.25), ("<|im_end|>", "end", 0.0))
 """Text, kind, and share of its sample's effect."""
 
@@ -19,12 +19,13 @@ def write_ledger(place: Path, priors: list[str], target: str, first: float, prom
     effects = {1: first, 2: -0.2, 3: 0.3}
     others = {f"effect/{name}": 0.0 for name in priors[1:]}
     rows = [
-        {"step": step, "row": step, "prompt": prompt, "source": "answers", "correct": step < 3, "tokens": 4}
+        {"step": step, "row": step, "prompt": prompt, "source": "answers", "correct": step < 3}
+        | {"text": f"says <b>{step}", "tokens": 4, "advantage": 1.0}
         | {f"effect/{priors[0]}": effect + 0.1, f"effect/{target}": 18.0, **others}
         for step, effect in effects.items()
     ]
     pd.DataFrame(rows).to_parquet(place / "ledger.parquet")
-    measured = sum(effects.values()) + 0.3 + sum(ACCOUNTS.values())
+    measured = sum(effects.values()) + 0.3 - 0.03
     closure = [{"benchmark": priors[0], **ACCOUNTS, "measured": measured}]
     closure += [{"benchmark": name, **NOTHING} for name in priors[1:]]
     closure += [{"benchmark": target, **ACCOUNTS, "measured": 54.0}]
