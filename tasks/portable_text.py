@@ -84,7 +84,7 @@ def refuse_spoiled(text: str, name: str) -> NoReturn:
     of = f"the value of {brief(', '.join(named))}" if named else "a secret"
     raise UserError(
         f"{name}: has {of} in a name that cannot be hidden without spoiling the archive, so nothing was written; "
-        f"choose a secret that is no ordinary word, or, if this one is no secret, unset the variable for `holdfast export`."
+        f"choose a secret that is no ordinary word, or, if it is none, unset the variable for `holdfast export`."
     )
 
 

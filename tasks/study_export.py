@@ -15,7 +15,7 @@ from tasks import archive
 from tasks.data_transfer import listing_file, pinned_files
 from tasks.exported_runs import REVEALING, ExportedStudy, described
 from tasks.portable_text import Neutral, is_text, refuse_spoiled, renew_digests, run_ids
-from tasks.recorded import COMPARED
+from tasks.recorded import COMPARED, read_record
 from tasks.registry import aliases
 from tasks.stage_cache import code_digest, intact_result, recorded_result
 from tasks.tracking import Store, ViewType, open_store
@@ -87,7 +87,8 @@ def _naming(store: Store, run: Any) -> Iterator[str]:
     place = store.artifacts.of(run)
     for name in NAMING:
         if (place / name).is_file():
-            yield (place / name).read_text()
+            # A damaged one names other runs all the same.
+            yield (place / name).read_text(errors="replace")
 
 
 def _studies(store: Store, study: Any) -> list[Any]:
@@ -145,7 +146,7 @@ def _run_files(artifacts: dict[str, Path], neutral: Neutral, work: Path) -> Iter
 
 def _data_files(root: Path, study: Any, place: Path) -> dict[str, Path]:
     """By its member's name every file of the data that a report's studies read, and the list of their version."""
-    compared = Compare.model_validate_json((place / COMPARED).read_text())
+    compared = read_record(Compare, place / COMPARED, study)
     version = study.data.tags.get("holdfast.data", "")
     names = {one.data.path.name for one in compared.studies}
     return {

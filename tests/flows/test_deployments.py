@@ -64,9 +64,7 @@ def test_two_files_with_one_name_are_refused(tmp_path: Path):
 
 
 def test_a_time_for_no_experiment_is_refused():
-    with pytest.raises(
-        UserError, match=r"^--cron: '0 3 \* \* 1' schedules nothing without .*; name its FILE"
-    ):
+    with pytest.raises(UserError, match=r"^--cron: '0 3 \* \* 1' schedules nothing without .*; name its FILE"):
         read_experiments({}, (), "0 3 * * 1")
 
 
