@@ -11,12 +11,11 @@ from prefect.runtime import flow_run
 from flows.graph import needed_arms
 from flows.jobs import predict_job
 from flows.study import STAGE_THREADS, ArmsFailed, Compared, Outcome, StageRunner, compare_studies
-from holdfast.config.jobs import Compare
 from holdfast.config.measurement import Predictors
 from holdfast.config.results import FinishedStudy
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
-from tasks.recorded import COMPARED
+from tasks.recorded import compared_by
 from tasks.stage import Context, Position, StageRun, recorded_run, run_record, run_stage
 from tasks.tracking import Store, open_store
 
@@ -157,8 +156,8 @@ def _of_parent(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
 
 
 def _compared(run: Any, store: Store) -> tuple[FinishedStudy, ...]:
-    file = store.artifacts.of(run) / COMPARED
-    return Compare.model_validate_json(file.read_text()).studies if file.is_file() else ()
+    compared = compared_by(run, store)
+    return () if compared is None else compared.studies
 
 
 def _only(study: FinishedStudy, run_id: str) -> FinishedStudy:

@@ -12,6 +12,7 @@ from holdfast.config.measurement import Influence
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import parent_runs, progress, worker
+from tasks.recorded import read_record
 from tasks.stage import Context, Position, StageRun, run_stage
 from tasks.stage_cache import intact_result
 from tasks.tracking import open_store
@@ -36,7 +37,8 @@ def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
     """A finished training, the study that it belongs to, and the version of the data that it read.
 
     Raises:
-        UserError: the run trained nothing, did not finish, or its files are not those that were recorded.
+        UserError: the run trained nothing, did not finish, its files are not those that were recorded, or another
+            version of holdfast wrote them.
     """
     store = open_store(root)
     run = store.run(run_id)
@@ -49,10 +51,10 @@ def recorded(run_id: str, root: Path) -> tuple[StageRun, Study, str]:
     result = intact_result(place)
     if result is None:
         raise UserError(f"{place}: files of this run are missing or changed; run its study again to make them anew")
-    train = Train.model_validate_json((place / "job.json").read_text())
+    train = read_record(Train, place / "job.json", run)
     if not train.data.path.is_dir():
         raise UserError(f"{train.data.path}: this run's data is not there; `holdfast data FILE` makes or restores it")
-    study = Study.model_validate_json((place / "config.json").read_text())
+    study = read_record(Study, place / "config.json", run)
     stage = StageRun(
         kind="train",
         arm=tags["holdfast.arm"],

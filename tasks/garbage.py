@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.config.jobs import STEPS, AnyJob, Compare
-from holdfast.errors import writing
+from holdfast.config.jobs import STEPS, AnyJob
+from holdfast.errors import UserError, writing
 from tasks import worker
 from tasks.artifacts import local_artifacts
 from tasks.disk_use import size_of
 from tasks.needed_runs import Needed
 from tasks.portable_text import WEIGHTS
-from tasks.recorded import COMPARED
+from tasks.recorded import compared_by
 from tasks.stage_cache import RETIRED, find_cached, recorded_result, retired_files, stage_key
+from tasks.study_export import referred
 from tasks.tracking import Store
 
 SAMPLES = "samples.parquet"
@@ -67,7 +68,7 @@ def waiting_steps(root: Path) -> Iterator[Garbage]:
 
 def _why_never_continued(place: Path, key: str, store: Store) -> str:
     try:
-        job = JOB.validate_json((place / "job.json").read_text())
+        job = JOB.validate_json((place / "job.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return "no version of holdfast here can read its job"
     if stage_key(job) != key:
@@ -133,18 +134,32 @@ def retired_checkpoints(store: Store, needed: Needed) -> Iterator[Garbage]:
 
 
 def _kept_steps(store: Store, needed: Needed) -> dict[str, set[int]]:
-    """By run of a training in a report, the steps that some report's study, or the registry, wants to keep."""
+    """By run of a training in a report, the steps that some report's study, or the registry, wants to keep.
+
+    Without runs that a report names which cannot be read: what its studies want to keep is not known.
+    """
     wanted: dict[str, set[int]] = {}
+    unreadable = [parent for parent in needed.reported.values() if unreadable_report(store, parent)]
+    untouched = set(referred(store, unreadable))
     for parent in needed.reported.values():
-        compared = Compare.model_validate_json((store.artifacts.of(parent) / COMPARED).read_text())
-        for study in compared.studies:
+        compared = None if parent in unreadable else compared_by(parent, store)
+        for study in () if compared is None else compared.studies:
             for run in (run for run in study.runs if run.kind == "train"):
                 result = recorded_result(Path(run.path))
                 if result is not None:
                     steps = sorted(one.step for one in result.checkpoints)
                     kept = _chosen(study.study.checkpoints, steps) | needed.registered.get(run.run_id, set())
                     wanted[run.run_id] = wanted.get(run.run_id, set()) | kept
-    return wanted
+    return {run_id: steps for run_id, steps in wanted.items() if run_id not in untouched}
+
+
+def unreadable_report(store: Store, parent: Any) -> str:
+    """Why a run's report cannot be read, in a sentence; empty where it can. All that it names is kept."""
+    try:
+        compared_by(parent, store)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _chosen(kept: str | int, steps: list[int]) -> set[int]:

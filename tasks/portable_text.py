@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import holdfast
 from holdfast.config.refs import file_digest
 from holdfast.config.results import Result
-from tasks.redaction import redacted
+from holdfast.errors import UserError, brief
+from tasks import certificate
+from tasks.recorded import COMPARED
+from tasks.redaction import JSON_PART, holders, redacted, redacted_json
 
 RUN, ROOT, LIBRARY = "holdfast-run:", "holdfast-root:", "holdfast-library:"
 RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
@@ -22,6 +27,10 @@ EXPERIMENT = re.compile(r"#/experiments/\d+/runs/")
 SUFFIXES = frozenset({".json", ".jsonl", ".txt", ".html", ".md", ".yaml", ".csv", ".svg"})
 WEIGHTS = frozenset({"checkpoints", "model", "moments"})
 """Directories whose digest names a model: not a byte of them changes."""
+JSON = frozenset({".json", ".jsonl"})
+RECORDS = frozenset({"job.json", COMPARED, "stages.json", "result.json", "config.json", certificate.ARTIFACT})
+"""What is read again where it is imported: a name in it that is hidden would be another name."""
+NAME = re.compile(r'"[\w.-]*"|-?\d.*')
 
 
 def is_text(name: str) -> bool:
@@ -36,20 +45,61 @@ def run_ids(texts: Iterable[str]) -> set[str]:
 
 
 class Neutral:
-    """Takes what belongs to this machine out of text. `artifacts` has the directories of runs by their ids."""
+    """Takes what belongs to this machine out of text. `artifacts` has the directories of runs by their ids.
+
+    Secrets go first, so that none is left whose beginning is a place; places are looked for as they then are.
+    """
 
     def __init__(self, root: Path, artifacts: Mapping[str, Path]) -> None:
         library = Path(holdfast.__file__).parent
         words = {str(path): f"{RUN}{run_id}" for run_id, path in artifacts.items()}
         words |= {str(library): LIBRARY, str(root): ROOT}
-        self.words = {form: word for path, word in words.items() for form in (path, _in_json(path))}
+        self.words = {redacted(form): word for path, word in words.items() for form in (path, _in_json(path))}
         # A directory of a run lies below the repository, which may hold the library: the longer path first.
         longest = sorted(self.words, key=len, reverse=True)
         self.places = re.compile(rf"({'|'.join(map(re.escape, longest))})(?![\w.-])")
 
-    def __call__(self, text: str) -> str:
-        text = self.places.sub(lambda found: self.words[found[0]], text)
+    def __call__(self, text: str, name: str = "") -> str:
+        """Of a file of JSON, which its name tells, all stays but values. UserError where that is not enough."""
+        text = _without_secrets(text, name) if PurePosixPath(name).suffix in JSON else redacted(text)
+        return self.places.sub(lambda found: self.words[found[0]], text)
+
+
+def _without_secrets(text: str, name: str) -> str:
+    clean = redacted_json(text)
+    if redacted(clean) != clean:
+        if _is_json(text):
+            refuse_spoiled(text, name)
+        # What is damaged, or none, is read by nobody.
         return redacted(text)
+    if PurePosixPath(name).name in RECORDS and _names(clean) != _names(text):
+        refuse_spoiled(text, name)
+    return clean
+
+
+def refuse_spoiled(text: str, name: str) -> NoReturn:
+    """UserError: hiding the secrets in a file would change names that Holdfast needs."""
+    # Other secrets in the file, which can be hidden, are no reason.
+    named = holders(" ".join(_names(text, fields=True)))
+    of = f"the value of {brief(', '.join(named))}" if named else "a secret"
+    raise UserError(
+        f"{name}: has {of} in a name that cannot be hidden without spoiling the archive, so nothing was written; "
+        f"choose a secret that is no ordinary word, or, if it is none, unset the variable for `holdfast export`."
+    )
+
+
+def _is_json(text: str) -> bool:
+    for part in (text, *text.splitlines()):
+        with suppress(ValueError):
+            json.loads(part)
+            return True
+    return False
+
+
+def _names(text: str, fields: bool = False) -> list[str]:
+    """Words and numbers of JSON, which are no sentences, places or addresses; and names of fields, if wanted."""
+    parts = JSON_PART.finditer(text)
+    return [found[0] for found in parts if NAME.fullmatch(found[0]) or (fields and found["name"])]
 
 
 class Local:

@@ -99,6 +99,19 @@ def config_of(study: RecordedStudy, store: Store) -> dict[str, Any]:
     return json.loads(_text(study.run, "config.json", store))
 
 
+def compared_by(run: Any, store: Store) -> Compare | None:
+    """The job of a run's report; None where it has none. UserError where another version of holdfast wrote it."""
+    file = store.artifacts.of(run) / COMPARED
+    return read_record(Compare, file, run) if file.is_file() else None
+
+
+def read_record(model: type[Model], file: Path, run: Any) -> Model:
+    """A file of a run's artifacts. UserError where it is gone, damaged, or written by another version of holdfast."""
+    if not file.is_file():
+        raise UserError(f"{run.info.run_id}: its {file.name} is gone; run its study again, which writes it.")
+    return _read(model, file.read_bytes(), file.name, run)
+
+
 def _text(run: Any, name: str, store: Store) -> str:
     text = store.artifacts.read(run, name)
     if text is None:
@@ -118,7 +131,7 @@ def _recorded(run: Any, store: Store) -> RecordedStudy | None:
     )
 
 
-def _read(model: type[Model], text: str, name: str, run: Any) -> Model:
+def _read(model: type[Model], text: str | bytes, name: str, run: Any) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError:

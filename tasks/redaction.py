@@ -18,11 +18,18 @@ from holdfast.errors import UserError, brief
 HIDDEN = "***"
 SHORTEST = 8
 """Characters of a secret of the environment; shorter ones are words that stand in every text."""
+SHORTEST_ID = 16
+"""Characters of an id of a key that counts as secret: AWS's own have no fewer, and shorter ones are names of users."""
 NAMED_SECRET = re.compile(
-    r"(^|_)(PASSWORDS?|PASSWD|SECRETS?|TOKEN|CREDENTIALS?|AUTH_STRING|(API|ACCESS|SECRET|PRIVATE|SIGNING)_?KEY)(_|$)"
+    r"PASSWORD|PASSWD|PASSPHRASE|(^|_)(SSH)?PASS$|_(PWD|PAT)$"
+    r"|(^|_)(SECRETS?|TOKEN|CREDENTIALS?|(AUTH|CONNECTION)_STRING)(_|$)"
+    r"|(^|_)(API|ACCESS|SECRET|PRIVATE|SIGNING|ENCRYPTION|STORAGE|ACCOUNT)_?KEY(_|$)"
 )
 PLACE = re.compile(r"_(FILE|PATH|DIR)$")
 """Variables that say where a secret lies."""
+KEY_ID = re.compile(r"ACCESS_?KEY_?ID$")
+SECRET_PART = re.compile(r"(?:key|signature|password|pwd)=([^;\s]+)", re.IGNORECASE)
+"""What is secret of a connection string."""
 ADDRESSES = (
     # Up to the last @ before a blank or a quote: passwords are not always encoded as they should be.
     (re.compile(r"(://[^\s/@:'\"]*):[^\s'\"]*@"), rf"\1:{HIDDEN}@"),
@@ -40,6 +47,8 @@ ADDRESSES = (
 SECRET_FIELD = re.compile(
     r"(\w+_)?(password|passwd|secret|api_key|secret_key|private_key)|((hub|push_to_hub|hf|access|auth|api)_)?token"
 )
+JSON_PART = re.compile(r'"(?:[^"\\]|\\.)*"(?P<name>\s*:)?|-?\d[\w.+-]*')
+"""A string, whether or not it names a field, or a number."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -60,20 +69,58 @@ def redacted(text: str) -> str:
 
 def secrets() -> list[str]:
     """Values of the environment that are named secret, in the forms that a text may have, the longest first."""
-    named = {
-        value.strip()
+    return sorted(_forms(), key=len, reverse=True)
+
+
+def holders(text: str) -> list[str]:
+    """The variables of the environment whose secrets stand in a text."""
+    return sorted({name for form, name in _forms().items() if form in text})
+
+
+def _forms() -> dict[str, str]:
+    """The name of its variable by a secret as it is, as JSON has it, and as an address has it."""
+    return {
+        form: name
         for name, value in os.environ.items()
-        if NAMED_SECRET.search(name.upper()) and not PLACE.search(name.upper())
+        for secret in _secret_parts(name.upper(), value.strip())
+        for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
     }
-    long = [value for value in named if len(value) >= SHORTEST]
-    # As they are, as JSON has them, and as an address has them.
-    forms = {form for value in long for form in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
-    return sorted(forms, key=len, reverse=True)
+
+
+def _secret_parts(name: str, value: str) -> list[str]:
+    """What must be hidden of a variable's value: the whole, and a password in it that may stand alone."""
+    # PWD is a shell's word for the directory that it is in, too.
+    if not NAMED_SECRET.search(name) or PLACE.search(name) or (name.endswith("_PWD") and _is_directory(value)):
+        return []
+    if KEY_ID.search(name):
+        return [value] if len(value) >= SHORTEST_ID else []
+    parts = [value]
+    if "AUTH_STRING" in name:
+        parts.append(value.partition(":")[2])
+    if "CONNECTION_STRING" in name:
+        parts += SECRET_PART.findall(value)
+    return [part for part in parts if len(part) >= SHORTEST]
+
+
+def _is_directory(value: str) -> bool:
+    return os.path.isabs(value) and os.path.isdir(value)
 
 
 def shown(text: str) -> str:
     """A text for a terminal: without secrets, and with control characters spelled out but for tabs and line ends."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", redacted(text))
+
+
+def redacted_json(text: str) -> str:
+    """JSON, or lines of it, with secrets taken out of its values: it stays JSON, and names of fields stay."""
+    return JSON_PART.sub(_hidden_value, text) if redacted(text) != text else text
+
+
+def _hidden_value(found: re.Match[str]) -> str:
+    part = found[0]
+    if part.startswith('"'):
+        return part if found["name"] else redacted(part)
+    return part if redacted(part) == part else f'"{HIDDEN}"'
 
 
 def redact_file(path: Path) -> None:
@@ -89,9 +136,11 @@ def refuse_secrets(content: dict[str, Any]) -> None:
     """Settings are kept in MLflow and in reports, so none may be a secret. UserError that does not repeat it."""
     for place, name, value in _texts(content, ""):
         if SECRET_FIELD.fullmatch(name) or redacted(value) != value:
+            named = holders(value)
+            of = f" ({brief(', '.join(named))} has it)" if named else ""
             raise UserError(
-                f"{brief(place)}: holds a secret, and what an experiment says is kept in MLflow and in reports; remove "
-                f"it and set the library's environment variable instead, for example HF_TOKEN."
+                f"{brief(place)}: holds a secret{of}, and what an experiment says is kept in MLflow and in reports; "
+                f"remove it and set the library's environment variable instead, for example HF_TOKEN."
             )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from holdfast.config.jobs import Compare
 from holdfast.config.results import FinishedStudy, RunRecord
-from tasks.recorded import COMPARED
+from tasks.recorded import compared_by
 from tasks.study_export import reported
 from tasks.tracking import Store
 
@@ -39,8 +38,8 @@ def link_runs(root: Path, finished: FinishedStudy) -> list[Path]:
 
 def link_reported(root: Path, store: Store, name: str) -> list[Path]:
     """Link what the latest report of a study, or of every study of a sweep, compares."""
-    file = store.artifacts.of(reported(store, name)) / COMPARED
-    studies = Compare.model_validate_json(file.read_text()).studies
+    compared = compared_by(reported(store, name), store)
+    studies = () if compared is None else compared.studies
     return [link for study in studies for link in link_runs(root, study)]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import holdfast
 from holdfast.config.jobs import Account, AnyJob, Divided, Evaluate, Job, MakeData, Predict, Sample, Select, Train
@@ -68,6 +67,7 @@ RESULT = "holdfast.result"
 """Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
 RETIRED = "retired.json"
 """Beside a training's result.json: its files that `holdfast gc` removed because the study's `checkpoints` said so."""
+NAMES: TypeAdapter[frozenset[str]] = TypeAdapter(frozenset[str])
 SOURCES = Path(holdfast.__file__).parent
 SUFFIXES = frozenset({".py", *PAGES})
 
@@ -145,8 +145,11 @@ def _unchanged(file: Path, digest: str, stamp: Stamp | None) -> bool:
 
 def retired_files(path: Path) -> frozenset[str]:
     """Files of checkpoints that a finished training did not have to keep; it is found without them."""
-    file = path / RETIRED
-    return frozenset(json.loads(file.read_text())) if file.is_file() else frozenset()
+    try:
+        return NAMES.validate_json((path / RETIRED).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        # A list that is damaged lets nothing go: such a training is not found, and made anew.
+        return frozenset()
 
 
 @functools.cache

@@ -7,13 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from holdfast.config.jobs import Compare
 from holdfast.errors import UserError
 from tasks import archive
 from tasks.data_transfer import listing_file, pinned_files
-from tasks.exported_runs import ExportedStudy, described
-from tasks.portable_text import Neutral, is_text, renew_digests, run_ids
-from tasks.recorded import COMPARED
+from tasks.exported_runs import REVEALING, ExportedStudy, described
+from tasks.portable_text import Neutral, is_text, refuse_spoiled, renew_digests, run_ids
+from tasks.recorded import COMPARED, read_record
 from tasks.registry import aliases
 from tasks.stage_cache import code_digest, intact_result, recorded_result
 from tasks.tracking import Store, ViewType, open_store
@@ -52,8 +54,7 @@ def export_study(name: str, file: Path, root: Path) -> Exported:
         neutral = Neutral(root, artifacts)
         files = dict(_run_files(artifacts, neutral, Path(place)))
         files |= _data_files(root, study, artifacts[study.info.run_id])
-        content = _described(store, runs, study.info.run_name).model_dump_json(indent=1)
-        (Path(place) / STUDY).write_text(neutral(content))
+        (Path(place) / STUDY).write_text(_neutral(_described(store, runs, study.info.run_name), neutral))
         archive.write(file, name, {STUDY: Path(place) / STUDY, **files})
     return Exported(len(runs), len(files), file.stat().st_size)
 
@@ -86,7 +87,8 @@ def _naming(store: Store, run: Any) -> Iterator[str]:
     place = store.artifacts.of(run)
     for name in NAMING:
         if (place / name).is_file():
-            yield (place / name).read_text()
+            # A damaged one names other runs all the same.
+            yield (place / name).read_text(errors="replace")
 
 
 def _studies(store: Store, study: Any) -> list[Any]:
@@ -136,7 +138,7 @@ def _run_files(artifacts: dict[str, Path], neutral: Neutral, work: Path) -> Iter
         copy = work / run_id
         for name in texts:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_text(neutral((place / name).read_text(errors="replace")))
+            (copy / name).write_text(neutral((place / name).read_text(errors="replace"), name))
         renew_digests(copy, [name for name in texts if (copy / name).read_bytes() != (place / name).read_bytes()])
         for name in names:
             yield f"runs/{run_id}/{name}", (copy if name in texts else place) / name
@@ -144,7 +146,7 @@ def _run_files(artifacts: dict[str, Path], neutral: Neutral, work: Path) -> Iter
 
 def _data_files(root: Path, study: Any, place: Path) -> dict[str, Path]:
     """By its member's name every file of the data that a report's studies read, and the list of their version."""
-    compared = Compare.model_validate_json((place / COMPARED).read_text())
+    compared = read_record(Compare, place / COMPARED, study)
     version = study.data.tags.get("holdfast.data", "")
     names = {one.data.path.name for one in compared.studies}
     return {
@@ -157,3 +159,28 @@ def _described(store: Store, runs: list[Any], name: str) -> ExportedStudy:
     names = {run.info.run_name for run in runs if run.data.tags["holdfast.kind"] in ABOVE}
     named = {model: aliases(store, model) for model in sorted(names)}
     return ExportedStudy(name=name, code=code_digest(), runs=tuple(described(store, run, named) for run in runs))
+
+
+def _neutral(study: ExportedStudy, neutral: Neutral) -> str:
+    """The description for the archive, read again as an import does it. UserError where that finds another study."""
+    content = study.model_dump_json(indent=1)
+    text = neutral(content, STUDY)
+    try:
+        again = _identity(ExportedStudy.model_validate_json(text))
+    except ValidationError:
+        again = []
+    if again != _identity(study):
+        refuse_spoiled(content, STUDY)
+    return text
+
+
+def _identity(study: ExportedStudy) -> list[str]:
+    """All by which runs are found and understood: not the other tags, nor parameters, which may name places."""
+    shown = [{name: value for name, value in run.tags.items() if name in REVEALING} for run in study.runs]
+    return [
+        study.name,
+        *(
+            run.model_copy(update={"tags": tags, "params": {}}).model_dump_json()
+            for run, tags in zip(study.runs, shown, strict=True)
+        ),
+    ]

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from tasks import store_lock
 from tasks.data_garbage import checked_clones, old_objects, shared_cache
-from tasks.garbage import Garbage, deleted_runs, interrupted_work, old_stages, retired_checkpoints, waiting_steps
+from tasks.garbage import (
+    Garbage,
+    deleted_runs,
+    interrupted_work,
+    old_stages,
+    retired_checkpoints,
+    unreadable_report,
+    waiting_steps,
+)
 from tasks.needed_runs import Needed, needed_runs
 from tasks.run_links import DIRECTORY, link_reported
 from tasks.study_export import export_study
@@ -50,6 +58,9 @@ def gc_lines(root: Path, clones: Sequence[Path], delete: bool) -> Iterator[str]:
             yield f"{garbage.size / MIB:10,.1f} MiB  {garbage.what}: {garbage.why}"
             if delete:
                 garbage.remove()
+        for parent in needed.reported.values():
+            if why := unreadable_report(store, parent):
+                yield f"All that the report of {parent.info.run_name} names is kept: {why}"
     if busy:
         yield f"Stages and data are left alone while {', '.join(busy)} runs, which may build on any of them."
     elif not _touches_cache(root, clones) and (root / ".dvc").is_dir():

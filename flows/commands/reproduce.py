@@ -15,12 +15,14 @@ from flows.reproduce import Target, prepare, refuse_lost_code, refuse_other_code
 from flows.rerun import ANSWER, JOB, Reproduced, Rerun
 from flows.rerun import rerun as run_again
 from tasks import certificate, code_version
+from tasks.data_version import PUSH
 from tasks.tracking import open_store
 
 SHOWN = 5
 """Names of differing files that are printed of a kind."""
-OWN = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "VIRTUAL_ENV")
-"""Environment variables that would lead the new run to the store that has the old one, or to other packages."""
+OWN = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "VIRTUAL_ENV", PUSH)
+"""Environment variables that would lead the new run to the store that has the old one, to other packages, or to a
+remote that its own repository does not have."""
 
 
 def reproduce_recorded(name: str, use_worktree: bool, root: Path) -> int:

@@ -33,7 +33,10 @@ SHARED = "runs"
 def read_experiments(
     commands: Mapping[Path, str], overrides: Sequence[str], cron: str | None = None
 ) -> list[Experiment]:
-    """What files describe, each with its command. UserError on anything wrong, and where two of them have one name."""
+    """What files describe, each with its command. UserError on anything wrong, where two of them have one name, and
+    where there is none for `cron`."""
+    if cron is not None and not commands:
+        raise UserError(f"--cron: {cron!r} schedules nothing without an experiment; name its FILE or leave --cron out.")
     found: dict[str, Path] = {}
     experiments = []
     for file, command in commands.items():

@@ -66,6 +66,11 @@ def test_two_files_with_one_name_are_refused(tmp_path: Path):
         read_experiments(files, ())
 
 
+def test_a_time_for_no_experiment_is_refused():
+    with pytest.raises(UserError, match=r"^--cron: '0 3 \* \* 1' schedules nothing without .*; name its FILE"):
+        read_experiments({}, (), "0 3 * * 1")
+
+
 def test_a_deployment_asks_for_an_experiments_fields_and_not_for_text(tmp_path: Path):
     file = file_with(tmp_path, "schedule: {interval: 1d}\n")
     offered = {one.full_name: one for one in deployments(read_experiments({file: "holdfast study x.yaml"}, ()))}

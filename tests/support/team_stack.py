@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import requests
 
 BIN = Path(sys.executable).parent
@@ -161,3 +162,11 @@ def read_secrets(file: Path) -> dict[str, str]:
     """NAME=VALUE lines of an environment file."""
     lines = (line.partition("=") for line in file.read_text().splitlines() if line and not line.startswith("#"))
     return {name: value for name, _, value in lines}
+
+
+def stack_environment(patch: pytest.MonkeyPatch, file: Path) -> None:
+    """Set what docs/team.md has everybody source: a new stack.env."""
+    subprocess.run([Path(__file__).parents[2] / "stack" / "secrets.sh", file], check=True, capture_output=True)
+    for name, value in read_secrets(file).items():
+        patch.setenv(name, value)
+    file.unlink()

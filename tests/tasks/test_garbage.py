@@ -14,6 +14,8 @@ from repositories import new_repository
 from stage_runs import job
 
 from flows.commands.housekeeping import gc_lines
+from flows.compare import finished
+from flows.influence import recorded
 from holdfast.config.jobs import STEPS
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import DataRef
@@ -21,7 +23,10 @@ from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import data_version, slots, stage_cache, store_lock, worker
 from tasks.parent_runs import study_run
+from tasks.recorded import COMPARED
+from tasks.run_links import link_reported
 from tasks.stage import Attempt, Context, Position, StageRun, find_stage, trained_model
+from tasks.study_export import export_study
 from tasks.tracking import open_store
 
 STUDY = Study(name="study", arms={"answers": (SFT(method="sft", source=Answers()),)})
@@ -157,6 +162,41 @@ def test_a_study_keeps_the_checkpoints_that_it_says_and_is_found_without_the_oth
             Attempt(job(clone.root, 9).model_copy(update={"start": gone}), context).run()
     next(trained.path.rglob("model.safetensors")).write_bytes(b"other")
     assert find_stage(job(clone.root, 1), context) is None
+
+
+def test_what_a_report_of_another_version_names_is_kept_and_said(clone: Clone):
+    study = STUDY.model_copy(update={"checkpoints": "last"})
+    other = study.model_copy(update={"name": "other"})
+    trained = clone.train(1, study)
+    report(clone.root, study, [trained], clone.data)
+    theirs = report(clone.root, other, [trained], clone.data)
+    store = open_store(clone.root)
+    compared = store.artifacts.of(store.run(theirs)) / COMPARED
+    text = compared.read_text()
+    compared.write_text(text.replace('"command"', '"surprise": 1, "command"', 1))
+    work = worker.work_directory(clone.root) / f"{'0' * 64}.partial"
+    work.mkdir(parents=True)
+    (work / "job.json").write_bytes(b'{"verb": "\xff')
+    said = clone.collect(delete=True)
+    assert f"All that the report of other names is kept: {theirs}: its compare.json is damaged, or written by" in said
+    assert clone.weights(trained) == [0, 3, 6]
+    assert "can read its job" in said
+    with pytest.raises(UserError, match="written by another version of holdfast"):
+        link_reported(clone.root, store, "other")
+    with pytest.raises(UserError, match="written by another version of holdfast"):
+        finished("other", store)
+    with pytest.raises(UserError, match="written by another version of holdfast"):
+        export_study("other", clone.root / "a.tar", clone.root)
+    Path(job(clone.root, 1).data.path).mkdir(parents=True, exist_ok=True)
+    config = trained.path / "config.json"
+    config.write_text('{"surprise": 1}')
+    with pytest.raises(UserError, match=r"its config\.json is damaged, or written by another version"):
+        recorded(trained.run_id, clone.root)
+
+    compared.write_text(text)
+    (trained.path / stage_cache.RETIRED).write_bytes(b"\xff[")
+    context = Context(root=clone.root, study=study, study_run="")
+    assert find_stage(job(clone.root, 1), context, Position("answers", 1)) is not None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from reports import report, with_data
 from repositories import new_repository
 from stage_runs import history, job
+from team_stack import stack_environment
 
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import file_digest
@@ -54,7 +55,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
 @pytest.fixture(scope="module")
 def source(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
     """A study with a report, exported; a password is in its notes and in the environment."""
-    place = tmp_path_factory.mktemp("source")
+    place = tmp_path_factory.mktemp("holdfast-source")
     root = place / "clone"
     shutil.copytree(blank, root)
     with pytest.MonkeyPatch.context() as patch:
@@ -163,6 +164,48 @@ def test_an_archive_has_no_password_no_place_and_no_process(source: Source):
         for word in (SECRET, "hunter2", str(source.root), str(Path.home()), "boot_id", "holdfast.pid"):
             assert word.encode() not in content, (name, word)
     assert b"https://me:***@host" in contents["study.json"]
+
+
+def exported_again(source: Source, file: Path, there: Path) -> dict[str, bytes]:
+    """What is in another archive of the study, which can be imported."""
+    export_study("study", file, source.root)
+    assert import_study(file, there).runs == 2
+    assert find_stage(job(there), Context(root=there, study=STUDY, study_run="")) is not None
+    with tarfile.open(file) as tar:
+        return {name: tar.extractfile(name).read() for name in tar.getnames()}
+
+
+def test_an_export_with_the_stacks_secrets_set_is_imported(
+    source: Source, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stack_environment(monkeypatch, tmp_path / "stack.env")
+    contents = exported_again(source, tmp_path / "a.tar", there)
+    assert b'"holdfast.kind"' in contents["study.json"]
+    [run] = [run for run in json.loads(contents["study.json"])["runs"] if "holdfast.remark" in run["tags"]]
+    assert run["tags"]["holdfast.remark"].endswith(f"@host/x, holdfast-root:/x, {source.stage.run_id}")
+
+
+def test_an_export_hides_a_secret_that_stands_in_places_and_beside_them(
+    source: Source, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The first is a directory above the clone, the second begins with the clone's own path.
+    monkeypatch.setenv("WORD_PASSWORD", source.root.parent.name)
+    monkeypatch.setenv("LONG_PASSWORD", f"{source.root}+planted")
+    source.store.tag(source.stage.run_id, {"holdfast.other": f"{source.root}+planted {source.root}/x"})
+    contents = exported_again(source, tmp_path / "a.tar", there)
+    assert not [name for name, content in contents.items() if b"+planted" in content]
+    assert b'"holdfast.other": "*** holdfast-root:/x"' in contents["study.json"]
+
+
+@pytest.mark.parametrize("word", ["holdfast", "FINISHED", "evaluation"])
+def test_a_secret_that_would_spoil_an_archive_is_refused_and_not_written(
+    word: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WORD_PASSWORD", word)
+    with pytest.raises(UserError, match="has the value of WORD_PASSWORD in a name") as refused:
+        export_study("study", tmp_path / "a.tar", source.root)
+    assert f" {word} " not in str(refused.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_links_follow_the_latest_trainings_and_leave_files_of_others_alone(source: Source):

@@ -1,11 +1,13 @@
+import os
 from pathlib import Path
 
 import pytest
 from stage_runs import job, use
+from team_stack import stack_environment
 
 from holdfast.errors import UserError
 from tasks import tracking, worker
-from tasks.redaction import redact_file, redacted, refuse_secrets, shown
+from tasks.redaction import redact_file, redacted, redacted_json, refuse_secrets, shown
 from tasks.stage import Attempt, Context, Position
 from tasks.tracking import open_store
 
@@ -50,6 +52,67 @@ def test_secrets_of_the_environment_are_hidden_in_every_form(planted: None, monk
     assert redacted(kept) == kept
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGPASSWORD", "planted-word"),
+        ("MYSQL_PWD", "planted-word"),
+        ("SSHPASS", "planted-word"),
+        ("SMTP_PASS", "planted-word"),
+        ("GPG_PASSPHRASE", "planted-word"),
+        ("GITHUB_PAT", "planted-word"),
+        ("AZURE_STORAGE_KEY", "planted-word"),
+        ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=me;AccountKey=planted-word;EndpointSuffix=host"),
+        ("PREFECT_API_AUTH_STRING", "team:planted-word"),
+        ("AWS_ACCESS_KEY_ID", "AKIA-planted-word"),
+    ],
+)
+def test_common_secrets_are_known_by_their_names(name: str, value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, value)
+    assert redacted(f"<{value}>") == "<***>"
+    if value != "planted-word" and name != "AWS_ACCESS_KEY_ID":
+        assert redacted("the word planted-word alone") == "the word *** alone"
+
+
+def test_names_that_only_look_like_a_secrets_hide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ordinary = {
+        "PWD": str(tmp_path),
+        "INIT_PWD": str(tmp_path),
+        "SSH_ASKPASS": "/usr/bin/ssh-askpass",
+        "PGPASSWORD_FILE": "/run/secrets/postgres",
+        "COMPASS": "north-by-north",
+        "SEARCH_PATH": "/usr/local/lib",
+        "MLFLOW_TRACKING_USERNAME": "administrator",
+        "AWS_ACCESS_KEY_ID": "minioadmin",
+    }
+    for name, value in ordinary.items():
+        monkeypatch.setenv(name, value)
+    text = " ".join(ordinary.values())
+    assert redacted(text) == text
+
+
+def test_a_password_that_is_the_name_of_a_directory_here_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "planted-word").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MYSQL_PWD", "planted-word")
+    assert redacted("planted-word") == "***"
+
+
+def test_with_the_stacks_secrets_set_holdfast_is_a_word_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stack_environment(monkeypatch, tmp_path / "stack.env")
+    assert redacted("holdfast: see holdfast.kind") == "holdfast: see holdfast.kind"
+    refuse_secrets({"name": "holdfast-1", "images": {"path": "/home/me/holdfast/photos"}})
+    for name in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        assert redacted(os.environ[name]) == "***"
+
+
+def test_of_json_only_values_are_hidden_and_it_stays_json(planted: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PIN_PASSWORD", "12345678")
+    text = '{"planted word": ["a planted word", 1.5,  12345678], "x" : "planted\\"quoted http://me:p@host"}\n{"y": 2}'
+    clean = '{"planted word": ["a ***", 1.5,  "***"], "x" : "*** http://me:***@host"}\n{"y": 2}'
+    assert redacted_json(text) == clean
+
+
 def test_a_terminal_obeys_nothing_that_is_printed():
     assert shown("\x1b]0;owned\x07\x1b[2J\x9b2J\r\ta\nb") == "\\x1b]0;owned\\x07\\x1b[2J\\x9b2J\\x0d\ta\nb"
 
@@ -67,6 +130,7 @@ def test_a_secret_in_an_experiment_is_refused_and_not_repeated(planted: None, co
     with pytest.raises(UserError) as refused:
         refuse_secrets(content)
     assert str(refused.value).startswith(f"{place}: holds a secret")
+    assert ("(HF_TOKEN has it)" in str(refused.value)) == (place == "model.revision")
     assert not any(word in str(refused.value) for word in ("word@", "hf_planted12", "sig=abc"))
 
 
