@@ -23,17 +23,19 @@ from holdfast.errors import UserError, writing
 from tasks import worker
 from tasks.artifacts import local_artifacts
 from tasks.disk_use import size_of
+from tasks.exported_runs import IMPORT
+from tasks.imported_runs import REMOVED
 from tasks.needed_runs import Needed
 from tasks.portable_text import WEIGHTS
 from tasks.recorded import compared_by
+from tasks.run_owner import owner_alive
 from tasks.stage_cache import RETIRED, find_cached, recorded_result, retired_files, stage_key
 from tasks.study_export import referred
+from tasks.study_import import discard
 from tasks.tracking import Store
 
 SAMPLES = "samples.parquet"
 STEP = re.compile(r"(checkpoints|moments)/step-(\d+)(?![\d])")
-REMOVED = "holdfast.removed"
-"""Tag of a run whose checkpoints or samples were removed: when, and why."""
 JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
 
 
@@ -58,6 +60,36 @@ def interrupted_work(root: Path, store: Store) -> Iterator[Garbage]:
             why = _why_never_continued(place, key, store) if free else ""
         if why:
             yield Garbage(f"interrupted work {key[:12]}", why, size_of(place), partial(_drop_work, place, key))
+
+
+def dead_imports(root: Path, store: Store, needed: Needed) -> Iterator[Garbage]:
+    """What imports left that were killed: unpacked archives, and runs that are not whole, which nothing finds."""
+    why = "its import was killed"
+    for place in sorted((root / "mlruns" / "imports").glob("*/")):
+        with _held(place.with_suffix(".lock")) as free:
+            size = size_of(place) if free else 0
+        if free:
+            yield Garbage(f"unpacked archive {place.name[:12]}", why, size, partial(_drop_unpacked, place))
+    for run in needed.runs:
+        tags, files = run.data.tags, local_artifacts(run)
+        at_work = run.info.status == "RUNNING" and owner_alive(tags)
+        if IMPORT in tags and "holdfast.kind" not in tags and not at_work:
+            size = size_of(files) if files is not None and files.is_dir() else 0
+            name = f"half of {run.info.run_name} ({run.info.run_id[:8]})"
+            yield Garbage(name, why, size, partial(_drop_half, store, run.info.run_id))
+
+
+def _drop_unpacked(place: Path) -> None:
+    with _held(place.with_suffix(".lock")) as free:
+        if free:
+            _drop(place)
+
+
+def _drop_half(store: Store, run_id: str) -> None:
+    # The next import of the archive may have deleted it meanwhile.
+    run = store.find(run_id)
+    if run is not None:
+        discard(store, run)
 
 
 def waiting_steps(root: Path) -> Iterator[Garbage]:

@@ -15,20 +15,19 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from holdfast.config.refs import DataRef, file_digest
 from holdfast.config.results import Result
 from holdfast.errors import UserError, reason, writing
-from tasks import archive, certificate, store_lock
+from tasks import archive, store_lock
 from tasks.artifacts import local_artifacts
-from tasks.certificate import Certificate
 from tasks.data_transfer import add_files, check_listing, refuse_different
-from tasks.exported_runs import IMPORT, REVEALING, ExportedRun, ExportedStudy, log_described
-from tasks.portable_text import Local, is_text, renew_digests
+from tasks.exported_runs import IMPORT, REVEALING, ExportedRun, ExportedStudy
+from tasks.imported_runs import Importing, below, bring_back, fill, is_deleted
+from tasks.portable_text import Local
 from tasks.registry import aliases
 from tasks.run_owner import owner_alive
-from tasks.stage_cache import RESULT, code_digest, find_cached
+from tasks.stage_cache import code_digest, find_cached
 from tasks.study_export import ABOVE, STUDY
-from tasks.tracking import MlflowException, RegistryFailed, Store, open_store
+from tasks.tracking import MlflowException, RegistryFailed, Store, ViewType, open_store
 
 ORIGIN = f"{IMPORT}.run"
 """Tag of an imported run: its id in the store that it comes from."""
@@ -42,53 +41,79 @@ class Imported(NamedTuple):
     study: str
     runs: int
     """New in the store; 0 where the study was there already."""
-    told: tuple[str, ...]
+    told: tuple[str, ...] = ()
     """What somebody should know."""
-
-
-class Importing(NamedTuple):
-    """An archive that is unpacked, on its way into a store."""
-
-    store: Store
-    root: Path
-    place: Path
-    """Where its members lie."""
-    digest: str
-    study: ExportedStudy
+    mended: int = 0
+    """Runs of a study that was there already that had been deleted, or had lost files, and have them again."""
 
 
 def import_study(file: Path, root: Path) -> Imported:
-    """Import an archive. Of one that is there already, nothing is done.
+    """Import an archive. Of one that is there already, what runs have lost since is brought back.
 
     Raises:
-        UserError: the archive is damaged or holds what no archive may hold, the data here differs from its data, or
-            another import of it is at work.
+        UserError: the archive is damaged or holds what no archive may hold, the data here differs from its data,
+            another import of it is at work, or a run of a study that is there is gone for good.
     """
     root = root.resolve()
     opened = archive.open_archive(file)
     store = open_store(root)
     name = opened.manifest.study
-    if any(WHOLE in run.data.tags for run in _of_archive(store, opened.digest)):
-        return Imported(name, 0, ())
     place = root / "mlruns" / "imports" / opened.digest
     with _alone(file, place):
         try:
             archive.extract(file, place)
             given = Importing(store, root, place, opened.digest, _study(file, place, name))
-            if store.with_ids([given.study.runs[-1].run_id]):
-                # It is the store that it was exported from.
-                return Imported(name, 0, ())
-            _check(given)
-            _discard(store, opened.digest)
+            _check_runs(given)
             with _refusals(file), store_lock.in_use(root):
+                known = _known(given)
+                if _is_there(given, known):
+                    return _mend(file, given, known)
+                _check_data(given)
+                _discard(store, opened.digest)
                 return _import(given)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _of_archive(store: Store, digest: str) -> list[Any]:
+def _of_archive(store: Store, digest: str, view: int = ViewType.ACTIVE_ONLY) -> list[Any]:
     """The runs that imports of an archive made."""
-    return store.search(f"tags.`{IMPORT}` = '{digest}'")
+    return store.search(f"tags.`{IMPORT}` = '{digest}'", view=view)
+
+
+def _known(given: Importing) -> dict[str, Any]:
+    """Runs that the archive's are here, deleted ones too: where it comes from they have their ids, elsewhere a tag."""
+    own = {run.info.run_id: run for run in given.store.with_ids([run.run_id for run in given.study.runs], ViewType.ALL)}
+    shown = (run for run in _of_archive(given.store, given.digest, ViewType.ALL) if "holdfast.kind" in run.data.tags)
+    return own | {run.data.tags[ORIGIN]: run for run in sorted(shown, key=is_deleted, reverse=True)}
+
+
+def _is_there(given: Importing, known: Mapping[str, Any]) -> bool:
+    """Whether the study is in the store, as it was imported, or as it was before it was exported."""
+    last = given.study.runs[-1].run_id
+    top = known.get(last)
+    return top is not None and not is_deleted(top) and (WHOLE in top.data.tags or top.info.run_id == last)
+
+
+def _mend(file: Path, given: Importing, known: dict[str, Any]) -> Imported:
+    """Bring back what the runs of a study that is there have lost: files that were removed, runs that were deleted."""
+    store, runs = given.store, given.study.runs
+    ids = {
+        run.run_id: known[run.run_id].info.run_id if run.run_id in known else _same_stage(given, run) for run in runs
+    }
+    gone = [run for run in runs if ids[run.run_id] is None]
+    if gone:
+        raise UserError(
+            f"{file}: {given.study.name} is there, but of its runs {gone[0].name} is gone for good; delete the run of "
+            f"the study (`mlflow runs delete --run-id {ids[runs[-1].run_id]}`) and import again, which makes both anew."
+        )
+    found = {old: new for old, new in ids.items() if new is not None}
+    places = {run.info.run_id: store.artifacts.place(run) for run in store.with_ids(found.values(), ViewType.ALL)}
+    mended = [
+        bring_back(given, known[run.run_id], run, Local(given.root, found, places, store.experiment(run.experiment)))
+        for run in runs
+        if run.run_id in known
+    ]
+    return Imported(given.study.name, 0, mended=sum(mended))
 
 
 @contextmanager
@@ -127,10 +152,13 @@ def _study(file: Path, place: Path, name: str) -> ExportedStudy:
     return study
 
 
-def _check(given: Importing) -> None:
-    for version, listing in _below(given.place / "versions"):
+def _check_data(given: Importing) -> None:
+    for version, listing in below(given.place / "versions"):
         check_listing(version, listing)
-    refuse_different(given.root, dict(_below(given.place / "data")))
+    refuse_different(given.root, dict(below(given.place / "data")))
+
+
+def _check_runs(given: Importing) -> None:
     for run in given.study.runs:
         _check_results(given.place / "runs" / run.run_id)
     ids = [run.run_id for run in given.study.runs]
@@ -150,13 +178,6 @@ def _check_results(place: Path) -> None:
     for name in (*result.files, *(one.path for one in result.checkpoints)):
         if not archive.allowed(f"runs/{place.name}/{name}"):
             raise UserError(f"runs/{place.name}/result.json: {name!r} lies elsewhere; nothing was imported.")
-
-
-def _below(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a directory by its name there."""
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(directory).as_posix(), path
 
 
 def _discard(store: Store, digest: str) -> None:
@@ -179,22 +200,28 @@ def discard(store: Store, run: Any) -> None:
 
 def _import(given: Importing) -> Imported:
     store, runs = given.store, given.study.runs
-    shown = {run.data.tags[ORIGIN]: run.info.run_id for run in _of_archive(store, given.digest)}
+    shown = {run.data.tags[ORIGIN]: run for run in _of_archive(store, given.digest)}
     ids: dict[str, str] = {}
     made: dict[str, ExportedRun] = {}
     with ExitStack() as undo:
         for run in runs:
-            known = shown.get(run.run_id) or _same_stage(given, run)
+            known = shown[run.run_id].info.run_id if run.run_id in shown else _same_stage(given, run)
             ids[run.run_id] = known or _begin(given, run)
             if known is None:
                 made[ids[run.run_id]] = run
                 undo.callback(_undo, store, ids[run.run_id])
         places = {run.info.run_id: store.artifacts.place(run) for run in store.with_ids(ids.values())}
-        for run_id, run in made.items():
-            _fill(given, run_id, run, Local(given.root, ids, places, store.experiment(run.experiment)))
-        add_files(given.root, dict(_below(given.place / "data")), dict(_below(given.place / "versions")))
-        for run_id, run in made.items():
-            _show(store, run_id, run)
+        for run in runs:
+            local = Local(given.root, ids, places, store.experiment(run.experiment))
+            if ids[run.run_id] in made:
+                fill(given, ids[run.run_id], run, local)
+            elif run.run_id in shown:
+                bring_back(given, shown[run.run_id], run, local)
+        add_files(given.root, dict(below(given.place / "data")), dict(below(given.place / "versions")))
+        for run in runs:
+            # What an earlier import had shown, it may not have ended.
+            if ids[run.run_id] in made or run.run_id in shown:
+                _show(store, ids[run.run_id], run)
         undo.pop_all()
     told = [*_set_aliases(store, runs, ids), *_other_code(given.study)]
     store.tag(ids[runs[-1].run_id], {WHOLE: "yes"})
@@ -224,53 +251,6 @@ def _undo(store: Store, run_id: str) -> None:
         run = store.run(run_id)
         if "holdfast.kind" not in run.data.tags:
             discard(store, run)
-
-
-def _fill(given: Importing, run_id: str, run: ExportedRun, local: Local) -> None:
-    """All of a run but what shows it."""
-    store, place, tags = given.store, given.place / "runs" / run.run_id, dict(run.tags)
-    above = tags.pop("mlflow.parentRunId", None)
-    if above is not None and run is not given.study.runs[-1]:
-        # An earlier attempt at the study was not exported.
-        tags["mlflow.parentRunId"] = above if above in local.ids else given.study.runs[-1].run_id
-    localised = {
-        "tags": {name: local(value) for name, value in tags.items()},
-        "params": {name: local(value) for name, value in run.params.items()},
-    }
-    log_described(store, run_id, run.model_copy(update=localised))
-    for name, digest in run.data:
-        store.dataset(run_id, DataRef(path=given.root / "data" / name, digest=""), digest)
-    _localise(place, local)
-    if RESULT in tags:
-        store.tag(run_id, {RESULT: file_digest(place / "result.json")})
-    _renew_certificate(given, place, local)
-    store.artifacts.upload(run_id, place, [name for name, _ in _below(place)])
-
-
-def _localise(place: Path, local: Local) -> None:
-    names = [name for name, _ in _below(place) if is_text(name)]
-    for name in names:
-        in_json = Path(name).suffix in (".json", ".jsonl")
-        (place / name).write_text(local((place / name).read_text(errors="replace"), in_json))
-    renew_digests(place, names)
-
-
-def _renew_certificate(given: Importing, place: Path, local: Local) -> None:
-    """Give a study's certificate the digests of what was rewritten. Its own digest is of none of that."""
-    file = place / certificate.ARTIFACT
-    if not file.is_file():
-        return
-    issued = Certificate.model_validate_json(file.read_text())
-    results = dict(issued.results)
-    for old, new in local.ids.items():
-        # Of a stage that was here already, its own; of the others, which came before, what was unpacked.
-        kept = [top / "result.json" for top in (local.artifacts[new], given.place / "runs" / old)]
-        found = next((path for path in kept if path.is_file()), None)
-        if new in results and found is not None:
-            results[new] = file_digest(found)
-    files = {name: file_digest(place / name) for name in issued.files if (place / name).is_file()}
-    renewed = issued.model_copy(update={"results": results, "files": files})
-    file.write_text(renewed.model_dump_json(indent=1))
 
 
 def _show(store: Store, run_id: str, run: ExportedRun) -> None:

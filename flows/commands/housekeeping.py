@@ -10,6 +10,7 @@ from tasks import store_lock
 from tasks.data_garbage import checked_clones, old_objects, shared_cache
 from tasks.garbage import (
     Garbage,
+    dead_imports,
     deleted_runs,
     interrupted_work,
     old_stages,
@@ -38,8 +39,10 @@ def export_lines(name: str, file: Path, root: Path) -> list[str]:
 def import_lines(file: Path, root: Path) -> list[str]:
     """Import an archive, and say what came of it."""
     done = import_study(file, root)
+    if not done.runs and done.mended:
+        return [f"{done.study} is there already; what {done.mended} of its runs had lost was brought back."]
     if not done.runs:
-        return [f"{done.study} is there already; nothing was imported."]
+        return [f"{done.study} is there already, and its runs are whole; nothing was imported."]
     links = link_reported(root.resolve(), open_store(root), done.study)
     where = [f"Its {len(links)} trainings can be read below {DIRECTORY}/."] if links else []
     return [f"{done.study} is imported, {done.runs} runs; `holdfast study FILE` finds it.", *done.told, *where]
@@ -53,7 +56,8 @@ def gc_lines(root: Path, clones: Sequence[Path], delete: bool) -> Iterator[str]:
     with store_lock.alone(root) as free:
         needed = needed_runs(store)
         busy = needed.at_work or ([] if free else ["a study"])
-        for garbage in chain(interrupted_work(root, store), [] if busy else _old(root, store, needed, clones)):
+        always = chain(interrupted_work(root, store), dead_imports(root, store, needed))
+        for garbage in chain(always, [] if busy else _old(root, store, needed, clones)):
             total += garbage.size
             yield f"{garbage.size / MIB:10,.1f} MiB  {garbage.what}: {garbage.why}"
             if delete:

@@ -1,31 +1,38 @@
 """A study goes from one store and clone to another, where its stages are found: whole, unchanged, or not at all."""
 
+import fcntl
 import json
 import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from mlflow import MlflowClient
 from reports import report, with_data
 from repositories import new_repository
 from stage_runs import history, job
 from team_stack import stack_environment
 
+from flows.commands.housekeeping import gc_lines
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.refs import file_digest
 from holdfast.config.study import Study
 from holdfast.errors import UserError
 from tasks import archive, data_version, slots, study_import, worker
+from tasks.garbage import old_stages
+from tasks.needed_runs import needed_runs
 from tasks.parent_runs import study_run
-from tasks.recorded import COMPARED
+from tasks.recorded import COMPARED, recorded_studies
 from tasks.registry import aliases
 from tasks.run_links import link_reported
 from tasks.stage import Attempt, Context, Position, StageRun, find_stage
 from tasks.study_export import export_study
 from tasks.study_import import import_study
 from tasks.tracking import Point, Store, open_store
+from tasks.verification import Verifier
 
 SECRET = "correct-horse-battery"
 STUDY = Study(name="study", arms={"answers": (SFT(method="sft", source=Answers()),)})
@@ -305,7 +312,7 @@ def test_a_clone_without_dvc_changes_nothing(source: Source, there: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["log_described", "add_files", "_show", "_set_aliases"])
+@pytest.mark.parametrize("at", ["fill", "add_files", "_show", "_set_aliases"])
 @pytest.mark.parametrize("error", [OSError("the store is gone"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_an_interrupted_import_shows_nothing_and_is_repeated(
     at: str, error: BaseException, source: Source, there: Path, monkeypatch: pytest.MonkeyPatch
@@ -328,24 +335,117 @@ def test_an_interrupted_import_shows_nothing_and_is_repeated(
     assert aliases(store, "study")
 
 
-@pytest.mark.slow
-def test_what_a_killed_import_left_is_deleted_by_the_next(source: Source, there: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def killed(source: Source, there: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The runs that an import left that ended as after SIGKILL: nothing is undone."""
     with monkeypatch.context() as patch:
-        # As after SIGKILL: nothing is undone.
         patch.setattr(study_import, "_undo", lambda *_: None)
+        patch.setattr(study_import.shutil, "rmtree", lambda *_, **__: None)
         patch.setattr(study_import, "add_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             import_study(source.file, there)
-    store = open_store(there)
-    half = store.search("")
+    half = open_store(there).search("")
     assert len(half) == 2
+    return half
+
+
+def died(store: Store, runs: list[Any]) -> None:
+    for run in runs:
+        store.tag(run.info.run_id, {"holdfast.started": "1"})
+
+
+@pytest.mark.slow
+def test_what_a_killed_import_left_is_deleted_by_the_next(source: Source, there: Path, killed: list[Any]):
+    store = open_store(there)
     assert find_stage(job(there), Context(root=there, study=STUDY, study_run="")) is None
     with pytest.raises(UserError, match="another process imports it"):
         import_study(source.file, there)
-    for run in half:
-        store.tag(run.info.run_id, {"holdfast.started": "1"})
+    died(store, killed)
     assert import_study(source.file, there).runs == 2
-    assert not {run.info.run_id for run in half} & {run.info.run_id for run in store.search("")}
+    assert not {run.info.run_id for run in killed} & {run.info.run_id for run in store.search("")}
+
+
+def test_what_a_killed_import_left_is_garbage_once_its_process_is_dead(source: Source, there: Path, killed: list[Any]):
+    store, artifacts = open_store(there), there / "mlruns" / "artifacts"
+    [unpacked] = (there / "mlruns" / "imports").glob("*/")
+    with unpacked.with_suffix(".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = "\n".join(gc_lines(there, [], delete=True))
+    assert "There is nothing to remove." in said
+    assert list(artifacts.rglob("*.safetensors"))
+    died(store, killed)
+    said = "\n".join(gc_lines(there, [], delete=True))
+    assert said.count("its import was killed") == 3
+    assert not unpacked.exists()
+    assert not store.search("")
+    assert not [path for path in artifacts.rglob("*") if path.is_file()]
+    assert import_study(source.file, there).runs == 2
+
+
+def with_other_weights(source: Source, file: Path) -> Path:
+    out = file.parent / "unpacked"
+    archive.extract(source.file, out)
+    for weights in out.rglob("model.safetensors"):
+        weights.write_bytes(b"other")
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    archive.write(file, "study", files)
+    return file
+
+
+def missing(root: Path) -> list[str]:
+    """What verification names of the stages of the study."""
+    store = open_store(root)
+    [study] = recorded_studies(STUDY.name, store)
+    found = Verifier(study, store, root, lambda _what: None).check()
+    return [name for one in found for name in one.wrong if one.what.startswith("train")]
+
+
+@pytest.mark.parametrize("place", ["there", "source"])
+def test_what_runs_have_lost_since_is_brought_back(place: str, source: Source, there: Path, tmp_path: Path):
+    root = there if place == "there" else source.root
+    import_study(source.file, root)
+    context, store = Context(root=root, study=STUDY, study_run=""), open_store(root)
+    train, ids = only(store, "train"), {run.info.run_id for run in store.search("")}
+    before, measured = find_stage(job(root), context), history(context, train.info.run_id)
+    assert before is not None
+    later = SimpleNamespace(info=SimpleNamespace(start_time=train.info.end_time + 1))
+    [garbage] = old_stages(root, store, needed_runs(store)._replace(referred=set(), reported={"study": later}))
+    garbage.remove()
+    assert find_stage(job(root), context) is None
+    assert missing(root)
+    if root == source.root:
+        with pytest.raises(UserError, match=r"model\.safetensors of the archive is not what the run recorded"):
+            import_study(with_other_weights(source, tmp_path / "other.tar"), root)
+
+    done = import_study(source.file, root)
+    assert (done.runs, done.mended) == (0, 1)
+    assert find_stage(job(root), context) == before
+    assert history(context, train.info.run_id) == measured
+    assert set(store.models.ids(store.run(train.info.run_id))) == {0, 3, 6}
+    assert "holdfast.removed" not in store.run(train.info.run_id).data.tags
+    assert not missing(root)
+
+    store.delete(train)
+    shutil.rmtree(before.path)
+    assert import_study(source.file, root).mended == 1
+    assert find_stage(job(root), context) == before
+    assert history(context, train.info.run_id) == measured
+    assert not missing(root)
+    assert import_study(source.file, root).mended == 0
+    assert {run.info.run_id for run in store.search("")} == ids
+
+
+def test_a_run_that_mlflow_purged_is_named_with_what_makes_it_anew(source: Source, there: Path):
+    import_study(source.file, there)
+    store = open_store(there)
+    train, top = only(store, "train"), only(store, "study")
+    store.delete(train)
+    MlflowClient(store.uri)._tracking_client.store._hard_delete_run(train.info.run_id)
+    with pytest.raises(UserError, match=f"gone for good.*mlflow runs delete --run-id {top.info.run_id}"):
+        import_study(source.file, there)
+    store.client.delete_run(top.info.run_id)
+    assert import_study(source.file, there).runs == 2
+    assert not missing(there)
 
 
 def test_what_cannot_be_exported_is_said_in_a_sentence(source: Source, tmp_path: Path):
