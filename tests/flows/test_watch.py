@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.responses import DeploymentResponse
@@ -18,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Pending, Running
 from repositories import holdfast
-from servers import prefect_server
+from servers import free_port, prefect_server
 from team_stack import await_that
 
 from flows.automations import automations, set_automations
@@ -29,6 +30,7 @@ from holdfast.config.methods import SFT, Answers
 from holdfast.config.study import Study
 from tasks.tracking import Store, open_store
 
+REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "team:correct-horse"
 STUDY = Study(name="x", arms={"a": (SFT(method="sft", source=Answers()),)})
 
@@ -182,6 +184,19 @@ def test_who_serves_beside_others_works_in_its_own_directory_and_stops_its_own_s
             assert not paused("study/nightly")
         assert client.read_deployment(mine).parameters == {"silence": 90.0}, "as somebody's `holdfast watch` set it"
     assert [paused(name) for name in ("study/nightly", "study/any", "watch/runs")] == [True, False, False]
+
+
+def test_the_compose_file_sees_that_a_watch_asks_the_server(root: Path):
+    service = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["watch"]
+    name, port = "PREFECT_RUNNER_SERVER_ENABLE", str(free_port())
+    health = [sys.executable, *(part.replace(":8080/", f":{port}/") for part in service["healthcheck"]["test"][2:])]
+
+    def well() -> bool:
+        return subprocess.run(health, capture_output=True, check=False).returncode == 0
+
+    with serving(root, "watch", **{name: service["environment"][name], "PREFECT_RUNNER_SERVER_PORT": port}):
+        await_that(well, 90)
+    assert not well()
 
 
 @pytest.mark.parametrize(
