@@ -1,11 +1,13 @@
 """A flow run is marked only when the process behind it is gone; on a real Prefect server with a password."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -135,7 +137,7 @@ def test_the_watch_is_called_for_a_run_that_nobody_takes(root: Path):
 
 @contextmanager
 def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
-    """A `holdfast serve` or `watch` in a directory until the block ends; gives what it says."""
+    """A `holdfast serve` or `watch` in a directory until the block ends, as Ctrl-C ends it; gives what it says."""
     said, prefect = root / "said.txt", get_current_settings().api
     key = {"PREFECT_API_URL": prefect.url or "", "PREFECT_API_AUTH_STRING": PASSWORD}
     home = {"PREFECT_HOME": str(root / ".prefect"), "TMPDIR": str(root)}
@@ -146,11 +148,13 @@ def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
             env={**os.environ, **key, **home, **settings},
             stdout=file,
             stderr=file,
+            # A shell's background jobs ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
     try:
         yield said
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         try:
             assert process.wait(60) == 0, said.read_text()
         finally:
