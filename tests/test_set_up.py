@@ -63,6 +63,9 @@ def test_every_service_has_its_limits_and_an_image_with_an_exact_tag():
     for name, service in services().items():
         assert re.fullmatch(r"[\w/]+:\d[\w.-]+", service["image"]), name
         assert service["mem_limit"], name
+        assert service["cpus"], name
+        # What ends by itself is well when it has ended.
+        assert ("healthcheck" in service) == (service["restart"] != "no"), name
         for variable, value in service["environment"].items():
             if re.search("PASSWORD|SECRET|AUTH_STRING", variable):
                 assert value.startswith("${"), (name, variable)

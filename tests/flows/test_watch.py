@@ -1,16 +1,19 @@
 """A flow run is marked only when the process behind it is gone; on a real Prefect server with a password."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import psutil
 import pytest
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.responses import DeploymentResponse
@@ -18,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Pending, Running
 from repositories import holdfast
-from servers import prefect_server
+from servers import free_port, prefect_server
 from team_stack import await_that
 
 from flows.automations import automations, set_automations
@@ -29,6 +32,7 @@ from holdfast.config.methods import SFT, Answers
 from holdfast.config.study import Study
 from tasks.tracking import Store, open_store
 
+REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "team:correct-horse"
 STUDY = Study(name="x", arms={"a": (SFT(method="sft", source=Answers()),)})
 
@@ -133,7 +137,7 @@ def test_the_watch_is_called_for_a_run_that_nobody_takes(root: Path):
 
 @contextmanager
 def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
-    """A `holdfast serve` or `watch` in a directory until the block ends; gives what it says."""
+    """A `holdfast serve` or `watch` in a directory until the block ends, as Ctrl-C ends it; gives what it says."""
     said, prefect = root / "said.txt", get_current_settings().api
     key = {"PREFECT_API_URL": prefect.url or "", "PREFECT_API_AUTH_STRING": PASSWORD}
     home = {"PREFECT_HOME": str(root / ".prefect"), "TMPDIR": str(root)}
@@ -144,11 +148,13 @@ def serving(root: Path, *arguments: str, **settings: str) -> Iterator[Path]:
             env={**os.environ, **key, **home, **settings},
             stdout=file,
             stderr=file,
+            # A shell's background jobs ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
     try:
         yield said
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         try:
             assert process.wait(60) == 0, said.read_text()
         finally:
@@ -182,6 +188,19 @@ def test_who_serves_beside_others_works_in_its_own_directory_and_stops_its_own_s
             assert not paused("study/nightly")
         assert client.read_deployment(mine).parameters == {"silence": 90.0}, "as somebody's `holdfast watch` set it"
     assert [paused(name) for name in ("study/nightly", "study/any", "watch/runs")] == [True, False, False]
+
+
+def test_the_compose_file_sees_that_a_watch_asks_the_server(root: Path):
+    service = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["watch"]
+    name, port = "PREFECT_RUNNER_SERVER_ENABLE", str(free_port())
+    health = [sys.executable, *(part.replace(":8080/", f":{port}/") for part in service["healthcheck"]["test"][2:])]
+
+    def well() -> bool:
+        return subprocess.run(health, capture_output=True, check=False).returncode == 0
+
+    with serving(root, "watch", **{name: service["environment"][name], "PREFECT_RUNNER_SERVER_PORT": port}):
+        await_that(well, 90)
+    assert not well()
 
 
 @pytest.mark.parametrize(
