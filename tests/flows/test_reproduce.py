@@ -15,6 +15,7 @@ from repositories import CommandResult, holdfast, new_repository
 from typer.testing import CliRunner
 
 from flows.commands.main import app
+from flows.commands.reproduce import _run
 from flows.rerun import Part, needed_arms, restricted
 from holdfast.config.study import Study
 from tasks import certificate, code_version
@@ -137,6 +138,18 @@ def test_a_server_that_does_not_answer_is_told(recorded: Recorded, tmp_path: Pat
         done = CliRunner().invoke(app, [verb, STUDY.name])
         assert (done.exit_code, done.output.count("\n")) == (2, 1)
         assert "no MLflow server answers there" in done.output
+
+
+def test_the_new_process_knows_no_store_and_no_remote_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("MLFLOW_TRACKING_URI", "HOLDFAST_DVC_PUSH", "HF_HOME"):
+        monkeypatch.setenv(name, "true")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
+    python.chmod(0o755)
+    assert _run(tmp_path, python, tmp_path, tmp_path) == 0
+    names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert "HF_HOME" in names
+    assert not {"MLFLOW_TRACKING_URI", "HOLDFAST_DVC_PUSH"} & names
 
 
 def test_a_training_needs_the_arms_that_it_samples_and_no_later_stage():
