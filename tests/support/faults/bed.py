@@ -24,7 +24,7 @@ import psutil
 import yaml
 from repositories import new_repository
 
-from faults.draw import STAGES
+from faults.draw import SAMPLE, STAGES
 
 SUPPORT = Path(__file__).parents[1]
 SIZE = 2**30
@@ -38,6 +38,10 @@ prior: [{benchmark: color, questions: 2, validation: 2}]
 arms:
   answers:
     - {method: sft, source: answers, trainer: {max_steps: 6, per_device_train_batch_size: 4}}
+  own:
+    - method: sft
+      source: {kind: rollouts, arm: answers, keep: all, per_prompt: 1, prompts: 2}
+      trainer: {max_steps: 1, per_device_train_batch_size: 2}
 evaluation: {keep: 2, every: 2, max_new_tokens: 16, drift_prompts: 2}
 influence: {every: 6, samples: 2, questions: 2}
 """
@@ -160,7 +164,8 @@ class Bed:
             running = self.start(stage)
             running.until(lambda stage=stage, running=running: f"{stage}: started" in running.said)
             began = time.monotonic()
-            running.until(lambda stage=stage, running=running: f"{stage}: done" in running.said)
+            ended = f"{stage}: {'kept' if stage == SAMPLE else 'done'}"
+            running.until(lambda ended=ended, running=running: ended in running.said)
             self.seconds[stage] = time.monotonic() - began
             assert running.wait() == "0", running.said
             self.calls[stage] = int(running.said.rpartition("calls: ")[2])

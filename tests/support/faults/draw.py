@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-STAGES = ("data", "evaluate", "answers", "answers evaluate")
+SAMPLE = "own sample"
+"""Its samples become a part of the data, for which data.dvc is written anew."""
+STAGES = ("data", "evaluate", "answers", "answers evaluate", SAMPLE)
 """The stages of the small study by the names that it prints."""
 LATER = (*STAGES[1:], "answers influence", "compare")
 """Those of the command as well; data is made before anything else there, too."""
@@ -39,7 +41,7 @@ KINDS = (
     Kind("SQLite journal", "stages", ("hot", "hot, truncated", "hot, bit flipped"), STAGES[1:]),
     Kind("clock jump", "stages", ("-1 day", "-10 min", "+10 min", "+1 day"), STAGES),
     Kind("two at once", "stages", ("both go on", "one is killed"), STAGES),
-    Kind("DVC lock held", "stages", ("2 s",), ("data",), 0.5),
+    Kind("DVC lock held", "stages", ("2 s",), ("data", SAMPLE), 0.5),
     Kind("signal", "ranks", tuple(f"{s} to the {t}" for s in SIGNALS for t in (*RANKS, "flow")), STAGES[1:]),
     Kind(
         "signal",

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,31 @@ def _run(root: Path, order: dict[str, Any]) -> None:
             return
         replicate = Replicate("answers", 1)
         runs = flow.train_arm.fn(replicate, base, {}, context)
-        if order["until"] != "answers":
-            flow.evaluate_arm.fn(replicate, runs, base, context)
+        if order["until"] == "answers":
+            return
+        flow.evaluate_arm.fn(replicate, runs, base, context)
+        if order["until"] == "answers evaluate":
+            return
+        _sample(flow, runs, base, context)
+
+
+def _sample(flow: Any, runs: Any, base: Any, context: Any) -> None:
+    """What the other arm does before it trains: its samples become a new version of the data."""
+    from flows.graph import Replicate
+
+    class Kept(Exception):
+        pass
+
+    class Runner(flow.StageRunner):
+        def keep(self, samples: Any) -> Any:
+            super().keep(samples)
+            print("own sample: kept", file=sys.stderr, flush=True)
+            raise Kept
+
+    with suppress(Kept):
+        flow.arm_stages(
+            context.study, Replicate("own", 1), base.start, {"answers": runs}, Runner(context, base.start.data)
+        )
 
 
 def _counted(store: Any, name: str | None, last: int) -> list[int]:
