@@ -136,11 +136,15 @@ def _await(url: str, said: IO[str]) -> None:
 
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    gc.set_threshold(GARBAGE)
+    # Imports make objects for good, and searches among them take a tenth of the start.
+    gc.disable()
     import uvicorn
     from prefect.server.api.server import create_app
 
     config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error")
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(GARBAGE)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 
