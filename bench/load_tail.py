@@ -35,19 +35,27 @@ def main(place: str, seconds: int, points: int, lines: int) -> None:
     worker.ENTRY, worker.PRELOAD = "bench.load_tail:write", []
     store = Store(Path(place))
     run_id = store.begin("tail", "tail", {})
-    recorder = Recorder(store, run_id, None)
+    waiting: list[float] = []
     late: list[float] = []
 
-    def on_lines(found: list[dict[str, Any]]) -> None:
-        recorder.log_lines(found)
-        written = [line["time"] for line in found if "metrics" in line]
-        if written:
-            late.append(time.time() - min(written))
+    def sent() -> None:
+        if waiting:
+            late.append(time.time() - min(waiting))
+            waiting.clear()
 
     # Made without torch, so it starts at once.
     job = MakeData(images=World(), target=Jigsaw(), prior=())
     began = time.monotonic()
-    worker.run(job, Path(place) / "work", on_lines)
+    with Recorder(store, run_id, None) as recorder:
+
+        def on_lines(found: list[dict[str, Any]]) -> None:
+            recorder.log_lines(found)
+            waiting.extend(line["time"] for line in found if "metrics" in line)
+            if not recorder.waiting:
+                sent()
+
+        worker.run(job, Path(place) / "work", on_lines)
+    sent()
     took = time.monotonic() - began
     store.end(run_id, "FINISHED")
     stand = sum(name.startswith("train/") for name, _ in store.logged(run_id))

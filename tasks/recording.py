@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from holdfast.config.refs import DataRef
 from holdfast.config.results import Checkpoint, Result
@@ -17,22 +17,29 @@ from tasks.tracking import Point, Store
 CONFIG = "config.json"
 STAGE_FILES = (CONFIG, "job.json", "metrics.jsonl", "log.txt", "result.json")
 FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-./ :]")
+EVERY = 5.0
+"""Seconds between two batches of metrics: each costs a server as much as hundreds of points in one."""
 
 
 class Recorder:
-    """Turns journal lines into metrics of one run. Lines may come again after an interruption."""
+    """Turns journal lines into metrics of one run, sent in batches until its block ends.
+
+    Lines may come again after an interruption.
+    """
 
     def __init__(self, store: Store, run_id: str, data: tuple[str, str] | None, new: bool = False) -> None:
         """A `new` run has no metric yet."""
         self.store, self.run_id, self.data = store, run_id, data
         self.seen = set() if new else store.logged(run_id)
         self.samples = 1 + max((step for name, step in self.seen if name.startswith("system/")), default=-1)
+        self.waiting: list[Point] = []
+        self.sent = time.monotonic()
 
     def log_lines(self, lines: list[dict[str, Any]]) -> None:
-        """Log the metrics of journal lines that the run does not have yet, and tag it with their alarms."""
-        points = [point for line in lines for point in self._points(line) if self._is_new(point)]
-        if points:
-            self.store.log(self.run_id, points, self.data)
+        """Log the metrics of journal lines that the run does not have yet, soon, and tag it with their alarms."""
+        self.waiting += [point for line in lines for point in self._points(line) if self._is_new(point)]
+        if time.monotonic() - self.sent > EVERY:
+            self._send()
         alarms = [line for line in lines if "alarm" in line]
         if alarms:
             said = {f"holdfast.alarm.{line['alarm']}": f"step {line['step']}: {line['sentence']}" for line in alarms}
@@ -42,6 +49,18 @@ class Recorder:
         """Log what the whole stage took."""
         metrics = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
         self.log_lines([{"step": 0, "metrics": metrics, "time": time.time()}])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._send()
+
+    def _send(self) -> None:
+        # A store that refuses them is not asked again at the block's end: the journal has them still.
+        points, self.waiting, self.sent = self.waiting, [], time.monotonic()
+        if points:
+            self.store.log(self.run_id, points, self.data)
 
     def _points(self, line: dict[str, Any]) -> Iterator[Point]:
         if "system" in line:

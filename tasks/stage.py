@@ -180,17 +180,17 @@ class Attempt(NamedTuple):
             if place.ray_node:
                 store.tag(run_id, {"holdfast.ray_node": place.ray_node})
             about = (data.path.name, version) if data is not None and version else None
-            recorder = Recorder(store, run_id, about, new)
+            with Recorder(store, run_id, about, new) as recorder:
 
-            def on_lines(lines: list[dict[str, Any]]) -> None:
-                recorder.log_lines(lines)
-                show(lines)
+                def on_lines(lines: list[dict[str, Any]]) -> None:
+                    recorder.log_lines(lines)
+                    show(lines)
 
-            place.run(on_lines)
-            with writing(out):
-                (out / CONFIG).write_text(self._config())
-            result = Result.model_validate_json((out / "result.json").read_text())
-            recorder.log_totals(result)
+                place.run(on_lines)
+                with writing(out):
+                    (out / CONFIG).write_text(self._config())
+                result = Result.model_validate_json((out / "result.json").read_text())
+                recorder.log_totals(result)
             progress.warn_all(self.label, result.notes.get("told", []))
             if into is None:
                 path = upload_artifacts(store, run_id, out, result, data)
