@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from holdfast.data.shards import Question
-from holdfast.evaluation.generate import Reader, Sampling, completion_logits, generate, score
+from holdfast.evaluation.generate import Reader, Sampling, completion_logits, generate, rows_of_logits, score
 from holdfast.models.encode import Encoded, teacher_forced
 
 SCHEMA = pa.schema(
@@ -31,10 +31,8 @@ SCHEMA = pa.schema(
 )
 
 
-VALUES = 2**27
-"""Logits of one model that are held at a time."""
 POSITIONS = 64
-"""Of these, positions that are summed at a time."""
+"""Of the logits that are held at a time, positions that are summed at a time."""
 
 
 class Pair(NamedTuple):
@@ -100,9 +98,8 @@ def token_means(
 ) -> list[list[float]]:
     """Of each measure, for every prompt, the mean over its completion's tokens; both models read along it once."""
     prompts, completions = said
-    values = max(map(len, completions)) * models.now.config.get_text_config().vocab_size
     found: list[tuple[int, list[float]]] = []
-    for batch in reader.own_batches(prompts, max(1, values * reader.batch_size // VALUES)):
+    for batch in reader.own_batches(prompts, rows_of_logits(models.now, reader, completions)):
         rows = [completions[index] for index in batch]
         given = teacher_forced([prompts[index] for index in batch], rows, reader.pad, models.now.device)
         base, now = (completion_logits(model, given) / temperature for model in models)

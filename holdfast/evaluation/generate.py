@@ -24,6 +24,8 @@ from holdfast.models.prompt_sharing import can_share, shared_prompts
 from holdfast.models.sampling_together import drawn_as_one
 
 Found = TypeVar("Found")
+VALUES = 2**27
+"""Logits of one model that are held at a time: half a gibibyte in float32."""
 
 
 class Scored(NamedTuple):
@@ -114,7 +116,7 @@ def score(
 ) -> list[Scored]:
     """Teacher-forced log-probabilities of given completions at a temperature."""
     scored: list[tuple[int, Scored]] = []
-    for batch in reader.own_batches(prompts):
+    for batch in reader.own_batches(prompts, rows_of_logits(model, reader, completions)):
         given = teacher_forced(
             [prompts[index] for index in batch], [completions[index] for index in batch], reader.pad, model.device
         )
@@ -125,6 +127,12 @@ def score(
         for row, index in enumerate(batch):
             scored.append((index, Scored(logprobs[row, mask[row]].cpu(), agrees[row])))
     return reader.in_order(scored)
+
+
+def rows_of_logits(model: Any, reader: Reader, completions: list[list[int]]) -> int:
+    """For how many rows a prompt stands, so that the logits of a batch are at most VALUES numbers, or of one prompt."""
+    values = max(map(len, completions), default=0) * model.config.get_text_config().vocab_size
+    return max(1, values * reader.batch_size // VALUES)
 
 
 def completion_logits(model: Any, given: TeacherForced) -> Tensor:

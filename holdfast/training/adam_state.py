@@ -24,8 +24,11 @@ def save_moments(model: Any, optimizer: Any, path: Path) -> None:
             state = optimizer.state.get(parameter, {})
             if "exp_avg_sq" in state and "betas" in settings:
                 bias = 1 - settings["betas"][1] ** float(state["step"])
-                corrected[names[id(parameter)]] = (whole(state["exp_avg_sq"]).float() / bias).cpu().contiguous()
-    if corrected and group.number() == 0:
+                moments = whole(state["exp_avg_sq"])
+                # The host would hold them once for every process.
+                if group.number() == 0:
+                    corrected[names[id(parameter)]] = (moments.float() / bias).cpu().contiguous()
+    if corrected:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file(corrected, partial)

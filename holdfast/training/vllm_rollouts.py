@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -147,14 +148,18 @@ class ServedRollouts(Rollouts):
 def merged_parameters(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     """The base's names with the weights of base and adapter together; the model stays as it is, to the bit."""
     layers: dict[str, Any] = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    last, merged = "", None
     for name, parameter in model.named_parameters():
         if model.prefix in name or "original_module" in name:
             continue
         owner, _, rest = name.partition(".base_layer.")
         value = parameter.data
-        if rest == "weight" and owner in layers:
-            for adapter in layers[owner].active_adapters:
-                value = (value + layers[owner].get_delta_weight(adapter)).to(value.dtype)
+        if rest and owner in layers:
+            if merged is None or owner != last:
+                # By peft, whose adapters may also scale a weight's columns, or have a bias.
+                last, merged = owner, deepcopy(layers[owner])
+                merged.merge()
+            value = merged.get_base_layer().get_parameter(rest).data
         clean = name.removeprefix("base_model.model.").replace(".base_layer", "")
         yield clean.replace("modules_to_save.default.", ""), value
 

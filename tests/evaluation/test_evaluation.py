@@ -23,7 +23,7 @@ from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
 from holdfast.evaluation.evaluator import Evaluator, asked, right_of
-from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, score
+from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, rows_of_logits, score
 from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.evaluation.sampling import Drawn, with_answer
 from holdfast.evaluation.stage import flips
@@ -93,6 +93,16 @@ def test_log_probabilities_do_not_depend_on_the_batch(model: Any, evaluator: Eva
     theirs = score(model, alone, evaluator.prompts, evaluator.references)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+def test_a_batch_is_as_small_as_its_logits_are_large(
+    model: Any, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, completions = evaluator.prompts[:6], [[0] * 10, *[[0] * 3] * 5]
+    monkeypatch.setattr("holdfast.evaluation.generate.VALUES", 3 * 10 * model.config.get_text_config().vocab_size)
+    reader = Reader(evaluator.reader.processor, 6)
+    each = rows_of_logits(model, reader, completions)
+    assert [len(batch) for batch in reader.batches(prompts, each)] == [3, 3]
 
 
 def test_scores_are_those_of_the_whole_sequence_in_one_plain_forward_pass(model: Any, evaluator: Evaluator) -> None:
@@ -219,7 +229,7 @@ def test_drift_is_that_of_two_plain_forward_passes_whatever_the_batch(
     )
     references[1].tokens[2:] = []
     found = drift(models, evaluator.reader, prompts, references, temperature=2.0)
-    monkeypatch.setattr("holdfast.evaluation.drift.VALUES", 1)
+    monkeypatch.setattr("holdfast.evaluation.generate.VALUES", 1)
     monkeypatch.setattr("holdfast.evaluation.drift.POSITIONS", 1)
     assert drift(models, evaluator.reader, prompts, references, temperature=2.0) == pytest.approx(found, rel=1e-4)
     for prompt, reference, kl in zip(prompts, references, found, strict=True):

@@ -80,11 +80,16 @@ def test_what_vllm_cannot_do_is_said_before_the_training(monkeypatch: pytest.Mon
         anywhere(GRPO(method="grpo", trainer={"use_vllm": True, "vllm_mode": mode}), 16)
 
 
-def test_an_adapter_is_merged_into_copies_and_the_weights_stay_to_the_bit(tiny_model: ModelRef):
-    stage = GRPO(method="grpo", lora={"r": 4, "target_modules": "all-linear"})
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"use_dora": True}, {"lora_bias": True, "target_modules": ["q_proj", "v_proj"]}],
+    ids=["plain", "dora", "bias"],
+)
+def test_an_adapter_is_merged_into_copies_and_the_weights_stay_to_the_bit(tiny_model: ModelRef, more: dict[str, Any]):
+    stage = GRPO(method="grpo", lora={"r": 4, "target_modules": "all-linear", **more})
     model = adapted(load_model(tiny_model, torch.bfloat16), stage, 0)
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "magnitude" in name:
             torch.nn.init.normal_(parameter)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     merged = {name: value.clone() for name, value in merged_parameters(model)}
