@@ -17,7 +17,8 @@ from holdfast.influence.checkpoint_influence import verify
 from holdfast.influence.checkpoints import require_recorded
 from holdfast.influence.replay import ledger
 from holdfast.influence.replay.attribution import Attribution, Interval, Recording, backwards, unexplained
-from holdfast.influence.replay.nodes import GRADIENTS, Nodes, place
+from holdfast.influence.replay.kept_intervals import attributed
+from holdfast.influence.replay.nodes import Nodes, place
 from holdfast.influence.replay.steps import StepStore
 from holdfast.influence.replay.taught import StepSamples
 from holdfast.influence.replay.tokens import token_effects, write_tokens
@@ -50,8 +51,7 @@ def _training(job: Account, out: Path, scratch: Path, journal: Journal) -> Recor
     """As it was taken down when it trained, if that is there, which no other ledger takes then; or trained again."""
     scratch.mkdir(exist_ok=True)
     steps = scratch / STEPS
-    for left in (steps / GRADIENTS, scratch / "training"):
-        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(scratch / "training", ignore_errors=True)
     # What an interrupted ledger took, or what waits.
     if (found := recorded(job.train, job.kept, steps)) is not None:
         return found
@@ -100,7 +100,8 @@ def _account(job: Account, out: Path, scratch: Path, journal: Journal) -> dict[s
         attribution.token_effects = token_effects if job.settings.tokens else None
         intervals = []
         for start, end in backwards(nodes.steps):
-            intervals.append(attribution.interval(start, end, nodes.slopes(start, end)))
+            slopes = nodes.slopes(start, end)
+            intervals.append(attributed(attribution, (start, end), slopes, nodes.folder / "intervals"))
             journal.progress(total - start, total)
     clock.append(time.monotonic())
     _require_sums(intervals)

@@ -141,18 +141,35 @@ def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_ledger_goes_on_with_the_steps_that_it_took(
+def test_an_interrupted_ledger_goes_on_with_what_it_has_measured(
     accounted: Path, train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = with_steps(train_job(TEACHER, keep=2), run_stage, tmp_path / "trained")
     job = ledger_of(trained, recorded=f"trained.{STEPS}")
-    with monkeypatch.context() as broken:
-        broken.setattr(Attribution, "interval", interrupted)
+    whole, walked = Attribution.interval, []
+
+    def broken(self: Attribution, start: int, end: int, slopes: Any) -> Any:
+        if walked:
+            raise KeyboardInterrupt
+        walked.append((start, end))
+        return whole(self, start, end, slopes)
+
+    with monkeypatch.context() as context:
+        context.setattr(Attribution, "interval", broken)
         with pytest.raises(KeyboardInterrupt):
             run_stage(job, tmp_path / "out")
     assert not trained.with_name(f"trained.{STEPS}").exists()
+
+    def rest(self: Attribution, start: int, end: int, slopes: Any) -> Any:
+        walked.append((start, end))
+        return whole(self, start, end, slopes)
+
+    monkeypatch.setattr(Attribution, "interval", rest)
+    # Benchmarks were looked at before.
+    monkeypatch.setattr("holdfast.influence.replay.nodes.batch_gradients", interrupted)
     out = run_stage(job, tmp_path / "out")
     assert note(out, "seconds, training again,") == 0
+    assert len(walked) == len(set(walked)) == note(out, "intervals")
     assert same_tables(out, accounted)
 
 

@@ -145,14 +145,20 @@ class Attribution:
             clipping += (facts.clip - 1) * effects.sum(0)
             gross += facts.clip * np.abs(effects).sum(0)
             penalty += facts.clip * punished
-            for name, one in facts.parameters.items():
-                self.engine.targets[name].mul_(one.momentum)
+            self._step_back(facts)
         before, after = (self.recording.store.read(step, "weights") for step in (start, end))
         moved = {name: after[name].double() - before[name].double() for name in slopes}
         predicted = _dots(slopes, moved, self.count)
-        came_in = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
-        carried, self.passed_on = came_in - self.passed_on, came_in
-        return Interval(start, end, gradients, clipping, penalty, decay, carried, predicted, gross)
+        return Interval(start, end, gradients, clipping, penalty, decay, self._carried(start), predicted, gross)
+
+    def again(self, interval: Interval, samples: Sequence[SampleEffects], slopes: Mapping[str, Tensor]) -> None:
+        """Bring W over an interval whose samples were measured before, with what they were found to do."""
+        for step in range(interval.end, interval.start, -1):
+            facts = self.recording.facts[step - 1]
+            self._enter(step, facts, slopes)
+            self._step_back(facts)
+        self.samples += samples
+        self._carried(interval.start)
 
     def _enter(self, step: int, facts: StepFacts, slopes: Mapping[str, Tensor]) -> None:
         """Take the step's own effect into W, and put the model where the step's gradients were taken."""
@@ -166,6 +172,16 @@ class Attribution:
                     target, v = self.engine.targets[name], second.get(name)
                     scale = one.scale(None if v is None else v.to(target.dtype).flatten())
                     target.addcdiv_(slopes[name].to(target), torch.as_tensor(scale).to(target), value=one.rate)
+
+    def _step_back(self, facts: StepFacts) -> None:
+        """W of the step before, by what momentum keeps of a gradient."""
+        for name, one in facts.parameters.items():
+            self.engine.targets[name].mul_(one.momentum)
+
+    def _carried(self, start: int) -> np.ndarray:
+        came_in = -_dots(self.engine.targets, self.recording.store.read(start, "first"), self.count)
+        carried, self.passed_on = came_in - self.passed_on, came_in
+        return carried
 
     def _shrunk(self, facts: StepFacts, slopes: Mapping[str, Tensor]) -> np.ndarray:
         """⟨V, shrink θ⟩ where the model is."""

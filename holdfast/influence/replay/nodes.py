@@ -118,10 +118,16 @@ class BenchmarkNodes:
         return Gap(self.loglik[end] - self.loglik[start], predicted)
 
     def _measured(self, name: str, weights: Gradient) -> float:
-        """ℓ at these weights; its gradient waits under the name."""
+        """ℓ at these weights; its gradient waits under the name, perhaps since before an interruption."""
+        path = self._path(name)
+        if path.is_file():
+            with safe_open(path, "pt") as file:
+                return float(file.metadata()["loglik"])
         place(self.model, weights)
         loglik, gradient = self.measure()
-        save_file(gradient, self._path(name))
+        partial = path.with_suffix(".partial")
+        save_file(gradient, partial, {"loglik": repr(loglik)})
+        partial.replace(path)
         return loglik
 
     def _path(self, name: str) -> Path:
