@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.benchmarks.catalog import judge, prior_questions
@@ -59,6 +59,7 @@ EXPLANATIONS = (
 )
 
 
+@settings(deadline=None)
 @given(
     st.permutations(tuple(ANIMALS)), st.sampled_from(STATEMENTS), st.sampled_from(EXPLANATIONS), st.sampled_from(" \n")
 )
@@ -134,9 +135,9 @@ def test_the_last_box_is_read_with_its_braces() -> None:
     ],
 )
 def test_broken_texts_take_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     the_option(text, OPTIONS)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("name", PRIOR_NAMES)
