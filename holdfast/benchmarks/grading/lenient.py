@@ -9,12 +9,23 @@ import re
 from collections.abc import Mapping
 
 from holdfast.benchmarks.grading.answer import answer_text
-from holdfast.benchmarks.grading.options import the_letter
+from holdfast.benchmarks.grading.options import letters, the_letter
+from holdfast.benchmarks.grading.statements import (
+    after_last_cue,
+    denied,
+    opening,
+    stated,
+    without_asides,
+    without_denied,
+)
 from holdfast.benchmarks.grading.text import BLANKLESS, LETTER, normal, plain
 
 LONGEST = 100_000
 """Characters of a completion that are read, from its end."""
-_CUE = re.compile(r"\b(?:answer|choice|option)\b(?: is| would be)?[:\s]|答案[是为：:]", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:\b(?:no|not|never|cannot|without|neither|nor)|n't)\s"
+    r"(?:(?:be|see|show|have|contain|depict|find|mean)\s)?(?:(?:an?|the|any|really|actually)\s)*\Z"
+)
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -51,24 +62,48 @@ def boxed(text: str) -> str | None:
 def the_option(completion: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option that a completion chooses, by its letter or by its text; None for none or several.
 
-    What follows the last "the answer is" counts before the text as a whole.
+    What follows the last "the answer is" counts first, then a letter alone at the beginning, then the text as a whole.
+    What is said to be wrong is not chosen, and "option A" in an explanation takes nothing back.
     """
     text = final_answer(completion)
-    cues = list(_CUE.finditer(text))
-    for part in [*(text[cue.end() :] for cue in cues[-1:]), text]:
-        letter = the_letter(part)
-        if letter in options:
+    said = without_denied(text)
+    for part in stated(said, options):
+        marked = letters(part)
+        letter = _by_letter(part, options) or (_by_text(part, options) if len(marked) < 2 else None)
+        if letter is not None:
             return letter
-        named = the_named(part, tuple(options.values()))
-        if named is not None:
-            return next(letter for letter, option in options.items() if option == named)
-    return None
+        if marked:
+            break
+    begun = opening(said, options)
+    if begun is not None:
+        part, rest = begun
+        letter = _by_letter(part, options)
+        if letter is not None and the_letter(without_asides(rest)) in (None, letter):
+            return letter
+    tail, plainly = after_last_cue(said), without_asides(said)
+    letter = _by_letter(tail, options) or _by_text(tail, options)
+    letter = letter or _by_letter(plainly, options) or _by_letter(said, options)
+    if letter is not None:
+        return letter
+    letter = _by_text(plainly, options) or _by_text(said, options)
+    return None if letter in denied(text) else letter
+
+
+def _by_letter(text: str, options: Mapping[str, str]) -> str | None:
+    letter = the_letter(text)
+    return letter if letter in options else None
+
+
+def _by_text(text: str, options: Mapping[str, str]) -> str | None:
+    named = the_named(text, tuple(options.values()))
+    return None if named is None else next(letter for letter, option in options.items() if option == named)
 
 
 def the_named(text: str, options: tuple[str, ...]) -> str | None:
     """The one option that a text names as whole words; None for none or several. Numbers may be written as words.
 
-    An option that is only a part of another one that is named does not count beside it.
+    An option that is only a part of another one that is named does not count beside it, and none is chosen where its
+    mention is negated ("no dog", "not a dog").
     """
     there = plain(text)
     found = [(option, place) for option in dict.fromkeys(options) for place in _places(option, there)]
@@ -77,7 +112,11 @@ def the_named(text: str, options: tuple[str, ...]) -> str | None:
         for option, (start, end) in found
         if not any(a <= start and end <= b and b - a > end - start for _, (a, b) in found)
     }
-    return longest.pop() if len(longest) == 1 else None
+    if len(longest) != 1:
+        return None
+    [only] = longest
+    negated = any(_NEGATED.search(there[max(0, a - 40) : a]) for option, (a, _) in found if option == only)
+    return None if negated else only
 
 
 def _places(option: str, text: str) -> list[tuple[int, int]]:

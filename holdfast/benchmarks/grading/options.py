@@ -88,12 +88,24 @@ def grade_choice(completion: str, answer: str) -> Grade:
 
 def the_letter(text: str) -> str | None:
     """The letter, as a capital, of the one option that a normal text chooses; None for none, or for several."""
+    chosen, beside = _marked(text)
+    return chosen.pop() if len(chosen | beside) == 1 and chosen else None
+
+
+def letters(text: str) -> set[str]:
+    """The letters, as capitals, that a normal text has as options, chosen or not; two stand for all further ones."""
+    chosen, beside = _marked(text)
+    return chosen | beside
+
+
+def _marked(text: str) -> tuple[set[str], set[str]]:
+    """Letters that are chosen and others beside them, up to the second; none of a text with too many."""
     text = _MARKUP.sub(" ", _EMPHASIS.sub(r"(\2)", _LATEX.sub(" ", text)))
     chosen: set[str] = set()
     beside: set[str] = set()
     for count, found in enumerate(_ALONE.finditer(text)):
         if count == MOST:
-            return None
+            return set(), set()
         before = text[max(0, found.start() - WINDOW) : found.start()]
         if found.start() > WINDOW:
             before = " " + before  # so that it does not look like the text's beginning
@@ -101,8 +113,8 @@ def the_letter(text: str) -> str | None:
         if mark is not None:
             (chosen if mark else beside).add(found[0].upper())
         if len(chosen | beside) > 1:
-            return None
-    return chosen.pop() if chosen else None
+            break
+    return chosen, beside
 
 
 def _mark(letter: str, before: str, after: str) -> bool | None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from holdfast.benchmarks.grading.answer import Verdict
 from holdfast.benchmarks.grading.lenient import boxed, without_reasoning
+from holdfast.benchmarks.grading.results import the_result
+from holdfast.benchmarks.grading.text import normal
 from holdfast.benchmarks.public.harness import INVALID, cut, filtered
 from holdfast.benchmarks.public.protocol import Doc, Manner, Marked, Picture, Posed, Source, mean
 
@@ -44,12 +46,15 @@ def example(row: Doc) -> str:
 
 
 def grade(completion: str, doc: Doc) -> Verdict:
-    r"""Lenient: the number in the last `\boxed{}`, else after the last ####, else the last number of all."""
+    r"""Lenient: the result in the last `\boxed{}`, else after the last ####, else the last number of all."""
     text, right = cut(without_reasoning(completion), UNTIL), _bare(doc["answer"])
     inside = boxed(text)
     marked = re.findall(STRICT, text)
     flexible = filtered(FLEXIBLE, text, -1)
-    given = filtered(FLEXIBLE, inside, -1) if inside else marked[-1] if marked else flexible
+    given = marked[-1] if marked else flexible
+    if inside:
+        result = the_result(normal(inside))
+        given = INVALID if result is None else f"{result:.12g}"
     read = None if given == INVALID else _bare(given)
     correct = read is not None and _same_number(read, right)
     strict = _bare(filtered(STRICT, text)) == right

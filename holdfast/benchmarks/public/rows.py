@@ -38,7 +38,10 @@ KNOWN = {
         box_format="xyxy",
         splits=("train", "val", "val"),
     ),
-    "lmms-lab/RefCOCO": Columns(caption="answer", boxes="bbox", splits=("val", "val", "testA")),
+    **dict.fromkeys(
+        ("lmms-lab/RefCOCO", "lmms-lab-encoder/RefCOCO"),
+        Columns(caption="answer", boxes="bbox", splits=("val", "val", "testA")),
+    ),
     "openai/gsm8k": Columns(image=None, question="question", answer="answer", splits=("train", "train", "test")),
 }
 """FGVC-Aircraft's photographs end in 20 lines with the photographer's name. Boxes are in pixels in all of them: COCO's

@@ -16,7 +16,7 @@ import numpy as np
 
 from holdfast.benchmarks.grading.answer import UNPARSED, Grade, all_or_nothing, answer_text
 from holdfast.benchmarks.grading.lenient import LONGEST, boxed, without_reasoning
-from holdfast.benchmarks.grading.numbers import the_number
+from holdfast.benchmarks.grading.results import the_result
 from holdfast.benchmarks.grading.text import normal
 from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Arithmetic
@@ -108,7 +108,9 @@ def read(row: Annotation, _target: Arithmetic, _draw: Draw) -> TargetQuestion | 
 
 
 def grade(completion: str, answer: str) -> Grade:
-    r"""The number in the answer's tags; without tags in the last `\boxed{}`, after ####, or the last of all."""
+    r"""The result in the answer's tags; without tags that in the last `\boxed{}`, or the last number, of what follows
+    #### or of all.
+    """
     found = _given(completion)
     return UNPARSED if found is None else all_or_nothing(f"{found:.12g}", math.isclose(found, float(answer)))
 
@@ -121,11 +123,12 @@ def chance(_target: Arithmetic) -> float:
 def _given(completion: str) -> float | None:
     if "<answer>" in completion:
         text = answer_text(completion)
-        return the_number(text) if text else None
+        return the_result(text) if text else None
     text = normal(without_reasoning(completion)[-LONGEST:])
     inside = boxed(text)
-    part = text.rpartition("####")[2] if inside is None else inside
-    numbers = _NUMBER.findall(part)
+    if inside is not None:
+        return the_result(inside)
+    numbers = _NUMBER.findall(text.rpartition("####")[2])
     return float(numbers[-1].replace(",", "")) if numbers else None
 
 

@@ -26,6 +26,8 @@ from holdfast.errors import UserError
 DIRECTIONS = ("left", "right", "above", "below")
 SMALLEST_PIECE = 8
 """Pixels; below, a piece shows little but noise."""
+_CHAIN = re.compile(r"[0-9]{1,4}(?:(->|→|-| -> | → | - )[0-9]{1,4})(?:\1[0-9]{1,4})+")
+"""At least three indices, joined by one kind of arrow or dash: 1-9 is a range, and 1 → 9 says where one piece goes."""
 
 
 def puzzle(image: Image.Image, image_id: str, target: Jigsaw, seed: int, number: int = 0) -> Question:
@@ -129,8 +131,11 @@ def grade(completion: str, answer: str) -> Grade:
 
 
 def _indices(completion: str) -> list[str]:
-    text = answer_text(completion)
-    return [part for part in re.split(r"[\s,;`\[\](){}]+", text) if part] if text else []
+    """What stands between blanks, commas, semicolons and brackets, or between the arrows or dashes of a chain."""
+    text = (answer_text(completion) or "").removesuffix(".")
+    if _CHAIN.fullmatch(text):
+        return re.findall(r"[0-9]+", text)
+    return [part for part in re.split(r"[\s,;`\[\](){}]+", text) if part]
 
 
 def chance(target: Jigsaw) -> float:

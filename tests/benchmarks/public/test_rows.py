@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from holdfast.benchmarks.catalog import grade
+from holdfast.benchmarks.public import refcoco
 from holdfast.benchmarks.public.rows import KNOWN, PublicRows, columns_of
 from holdfast.benchmarks.question import Draw
 from holdfast.benchmarks.targets import spatial
@@ -39,7 +40,11 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_every_target_that_can_be_public_has_a_known_data_set() -> None:
     # That of text alone is in tests/benchmarks/targets/test_arithmetic.py.
-    assert set(KNOWN) - {"openai/gsm8k"} == set(public_sets.NAMES.values())
+    assert set(KNOWN) - {"openai/gsm8k", "lmms-lab-encoder/RefCOCO"} == set(public_sets.NAMES.values())
+
+
+def test_a_data_set_that_a_benchmark_reads_is_known_as_a_target_too() -> None:
+    assert columns_of(Public(name=refcoco.SOURCES["refcoco"].id)) == KNOWN["lmms-lab/RefCOCO"]
 
 
 def test_aircraft_have_variants_by_name_and_lose_the_photographers_line(copies: dict[str, Path]) -> None:

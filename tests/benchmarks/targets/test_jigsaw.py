@@ -99,12 +99,25 @@ def test_scores_are_shares_and_only_lists_in_range_are_read(right: list[int], gi
         assert grade == (None, False, 0.0)
 
 
-@pytest.mark.parametrize("text", ["2 1 4 3", "2,1,4,3", "[[2, 1], [4, 3]]", "2; 1; 4; 3", "2 1\n4 3", "`2 1 4 3`"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2 1 4 3", "2,1,4,3", "[[2, 1], [4, 3]]", "2; 1; 4; 3", "2 1\n4 3", "`2 1 4 3`"),
+        *("2 1 4 3.", "[2, 1, 4, 3].", "2-1-4-3", "2 – 1 – 4 – 3", "2 → 1 → 4 → 3", "2->1->4->3."),
+    ],
+)
 def test_separators_and_brackets_do_not_matter(text: str) -> None:
     assert jigsaw.grade(f"<answer> {text} </answer>", "2 1 4 3") == ("2 1 4 3", True, 1.0)
 
 
-@pytest.mark.parametrize("text", ["2 1 4", "2 1 4 3 1", "2 1 4 5", "2 1 4 x", "2.0 1 4 3", "-2 1 4 3", "² 1 4 3", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2 1 4", "2 1 4 3 1", "2 1 4 5", "2 1 4 x", "2.0 1 4 3", "-2 1 4 3", "² 1 4 3", ""),
+        *("2-1 4-3", "2-1, 4-3", "1-4", "1:2, 2:1, 3:4, 4:3", "1→2, 2→1, 3→4, 4→3", "2 1 4 -3", "2 -1 -4 -3"),
+        *("2--1--4--3", "-2-1-4-3", "2-1→4-3", "2.1.4.3", "2 1 4 3..", "2→1→4→3→"),
+    ],
+)
 def test_what_is_no_list_of_indices_is_unparsed(text: str) -> None:
     assert jigsaw.grade(f"<answer>{text}</answer>", "2 1 4 3").parsed is None
 
@@ -204,3 +217,8 @@ def test_adjacency_does_not_depend_on_the_wording(base, order, guess):
     assert found[0] == pytest.approx(found[1])
     assert 0 <= found[0] <= 1
     assert (found[0] == 1) == (order == guess)
+
+
+@pytest.mark.parametrize("text", ["2 → 1", "2-1", "2->1"])
+def test_two_indices_with_an_arrow_may_be_one_move_and_are_no_order(text: str) -> None:
+    assert jigsaw.grade(f"<answer>{text}</answer>", "2 1").parsed is None
