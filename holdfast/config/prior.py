@@ -97,7 +97,7 @@ class PublicPrior(Asking):
     """Validation questions at most, of other images."""
     pixels: PositiveInt = 1_605_632
     """Larger images are scaled down to so many pixels; the default is lmms-eval's for Qwen2.5-VL."""
-    boxes: Literal["unit", "qwen2-vl", "qwen2.5-vl", "qwen3-vl"] | None = None
+    boxes: Literal["unit", "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "internvl"] | None = None
     """How your model writes boxes. RefCOCO needs it."""
     shots: int | None = Field(default=None, ge=0)
     """Solved examples before each question; by default as many as the authors'."""

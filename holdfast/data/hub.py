@@ -129,7 +129,7 @@ def _require_revision(name: str, revision: str | None, config: str | None) -> No
 def _told(name: str, split: str) -> Iterator[None]:
     """What the Hub's client raises, as a ValueError with one reason."""
     import datasets
-    import httpx
+    from huggingface_hub.utils import httpx
 
     try:
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from httpx import HTTPError
 from huggingface_hub import model_info, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx
 
 from holdfast.config.model import Model
 from holdfast.config.refs import ModelRef, directory_digest
@@ -41,6 +41,10 @@ def _files(model: Model) -> ModelRef:
         return shipped_base()
     path = Path(model.path)
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            raise UserError(
+                f"model.path: {path} holds a LoRA adapter (adapter_config.json); merge it first and name the result"
+            )
         if not (path / "config.json").is_file():
             raise UserError(f"model.path: {path} holds no config.json, so it is no checkpoint; {REMEDY}.")
         return ModelRef(path=str(path.resolve()), digest=directory_digest(path))
@@ -68,7 +72,7 @@ def _commit(model: Model) -> str:
         raise UserError(
             f"model.path: the Hub has no {model.path}, or only for those with a token (HF_TOKEN); {REMEDY}."
         ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         why = reason(error)
     try:
         return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True)).name

@@ -138,7 +138,7 @@ def load_processor(ref: ModelRef) -> Any:
         raise UserError(
             f"model.path: {source.path} has no chat template (chat_template.jinja); save the processor with one"
         )
-    _bound_pixels(processor, source)
+    bound_pixels(processor, source)
     tokenizer.padding_side = "left"
     end_turns(processor, stop_ids(_generation(source)))
     return processor
@@ -161,7 +161,7 @@ def _read_processor(ref: ModelRef) -> Any:
     return processor
 
 
-def _bound_pixels(processor: Any, ref: ModelRef) -> None:
+def bound_pixels(processor: Any, ref: ModelRef) -> None:
     """Where the study bounds images; what is saved of the processor later has the bounds in it.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from holdfast.benchmarks.public.boxes import FAMILIES, MODEL_TYPES
+from holdfast.benchmarks.public.boxes import FAMILIES, MODEL_TYPES, fitted_size
 from holdfast.data.chat import rendered
 from holdfast.data.shards import Question
 from holdfast.errors import UserError, reason
@@ -25,6 +25,7 @@ def require_readable(processor: Any, config: Any, shard: str, questions: list[Qu
     """
     for question in questions:
         _require_shown(processor, shard, question)
+        _require_boxes(processor, config, shard, question)
     rows = []
     for question in _unlike(questions):
         try:
@@ -35,7 +36,6 @@ def require_readable(processor: Any, config: Any, shard: str, questions: list[Qu
                 "correct its images or leave it out"
             ) from error
         _require_tokens(config, shard, question, row)
-        _require_boxes(config, shard, question, row)
         rows.append(row)
     if rows:
         join(rows, processor.tokenizer.pad_token_id, torch.device("cpu"))
@@ -88,22 +88,29 @@ def _require_tokens(config: Any, shard: str, question: Question, row: Encoded) -
         )
 
 
-def _require_boxes(config: Any, shard: str, question: Question, row: Encoded) -> None:
+def _require_boxes(processor: Any, config: Any, shard: str, question: Question) -> None:
     """Boxes are asked for as this model writes them, and pixels are those of the image that it sees."""
     details = json.loads(question.details) if question.details else {}
     asked, own = details.get("boxes"), MODEL_TYPES.get(config.model_type)
-    if asked not in FAMILIES or own is None:
+    if asked not in FAMILIES:
         return
-    if asked in MODEL_TYPES.values() and asked != own:
+    if own is not None and asked in MODEL_TYPES.values() and asked != own:
         raise UserError(
             f"prior.{question.benchmark}.boxes: {asked} is asked for, and model.path is a {own}; write {own}"
         )
-    if FAMILIES[asked].factor:
-        patch = config.vision_config.patch_size
-        _, down, across = (int(part) * patch for part in row["image_grid_thw"][0])
-        if [across, down] != details["size"]:
-            width, height = details["size"]
-            raise UserError(
-                f"{shard}: the processor makes {across}×{down} pixels of the {width}×{height} in which the box of "
-                f"{question.id} is; set prior.{question.benchmark}.pixels to the most that it takes"
-            )
+    if FAMILIES[asked].unit != "pixel":
+        return
+    if own is None:
+        raise UserError(
+            f"prior.{question.benchmark}.boxes: {asked} counts pixels of the image as its own processor resizes it, "
+            f"and model.path is a {config.model_type}; write qwen3-vl for thousandths, or unit for shares"
+        )
+    width, height = details["size"]
+    images = processor.image_processor
+    bounds, side = images.size, images.patch_size * images.merge_size
+    seen = fitted_size((width, height), bounds["longest_edge"], side, bounds["shortest_edge"])
+    if seen != (width, height):
+        raise UserError(
+            f"{shard}: the processor makes {seen[0]}×{seen[1]} pixels of the {width}×{height} in which the box of "
+            f"{question.id} is; set prior.{question.benchmark}.pixels to the most that it takes"
+        )

@@ -24,9 +24,10 @@ from holdfast.data.shards import Question, read_questions, shard_paths, target_s
 from holdfast.errors import UserError, reason
 from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
+from holdfast.models.base_ref import read_as
 from holdfast.models.checkpoint_check import require_finite, stored_weights
 from holdfast.models.encode import encode, frames
-from holdfast.models.load import auto_class, device, fitting, load_config, load_processor
+from holdfast.models.load import auto_class, bound_pixels, device, fitting, load_config, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
 from holdfast.models.text_processor import refusal
@@ -128,9 +129,11 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         from holdfast.models.tiny.processor import build_processor
 
         processor = build_processor()
+        bound_pixels(processor, read_as(study.model, ModelRef(path="bundled", digest="")))
         return processor, lambda: _without_weights(build_model, processor)
     bundled = study.model.path == "bundled"
     ref = shipped_base() if bundled else ModelRef(path=study.model.path, digest="", revision=study.model.revision)
+    ref = read_as(study.model, ref)
     config = load_config(ref)
     processor = load_processor(ref)
     try:

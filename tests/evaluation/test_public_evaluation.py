@@ -11,6 +11,7 @@ from typing import Any
 
 import prior_sets
 import pytest
+from architectures import made
 from tiny_jobs import shards
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
@@ -31,7 +32,7 @@ from holdfast.evaluation.harness_samples import file_name, rows
 from holdfast.evaluation.records import read_records
 from holdfast.models.encode import encode
 from holdfast.models.load import load_config
-from holdfast.models.prompt_check import require_readable
+from holdfast.models.prompt_check import TRIED, require_readable
 from holdfast.training.dataset import conversation
 
 ASKED = {"mme": {}, "gsm8k": {"shots": 0}, "arc": {"system": "Be brief."}, "refcoco": {"boxes": "qwen2.5-vl"}}
@@ -103,6 +104,29 @@ def test_boxes_of_another_family_or_of_an_image_that_is_resized_again_are_refuse
         UserError, match=r"prior\.refcoco\.boxes: qwen3-vl is asked for, and model\.path is a qwen2\.5-vl"
     ):
         require_readable(real, config, "x", [questions[0]._replace(details=other)])
+    real.image_processor.size = {"shortest_edge": 3136, "longest_edge": 112 * 84}
+    require_readable(real, config, "x", questions)
+    large = questions[0]._replace(
+        id="large", details=json.dumps({**json.loads(questions[0].details), "size": [224, 168]})
+    )
+    few = [questions[0]] * 2 * TRIED
+    with pytest.raises(UserError, match="makes 112×84 pixels of the 224×168 in which the box of large is"):
+        require_readable(real, config, "x", [*few, large])
+    real.image_processor.size = {"shortest_edge": 224 * 168, "longest_edge": 10**6}
+    with pytest.raises(UserError, match="makes 224×168 pixels of the 112×84"):
+        require_readable(real, config, "x", few)
+
+
+def test_pixels_are_refused_for_a_family_without_a_rule_and_thousandths_are_not(data: DataRef) -> None:
+    model, real = made("gemma3")
+    question = read_questions(data.path / "prior-refcoco.parquet")[0]
+    with pytest.raises(
+        UserError, match=r"prior\.refcoco\.boxes: qwen2\.5-vl counts pixels .* is a gemma3; write qwen3"
+    ):
+        require_readable(real, model.config, "x", [question])
+    for family in ("qwen3-vl", "unit"):
+        details = json.dumps({**json.loads(question.details), "boxes": family})
+        require_readable(real, model.config, "x", [question._replace(details=details)])
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -13,6 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx
 
 from holdfast.config.model import Model
 from holdfast.errors import UserError
@@ -44,10 +48,43 @@ def test_each_cause_has_its_own_sentence(cause: Exception, words: str, monkeypat
         reference(Model(path="a/b", revision="v9"))
 
 
-def test_a_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise httpx.ConnectError("Name or service not known")
+PROGRAM = """
+import sys
+from holdfast.config.model import Model
+from holdfast.errors import UserError
+from holdfast.models.base_ref import reference
+for name in sys.argv[1:]:
+    try:
+        print(reference(Model(path=name)).revision)
+    except UserError as error:
+        print(error)
+"""
+COMMIT = "c" * 40
 
-    monkeypatch.setattr(base_ref, "model_info", refused)
-    monkeypatch.setattr(base_ref, "snapshot_download", lambda *_, **__: str(tmp_path / "0123"))
-    assert reference(Model(path="a/b")).digest == "0123"
+
+def test_a_model_in_the_cache_needs_no_network_and_another_is_refused(tmp_path: Path) -> None:
+    """The client itself is refused by a port that nobody listens on; it reads where the Hub is when it is imported."""
+    cached = tmp_path / "hub" / "models--a--cached"
+    for file, text in ((f"snapshots/{COMMIT}/config.json", "{}"), ("refs/main", COMMIT)):
+        (cached / file).parent.mkdir(parents=True)
+        (cached / file).write_text(text)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        place = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        where = {"HF_ENDPOINT": place, "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "a/cached", "a/other"],
+            env={**os.environ, **where},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    found, refused = done.stdout.splitlines()
+    assert found == COMMIT
+    assert refused.startswith("model.path: the Hub does not answer ([Errno 111] Connection refused) and a/other is not")
+
+
+def test_a_directory_of_an_adapter_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds a LoRA adapter \(adapter_config\.json\); merge it first"):
+        reference(Model(path=str(tmp_path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,38 @@ def test_a_teacher_who_says_nothing_is_refused(tiny_data: DataRef, tmp_path: Pat
     with pytest.raises(UserError, match=r"arms\.a\.0\.source: question \S+ has no teacher's reasoning"):
         checked(DataRef(path=tmp_path, digest="x"), {"source": "teacher"})
     checked(DataRef(path=tmp_path, digest="x"), {"source": "answers"})
+
+
+def saved(place: Path, name: str) -> str:
+    model, processor = made(name)
+    save_checkpoint(model, processor, place / name)
+    return str(place / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "words"),
+    [
+        ("llava", {"max_pixels": 12544}, r"model\.max_pixels: .* in sizes of its own \(CLIPImageProcessor"),
+        ("qwen2_5_vl", {"min_pixels": 6272, "max_pixels": 3136}, r"model\.min_pixels: 6272 is more than the most"),
+        ("qwen2_5_vl", {"attention": "flash_attention_2"}, r"model\.attention: flash_attention_2 is not to be"),
+    ],
+)
+def test_how_a_base_cannot_be_read_is_refused_in_the_check(
+    tiny_data: DataRef, tmp_path: Path, name: str, said: dict[str, Any], words: str
+) -> None:
+    if "attention" in said and find_spec("flash_attn"):
+        pytest.skip("it is to be had here")
+    with pytest.raises(UserError, match=words):
+        checked(tiny_data, {"freeze": ["vision", "projector"]}, model={"path": saved(tmp_path, name), **said})
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_prompts_are_as_long_as_the_studys_bounds_of_images_make_them(
+    tiny_data: DataRef, tmp_path: Path, built: bool
+) -> None:
+    base = {"path": "bundled", "seed": 1} if built else {"path": saved(tmp_path, "qwen2_5_vl")}
+    lengths = [
+        checked(tiny_data, model={**base, **said})["longest_prompt"]
+        for said in ({}, {"min_pixels": 280 * 280, "max_pixels": 10**6})
+    ]
+    assert lengths[1] > lengths[0] + 70

@@ -1,7 +1,7 @@
 """How model families write boxes, between shares of an image's sides and the coordinates that a family was taught.
 
 Qwen2.5-VL counts pixels of the image as its processor resizes it. So its images are resized here, to what the
-processor then leaves alone; Qwen2-VL and Qwen3-VL count thousandths of the sides.
+processor then leaves alone; Qwen2-VL, Qwen3-VL and InternVL count thousandths of the sides.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Family(NamedTuple):
     unit: Literal["share", "thousandth", "pixel"]
     factor: int = 0
     """Sides of images are multiples of it; 0 for any."""
-    json: bool = True
-    """Written as {"bbox_2d": [...]}; otherwise as the list alone."""
+    form: Literal["json", "list", "marks"] = "json"
+    """Written as {"bbox_2d": [...]}, as the list alone, or as <ref>what</ref><box>[[...]]</box>."""
 
     def fitted(self, image: Image.Image, pixels: int) -> Image.Image:
         """An image as the model will see it, of at most so many pixels."""
@@ -48,17 +48,26 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "unit": Family("share", json=False),
+    "unit": Family("share", form="list"),
     "qwen2-vl": Family("thousandth"),
     "qwen2.5-vl": Family("pixel", 28),
     "qwen3-vl": Family("thousandth"),
+    "internvl": Family("thousandth", form="marks"),
 }
-MODEL_TYPES = {"qwen2_vl": "qwen2-vl", "qwen2_5_vl": "qwen2.5-vl", "qwen3_vl": "qwen3-vl"}
+MODEL_TYPES = {
+    "qwen2_vl": "qwen2-vl",
+    "qwen2_5_vl": "qwen2.5-vl",
+    "qwen3_vl": "qwen3-vl",
+    "internvl": "internvl",
+}
 """Families by the model_type of a config.json."""
 
 
-def fitted_size(size: tuple[int, int], pixels: int, factor: int) -> tuple[int, int]:
-    """Width and height of at most so many pixels, in like proportion; in multiples of `factor`, as Qwen rounds them."""
+def fitted_size(size: tuple[int, int], pixels: int, factor: int, least: int = LEAST_PIXELS) -> tuple[int, int]:
+    """Width and height of at most so many pixels, in like proportion; in multiples of `factor`, as Qwen rounds them.
+
+    With a factor, an image of fewer than `least` pixels is enlarged.
+    """
     width, height = size
     if not factor:
         shrink = min(1.0, math.sqrt(pixels / (width * height)))
@@ -67,7 +76,7 @@ def fitted_size(size: tuple[int, int], pixels: int, factor: int) -> tuple[int, i
     if whole[0] * whole[1] > pixels:
         shrink = math.sqrt(height * width / pixels)
         whole = [max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width)]
-    elif whole[0] * whole[1] < LEAST_PIXELS:
-        grow = math.sqrt(LEAST_PIXELS / (height * width))
+    elif whole[0] * whole[1] < least:
+        grow = math.sqrt(least / (height * width))
         whole = [math.ceil(side * grow / factor) * factor for side in (height, width)]
     return whole[1], whole[0]

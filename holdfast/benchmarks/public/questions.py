@@ -25,7 +25,7 @@ from holdfast.data.shards import Question, png
 from holdfast.data.world import generator
 from holdfast.errors import UserError, brief
 
-ANY = Family("share")
+ANY = Family("share", form="list")
 MOST_EXAMPLES = 200
 """Rows among which solved examples are looked for."""
 

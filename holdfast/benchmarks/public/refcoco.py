@@ -15,7 +15,7 @@ from holdfast.benchmarks.grading.answer import Verdict
 from holdfast.benchmarks.grading.box_overlap import RIGHT, overlap
 from holdfast.benchmarks.grading.boxes import boxes, written
 from holdfast.benchmarks.grading.lenient import final_answer, without_reasoning
-from holdfast.benchmarks.public.boxes import FAMILIES
+from holdfast.benchmarks.public.boxes import FAMILIES, Family
 from holdfast.benchmarks.public.protocol import Doc, Manner, Marked, Picture, Posed, Source, mean
 from holdfast.benchmarks.question import Box
 
@@ -41,7 +41,12 @@ SHARES = (
 """lmms-eval's."""
 JSON = "Locate {}, output its bbox coordinates using JSON format."
 """Qwen's cookbook for spatial understanding."""
+MARKS = "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>"
+"""InternVL's evaluation of grounding."""
+PROMPTS = {"json": JSON, "list": SHARES, "marks": MARKS}
 _FOUR = re.compile(r"\[\s*" + r",\s*".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]")
+_MARKED = re.compile(rf"(?:<ref>[^<]*</ref>|[^<\[]*)(?:<box>)?\s*\[{_FOUR.pattern}\]\s*(?:</box>)?")
+"""Decoding may leave out the marks, which are special tokens."""
 _NAMED = re.compile(r"_\d+(?=\.\w+\Z)|_\d+\Z")
 
 
@@ -61,13 +66,12 @@ def pose(row: Doc, picture: Picture | None, manner: Manner) -> list[Posed]:
     sides = family.written(share, picture.shown)
     found = []
     for expression in row["answer"]:
-        label = json.dumps({"bbox_2d": sides, "label": expression}, ensure_ascii=False)
         doc = {"question_id": row["question_id"], "answer": expression, "bbox": list(share)}
         found.append(
             Posed(
-                prompt=(JSON if family.json else SHARES).format(expression) + (manner.suffix or ""),
+                prompt=PROMPTS[family.form].format(expression) + (manner.suffix or ""),
                 answer=" ".join(f"{side:g}" for side in sides),
-                reference=label if family.json else json.dumps(sides),
+                reference=_reference(family, expression, sides),
                 doc={**doc, "boxes": manner.boxes, "size": list(picture.shown)},
             )
         )
@@ -82,9 +86,9 @@ def grade(completion: str, doc: Doc) -> Verdict:
     found = set(boxes(final_answer(completion)) or ())
     given = found.pop() if len(found) == 1 else None
     iou = 0.0 if given is None else overlap(family.shares(given, size), right)
-    formed = _as_list(completion) if not family.json else _as_json(completion)
+    formed = READERS[family.form](completion)
     strictly = formed is not None and overlap(family.shares(formed, size), right) >= RIGHT
-    authors = None if family.json else _authors(completion, right)
+    authors = None if family.form != "list" else _authors(completion, right)
     return Verdict(None if given is None else written([given]), iou >= RIGHT, iou, strictly, authors)
 
 
@@ -108,9 +112,15 @@ def exported(completion: str, doc: Doc) -> str:
     """What lmms-eval's scorer reads in it: a box in another unit as the list of its shares."""
     family = FAMILIES[doc.get("boxes", "unit")]
     found = boxes(final_answer(completion)) or []
-    if not family.json or len(set(found)) != 1:
+    if family.form == "list" or len(set(found)) != 1:
         return completion
     return json.dumps([round(side, 6) for side in family.shares(found[0], (doc["size"][0], doc["size"][1]))])
+
+
+def _reference(family: Family, expression: str, sides: list[float]) -> str:
+    if family.form == "json":
+        return json.dumps({"bbox_2d": sides, "label": expression}, ensure_ascii=False)
+    return json.dumps(sides) if family.form == "list" else f"<ref>{expression}</ref><box>[{json.dumps(sides)}]</box>"
 
 
 def _as_list(completion: str) -> Box | None:
@@ -129,6 +139,13 @@ def _as_json(completion: str) -> Box | None:
     if not isinstance(sides, list) or len(sides) != 4 or not all(type(side) in (int, float) for side in sides):
         return None
     return sides[0], sides[1], sides[2], sides[3]
+
+
+def _as_marks(completion: str) -> Box | None:
+    return _box(_MARKED.fullmatch(without_reasoning(completion).strip()))
+
+
+READERS = {"json": _as_json, "list": _as_list, "marks": _as_marks}
 
 
 def _authors(completion: str, right: Sequence[float]) -> float:

@@ -27,9 +27,12 @@ for name in sys.argv[1:]:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Refuses as the Hub does: by a status and a code in the header."""
+    """Refuses as the Hub does: by a status and a code in the header. About one set it hangs up."""
 
     def do_HEAD(self) -> None:
+        if "/broken/" in self.path:
+            self.close_connection = True
+            return
         status, code = (404, "RevisionNotFound") if "/revised/" in self.path else (401, "RepoNotFound")
         if "/gated/" in self.path:
             status, code = 401, "GatedRepo"
@@ -70,6 +73,13 @@ def test_a_gated_a_private_and_a_set_without_the_revision_are_told_apart(hub: st
     assert gated == f"{start}gated (is gated: ask for access on its page, and set HF_TOKEN to a token of yours)."
     assert private == f"{start}private (the Hub has no such data set, or it is private: set HF_TOKEN)."
     assert revised.startswith(f"{start}revised (Revision '{COMMIT}' doesn't exist")
+
+
+def test_a_connection_that_breaks_off_is_one_sentence_too(hub: str, tmp_path: Path) -> None:
+    [told] = refused(hub, tmp_path, "broken")
+    assert told == (
+        "prior.gsm8k: cannot load split 'test' of owner/broken (Server disconnected without sending a response)."
+    )
 
 
 @pytest.mark.slow

@@ -199,10 +199,19 @@ def test_boxes_survive_the_way_into_a_models_coordinates_and_back(copies: dict[s
     quarter = {"unit": "0.25 0.25 0.75 0.75", "qwen2.5-vl": "28 21 84 63"}
     assert found[0].answer == quarter.get(family, "250 250 750 750")
     # What is right in one family's unit is wrong in another's.
-    for other in set(FAMILIES) - {family, *({"qwen2-vl", "qwen3-vl"} if family.startswith("qwen") else ())}:
+    for other in (name for name in FAMILIES if FAMILIES[name].unit != FAMILIES[family].unit):
         [foreign, *_] = asked(prior(copies, "refcoco", boxes=other))["test"]
         if foreign.answer != found[0].answer:
             assert not judge(foreign, found[0].reference).correct
+
+
+def test_internvl_is_asked_in_its_own_words_and_read_without_its_marks(copies: dict[str, Path]) -> None:
+    [question, *_] = asked(prior(copies, "refcoco", boxes="internvl"))["test"]
+    expression = json.loads(question.details)["answer"]
+    assert question.prompt.endswith(f"the region this sentence describes: <ref>{expression}</ref>")
+    assert question.reference == f"<ref>{expression}</ref><box>[[250, 250, 750, 750]]</box>"
+    assert judge(question, f"{expression}[[250, 250, 750, 750]]").strict
+    assert not judge(question, f"I see {expression} at [250, 250, 750, 750].").strict
 
 
 def test_a_large_picture_has_the_size_that_qwens_processor_gives_it() -> None:
