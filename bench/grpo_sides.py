@@ -36,6 +36,8 @@ COLUMNS = (*PARTS, "update", "rest", "step")
 Seconds = dict[str, float]
 ROOM = 1024
 """Tokens that vLLM has room for: a prompt and its completion, of any shape."""
+VLLM_NAMES = {"min_new_tokens": "min_tokens"}
+"""Of what the benches ask for, by transformers' names."""
 
 
 class Work(NamedTuple):
@@ -61,7 +63,9 @@ class Work(NamedTuple):
 
     def by_vllm(self) -> Work:
         """The same with rollouts by vLLM, as a stage asks for them."""
-        by_vllm = {"use_vllm": True, "vllm_max_model_length": ROOM}
+        given = self.stage.trainer.get("generation_kwargs", {})
+        own = {VLLM_NAMES.get(name, name): value for name, value in given.items()}
+        by_vllm = {"use_vllm": True, "vllm_max_model_length": ROOM, "generation_kwargs": own}
         return self._replace(stage=self.stage.model_copy(update={"trainer": {**self.stage.trainer, **by_vllm}}))
 
     def engine(self, place: Path) -> Engine | None:

@@ -72,3 +72,9 @@ def test_rollouts_by_vllm_have_a_line_of_their_own_and_are_the_models() -> None:
     assert re.search(r"^\| Holdfast with vLLM / plain \| \d", done.stdout, re.MULTILINE)
     [apart] = re.findall(r"vLLM and of the trainer are (\S+) nats apart", done.stdout)
     assert 0 < float(apart) < 1e-3
+
+
+def test_vllm_is_asked_for_completions_of_the_same_length_by_its_own_name() -> None:
+    work = shaped(STAND_IN, torch.device("cpu"))
+    assert work.stage.trainer["generation_kwargs"] == {"min_new_tokens": STAND_IN.completion}
+    assert work.by_vllm().stage.trainer["generation_kwargs"] == {"min_tokens": STAND_IN.completion}
