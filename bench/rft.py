@@ -1,10 +1,11 @@
 """A GRPO step of ours beside one of TRL's plain GRPOTrainer, with the same weights, data and arguments, in one run.
 
-Run: python -m bench.rft [--quick] [--shape 3b] [--rounds 7] [--threads 1] [--checkpointing on|off]. By default on the
-bundled base with the `rft` arm of experiments/bundled.yaml; `3b` is Qwen2.5-VL-3B with random weights and the adapters
-of experiments/qwen3b-lora.yaml, for a GPU, and `stand-in` its tiny double.
+Run: python -m bench.rft [--quick] [--shape 3b] [--rounds 7] [--threads 1] [--checkpointing on|off] [--vllm]. By default
+on the bundled base with the `rft` arm of experiments/bundled.yaml; `3b` is Qwen2.5-VL-3B with random weights and the
+adapters of experiments/qwen3b-lora.yaml, for a GPU, and `stand-in` its tiny double. `--vllm` adds ours with rollouts by
+vLLM in the same process, weights that are sent to it in every round included; where vLLM is missing, a line says so.
 
-A round is one generation and the steps that learn from it. Both trainers take turns, see the same prompts and the same
+A round is one generation and the steps that learn from it. The trainers take turns, see the same prompts and the same
 random numbers, and learn at rate 0, so that they have the same weights and the same work in every round; the round
 before the first does not count. `log-probs` are those of rollouts before anything is learned from them, `update` is the
 loss, its gradient and the optimizer, `rest` the preparation of images and texts. Prints a Markdown table in seconds a
@@ -29,13 +30,16 @@ from bench.qwen import QWEN_3B, STAND_IN, Shape, model_of, processor_of, puzzles
 from flows.commands.experiment import load_study
 from holdfast.data.training_set import TrainingRow
 from holdfast.determinism import settle_torch
+from holdfast.errors import UserError
 from holdfast.models.load import load_model, load_processor
 from holdfast.models.tiny.shipped import shipped_base
+from holdfast.models.vllm_engine import require_vllm
 from holdfast.training.arguments import length
 from holdfast.training.grpo import prompt_dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 
 ROUNDS = 7
+PLAIN, OURS, BY_VLLM = "TRL's plain", "Holdfast", "Holdfast with vLLM"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
@@ -69,13 +73,24 @@ def _unmoved(stage: Any, changed: dict[str, Any]) -> Any:
     return stage.model_copy(update={"trainer": {**stage.trainer, **changed, "learning_rate": 0.0}})
 
 
-def pair(work: Work, rounds: int) -> tuple[dict[str, Side], list[Dataset]]:
-    """Both trainers, and the prompts of every round."""
+def without_vllm(field: str) -> str:
+    """That vLLM has no part in this, and why; nothing where it can have one."""
+    try:
+        require_vllm(field)
+    except UserError as error:
+        # What follows is for a study that asks for it.
+        return f"{BY_VLLM} is left out: {str(error).partition(', or remove')[0]}"
+    return ""
+
+
+def trainers(work: Work, rounds: int, names: tuple[str, ...] = (PLAIN, OURS)) -> tuple[dict[str, Side], list[Dataset]]:
+    """Those of the names, and the prompts of every round."""
     each = length(work.config(), 1).rows
     rows = [TrainingRow(question) for question in work.ask(each * rounds)]
     asked = [prompt_dataset(work.processor, rows, list(range(at, at + each))) for at in range(0, len(rows), each)]
-    kinds = {"TRL's plain": GRPOTrainer, "Holdfast": PromptSharingTrainer}
-    return {name: Side(kind, work, asked[0]) for name, kind in kinds.items()}, asked
+    kinds = {PLAIN: GRPOTrainer, OURS: PromptSharingTrainer, BY_VLLM: PromptSharingTrainer}
+    works = {name: work.by_vllm() if name == BY_VLLM else work for name in names}
+    return {name: Side(kinds[name], own, asked[0]) for name, own in works.items()}, asked
 
 
 def take_turns(sides: dict[str, Side], rounds: list[Dataset]) -> dict[str, list[Seconds]]:
@@ -87,23 +102,25 @@ def take_turns(sides: dict[str, Side], rounds: list[Dataset]) -> dict[str, list[
     return {name: taken[1:] for name, taken in found.items()}
 
 
-def ratios(taken: dict[str, list[Seconds]], part: str) -> list[float]:
-    """Ours over plain of every round, sorted; none where the plain trainer has nothing to do."""
-    plain, ours = taken.values()
-    return sorted(mine[part] / base[part] for mine, base in zip(ours, plain, strict=True) if base[part] > 0)
+def ratios(taken: dict[str, list[Seconds]], part: str, name: str = OURS) -> list[float]:
+    """A trainer's over plain of every round, sorted; none where the plain trainer has nothing to do."""
+    rounds = zip(taken[name], taken[PLAIN], strict=True)
+    return sorted(mine[part] / base[part] for mine, base in rounds if base[part] > 0)
 
 
 def table(taken: dict[str, list[Seconds]]) -> str:
-    """Seconds a step, and what ours takes of plain's."""
+    """Seconds a step, and what the others take of plain's."""
     lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
     for name, rounds in taken.items():
         each = [f"{statistics.median(one[part] for one in rounds):.3f}" for part in COLUMNS]
         lines.append(f"| {name} | {' | '.join(each)} |")
-    shares = [
-        found and f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
-        for found in (ratios(taken, part) for part in COLUMNS)
-    ]
-    lines.append(f"| Holdfast / plain | {' | '.join(share or '–' for share in shares)} |")
+    for name in taken:
+        shares = [
+            found and f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
+            for found in (ratios(taken, part, name) for part in COLUMNS)
+        ]
+        if name != PLAIN:
+            lines.append(f"| {name} / plain | {' | '.join(share or '–' for share in shares)} |")
     return "\n".join(lines)
 
 
@@ -113,6 +130,11 @@ def said(found: Agreement) -> str:
         f"{found.same} of {found.rollouts} rollouts are the same; the losses of one batch are {found.loss:.0e} apart, "
         f"the gradients {found.gradient:.0e} of their length"
     )
+
+
+def apart(side: Side) -> str:
+    """How far vLLM's probabilities are from the trainer's, in a sentence."""
+    return f"log-probabilities of vLLM and of the trainer are {side.difference():.0e} nats apart"
 
 
 def take_one_card() -> None:
@@ -127,6 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, default=1, help="as many as a stage of the default study has")
     parser.add_argument("--checkpointing", choices=("on", "off"), help="by default on above a billion parameters")
+    parser.add_argument("--vllm", action="store_true", help="also ours with rollouts by vLLM")
     arguments = parser.parse_args()
     take_one_card()
     settle_torch(arguments.threads)
@@ -138,10 +161,17 @@ def main() -> None:
     work = bundled(where, **small) if shape is None else shaped(shape, where, **small)
     if arguments.checkpointing:
         work = work._replace(checkpointing=arguments.checkpointing == "on")
+    names: tuple[str, ...] = (PLAIN, OURS)
+    if arguments.vllm and (left_out := without_vllm("--vllm")):
+        print(f"{left_out}\n")
+    elif arguments.vllm:
+        names += (BY_VLLM,)
     before = os.getloadavg()[0]
-    sides, asked = pair(work, 1 + (2 if arguments.quick else arguments.rounds))
+    sides, asked = trainers(work, 1 + (2 if arguments.quick else arguments.rounds), names)
     print(table(take_turns(sides, asked)))
-    print(f"\n{said(agreement(*sides.values()))}")
+    print(f"\n{said(agreement(sides[PLAIN], sides[OURS]))}")
+    if BY_VLLM in sides:
+        print(apart(sides[BY_VLLM]))
     machine = torch.cuda.get_device_name() if where.type == "cuda" else f"{arguments.threads} threads"
     print(f"{machine}; load {before:.1f} before, {os.getloadavg()[0]:.1f} after")
 

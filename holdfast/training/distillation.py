@@ -46,6 +46,8 @@ STATE = "teacher.safetensors"
 class DistillationTrainer(PromptSharingTrainer):
     """Samples as a reinforced training does; rewards are only logged."""
 
+    by_group = False
+    """A pass's mean is over its tokens, so each prompt would else count alike, however much was said to it."""
     teacher: Any
     processor: Any
     asked: Mapping[str, Question]

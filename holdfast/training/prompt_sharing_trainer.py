@@ -4,13 +4,16 @@ under which rollouts were sampled are those of the first pass over them, and sev
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import set_seed
 from trl import GRPOTrainer
+from trl.trainer import grpo_trainer
 
 from holdfast import group
 from holdfast.data.chat import prefilling
@@ -30,9 +33,15 @@ SAMPLED = "old_per_token_logps"
 class PromptSharingTrainer(GRPOTrainer):
     """The loss and its gradient are TRL's up to rounding; most of a short rollout's cost is its prompt and image.
 
+    A step's rows are TRL's, and its passes are cut from them by prompt. So what TRL takes over the tokens of a pass,
+    and not of rows or of the step, is taken over other rows: bnpo's mean, an entropy bonus, top_entropy_quantile.
+
     Prompts without images may stand beside others, and the number of images of each reaches models that ask for it.
     With several processes, rows are drawn, shuffled and rewarded by random numbers that one process would have used.
     """
+
+    by_group = True
+    """Whether a pass has few prompts, where an optimizer step has several passes and the model can share prompts."""
 
     rollout_difference = 0.1
     """Nats that vLLM's log-probabilities may be from the trainer's, in the mean over tokens."""
@@ -53,13 +62,22 @@ class PromptSharingTrainer(GRPOTrainer):
         return ids, images and [shown or [] for shown in images], fields
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Of a generation, TRL shuffles the rows of each process; that takes what shuffling all of them would take."""
-        self._unshuffled: torch.Tensor | None = None
-        inputs = super()._prepare_inputs(generation_batch)
-        if self._unshuffled is not None:
-            torch.set_rng_state(self._unshuffled)
-            torch.randperm(self.args.generation_batch_size)
-        return inputs
+        with patch.object(grpo_trainer, "shuffle_sequence_dict", self._shuffled):
+            return super()._prepare_inputs(generation_batch)
+
+    def _shuffled(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Of a generation, this process's part of one order of the rows of all; an optimizer step has the rows that it
+        has in this order, and its passes are cut from these group by group.
+        """
+        count = len(rows["prompt_ids"])
+        drawn = torch.randperm(count * group.size())
+        order = drawn[drawn // count == group.number()] % count
+        args: Any = self.args
+        # Of so many passes in a row, no optimizer step has some alone.
+        passes = math.gcd(args.steps_per_generation, args.gradient_accumulation_steps)
+        if passes > 1 and self.by_group and self._shares:
+            order = order.view(-1, passes * count // args.steps_per_generation).sort().values.flatten()
+        return {name: _taken(value, order) for name, value in rows.items()}
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """With several iterations over a batch, TRL reads it once more with the weights that wrote it. So does the
@@ -73,8 +91,6 @@ class PromptSharingTrainer(GRPOTrainer):
             return _by_prompt(scored)
         finally:
             self.num_iterations = iterations
-            if group.size() > 1:
-                self._unshuffled = torch.get_rng_state()
 
     def _look_at_vllm(self, scored: Any) -> None:
         metrics = self._metrics["train"]
@@ -133,6 +149,13 @@ class PromptSharingTrainer(GRPOTrainer):
     def _shares(self) -> bool:
         # Parts of a model are gathered as often on every process, and some have prompts alone to read.
         return not is_sharded(self.model) and can_share(self.model)
+
+
+def _taken(values: Any, order: torch.Tensor) -> Any:
+    """Rows in an order; what a generation has one of stays."""
+    if isinstance(values, torch.Tensor):
+        return values[order] if values.ndim else values
+    return None if values is None else [values[place] for place in order]
 
 
 def _seen(inputs: dict[str, Any]) -> dict[str, Any]:

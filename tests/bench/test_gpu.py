@@ -41,15 +41,18 @@ def test_what_does_not_fit_or_comes_too_late_is_said_and_the_rest_is_measured(
 
 @pytest.mark.slow
 def test_without_a_card_every_part_runs_on_a_stand_in_and_every_line_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: None)
     gpu.report(STOOD_IN, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["card"], found["stand_in"], found["shape"]) == (None, True, "tiny stand-in")
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     lines = capsys.readouterr().out.splitlines()[4:]
-    assert len(lines) == len(found["rows"]) == 8
+    assert len(lines) == len(found["rows"]) == 9
     assert all("(tiny stand-in on a CPU)" in line for line in lines)
+    left_out = found["rows"].pop()
+    assert left_out["note"].startswith("Holdfast with vLLM is left out: bench.gpu: vLLM is not in this environment")
     assert all(row["stand_in"] and math.isfinite(row["seconds"]) and row["seconds"] > 0 for row in found["rows"])
     whats = [row["what"].partition(" (")[0] for row in found["rows"] if row["utilisation"]]
     assert whats == ["SFT, LoRA", "SFT, full"]
