@@ -15,6 +15,8 @@ MOMENTS = {"sgd": 0, "adafactor": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "page
 """Bytes of an optimizer's state for a parameter that learns; AdamW's two moments take 8."""
 HEAD_TILE = 1024
 """Tokens whose logits TRL makes at once."""
+TRACED_LOGIT = 16
+"""Bytes of a logit in a pass of influence, which makes all at once: at the peak itself, in float32 and as gradients."""
 RESUMABLE = 3
 """Checkpoints to go on from that lie on the disk together: two are kept, and a third is written before one goes."""
 
@@ -93,6 +95,49 @@ class Memory(NamedTuple):
         """At most at any time: completions are generated while there are neither gradients nor activations."""
         training = self.fixed + self.copies + self.activations + self.head
         return max(training, self.weights + self.optimizer + self.reference + self.generation)
+
+
+class Tracing(NamedTuple):
+    """Bytes for measuring samples against benchmarks."""
+
+    weights: int
+    held: int
+    """Of the device: gradients that samples are held against, as far as they lie there."""
+    host: int
+    """The same in the host's memory."""
+    activations: int
+    head: int
+    """Logits of all completions of a batch, and their gradients."""
+
+    @property
+    def fixed(self) -> int:
+        """Of the device, whatever the batch."""
+        return self.weights + self.held
+
+    @property
+    def total(self) -> int:
+        """Of the device, with the largest batch."""
+        return self.fixed + self.activations + self.head
+
+
+class Pass(NamedTuple):
+    """A batch through the model without checkpointing, whose logits are made all at once."""
+
+    sample: Batch
+    """The longest one alone."""
+    tokens: int
+    """Of the largest batch."""
+    size: int
+    """Bytes of a number."""
+    eager: bool = False
+
+
+def pass_memory(shape: Shape, one: Pass) -> tuple[int, int]:
+    """Bytes of activations and of logits; `shape` has the layers only that gradients go through."""
+    sample = one.sample
+    alone = _activations(shape, one.size, sample, Method(eager=one.eager))
+    logits = (sample.completion + 1) * shape.vocabulary * TRACED_LOGIT
+    return alone * one.tokens // sample.tokens, logits * one.tokens // sample.tokens
 
 
 def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> Memory:

@@ -86,12 +86,14 @@ def check(job: Check) -> dict[str, Any]:
             stage,
             study,
             shapes[at],
-            _largest(lengths[at], config, processor, shards[learned_shard(stage, study)]),
+            _largest(lengths[at], config, processor, shards[learned_shard(stage, study)])._replace(
+                read=longest["longest_prompt"] + longest["longest_answer"]
+            ),
             where.type == "cuda",
         )
         for at, stage in _stages(study)
     }
-    room = room_there(where, study.influence, study.compute.gpus)
+    room = room_there(where, study.compute.gpus)
     told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
