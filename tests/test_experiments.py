@@ -45,7 +45,7 @@ def need(study: Study, arm: str) -> Need:
     lengths = PROBLEM if study.target.benchmark == "arithmetic" else PUZZLE._replace(completion=110)
     lengths = lengths._replace(completion=study.evaluation.max_new_tokens) if sampled else lengths
     model = adapted(without_weights(study.model.path), stage, 0)
-    return need_of(stage, study, shape_for(model, study.influence), lengths, on_gpu=True)
+    return need_of(stage, study, shape_for(model, study.influence), lengths, card=int(80e9))
 
 
 LARGE = [

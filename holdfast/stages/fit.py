@@ -19,11 +19,9 @@ from holdfast.influence.parts import COPIES, block_sizes, choose, depth, target_
 from holdfast.models.precision import HALF as HALVES
 from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
-from holdfast.stages.needs import Batch, Memory, Method, Pass, Precision, Tracing
+from holdfast.stages.needs import GB, Batch, Memory, Method, Pass, Precision, Tracing, gb
 from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
-
-GB = 1e9
 
 
 class Adapted(NamedTuple):
@@ -89,14 +87,14 @@ class Need(NamedTuple):
         return {"shape": self.shape._asdict(), "memory": memory, "disk": self.disk._asdict(), **facts}
 
 
-def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, on_gpu: bool) -> Need:
-    """What a stage of a study takes with its longest samples."""
+def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, card: int) -> Need:
+    """What a stage of a study takes with its longest samples, on a GPU of so many bytes, or on none."""
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
     whole = length(config, study.target_of(stage).train)
     config = shared(config, stage, study.compute.gpus)
-    precision = precision_of(study, shape, on_gpu)
-    method = method_of(config, stage, study, shape)._replace(**_together(study))
+    precision = precision_of(study, shape, card > 0)
+    method = method_of(config, stage, study, shape)._replace(**_together(study), **vllm_of(config, card))
     batch = batch_of(config, lengths)
     memory = needs.memory(shape, precision, batch, method)
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
@@ -123,6 +121,13 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, o
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
+
+
+def vllm_of(config: TrainerConfig, card: int) -> dict[str, Any]:
+    """What vLLM takes of the card that trains."""
+    if not isinstance(config, GRPOConfig) or not config.use_vllm or config.vllm_mode == "server":
+        return {}
+    return {"vllm": int(config.vllm_gpu_memory_utilization * card), "sleeps": config.vllm_enable_sleep_mode}
 
 
 def _together(study: Study) -> dict[str, Any]:
@@ -170,7 +175,7 @@ def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
     rows = config.per_device_train_batch_size
     if not isinstance(config, GRPOConfig):
         return Batch(rows, lengths.prompt, lengths.completion, lengths.patches)
-    at_once = config.generation_batch_size or rows
+    at_once = 0 if config.use_vllm else config.generation_batch_size or rows
     return Batch(rows, lengths.prompt, config.max_completion_length or lengths.completion, lengths.patches, at_once)
 
 
@@ -232,15 +237,17 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     """
     fixed, total, there = need.memory.fixed, need.memory.total, room.training
     if fixed > there:
+        vllm = " and vLLM's share" if need.memory.vllm else ""
+        less = "set vllm_enable_sleep_mode, or lower vllm_gpu_memory_utilization, " if need.memory.vllm else ""
         raise UserError(
-            f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
-            f"{_gb(there)}; train an adapter (lora), freeze more, take a smaller "
+            f"{arm}: weights, gradients, optimizer and the KL's reference{vllm} take {gb(fixed)} and this "
+            f"machine has {gb(there)}; {less}train an adapter (lora), freeze more, take a smaller "
             "model, or several GPUs (compute.gpus, with compute.strategy: fsdp2)"
         )
     told = []
     if total > there:
         told = [
-            f"{arm}: a step may take {_gb(total)} and this machine has {_gb(there)}; if it fails, lower "
+            f"{arm}: a step may take {gb(total)} and this machine has {gb(there)}; if it fails, lower "
             f"per_device_train_batch_size (and raise gradient_accumulation_steps), or model.max_pixels"
         ]
     if need.influence is not None:
@@ -248,8 +255,8 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     if need.ledger is not None:
         if need.ledger.fixed > there:
             raise UserError(
-                f"influence.ledger: to account for {arm} takes {_gb(need.ledger.fixed)} and this machine has "
-                f"{_gb(there)}; train an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger out"
+                f"influence.ledger: to account for {arm} takes {gb(need.ledger.fixed)} and this machine has "
+                f"{gb(there)}; train an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger out"
             )
         told += _passes("influence.ledger", arm, need.ledger.total, there)
     return told
@@ -261,13 +268,13 @@ def _require_influence(arm: str, need: Tracing, room: Room) -> list[str]:
         fixed, total = fixed + need.host, total + need.host
     elif need.host > room.host:
         raise UserError(
-            f"influence.memory_gb: what {arm}'s samples are held against takes {_gb(need.host)} of the host's memory, "
-            f"which has {_gb(room.host)} for each GPU; lower it, or name layers (influence.layers)"
+            f"influence.memory_gb: what {arm}'s samples are held against takes {gb(need.host)} of the host's memory, "
+            f"which has {gb(room.host)} for each GPU; lower it, or name layers (influence.layers)"
         )
     if fixed > room.training:
         raise UserError(
-            f"influence: the model and what {arm}'s samples are held against take {_gb(fixed)} and this machine has "
-            f"{_gb(room.training)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
+            f"influence: the model and what {arm}'s samples are held against take {gb(fixed)} and this machine has "
+            f"{gb(room.training)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
             "influence.memory_gb"
         )
     return _passes("influence", arm, total, room.training)
@@ -278,10 +285,6 @@ def _passes(what: str, arm: str, total: int, there: int) -> list[str]:
     if total <= there:
         return []
     return [
-        f"{what}: a batch of {arm}'s samples may take {_gb(total)} and this machine has {_gb(there)}; lower "
+        f"{what}: a batch of {arm}'s samples may take {gb(total)} and this machine has {gb(there)}; lower "
         "influence.batch_tokens (or influence.batch_size), or name later layers (influence.layers)"
     ]
-
-
-def _gb(size: int) -> str:
-    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from holdfast.models.shape import Shape
 
 FLOAT32, HALF = 4, 2
+GB = 1e9
 MOMENTS = {"sgd": 0, "adafactor": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "lion": 4}
 """Bytes of an optimizer's state for a parameter that learns; AdamW's two moments take 8."""
 HEAD_TILE = 1024
@@ -69,6 +70,10 @@ class Method(NamedTuple):
     """Gradients have copies in which ranks add them up."""
     parts: int = 1
     """Ranks that hold a part each of weights, gradients and moments."""
+    vllm: int = 0
+    """Bytes of the card that vLLM takes in the training's process."""
+    sleeps: bool = False
+    """It gives them back while a step computes."""
 
 
 class Memory(NamedTuple):
@@ -84,11 +89,14 @@ class Memory(NamedTuple):
     head: int
     """The output layer's: hidden states, a tile of logits, and the gradient of its weight."""
     generation: int
+    """Of transformers, or vLLM's share of the card."""
+    vllm: int = 0
+    """That share, while a step computes too."""
 
     @property
     def fixed(self) -> int:
         """Whatever the batch."""
-        return self.weights + self.gradients + self.optimizer + self.reference
+        return self.weights + self.gradients + self.optimizer + self.reference + self.vllm
 
     @property
     def total(self) -> int:
@@ -160,7 +168,8 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
         head=2 * completions * shape.hidden * FLOAT32
         + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32
         + (shape.vocabulary * shape.hidden * FLOAT32 if head_learns else 0),
-        generation=batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
+        generation=method.vllm or batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
+        vllm=0 if method.sleeps else method.vllm,
     )
 
 
@@ -231,3 +240,8 @@ def operations(shape: Shape, batch: Batch, method: Method) -> int:
     # Weights beneath an adapter get no gradient, activations do.
     backward = (1 if shape.adapter else 2) + method.checkpointing
     return text * (1 + backward + method.reference) + seen * (3 if shape.vision_learns else 1)
+
+
+def gb(size: int) -> str:
+    """For a person."""
+    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"

@@ -29,7 +29,7 @@ def need(stage: dict[str, Any], **study: Any) -> Need:
     found = Study(name="s", arms={"a": [arm]}, model={"path": THREE, "dtype": "bfloat16"}, **study)
     [one] = found.arms["a"]
     model = adapted(without_weights(THREE), one, 0)
-    return need_of(one, found, shape_for(model, found.influence), Lengths(600, 100, 1296), on_gpu=True)
+    return need_of(one, found, shape_for(model, found.influence), Lengths(600, 100, 1296), card=int(80e9))
 
 
 def test_everything_fits_eighty_gigabytes_and_is_refused_on_twenty_four_where_an_adapter_fits() -> None:
