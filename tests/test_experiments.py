@@ -20,6 +20,7 @@ PUZZLE = Lengths(410, 30, 1296)
 """Of a puzzle of 504×504 pixels: 18×18 tokens of 4 patches each, the question and the chat's frame."""
 PROBLEM = Lengths(300, 450, 0)
 """Of a problem of GSM8K and its longest worked solution, as the file assumes."""
+TRACED = re.compile(r"nfluence (?:takes |[a-z ]+, )?([\d.]+) GB")
 STATED = re.compile(r"([\d.]+) GB at most|supervised one ([\d.]+) GB")
 
 
@@ -44,7 +45,7 @@ def need(study: Study, arm: str) -> Need:
     lengths = PROBLEM if study.target.benchmark == "arithmetic" else PUZZLE._replace(completion=110)
     lengths = lengths._replace(completion=study.evaluation.max_new_tokens) if sampled else lengths
     model = adapted(without_weights(study.model.path), stage, 0)
-    return need_of(stage, study, shape_for(model, study.influence), lengths, on_gpu=True)
+    return need_of(stage, study, shape_for(model, study.influence), lengths, card=int(80e9))
 
 
 LARGE = [
@@ -58,11 +59,16 @@ LARGE = [
 def test_a_large_experiment_takes_the_memory_that_it_states(file: Path) -> None:
     study = studies(file)[0]
     needs = {arm: need(study, arm) for arm in study.arms}
-    stated = [float(one or other) for one, other in STATED.findall(file.read_text().replace("\n# ", " "))]
+    text = file.read_text().replace("\n# ", " ")
+    stated = [float(one or other) for one, other in STATED.findall(text)]
     most = [needs["rft"].memory.total / 1e9, *(one.memory.total / 1e9 for arm, one in needs.items() if arm != "rft")]
     assert stated
     assert stated[0] == pytest.approx(most[0], rel=0.02)
     if len(stated) > 1:
         assert stated[1] == pytest.approx(max(most[1:]), rel=0.02)
     card = 141 if file.stem == "mrcl-4b" else int(re.search(r"[Cc]ard\s+of\s+(\d+) GB", file.read_text())[1])
-    assert max(*most, *(one.influence / 1e9 for one in needs.values())) < 0.9 * card
+    traced = [one.influence.total / 1e9 for one in needs.values() if one.influence is not None]
+    assert [float(found) for found in TRACED.findall(text)] == (
+        [pytest.approx(max(traced), rel=0.02)] if traced else []
+    )
+    assert max(*most, *traced) < 0.9 * card

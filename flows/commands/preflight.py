@@ -24,7 +24,7 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
         tried = found.trials.get(where, {})
         yield from (f"  {line}" for line in _stage(need, notes["memory_there"], tried))
         if need["ledger"]:
-            yield f"  ledger: {_gb(need['ledger'])}{_accounting(study, where, need, tried)}"
+            yield f"  ledger: {_gb(need['ledger']['total'])}{_accounting(study, where, need, tried)}"
     yield from (f"! {line}" for line in notes.get("told", []))
     disks = [need["disk"] for need in notes["needs"].values()]
     wanted = study.replicates * sum(disk["kept"] for disk in disks) + max(disk["running"] for disk in disks)
@@ -46,7 +46,10 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
     )
     yield f"memory: {_gb(memory['total'])} of {_gb(there)} by arithmetic ({parts})"
     if need["influence"]:
-        yield f"influence: {_gb(need['influence'])}"
+        traced = need["influence"]
+        beside = f", and {_gb(traced['host'])} of the host's memory" if traced["host"] else ""
+        batch = _gb(traced["activations"] + traced["head"])
+        yield f"influence: {_gb(traced['total'])}, {batch} of it for a batch{beside}"
     yield f"disk: {_gb(disk['kept'])} kept, {_gb(disk['running'])} more while it runs"
     yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.3g} TFLOP, generation apart"
     if "failed" in tried:

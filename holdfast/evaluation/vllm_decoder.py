@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from holdfast import group
 from holdfast.config.jobs import Evaluate, Predict, Sample
 from holdfast.config.measurement import Vllm
 from holdfast.data.chat import pictures
-from holdfast.errors import UserError, reason
+from holdfast.errors import UserError
 from holdfast.evaluation.generate import Reader, Sampling, ends, score
 from holdfast.models.encode import Encoded
 from holdfast.models.load import placeholder_ids
@@ -31,6 +29,7 @@ from holdfast.models.vllm_engine import (
     Engine,
     as_asked,
     engine_of,
+    explained,
     forget_images,
     require_room,
     require_same_prompts,
@@ -100,7 +99,7 @@ class VllmDecoder:
         if self._holds is not None and self._holds() is model:
             return
         weights = [(name, parameter.data) for name, parameter in model.named_parameters()]
-        with _explained("does not take the model's weights"):
+        with explained(FIELD, "does not take the model's weights"):
             [missing] = self._llm.apply_model(lambda inside: _missing(inside, weights))
         if missing:
             raise UserError(
@@ -122,7 +121,7 @@ class VllmDecoder:
             "logprobs_mode": "processed_logprobs",
             "trust_remote_code": False,
         }
-        with _explained("does not start"):
+        with explained(FIELD, "does not start"):
             from vllm import LLM
 
             return LLM(**{"max_model_len": -1, **self.settings.arguments, **own})
@@ -151,7 +150,7 @@ class VllmDecoder:
             {"prompt_token_ids": row} | ({"multi_modal_data": {"image": shown}} if shown else {})
             for row, shown in zip(asked, images, strict=True)
         ]
-        with _explained("does not answer"):
+        with explained(FIELD, "does not answer"):
             outputs = self._llm.generate(given, settings, use_tqdm=False)
         require_same_prompts(FIELD, ids, [one.prompt_token_ids for one in outputs])
         return [_read(one.outputs[0]) for one in outputs]
@@ -170,15 +169,6 @@ class VllmDecoder:
                 f"the tokens of the first batch, and {FIELD}.difference allows {self.settings.difference:g}; remove "
                 f"{FIELD}, or raise the bound if half precision is why"
             )
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Errors of vLLM's as one sentence."""
-    try:
-        yield
-    except (ImportError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{FIELD}: vLLM {what} ({reason(error)}); correct its arguments, or remove {FIELD}") from error
 
 
 def _missing(inside: Any, weights: list[tuple[str, Tensor]]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,10 @@ from holdfast.influence.engine.engine import block_of
 from holdfast.influence.engine.gradients import selection
 
 FLOAT32 = 4
+TEXT_LAYER = re.compile(r"[a-z]+\.(\d+)")
+"""Of the language model, as `block_of` names it."""
+LAST = {"norm", "final_layer_norm", "lm_head", "embed_out"}
+"""Blocks behind all layers."""
 COPIES = 2
 """Of a target: as its gradient, and stacked with the others."""
 
@@ -61,6 +66,13 @@ def block_sizes(model: Any) -> dict[str, int]:
     for name, value in selection(model).items():
         sizes[block_of(name)] = sizes.get(block_of(name), 0) + value.numel()
     return sizes
+
+
+def depth(model: Any) -> int:
+    """Layers of the language model that gradients go back through: those from the lowest measured one on."""
+    layers: int = model.config.get_text_config().num_hidden_layers
+    numbers = [TEXT_LAYER.fullmatch(block) for block in block_sizes(model) if block not in LAST]
+    return layers - min((int(number[1]) if number else 0 for number in numbers), default=layers)
 
 
 def target_count(settings: Influence, benchmarks: int) -> int:

@@ -7,13 +7,14 @@ vLLM gets here, and what it read is compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from holdfast.config.refs import ModelRef
-from holdfast.errors import UserError
+from holdfast.errors import UserError, reason
 
 OLDEST, NEWEST = (0, 22), (0, 31)
 """Of the versions of vLLM that TRL 1.16 takes."""
@@ -59,6 +60,15 @@ def require_vllm(field: str) -> None:
             f"{field}: this environment has vLLM {found}, and TRL takes 0.22 to 0.31; `make vllm` makes one with the "
             "version that is tested"
         )
+
+
+@contextmanager
+def explained(field: str, what: str) -> Iterator[None]:
+    """Errors of vLLM's as one sentence."""
+    try:
+        yield
+    except (ImportError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{field}: vLLM {what} ({reason(error)}); correct its arguments, or remove {field}") from error
 
 
 def _version() -> str:

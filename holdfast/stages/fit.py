@@ -14,25 +14,24 @@ from holdfast.config.methods import GRPO, SFT, AnyStage, Distill
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
 from holdfast.errors import UserError
-from holdfast.influence.parts import COPIES, block_sizes, choose, target_count
+from holdfast.influence.engine.parameter import MOVED_AT_ONCE
+from holdfast.influence.parts import COPIES, block_sizes, choose, depth, target_count
 from holdfast.models.precision import HALF as HALVES
 from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
-from holdfast.stages.needs import Batch, Memory, Method, Precision
+from holdfast.stages.needs import GB, Batch, Memory, Method, Pass, Precision, Tracing, gb
 from holdfast.training.arguments import TrainerConfig, anywhere, length, share
 from holdfast.training.stage import LARGE
-
-GB = 1e9
 
 
 class Adapted(NamedTuple):
     """The study's model as a stage adapts it."""
 
     shape: Shape
-    measured: int
-    """Parameters that influence is measured in."""
+    traced: Shape
+    """The same where influence measures: in what it measures in, and of the layers from the lowest of these on."""
     block: int
-    """Of these, those of the largest block of layers."""
+    """Parameters of the largest block of layers that influence measures in."""
 
 
 def shape_for(model: Any, settings: Influence | None) -> Adapted:
@@ -43,15 +42,16 @@ def shape_for(model: Any, settings: Influence | None) -> Adapted:
     """
     shape = shape_of(model)
     choose(model, settings.layers if settings else ())
-    sizes = block_sizes(model).values()
-    return Adapted(shape, sum(sizes), max(sizes))
+    return Adapted(shape, shape_of(model)._replace(layers=depth(model)), max(block_sizes(model).values()))
 
 
 class Room(NamedTuple):
     """Bytes that are there."""
 
     training: int
-    tracing: int
+    """Of the device that trains."""
+    host: int | None
+    """Beside it; None where the host trains."""
 
 
 class Lengths(NamedTuple):
@@ -60,6 +60,8 @@ class Lengths(NamedTuple):
     prompt: int
     completion: int
     patches: int
+    read: int = 0
+    """Tokens of the longest question of any benchmark, which influence reads with its answer."""
 
 
 class Need(NamedTuple):
@@ -68,10 +70,10 @@ class Need(NamedTuple):
     shape: Shape
     memory: Memory
     disk: needs.Disk
-    influence: int
-    """Bytes for tracing it, where the study traces."""
-    ledger: int
-    """Bytes for accounting for it, where the study does."""
+    influence: Tracing | None
+    """For tracing it, where the study traces."""
+    ledger: Tracing | None
+    """For accounting for it, where the study does."""
     steps: int
     operations: int
     """Of an optimizer step, generation apart."""
@@ -79,41 +81,53 @@ class Need(NamedTuple):
     def noted(self) -> dict[str, Any]:
         """As JSON has it."""
         memory = self.memory._asdict() | {"fixed": self.memory.fixed, "total": self.memory.total}
-        facts = {name: getattr(self, name) for name in ("influence", "ledger", "steps", "operations")}
+        facts: dict[str, Any] = {"steps": self.steps, "operations": self.operations}
+        for name, one in (("influence", self.influence), ("ledger", self.ledger)):
+            facts |= {name: one and one._asdict() | {"total": one.total}}
         return {"shape": self.shape._asdict(), "memory": memory, "disk": self.disk._asdict(), **facts}
 
 
-def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, on_gpu: bool) -> Need:
-    """What a stage of a study takes with its longest samples."""
+def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, card: int) -> Need:
+    """What a stage of a study takes with its longest samples, on a GPU of so many bytes, or on none."""
     shape = adapted.shape
     config = anywhere(stage, study.evaluation.max_new_tokens)
     whole = length(config, study.target_of(stage).train)
     config = shared(config, stage, study.compute.gpus)
-    precision = precision_of(study, shape, on_gpu)
-    method = method_of(config, stage, study, shape)._replace(**_together(study))
+    precision = precision_of(study, shape, card > 0)
+    method = method_of(config, stage, study, shape)._replace(**_together(study), **vllm_of(config, card))
     batch = batch_of(config, lengths)
     memory = needs.memory(shape, precision, batch, method)
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
     disk = needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1)
     benchmarks = len(study.all_targets) + len(study.prior)
-    ledger = 0
+    ledger = None
     if study.influence is not None and study.influence.ledger is not None:
         # At every node, in the middle of every way between two, and the mean of one.
         gradients = benchmarks * (2 * (len(kept) + study.influence.ledger.nodes) + 2)
         disk = disk._replace(running=max(disk.running, needs.ledger_disk(shape, whole.steps, gradients)))
         # Tokens are held against two mixtures of benchmarks; a KL penalty has a gradient of its own.
         held = benchmarks + 2 * study.influence.ledger.tokens + (isinstance(config, GRPOConfig) and config.beta > 0)
-        ledger = needs.FLOAT32 * (shape.parameters + held * shape.learning)
+        one = pass_of(study, lengths, precision.weights)
+        ledger = Tracing(
+            needs.FLOAT32 * shape.parameters, needs.FLOAT32 * held * shape.learning, 0, *needs.pass_memory(shape, one)
+        )
     return Need(
         shape=shape,
         memory=memory,
         disk=disk,
-        influence=influence_memory(study.influence, benchmarks, adapted) if study.influence else 0,
+        influence=influence_memory(study, benchmarks, adapted, lengths) if study.influence else None,
         ledger=ledger,
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
+
+
+def vllm_of(config: TrainerConfig, card: int) -> dict[str, Any]:
+    """What vLLM takes of the card that trains."""
+    if not isinstance(config, GRPOConfig) or not config.use_vllm or config.vllm_mode == "server":
+        return {}
+    return {"vllm": int(config.vllm_gpu_memory_utilization * card), "sleeps": config.vllm_enable_sleep_mode}
 
 
 def _together(study: Study) -> dict[str, Any]:
@@ -161,27 +175,46 @@ def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
     rows = config.per_device_train_batch_size
     if not isinstance(config, GRPOConfig):
         return Batch(rows, lengths.prompt, lengths.completion, lengths.patches)
-    at_once = config.generation_batch_size or rows
+    at_once = 0 if config.use_vllm else config.generation_batch_size or rows
     return Batch(rows, lengths.prompt, config.max_completion_length or lengths.completion, lengths.patches, at_once)
 
 
-def influence_memory(settings: Influence, benchmarks: int, adapted: Adapted) -> int:
-    """Bytes of the model and of what samples are held against; the checkpoints beside it wait in the host's memory."""
+def pass_of(study: Study, lengths: Lengths, size: int) -> Pass:
+    """The largest batch that the study's influence reads at once."""
+    settings = study.influence or Influence()
+    sample = Batch(1, lengths.prompt, lengths.completion, lengths.patches)
+    longest = max(sample.tokens, lengths.read)
+    most = settings.batch_size * longest
+    tokens = max(longest, min(most, settings.batch_tokens or most))
+    return Pass(sample, tokens, size, study.model.attention == "eager")
+
+
+def influence_memory(study: Study, benchmarks: int, adapted: Adapted, lengths: Lengths) -> Tracing:
+    """Of the model, what samples are held against, and a pass; other checkpoints wait in the host's memory."""
+    settings = study.influence or Influence()
     size = needs.HALF if settings.dtype == "bfloat16" else needs.FLOAT32
-    each = COPIES * target_count(settings, benchmarks) * needs.FLOAT32
-    held = each * adapted.measured
+    targets = target_count(settings, benchmarks)
+    each = COPIES * targets * needs.FLOAT32
+    measured, host = adapted.traced.learning, 0
+    held = each * measured
     if settings.memory_gb is not None:
-        held = min(held, max(int(settings.memory_gb * GB), each * adapted.block))
-    return adapted.shape.parameters * size + held
+        host = min(held, max(int(settings.memory_gb * GB), each * adapted.block))
+        measured = host // each
+        held = needs.FLOAT32 * min(MOVED_AT_ONCE, targets * adapted.block)
+    # A gradient as it is made, and the sum that it is added to, are of the device always.
+    held += measured * (size + needs.FLOAT32)
+    # All is in one precision, so an adapter casts nothing.
+    shape = adapted.traced._replace(adapter=0)
+    kept = needs.pass_memory(shape, pass_of(study, lengths, size))
+    return Tracing(adapted.shape.parameters * size, held, host, *kept)
 
 
-def room_there(where: torch.device, settings: Influence | None, ranks: int = 1) -> Room:
-    """Of the device that trains, for one rank; what samples are held against may lie in the host's memory too."""
+def room_there(where: torch.device, ranks: int = 1) -> Room:
+    """Of the device that trains and of the host, for one rank."""
     host = psutil.virtual_memory().total // ranks
     if where.type != "cuda":
-        return Room(host, host)
-    card = torch.cuda.get_device_properties(where).total_memory
-    return Room(card, card + host if settings is not None and settings.memory_gb is not None else card)
+        return Room(host, None)
+    return Room(torch.cuda.get_device_properties(where).total_memory, host)
 
 
 def require_card(study: Study, where: torch.device) -> None:
@@ -204,29 +237,54 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     """
     fixed, total, there = need.memory.fixed, need.memory.total, room.training
     if fixed > there:
+        vllm = " and vLLM's share" if need.memory.vllm else ""
+        less = "set vllm_enable_sleep_mode, or lower vllm_gpu_memory_utilization, " if need.memory.vllm else ""
         raise UserError(
-            f"{arm}: weights, gradients, optimizer and the KL's reference take {_gb(fixed)} and this machine has "
-            f"{_gb(there)}; train an adapter (lora), freeze more, take a smaller "
+            f"{arm}: weights, gradients, optimizer and the KL's reference{vllm} take {gb(fixed)} and this "
+            f"machine has {gb(there)}; {less}train an adapter (lora), freeze more, take a smaller "
             "model, or several GPUs (compute.gpus, with compute.strategy: fsdp2)"
         )
-    if need.influence > room.tracing:
-        raise UserError(
-            f"influence: what {arm}'s samples are held against takes {_gb(need.influence)} and this machine has "
-            f"{_gb(room.tracing)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
-            "influence.memory_gb"
-        )
-    if need.ledger > there:
-        raise UserError(
-            f"influence.ledger: to account for {arm} takes {_gb(need.ledger)} and this machine has {_gb(there)}; train "
-            "an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger out"
-        )
+    told = []
     if total > there:
-        return [
-            f"{arm}: a step may take {_gb(total)} and this machine has {_gb(there)}; if it fails, lower "
+        told = [
+            f"{arm}: a step may take {gb(total)} and this machine has {gb(there)}; if it fails, lower "
             f"per_device_train_batch_size (and raise gradient_accumulation_steps), or model.max_pixels"
         ]
-    return []
+    if need.influence is not None:
+        told += _require_influence(arm, need.influence, room)
+    if need.ledger is not None:
+        if need.ledger.fixed > there:
+            raise UserError(
+                f"influence.ledger: to account for {arm} takes {gb(need.ledger.fixed)} and this machine has "
+                f"{gb(there)}; train an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger out"
+            )
+        told += _passes("influence.ledger", arm, need.ledger.total, there)
+    return told
 
 
-def _gb(size: int) -> str:
-    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"
+def _require_influence(arm: str, need: Tracing, room: Room) -> list[str]:
+    fixed, total = need.fixed, need.total
+    if room.host is None:
+        fixed, total = fixed + need.host, total + need.host
+    elif need.host > room.host:
+        raise UserError(
+            f"influence.memory_gb: what {arm}'s samples are held against takes {gb(need.host)} of the host's memory, "
+            f"which has {gb(room.host)} for each GPU; lower it, or name layers (influence.layers)"
+        )
+    if fixed > room.training:
+        raise UserError(
+            f"influence: the model and what {arm}'s samples are held against take {gb(fixed)} and this machine has "
+            f"{gb(room.training)}; name layers (influence.layers: [layers.] leaves out the table of tokens), or set "
+            "influence.memory_gb"
+        )
+    return _passes("influence", arm, total, room.training)
+
+
+def _passes(what: str, arm: str, total: int, there: int) -> list[str]:
+    """What may not fit with the largest batch."""
+    if total <= there:
+        return []
+    return [
+        f"{what}: a batch of {arm}'s samples may take {gb(total)} and this machine has {gb(there)}; lower "
+        "influence.batch_tokens (or influence.batch_size), or name later layers (influence.layers)"
+    ]

@@ -11,10 +11,13 @@ from typing import NamedTuple
 from holdfast.models.shape import Shape
 
 FLOAT32, HALF = 4, 2
+GB = 1e9
 MOMENTS = {"sgd": 0, "adafactor": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "lion": 4}
 """Bytes of an optimizer's state for a parameter that learns; AdamW's two moments take 8."""
 HEAD_TILE = 1024
 """Tokens whose logits TRL makes at once."""
+TRACED_LOGIT = 16
+"""Bytes of a logit in a pass of influence, which makes all at once: at the peak itself, in float32 and as gradients."""
 RESUMABLE = 3
 """Checkpoints to go on from that lie on the disk together: two are kept, and a third is written before one goes."""
 
@@ -67,6 +70,10 @@ class Method(NamedTuple):
     """Gradients have copies in which ranks add them up."""
     parts: int = 1
     """Ranks that hold a part each of weights, gradients and moments."""
+    vllm: int = 0
+    """Bytes of the card that vLLM takes in the training's process."""
+    sleeps: bool = False
+    """It gives them back while a step computes."""
 
 
 class Memory(NamedTuple):
@@ -82,17 +89,63 @@ class Memory(NamedTuple):
     head: int
     """The output layer's: hidden states, a tile of logits, and the gradient of its weight."""
     generation: int
+    """Of transformers, or vLLM's share of the card."""
+    vllm: int = 0
+    """That share, while a step computes too."""
 
     @property
     def fixed(self) -> int:
         """Whatever the batch."""
-        return self.weights + self.gradients + self.optimizer + self.reference
+        return self.weights + self.gradients + self.optimizer + self.reference + self.vllm
 
     @property
     def total(self) -> int:
         """At most at any time: completions are generated while there are neither gradients nor activations."""
         training = self.fixed + self.copies + self.activations + self.head
         return max(training, self.weights + self.optimizer + self.reference + self.generation)
+
+
+class Tracing(NamedTuple):
+    """Bytes for measuring samples against benchmarks."""
+
+    weights: int
+    held: int
+    """Of the device: gradients that samples are held against, as far as they lie there."""
+    host: int
+    """The same in the host's memory."""
+    activations: int
+    head: int
+    """Logits of all completions of a batch, and their gradients."""
+
+    @property
+    def fixed(self) -> int:
+        """Of the device, whatever the batch."""
+        return self.weights + self.held
+
+    @property
+    def total(self) -> int:
+        """Of the device, with the largest batch."""
+        return self.fixed + self.activations + self.head
+
+
+class Pass(NamedTuple):
+    """A batch through the model without checkpointing, whose logits are made all at once."""
+
+    sample: Batch
+    """The longest one alone."""
+    tokens: int
+    """Of the largest batch."""
+    size: int
+    """Bytes of a number."""
+    eager: bool = False
+
+
+def pass_memory(shape: Shape, one: Pass) -> tuple[int, int]:
+    """Bytes of activations and of logits; `shape` has the layers only that gradients go through."""
+    sample = one.sample
+    alone = _activations(shape, one.size, sample, Method(eager=one.eager))
+    logits = (sample.completion + 1) * shape.vocabulary * TRACED_LOGIT
+    return alone * one.tokens // sample.tokens, logits * one.tokens // sample.tokens
 
 
 def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> Memory:
@@ -115,7 +168,8 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
         head=2 * completions * shape.hidden * FLOAT32
         + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32
         + (shape.vocabulary * shape.hidden * FLOAT32 if head_learns else 0),
-        generation=batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
+        generation=method.vllm or batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
+        vllm=0 if method.sleeps else method.vllm,
     )
 
 
@@ -186,3 +240,8 @@ def operations(shape: Shape, batch: Batch, method: Method) -> int:
     # Weights beneath an adapter get no gradient, activations do.
     backward = (1 if shape.adapter else 2) + method.checkpointing
     return text * (1 + backward + method.reference) + seen * (3 if shape.vision_learns else 1)
+
+
+def gb(size: int) -> str:
+    """For a person."""
+    return f"{size / GB:,.0f} GB" if size >= 10 * GB else f"{size / GB:,.1f} GB"

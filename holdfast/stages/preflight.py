@@ -36,6 +36,7 @@ from holdfast.models.vllm_engine import require_vllm
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.stages.teacher_check import Student, require_teacher
+from holdfast.stages.vllm_fit import require_evaluation_share, require_share
 from holdfast.training.arguments import TrainerConfig, anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
@@ -82,17 +83,23 @@ def check(job: Check) -> dict[str, Any]:
         if isinstance(stage, Distill):
             require_teacher(at, stage, student, shards[learned_shard(stage, study)])
     longest, lengths = _check_lengths(study, processor, config, shards)
+    room = room_there(where, study.compute.gpus)
+    card = room.training if where.type == "cuda" else 0
+    for at, stage in _stages(study):
+        require_share(at, stage, study, shapes[at].shape, card)
+        require_evaluation_share(study, shapes[at].shape, card)
     needed = {
         at: need_of(
             stage,
             study,
             shapes[at],
-            _largest(lengths[at], config, processor, shards[learned_shard(stage, study)]),
-            where.type == "cuda",
+            _largest(lengths[at], config, processor, shards[learned_shard(stage, study)])._replace(
+                read=longest["longest_prompt"] + longest["longest_answer"]
+            ),
+            card,
         )
         for at, stage in _stages(study)
     }
-    room = room_there(where, study.influence, study.compute.gpus)
     told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,

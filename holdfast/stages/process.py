@@ -133,14 +133,18 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         return interpolate(job, out, journal)
     if isinstance(job, Select):
         from holdfast.influence.selection import select
+        from holdfast.stages.out_of_memory import SAMPLES, explained
 
-        return select(job, own, journal)
+        with explained(SAMPLES):
+            return select(job, own, journal)
     if isinstance(job, Trace):
         return _trace(job, own, journal)
     if isinstance(job, Account):
         from holdfast.stages.ledger import account
+        from holdfast.stages.out_of_memory import SAMPLES, explained
 
-        return account(job, out, journal)
+        with explained(SAMPLES):
+            return account(job, out, journal)
     raise TypeError(f"no verb for {type(job).__name__}")
 
 
@@ -163,9 +167,11 @@ def _trace(job: Trace, out: Path, journal: Journal) -> Notes:
     from holdfast.influence.trace import trace
     from holdfast.models.load import load_processor
     from holdfast.stages.on_policy import rollouts
+    from holdfast.stages.out_of_memory import SAMPLES, explained
 
     reinforced = job.train.stage.method == "grpo"
-    return trace(job, out, journal, rollouts(job, load_processor(job.train.start)) if reinforced else None)
+    with explained(SAMPLES):
+        return trace(job, out, journal, rollouts(job, load_processor(job.train.start)) if reinforced else None)
 
 
 def result(out: Path, seconds: float, notes: Notes) -> Result:

@@ -24,9 +24,14 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "sample": ("holdfast.evaluation.sampling",),
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),
     "interpolate": ("holdfast.models.interpolate",),
-    "select": ("holdfast.influence.selection",),
-    "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
-    "ledger": ("holdfast.stages.ledger", "holdfast.models.load"),
+    "select": ("holdfast.influence.selection", "holdfast.stages.out_of_memory"),
+    "influence": (
+        "holdfast.influence.trace",
+        "holdfast.stages.on_policy",
+        "holdfast.stages.out_of_memory",
+        "holdfast.models.load",
+    ),
+    "ledger": ("holdfast.stages.ledger", "holdfast.stages.out_of_memory", "holdfast.models.load"),
     "predictors": ("holdfast.evaluation.predictors",),
     "compare": ("holdfast.report.study",),
 }

@@ -16,11 +16,11 @@ from holdfast.config.measurement import Influence
 from holdfast.config.methods import GRPO, SFT, Answers
 from holdfast.config.refs import FileRef
 from holdfast.data.shards import Question, read_questions, write_questions
-from holdfast.errors import UserError
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import study_dtype
 from holdfast.stages.on_policy import rollouts
+from holdfast.stages.out_of_memory import STEP, explained
 from holdfast.stages.preflight import prompt_lengths
 from holdfast.training.arguments import anywhere, length
 from holdfast.training.callback import StageCallback
@@ -42,7 +42,7 @@ def trial(job: Trial, out: Path, journal: Journal) -> dict[str, Any]:
     largest, period = largest_job(job.train, processor, out)
     callback = StageCallback(out, journal, lambda model, step: {}, processor)
     notes: dict[str, Any] = {}
-    try:
+    with explained(STEP):
         if job.train.stage.method == "grpo":
             # First: to ask for TRL's arguments anew takes from a trainer what it knows of the machine.
             notes = variance(job, processor)
@@ -53,13 +53,6 @@ def trial(job: Trial, out: Path, journal: Journal) -> dict[str, Any]:
         clock = Clock()
         trainer.add_callback(clock)
         trainer.train()
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise UserError(
-            "a step of the largest batch does not fit into this machine's memory; lower per_device_train_batch_size "
-            "(and raise gradient_accumulation_steps), max_completion_length or model.max_pixels"
-        ) from error
     return {**notes, "seconds_a_step": clock.seconds(period), "peak": peak()}
 
 

@@ -35,6 +35,7 @@ from holdfast.models.vllm_engine import (
     Engine,
     as_asked,
     engine_of,
+    explained,
     forget_images,
     require_room,
     require_same_prompts,
@@ -67,7 +68,8 @@ def rolling_out_by(engine: Engine | None) -> Iterator[None]:
     made = vllm_generation.LLM
 
     def start(**named: Any) -> Any:
-        return made(**{**named, **engine.arguments()})
+        with explained(FIELD, "does not start"):
+            return made(**{**named, **engine.arguments()})
 
     def rollouts(*given: Any, **named: Any) -> Rollouts:
         if named["mode"] != "server":

@@ -14,8 +14,8 @@ NEED = {
     "shape": {"parameters": 3_000_000_000, "learning": 30_000_000},
     "memory": MEMORY | {"weights": 6_000_000_000, "generation": 0, "total": 8_000_000_000},
     "disk": {"kept": 200_000_000, "running": 40_000_000_000},
-    "influence": 0,
-    "ledger": 12_000_000_000,
+    "influence": {"total": 18e9, "activations": 8e9, "head": 2e9, "host": 6e9},
+    "ledger": {"total": 12e9},
     "steps": 100,
     "operations": 2 * 10**12,
 }
@@ -41,3 +41,7 @@ def test_a_ledger_has_its_memory_and_time_before_anything_starts() -> None:
     assert "  ledger: 12 GB, about 33 min after the training, benchmarks' gradients apart" in said(True, tried, grpo)
     assert "  ledger: 12 GB, about 19 min after the training, benchmarks' gradients apart" in said(False, tried, grpo)
     assert "  ledger: 12 GB" in said(True, {}), "no step was tried"
+
+
+def test_influence_is_told_with_its_batch_and_what_lies_on_the_host() -> None:
+    assert "  influence: 18 GB, 10 GB of it for a batch, and 6.0 GB of the host's memory" in said(True, {})

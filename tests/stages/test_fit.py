@@ -12,9 +12,10 @@ from holdfast.config.study import Study
 from holdfast.errors import UserError
 from holdfast.models.lora import adapted
 from holdfast.stages.fit import Lengths, Need, Room, need_of, require_card, require_memory, shape_for
+from holdfast.stages.needs import Tracing
 
 GB = 1e9
-CARD, SMALL = (Room(int(size * GB), int(size * GB)) for size in (80, 24))
+CARD, SMALL = (Room(int(size * GB), int(128 * GB)) for size in (80, 24))
 TRAINER = {"max_steps": 100, "per_device_train_batch_size": 4}
 LORA = {"r": 32, "target_modules": "all-linear"}
 THREE = "Qwen/Qwen2.5-VL-3B-Instruct"
@@ -28,7 +29,7 @@ def need(stage: dict[str, Any], **study: Any) -> Need:
     found = Study(name="s", arms={"a": [arm]}, model={"path": THREE, "dtype": "bfloat16"}, **study)
     [one] = found.arms["a"]
     model = adapted(without_weights(THREE), one, 0)
-    return need_of(one, found, shape_for(model, found.influence), Lengths(600, 100, 1296), on_gpu=True)
+    return need_of(one, found, shape_for(model, found.influence), Lengths(600, 100, 1296), card=int(80e9))
 
 
 def test_everything_fits_eighty_gigabytes_and_is_refused_on_twenty_four_where_an_adapter_fits() -> None:
@@ -47,20 +48,62 @@ def test_large_models_compute_activations_again_unless_told_otherwise() -> None:
     assert need({}).memory.activations < plain.memory.activations / 5
 
 
+PAPERED = {"layers": ["layers.17.", "layers.35."], "dtype": "bfloat16"}
+
+
+def test_influence_counts_the_activations_and_logits_of_its_largest_batch() -> None:
+    """Of each token 36 layers × (2 · (6 · 2048 + 4 · 256 + 4 · 11008) + 16 · 2048) bytes, from layer 17 on 19, and 16
+    bytes a logit: of the longest sample, 700 tokens, 101 of them with logits."""
+    layer, tokens = 2 * (6 * 2048 + 4 * 256 + 4 * 11008) + 16 * 2048, 2100
+    of = {"batch_tokens": tokens, "dtype": "bfloat16"}
+    adapter, late = need({"lora": LORA}, influence=of).influence, need({}, influence=of | PAPERED).influence
+    assert adapter is not None
+    assert late is not None
+    tower = 3 * 1296 * (2 * (6 * 1280 + 4 * 3420) + 16 * 1280)
+    assert adapter.activations == tokens * 36 * layer + tower
+    assert late.activations == tokens * 19 * layer + tower
+    assert adapter.head == late.head == 3 * 101 * 151936 * 16
+    alone = need({"lora": LORA}, influence=of | {"batch_tokens": 1}).influence
+    every = need({"lora": LORA}, influence=of | {"batch_tokens": None}).influence
+    assert (alone and alone.head, every and every.head) == (101 * 151936 * 16, 32 * 101 * 151936 * 16)
+
+
+def test_a_batch_of_influence_that_may_not_fit_is_told_before_anything_trains() -> None:
+    wide = need({"lora": LORA}, influence={"batch_tokens": 8192, "dtype": "bfloat16", "memory_gb": 6})
+    [told] = require_memory("arms.a.0", wide, SMALL)
+    assert "influence: a batch of arms.a.0's samples may take" in told
+    assert "lower influence.batch_tokens" in told
+    narrow = need({"lora": LORA}, influence={"batch_tokens": 1024, "dtype": "bfloat16", "memory_gb": 6})
+    assert require_memory("arms.a.0", narrow, SMALL) == []
+
+
 def test_influence_in_all_of_three_billion_parameters_is_refused_and_in_two_layers_or_parts_it_fits() -> None:
     """Fourteen benchmarks' halves alone are 28 × 3.1 billion × 4 bytes = 346 GB."""
     with pytest.raises(
-        UserError, match=r"influence: what arms\.a\.0's samples are held against takes .*influence\.layers"
+        UserError, match=r"influence: the model and what arms\.a\.0's samples are held against take .*influence\.layers"
     ):
         require_memory("arms.a.0", need({}, influence={"probes": 0}), CARD)
-    few = {"layers": ["layers.17.", "layers.35."], "dtype": "bfloat16"}
-    assert need({}, influence=few).influence < 80 * GB
+    assert traced(PAPERED).fixed < 80 * GB
     parts = {"memory_gb": 40, "dtype": "bfloat16"}
     # The table of tokens alone, which is one block, takes more.
-    assert need({}, influence=parts).influence > 80 * GB
+    assert traced(parts).host > 80 * GB
     parts["layers"] = ["layers."]
-    assert need({}, influence=parts).influence < 50 * GB
-    assert require_memory("arms.a.0", need({}, influence=parts), Room(int(80 * GB), int(208 * GB))) == []
+    assert traced(parts).fixed < 12 * GB
+    assert traced(parts).host == 40 * GB
+
+
+def test_gradients_on_the_host_are_held_against_the_hosts_memory_and_a_batch_against_the_cards() -> None:
+    parts = {"memory_gb": 40, "dtype": "bfloat16", "layers": ["layers."], "batch_tokens": 4096}
+    whole = need({}, influence=parts)
+    assert require_memory("arms.a.0", whole, Room(int(80 * GB), int(128 * GB))) == []
+    with pytest.raises(UserError, match=r"influence\.memory_gb: .* 40 GB of the host's memory, .* 32 GB for each"):
+        require_memory("arms.a.0", whole, Room(int(80 * GB), int(32 * GB)))
+
+
+def traced(settings: dict[str, Any]) -> Tracing:
+    found = need({}, influence=settings).influence
+    assert found is not None
+    return found
 
 
 def test_half_precision_halves_what_is_kept_and_moments_are_counted() -> None:
@@ -73,12 +116,14 @@ def test_half_precision_halves_what_is_kept_and_moments_are_counted() -> None:
 
 def test_a_ledger_needs_every_step_on_the_disk_and_fits_with_an_adapter() -> None:
     """Of a hundred steps three copies each, and of nine benchmarks gradients at seven nodes, between, and a mean."""
-    settings = {"layers": ["layers.35."], "dtype": "bfloat16", "probes": 0, "ledger": {"nodes": 2}}
+    settings = {"layers": ["layers.35."], "dtype": "bfloat16", "batch_tokens": 1400, "ledger": {"nodes": 2}}
     kept = {"keep": 0.25}
     adapter, whole = (need(stage, evaluation=kept, influence=settings) for stage in ({"lora": LORA}, {}))
     learning, benchmarks = adapter.shape.learning, 9
     assert adapter.disk.running == 4 * learning * (3 * 101 + benchmarks * (2 * (4 + 2) + 2))
-    assert adapter.ledger == 4 * (adapter.shape.parameters + (benchmarks + 2) * learning) < 20 * GB
+    assert adapter.ledger is not None
+    assert adapter.ledger.fixed == 4 * (adapter.shape.parameters + (benchmarks + 2) * learning) < 20 * GB
+    assert adapter.ledger.head == 2 * 101 * 151936 * 16
     assert require_memory("arms.a.0", adapter, CARD) == []
     with pytest.raises(
         UserError, match=r"influence\.ledger: to account for arms\.a\.0 takes .* leave influence\.ledger out"
@@ -94,8 +139,8 @@ def test_a_ledgers_tokens_and_a_kl_penalty_take_gradients_beside_the_benchmarks(
         need(stage, influence={"ledger": {"tokens": wanted}})
         for wanted, stage in ((False, grpo), (True, grpo), (True, by_beta), (True, by_kl))
     )
-    more = [(one.ledger - plain.ledger) / (4 * plain.shape.learning) for one in (tokens, beta, kl)]
-    assert more == [2, 3, 3]
+    held = [one.ledger.held for one in (plain, tokens, beta, kl) if one.ledger is not None]
+    assert [(one - held[0]) / (4 * plain.shape.learning) for one in held] == [0, 2, 3, 3]
 
 
 def test_a_card_without_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

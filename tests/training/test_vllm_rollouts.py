@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trainings import logged
+from trl.generation import vllm_generation
 from vllm_runs import begun, needs_vllm, served, staged
 
 from holdfast.config.methods import GRPO
@@ -21,9 +22,15 @@ from holdfast.errors import UserError
 from holdfast.models.load import load_model
 from holdfast.models.lora import adapted
 from holdfast.models.tiny.shipped import shipped_base
-from holdfast.models.vllm_engine import BANNED
+from holdfast.models.vllm_engine import BANNED, Engine
 from holdfast.training.arguments import anywhere
-from holdfast.training.vllm_rollouts import DIFFERENCE, merged_parameters, require_alike, sampling_arguments
+from holdfast.training.vllm_rollouts import (
+    DIFFERENCE,
+    merged_parameters,
+    require_alike,
+    rolling_out_by,
+    sampling_arguments,
+)
 
 STEPS = 6
 STAGE: dict[str, Any] = {
@@ -52,6 +59,17 @@ SERVED = {
 def test_placeholders_are_banned_beside_what_the_user_asks_for():
     given = sampling_arguments({"logit_bias": {5: 1.0}, "seed": 3}, banned=[7], ends=[2])
     assert given == {"stop_token_ids": [2], "seed": 3, "logit_bias": {7: BANNED, 5: 1.0}}
+
+
+def test_a_vllm_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    def without_room(**_: Any) -> None:
+        raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.")
+
+    monkeypatch.setattr(vllm_generation, "LLM", without_room, raising=False)
+    engine = Engine("model", None, "bfloat16", 0, None, None)
+    said = r"trainer\.use_vllm: vLLM does not start \(No available memory .*\); correct its arguments, or remove"
+    with rolling_out_by(engine), pytest.raises(UserError, match=said):
+        vllm_generation.LLM()
 
 
 @pytest.mark.parametrize("found", [0.2, float("nan")])
