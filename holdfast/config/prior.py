@@ -100,7 +100,8 @@ class PublicPrior(Asking):
     boxes: Literal["unit", "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "internvl"] | None = None
     """How your model writes boxes. RefCOCO needs it."""
     shots: int | None = Field(default=None, ge=0)
-    """Solved examples before each question; by default as many as the authors'."""
+    """Solved examples before each question, by default as many as the authors'; at most those that the first 200 rows
+    of the split they come from have (of MMLU-Pro's five a subject)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -48,7 +48,7 @@ def pose(row: Doc, _picture: Picture | None, manner: Manner) -> list[Posed]:
 
 
 def _clean(text: str | None) -> str:
-    """As the harness writes an option."""
+    """As the harness writes an option, but with what stands in brackets, which names of compounds need."""
     return " " if text is None else text.strip().replace(" [title]", ". ").replace("  ", " ")
 
 

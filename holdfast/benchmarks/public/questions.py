@@ -197,8 +197,19 @@ class Rows:
         alike = getattr(self.module, "ALIKE", None)
         rows = [row for row in self._solved() if alike is None or row[alike] == posed.doc[alike]]
         number = self.source.shots if self.benchmark.shots is None else self.benchmark.shots
+        if len(rows) < number:
+            self._refuse_shots(
+                number, len(rows), "" if alike is None else f" of {alike} {brief(str(posed.doc[alike]))}"
+            )
         solved = [self.module.example(row) for row in rows[:number]]
         return opening + "\n\n".join([*solved, posed.prompt])
+
+    def _refuse_shots(self, asked: int, found: int, kind: str) -> None:
+        source = self.source
+        raise UserError(
+            f"prior.{self.benchmark.name}.shots: {asked} solved examples{kind} are asked for, and the first "
+            f"{MOST_EXAMPLES} rows of {brief(source.id)} {source.examples} have {found}; ask for at most so many."
+        )
 
     def _solved(self) -> list[Doc]:
         if self._examples is None:

@@ -17,6 +17,7 @@ from holdfast.benchmarks.catalog import judge
 from holdfast.benchmarks.dataset import inputs_digest, make_data
 from holdfast.benchmarks.public.benchmarks import MODULES, check, source_of
 from holdfast.benchmarks.public.boxes import FAMILIES
+from holdfast.benchmarks.public.protocol import Manner
 from holdfast.benchmarks.public.questions import splits
 from holdfast.config.images import World
 from holdfast.config.jobs import MakeData
@@ -184,6 +185,23 @@ def test_prompts_are_the_authors_and_what_a_study_sets_wins(copies: dict[str, Pa
     subject = json.loads(prompt("mmlu-pro").details)["category"]
     assert solved.startswith(f"The following are multiple choice questions (with answers) about {subject}.")
     assert (solved.count("Options:"), solved.count("The answer is (")) == (6, 5)
+
+
+def test_gpqa_keeps_what_names_of_compounds_have_in_brackets() -> None:
+    row = {**prior_sets.gpqa(0), "Correct Answer": " bicyclo[2.2.1]heptane [title]x "}
+    [posed] = MODULES["gpqa"].pose(row, None, Manner())
+    assert ") bicyclo[2.2.1]heptane. x\n" in f"{posed.prompt}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "there"), [("gsm8k", "have 24"), ("mmlu-pro", "of category (law|physics) .* have 12")]
+)
+def test_more_solved_examples_than_there_are_is_a_sentence(copies: dict[str, Path], name: str, there: str) -> None:
+    told = rf"prior\.{name}\.shots: 25 solved examples.* {there}; ask for at most so many\."
+    with pytest.raises(UserError, match=told):
+        asked(prior(copies, name, shots=25))
+    number = 24 if name == "gsm8k" else 12
+    assert asked(prior(copies, name, shots=number))["test"][0].prompt.count("Question:") == number + 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
