@@ -129,6 +129,7 @@ def prior_questions(
 
 def _in_plain_words(question: Question, asked: PriorQuestion) -> Question:
     return question._replace(
+        images=(png(plain_dialect.image(asked)),),
         prompt=plain_dialect.prompt(question.benchmark, asked),
         reference=question.answer,
         details=json.dumps({"options": plain_dialect.answers(question.benchmark)}),

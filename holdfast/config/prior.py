@@ -36,7 +36,8 @@ class Prior(Config):
     """Questions to learn from, for stages that replay or protect what is known; by default none."""
     dialect: Literal["plain"] | None = None
     """`plain`: the question says which answers there are, for a model that was not taught them, and a sentence that
-    names one of them is an answer. By default as the bundled base was taught."""
+    names one of them is an answer; pictures are enlarged to 448 pixels a side. By default as the bundled base was
+    taught."""
 
     @property
     def name(self) -> str:

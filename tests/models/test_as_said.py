@@ -12,6 +12,7 @@ from architectures import made
 from PIL import Image
 from safetensors.torch import load_file
 
+from holdfast.benchmarks.catalog import prior_questions
 from holdfast.config.model import Model
 from holdfast.config.refs import ModelRef
 from holdfast.data.shards import Question, png
@@ -32,6 +33,14 @@ def image_tokens(processor: Any) -> int:
     question = Question("0", "0", (picture,), "what?", "", "", "", "")
     [row] = encode(processor, [question])
     return int((row["input_ids"] == processor.image_token_id).sum())
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("qwen2_5_vl", 256), ("qwen3_vl", 196)])
+def test_a_question_in_plain_words_shows_a_picture_that_can_be_seen(name: str, tokens: int) -> None:
+    _, processor = made(name)
+    for benchmark in ("color", "digits"):
+        [row] = encode(processor, list(prior_questions(benchmark, 1, 0, plain=True)))
+        assert int((row["input_ids"] == processor.image_token_id).sum()) == tokens
 
 
 def test_images_are_bounded_and_checkpoints_of_a_training_stay_so(tmp_path: Path) -> None:

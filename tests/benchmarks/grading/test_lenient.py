@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from holdfast.benchmarks.catalog import judge, prior_questions
 from holdfast.benchmarks.grading.lenient import boxed, final_answer, the_named, the_option
 from holdfast.config.prior import PRIOR_NAMES
+from holdfast.data.chat import pictures
 
 OPTIONS = {"A": "a red car", "B": "a blue bus", "C": "vitamin C", "D": "none"}
 
@@ -143,7 +146,11 @@ def test_broken_texts_take_no_time(text: str) -> None:
 @pytest.mark.parametrize("name", PRIOR_NAMES)
 def test_bundled_questions_in_plain_words_name_their_answers(name: str) -> None:
     bare, plain = (next(prior_questions(name, 1, 0, plain=plain)) for plain in (False, True))
-    assert (plain.images, plain.answer) == (bare.images, bare.answer)
+    assert plain.answer == bare.answer
+    [[small], [large]] = map(pictures, (bare, plain))
+    assert (small.size, large.size) == ((64, 64), (448, 448))
+    again = np.asarray(large.resize((64, 64), Image.Resampling.BOX), float)
+    assert np.abs(again - np.asarray(small)).mean() < 8, "the picture is another one"
     assert plain.prompt.startswith(bare.prompt) or bare.prompt in plain.prompt
     assert "Answer with one of these alone" in plain.prompt or "Give its box" in plain.prompt
     assert not bare.details
