@@ -13,6 +13,19 @@ from flows.preflight import Preflight
 from holdfast.config.study import Study
 
 GB = 1e9
+PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "copies",
+    "reference",
+    "activations",
+    "head",
+    "generation",
+    "vllm",
+    "measuring",
+)
+"""Of a training's memory."""
 
 
 def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
@@ -39,11 +52,7 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
 def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[str]:
     shape, memory, disk = need["shape"], need["memory"], need["disk"]
     yield f"{shape['parameters']:,} parameters, {shape['learning']:,} of them learn"
-    parts = ", ".join(
-        f"{name} {_gb(memory[name])}"
-        for name in ("weights", "gradients", "optimizer", "copies", "reference", "activations", "head", "generation")
-        if memory[name] > memory["total"] / 100
-    )
+    parts = ", ".join(f"{name} {_gb(memory[name])}" for name in PARTS if memory[name] > memory["total"] / 100)
     yield f"memory: {_gb(memory['total'])} of {_gb(there)} by arithmetic ({parts})"
     if need["influence"]:
         traced = need["influence"]

@@ -97,6 +97,8 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, c
     method = method_of(config, stage, study, shape)._replace(**_together(study), **vllm_of(config, card))
     batch = batch_of(config, lengths)
     memory = needs.memory(shape, precision, batch, method)
+    if method.parts > 1:
+        memory = memory._replace(measuring=needs.measuring(shape, precision.compute, asked_of(study, lengths)))
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
     disk = needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1)
@@ -177,6 +179,12 @@ def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
         return Batch(rows, lengths.prompt, lengths.completion, lengths.patches)
     at_once = 0 if config.use_vllm else config.generation_batch_size or rows
     return Batch(rows, lengths.prompt, config.max_completion_length or lengths.completion, lengths.patches, at_once)
+
+
+def asked_of(study: Study, lengths: Lengths) -> Batch:
+    """The largest batch of an evaluation."""
+    rows, limit = study.evaluation.batch_size, study.evaluation.max_new_tokens
+    return Batch(rows, max(lengths.prompt, lengths.read), limit, generated=rows)
 
 
 def pass_of(study: Study, lengths: Lengths, size: int) -> Pass:

@@ -92,6 +92,8 @@ class Memory(NamedTuple):
     """Of transformers, or vLLM's share of the card."""
     vllm: int = 0
     """That share, while a step computes too."""
+    measuring: int = 0
+    """Of a model in parts, the first rank's copy of all of it, and what it generates, while it measures."""
 
     @property
     def fixed(self) -> int:
@@ -100,9 +102,9 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """At most at any time: completions are generated while there are neither gradients nor activations."""
+        """At most at any time: where completions are generated there are neither gradients nor activations."""
         training = self.fixed + self.copies + self.activations + self.head
-        return max(training, self.weights + self.optimizer + self.reference + self.generation)
+        return max(training, self.weights + self.optimizer + self.reference + max(self.generation, self.measuring))
 
 
 class Tracing(NamedTuple):
@@ -171,6 +173,11 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
         generation=method.vllm or batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
         vllm=0 if method.sleeps else method.vllm,
     )
+
+
+def measuring(shape: Shape, size: int, batch: Batch) -> int:
+    """What the first rank takes to measure a model that lies in parts: all weights, and completions by them."""
+    return shape.parameters * size + batch.generated * _generated_row(shape, size, batch)
 
 
 def _gathered(shape: Shape, size: int) -> int:

@@ -12,7 +12,8 @@ from holdfast.config.study import Study
 MEMORY = dict.fromkeys(("weights", "gradients", "optimizer", "copies", "reference", "activations", "head"), 0)
 NEED = {
     "shape": {"parameters": 3_000_000_000, "learning": 30_000_000},
-    "memory": MEMORY | {"weights": 6_000_000_000, "generation": 0, "total": 8_000_000_000},
+    "memory": MEMORY
+    | {"weights": 6_000_000_000, **dict.fromkeys(("generation", "vllm", "measuring"), 0), "total": 8_000_000_000},
     "disk": {"kept": 200_000_000, "running": 40_000_000_000},
     "influence": {"total": 18e9, "activations": 8e9, "head": 2e9, "host": 6e9},
     "ledger": {"total": 12e9},
