@@ -254,9 +254,10 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
         )
     told = []
     if total > there:
+        less = ", evaluation.batch_size" if need.memory.measuring else ""
         told = [
             f"{arm}: a step may take {gb(total)} and this machine has {gb(there)}; if it fails, lower "
-            f"per_device_train_batch_size (and raise gradient_accumulation_steps), or model.max_pixels"
+            f"per_device_train_batch_size (and raise gradient_accumulation_steps){less}, or model.max_pixels"
         ]
     if need.influence is not None:
         told += _require_influence(arm, need.influence, room)
