@@ -25,7 +25,7 @@ from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.journal import read_lines
-from tasks import progress, slots, stage, worker
+from tasks import progress, recording, slots, stage, worker
 from tasks.stage import Context, StageRun, find_stage, run_data_stage, trained_model
 from tasks.tracking import open_store
 
@@ -248,6 +248,7 @@ def test_a_child_leads_its_own_group_and_computes_on_its_own_threads(context, mo
 
 
 def test_metrics_are_logged_while_the_stage_runs(context, monkeypatch):
+    monkeypatch.setattr(recording, "EVERY", 0.5)
     use(monkeypatch, "slow_steps")
     thread = threading.Thread(target=run, args=(context,))
     thread.start()
