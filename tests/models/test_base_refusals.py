@@ -62,7 +62,8 @@ for name in sys.argv[1:]:
 COMMIT = "c" * 40
 
 
-def test_a_model_in_the_cache_needs_no_network_and_another_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("offline", "why"), [("", "[Errno 111] Connection refused"), ("1", "Cannot reach")])
+def test_a_model_in_the_cache_needs_no_network_and_another_is_refused(offline: str, why: str, tmp_path: Path) -> None:
     """The client itself is refused by a port that nobody listens on; it reads where the Hub is when it is imported."""
     cached = tmp_path / "hub" / "models--a--cached"
     for file, text in ((f"snapshots/{COMMIT}/config.json", "{}"), ("refs/main", COMMIT)):
@@ -71,7 +72,7 @@ def test_a_model_in_the_cache_needs_no_network_and_another_is_refused(tmp_path: 
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         place = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        where = {"HF_ENDPOINT": place, "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": ""}
+        where = {"HF_ENDPOINT": place, "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": offline}
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, "a/cached", "a/other"],
             env={**os.environ, **where},
@@ -81,7 +82,8 @@ def test_a_model_in_the_cache_needs_no_network_and_another_is_refused(tmp_path: 
         )
     found, refused = done.stdout.splitlines()
     assert found == COMMIT
-    assert refused.startswith("model.path: the Hub does not answer ([Errno 111] Connection refused) and a/other is not")
+    assert refused.startswith(f"model.path: the Hub does not answer ({why}")
+    assert "and a/other is not in the local cache" in refused
 
 
 def test_a_directory_of_an_adapter_is_called_one(tmp_path: Path) -> None:
