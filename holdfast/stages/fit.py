@@ -9,7 +9,7 @@ import psutil
 import torch
 from trl import GRPOConfig
 
-from holdfast.config.measurement import Influence
+from holdfast.config.measurement import Influence, LedgerSettings
 from holdfast.config.methods import GRPO, SFT, AnyStage, Distill
 from holdfast.config.schedule import scheduled
 from holdfast.config.study import Study
@@ -103,17 +103,11 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, c
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
     disk = needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1)
     benchmarks = len(study.all_targets) + len(study.prior)
-    ledger = None
-    if study.influence is not None and study.influence.ledger is not None:
+    ledger = ledger_memory(study, shape, lengths, precision, config) if is_accounted(stage, study) else None
+    if ledger is not None:
         # At every node, in the middle of every way between two, and the mean of one.
-        gradients = benchmarks * (2 * (len(kept) + study.influence.ledger.nodes) + 2)
+        gradients = benchmarks * (2 * (len(kept) + ledger_settings(study).nodes) + 2)
         disk = disk._replace(running=max(disk.running, needs.ledger_disk(shape, whole.steps, gradients)))
-        # Tokens are held against two mixtures of benchmarks; a KL penalty has a gradient of its own.
-        held = benchmarks + 2 * study.influence.ledger.tokens + (isinstance(config, GRPOConfig) and config.beta > 0)
-        one = pass_of(study, lengths, precision.weights)
-        ledger = Tracing(
-            needs.FLOAT32 * shape.parameters, needs.FLOAT32 * held * shape.learning, 0, *needs.pass_memory(shape, one)
-        )
     return Need(
         shape=shape,
         memory=memory,
@@ -123,6 +117,25 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, c
         steps=whole.steps,
         operations=needs.operations(shape, batch, method) * config.gradient_accumulation_steps,
     )
+
+
+def is_accounted(stage: AnyStage, study: Study) -> bool:
+    """Whether a stage's arm has a ledger, by the study's own wish or by that of an arm that chooses by it."""
+    return any(stage in stages and study.accounted(arm) for arm, stages in study.trained.items())
+
+
+def ledger_settings(study: Study) -> LedgerSettings:
+    """The study's own, or those of a ledger that it makes for a choice alone."""
+    return (study.influence and study.influence.ledger) or LedgerSettings()
+
+
+def ledger_memory(study: Study, shape: Shape, lengths: Lengths, precision: Precision, config: TrainerConfig) -> Tracing:
+    """Of the model, the gradients that samples are held against, and a pass."""
+    # Tokens are held against two mixtures of benchmarks; a KL penalty has a gradient of its own.
+    held = len(study.all_targets) + len(study.prior) + 2 * ledger_settings(study).tokens
+    held += isinstance(config, GRPOConfig) and config.beta > 0
+    passed = needs.pass_memory(shape, pass_of(study, lengths, precision.weights))
+    return Tracing(needs.FLOAT32 * shape.parameters, needs.FLOAT32 * held * shape.learning, 0, *passed)
 
 
 def vllm_of(config: TrainerConfig, card: int) -> dict[str, Any]:
@@ -265,7 +278,8 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
         if need.ledger.fixed > there:
             raise UserError(
                 f"influence.ledger: to account for {arm} takes {gb(need.ledger.fixed)} and this machine has "
-                f"{gb(there)}; train an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger out"
+                f"{gb(there)}; train an adapter (lora), ask fewer prior benchmarks, or leave influence.ledger "
+                "out, and every select that chooses by it"
             )
         told += _passes("influence.ledger", arm, need.ledger.total, there)
     return told

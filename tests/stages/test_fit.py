@@ -21,12 +21,12 @@ LORA = {"r": 32, "target_modules": "all-linear"}
 THREE = "Qwen/Qwen2.5-VL-3B-Instruct"
 
 
-def need(stage: dict[str, Any], **study: Any) -> Need:
-    """Of a stage of Qwen2.5-VL-3B on a GPU, on prompts of 600 tokens."""
+def need(stage: dict[str, Any], beside: dict[str, Any] | None = None, **study: Any) -> Need:
+    """Of a stage of Qwen2.5-VL-3B on a GPU, on prompts of 600 tokens, beside other arms."""
     arm = {"method": "sft", "trainer": TRAINER, **stage}
     if arm["method"] == "sft":
         arm["source"] = "answers"
-    found = Study(name="s", arms={"a": [arm]}, model={"path": THREE, "dtype": "bfloat16"}, **study)
+    found = Study(name="s", arms={"a": [arm], **(beside or {})}, model={"path": THREE, "dtype": "bfloat16"}, **study)
     [one] = found.arms["a"]
     model = adapted(without_weights(THREE), one, 0)
     return need_of(one, found, shape_for(model, found.influence), Lengths(600, 100, 1296), card=int(80e9))
@@ -142,6 +142,16 @@ def test_a_ledger_needs_every_step_on_the_disk_and_fits_with_an_adapter() -> Non
         UserError, match=r"influence\.ledger: to account for arms\.a\.0 takes .* leave influence\.ledger out"
     ):
         require_memory("arms.a.0", whole, CARD)
+
+
+def test_a_ledger_that_another_arm_chooses_by_is_counted_where_it_is_made() -> None:
+    chooses = {"by": "ledger", "drop": 0.2, "arm": "a"}
+    other = [{"method": "sft", "source": "answers", "lora": LORA, "trainer": TRAINER, "select": chooses}]
+    alone, chosen = need({"lora": LORA}), need({"lora": LORA}, {"b": other})
+    wished = need({"lora": LORA}, influence={"ledger": {}})
+    assert alone.ledger is None
+    assert chosen.ledger == wished.ledger
+    assert chosen.disk.running > alone.disk.running
 
 
 def test_a_ledgers_tokens_and_a_kl_penalty_take_gradients_beside_the_benchmarks() -> None:
