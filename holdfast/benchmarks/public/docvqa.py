@@ -15,6 +15,7 @@ SOURCES = {
         "validation",
         ("questionId", "question", "docId", "answers"),
         config="DocVQA",
+        revision="539088ef8a8ada01ac8e2e6d4e372586748a265e",
         images=("image",),
         unit=("docId",),
         harness="docvqa_val",

@@ -18,6 +18,7 @@ SOURCES = {
         "lmms-lab-encoder/MME",
         "test",
         ("question_id", "question", "answer", "category"),
+        revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
         images=("image",),
         unit=("category", "question_id"),
         harness="mme",

@@ -21,6 +21,7 @@ SOURCES = {
         "lmms-lab-encoder/MMMU",
         "validation",
         ("id", "question", "options", "answer", "question_type"),
+        revision="364f2e2eb107b36e07ff4c5a15f5947a759cef47",
         images=IMAGES,
         harness="mmmu_val",
     )

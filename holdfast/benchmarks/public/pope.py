@@ -19,6 +19,7 @@ SOURCES = {
         "lmms-lab-encoder/POPE",
         "test",
         ("question_id", "question", "answer", "image_source", "category"),
+        revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
         images=("image",),
         unit=("image_source",),
         harness="pope",
