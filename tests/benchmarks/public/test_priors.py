@@ -290,7 +290,10 @@ def test_a_missing_column_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"benchmark": "refcocog", "boxes": "unit"}, r"prior\.refcocog\.revision: name the commit of lmms-lab-encoder/RefCOCOg"),
+        (
+            {"benchmark": "refcocog", "boxes": "unit"},
+            r"prior\.refcocog\.revision: name the commit of lmms-lab-encoder/RefCOCOg",
+        ),
         (
             {"benchmark": "gsm8k", "data": "somebody/gsm8k"},
             r"prior\.gsm8k\.revision: name the commit of somebody/gsm8k",
