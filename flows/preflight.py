@@ -1,4 +1,4 @@
-"""Before a study: its data, the check, and some steps of every stage on its longest samples. Trains nothing.
+"""Before a study: its data, the check, and some steps and the influence of every stage on its longest samples.
 
 Annotations are evaluated here: a Prefect runner cannot resolve a flow's postponed ones.
 """
@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from flows.jobs import Start, base_job, check_job, train_job
 from flows.study import StageRunner, require_base, study_data
-from holdfast.config.jobs import Trial
+from holdfast.config.jobs import AnyJob, TraceTrial, Train, Trial
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.results import Result
 from holdfast.config.study import Study
@@ -27,7 +27,7 @@ class Preflight(NamedTuple):
 
     checked: dict[str, Any]
     trials: dict[str, dict[str, Any]]
-    """By stage; a trial that did not fit has `failed`."""
+    """By stage, with `influence` where the study traces; a trial that did not fit has `failed`."""
 
 
 @flow(name="preflight", flow_run_name="{config.name} preflight", persist_result=False)
@@ -63,14 +63,23 @@ def _trials(context: Context, data: DataRef, base: ModelRef) -> dict[str, dict[s
             job = train_job(study, stage, base, start, study.seed)
             content = job.model_dump_json()
             if content not in alike:
-                alike[content] = _tried(
-                    Trial(seed=job.seed, threads=job.threads, device=job.device, train=job), context
-                )
+                alike[content] = _trial(job, context)
             found[f"arms.{arm}.{number}"] = alike[content]
     return found
 
 
-def _tried(job: Trial, context: Context) -> dict[str, Any]:
+def _trial(train: Train, context: Context) -> dict[str, Any]:
+    """Of a stage's steps and, where the study traces, of its influence."""
+    about: dict[str, Any] = {"seed": train.seed, "threads": train.threads, "device": train.device, "train": train}
+    found = _tried(Trial(**about), context)
+    settings = context.study.influence
+    if settings is not None:
+        trace = TraceTrial(**about, data=train.data, influence=settings.model_copy(update={"ledger": None}))
+        found["influence"] = _tried(trace, context)
+    return found
+
+
+def _tried(job: AnyJob, context: Context) -> dict[str, Any]:
     """Its notes; the stage's directory is removed."""
     out = worker.work_directory(context.root) / f"trial-{context.study_run}"
     for place in (out, out.with_name(f"{out.name}.partial")):

@@ -59,6 +59,7 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
         beside = f", and {_gb(traced['host'])} of the host's memory" if traced["host"] else ""
         batch = _gb(traced["activations"] + traced["head"])
         yield f"influence: {_gb(traced['total'])}, {batch} of it for a batch{beside}"
+        yield from _traced(tried.get("influence", {}))
     yield f"disk: {_gb(disk['kept'])} kept, {_gb(disk['running'])} more while it runs"
     yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.3g} TFLOP, generation apart"
     if "failed" in tried:
@@ -69,6 +70,16 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
         yield (
             f"of {tried['groups']} groups of the base's rollouts, {tried['without_variance']} are rewarded alike and "
             "would teach nothing"
+        )
+
+
+def _traced(tried: dict[str, Any]) -> Iterator[str]:
+    if "failed" in tried:
+        yield f"influence tried: {tried['failed'].removeprefix('influence: ')}"
+    elif tried:
+        yield (
+            f"influence tried: {tried['seconds_a_checkpoint']:.1f} s for the {tried['samples']} longest samples at one checkpoint, "
+            f"at most {_gb(tried['peak'])}"
         )
 
 

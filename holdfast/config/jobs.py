@@ -225,6 +225,15 @@ class Trial(Job):
         return self.train.ranks
 
 
+class TraceTrial(Job):
+    """A stage's influence where it begins, of its longest samples on the longest questions; keeps nothing."""
+
+    verb: Literal["trace_trial"] = "trace_trial"
+    train: Train
+    data: DataRef
+    influence: Influence
+
+
 class Select(Divided):
     """Choose among a stage's samples by influence: samples.parquet with those that are kept."""
 
@@ -322,6 +331,7 @@ AnyJob = Annotated[
     | BuildBase
     | Check
     | Trial
+    | TraceTrial
     | Evaluate
     | Sample
     | Select

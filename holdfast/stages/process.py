@@ -29,6 +29,7 @@ from holdfast.config.jobs import (
     Sample,
     Select,
     Trace,
+    TraceTrial,
     Train,
     Trial,
 )
@@ -113,6 +114,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         from holdfast.stages.trial import trial
 
         return trial(job, own, journal)
+    if isinstance(job, TraceTrial):
+        from holdfast.stages.trace_trial import trace_trial
+
+        return trace_trial(job)
     if isinstance(job, Evaluate):
         from holdfast.evaluation.stage import evaluate
 

@@ -20,6 +20,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "base": ("holdfast.models.tiny.build",),
     "check": ("holdfast.stages.preflight",),
     "trial": ("holdfast.stages.trial",),
+    "trace_trial": ("holdfast.stages.trace_trial",),
     "evaluate": ("holdfast.evaluation.stage",),
     "sample": ("holdfast.evaluation.sampling",),
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),

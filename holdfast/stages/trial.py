@@ -62,10 +62,9 @@ def largest_job(train: Train, processor: Any, out: Path) -> tuple[Train, int]:
     config = anywhere(stage, train.limit)
     questions = read_questions(train.questions.path)
     period = length(config, len(questions)).period
-    order = sorted(range(len(questions)), key=[one.tokens for one in prompt_lengths(processor, questions)].__getitem__)
-    text = _longest_completion(train, processor, questions)
-    longest = [questions[place]._replace(reference=text, teacher=text) for place in order[::-1][:KEPT]]
-    write_questions(out / ASKED, longest)
+    text = longest_completion(train, processor, questions)
+    longest = longest_of(processor, questions, KEPT)
+    write_questions(out / ASKED, [question._replace(reference=text, teacher=text) for question in longest])
     trainer: dict[str, Any] = {**stage.trainer, "max_steps": 2 * period}
     changes: dict[str, Any] = {"trainer": trainer}
     if isinstance(stage, SFT):
@@ -78,7 +77,13 @@ def largest_job(train: Train, processor: Any, out: Path) -> tuple[Train, int]:
     return train.model_copy(update={"stage": tried, "questions": asked, "samples": None, "keep_moments": False}), period
 
 
-def _longest_completion(train: Train, processor: Any, questions: list[Question]) -> str:
+def longest_of(processor: Any, questions: list[Question], count: int) -> list[Question]:
+    """Those with the longest prompts, the longest first."""
+    order = sorted(range(len(questions)), key=[one.tokens for one in prompt_lengths(processor, questions)].__getitem__)
+    return [questions[place] for place in order[::-1][:count]]
+
+
+def longest_completion(train: Train, processor: Any, questions: list[Question]) -> str:
     """Of what the source has; what is sampled first, or comes from a file, may be as long as the limit."""
     stage, tokenizer = train.stage, processor.tokenizer
     if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own", "file"):

@@ -29,7 +29,7 @@ def study(tokens: bool, stage: dict[str, Any]) -> Study:
     return Study.model_validate({"name": "a", "arms": {"a": [stage]}, "influence": {"ledger": {"tokens": tokens}}})
 
 
-def said(tokens: bool, tried: dict[str, float], stage: dict[str, Any] = ARM) -> list[str]:
+def said(tokens: bool, tried: dict[str, Any], stage: dict[str, Any] = ARM) -> list[str]:
     checked = {"longest_prompt": 900, "longest_answer": 60, "needs": {"arms.a.0": NEED}, "memory_there": 80_000_000_000}
     return list(lines(study(tokens, stage), Preflight(checked, {"arms.a.0": tried}), Path()))
 
@@ -42,6 +42,14 @@ def test_a_ledger_has_its_memory_and_time_before_anything_starts() -> None:
     assert "  ledger: 12 GB, about 33 min after the training, benchmarks' gradients apart" in said(True, tried, grpo)
     assert "  ledger: 12 GB, about 19 min after the training, benchmarks' gradients apart" in said(False, tried, grpo)
     assert "  ledger: 12 GB" in said(True, {}), "no step was tried"
+
+
+def test_influence_that_was_tried_is_told() -> None:
+    step = {"seconds_a_step": 6.0, "peak": 7e9}
+    fits = {**step, "influence": {"samples": 24, "seconds_a_checkpoint": 41.25, "peak": 17e9}}
+    assert "  influence tried: 41.2 s for the 24 longest samples at one checkpoint, at most 17 GB" in said(True, fits)
+    failed = {**step, "influence": {"failed": "influence: a batch of samples does not fit"}}
+    assert "  influence tried: a batch of samples does not fit" in said(True, failed)
 
 
 def test_influence_is_told_with_its_batch_and_what_lies_on_the_host() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from holdfast.config.jobs import Trial
+from holdfast.config.jobs import TraceTrial, Trial
+from holdfast.config.measurement import Influence
 from holdfast.config.refs import DataRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
 from holdfast.journal import Journal
+from holdfast.stages import trace_trial as trace_module
 from holdfast.stages import trial as module
 from holdfast.stages.preflight import prompt_lengths
 from holdfast.stages.trial import largest_job
@@ -22,7 +24,7 @@ from holdfast.stages.trial import largest_job
 DRAWN = {"max_steps": 100, "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 8}
 
 
-def tried(job: Trial, run_stage: Callable[..., Path], out: Path) -> dict[str, Any]:
+def tried(job: Trial | TraceTrial, run_stage: Callable[..., Path], out: Path) -> dict[str, Any]:
     notes = json.loads((run_stage(job, out) / "result.json").read_text())
     assert not notes["checkpoints"]
     assert not list(out.rglob("*.safetensors"))
@@ -79,12 +81,37 @@ def test_what_is_sampled_is_tried_at_its_limit(train_job: Any, processor: Any, t
     assert (period, job.stage.trainer["max_steps"]) == (2, 4)
 
 
+@pytest.mark.parametrize("stage", [{"method": "sft", "source": "answers"}, {"method": "grpo", "trainer": DRAWN}])
+def test_influence_is_tried_on_the_longest_samples_and_questions(
+    stage: dict[str, Any], train_job: Any, tiny_data: DataRef, run_stage: Any, tmp_path: Path
+) -> None:
+    settings = Influence(samples=6, batch_size=4, memory_gb=0.001)
+    job = TraceTrial(
+        train=train_job({"lora": {"r": 2, "target_modules": "all-linear"}, **stage}), data=tiny_data, influence=settings
+    )
+    found = tried(job, run_stage, tmp_path)
+    assert found["samples"] == 6
+    assert found["seconds_a_checkpoint"] > 0
+    assert found["peak"] > 1e8
+
+
+def test_influence_that_does_not_fit_is_one_sentence(
+    train_job: Any, tiny_data: DataRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace_module, "verify", full)
+    stage = {"method": "sft", "source": "answers"}
+    job = TraceTrial(train=train_job(stage), data=tiny_data, influence=Influence(samples=2))
+    with pytest.raises(UserError, match=r"a batch of samples does not fit .* lower influence\.batch_tokens"):
+        trace_module.trace_trial(job)
+
+
+def full(*_: Any) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 900000000000 bytes.")
+
+
 def test_a_step_that_does_not_fit_is_one_sentence(
     train_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 900000000000 bytes.")
-
     monkeypatch.setattr(module, "build", full)
     stage = {"method": "sft", "source": "answers", "trainer": {"max_steps": 2}}
     with pytest.raises(UserError, match=r"a step of the largest batch does not fit .* lower per_device"):
