@@ -105,13 +105,13 @@ STRONG = {
 def test_a_strong_penalty_pulls_back_to_the_start(
     given: dict, job: Callable, run_stage: Callable, tmp_path: Path
 ) -> None:
-    slow = {"optim": "sgd", "learning_rate": 1e-5, "max_steps": 2, "max_grad_norm": 0.0}
-    out = run_stage(job(trainer=slow, **given), tmp_path / "stage")
+    plain = {"optim": "sgd", "learning_rate": 1e-3, "max_steps": 2, "max_grad_norm": 0.0}
+    out = run_stage(job(trainer=plain, **given), tmp_path / "stage")
     name = f"train/penalty/{next(iter(given))}"
     logged = [line["metrics"][name] for line in read_lines(out / "metrics.jsonl") if name in line.get("metrics", {})]
-    # Nothing pulls where the training begins; after a step something does.
+    # Nothing pulls where the training begins; after a step something does, far above rounding.
     assert logged[0] == pytest.approx(0, abs=1e-5)
-    assert logged[-1] > logged[0]
+    assert logged[-1] > 1e-3
 
 
 def test_l2_and_ewc_by_hand() -> None:
