@@ -25,6 +25,7 @@ CASES = [
     ("base", "holdfast.models.tiny.curriculum", "holdfast.training.sft"),
     ("check", "holdfast.training.arguments", "holdfast.report.study"),
     ("trial", "holdfast.training.arguments", "holdfast.report.study"),
+    ("trace_trial", "holdfast.influence.engine.capture", "holdfast.report.study"),
     ("evaluate", "holdfast.benchmarks.grading.numbers", "holdfast.training.rewards"),
     ("sample", "holdfast.evaluation.generate", "holdfast.training.grpo"),
     ("train", "holdfast.training.length_rewards", "holdfast.report.study"),
