@@ -160,6 +160,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", TESTS)
 def test_a_recipe_works(recipe: str, outcomes: dict[str, list[str]]) -> None:
     assert outcomes.get(TESTS[recipe], outcomes.get(".py")) == []

@@ -78,8 +78,8 @@ def _traced(tried: dict[str, Any]) -> Iterator[str]:
         yield f"influence tried: {tried['failed'].removeprefix('influence: ')}"
     elif tried:
         yield (
-            f"influence tried: {tried['seconds_a_checkpoint']:.1f} s for the {tried['samples']} longest samples at one checkpoint, "
-            f"at most {_gb(tried['peak'])}"
+            f"influence tried: {tried['seconds_a_checkpoint']:.1f} s for the {tried['samples']} longest samples at "
+            f"one checkpoint, at most {_gb(tried['peak'])}"
         )
 
 

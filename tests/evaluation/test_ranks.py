@@ -103,7 +103,8 @@ def sample_job(tiny_data: DataRef, model: ModelRef, shards: int = 1) -> Sample:
     )
 
 
-@pytest.mark.parametrize("shards", [1, pytest.param(22, marks=pytest.mark.slow)], ids=["one chunk", "three chunks"])
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 22], ids=["one chunk", "three chunks"])
 def test_two_processes_sample_what_one_does(
     shards: int, schooled: ModelRef, tiny_data: DataRef, run_stage: Callable, tmp_path: Path
 ) -> None:

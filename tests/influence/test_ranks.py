@@ -30,11 +30,12 @@ def test_two_processes_select_what_one_does(
     assert not [*two.glob("rank-*"), *two.glob("meeting-*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
     [
         {"method": "sft", "source": "answers"},
-        pytest.param({"method": "grpo", "trainer": {"num_generations": 4}}, marks=pytest.mark.slow),
+        {"method": "grpo", "trainer": {"num_generations": 4}},
     ],
     ids=["sft", "grpo"],
 )

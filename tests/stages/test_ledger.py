@@ -123,6 +123,7 @@ def test_a_ledger_of_kept_steps_is_that_of_a_training_taken_again(
     assert not trained.with_name(f"trained.{STEPS}").exists(), "it is done with them"
 
 
+@pytest.mark.slow
 def test_a_training_in_half_precision_has_the_same_ledger_of_kept_steps_as_of_one_taken_again(
     train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_training_that_was_interrupted_leaves_the_steps_of_an_uninterrupted_on
     assert [name for name in files if not same_step(whole / STEPS / name, broken / STEPS / name)] == []
 
 
+@pytest.mark.slow
 def test_steps_that_other_code_began_to_take_are_not_gone_on_with(
     schooled: ModelRef, train_job: Any, run_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +410,7 @@ def test_a_reinforced_stage_is_accounted_for_with_its_clips_and_penalty(
     assert (rows[rows.advantage != 0]["effect/color"] != 0).any()
 
 
-@pytest.mark.parametrize("longest", [3, 12], ids=["all", "some"])
+@pytest.mark.parametrize("longest", [pytest.param(3, marks=pytest.mark.slow), 12], ids=["all", "some"])
 def test_rollouts_that_were_cut_off_and_masked_stand_in_the_ledger_and_do_nothing(
     train_job: Any, run_stage: Any, schooled: ModelRef, tmp_path: Path, longest: int
 ) -> None:

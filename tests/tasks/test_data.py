@@ -228,7 +228,7 @@ def test_samples_are_a_new_version_once(root: Path, tmp_path: Path) -> None:
     assert data.prepare_data(STUDY, root, never) == ref
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_fresh_clone_keeps_the_pins_of_samples_that_are_not_there(root: Path, tmp_path: Path, cached: bool) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     (tmp_path / "samples.parquet").write_bytes(b"sampled")
@@ -384,6 +384,7 @@ def test_a_busy_dvc_lock_is_waited_for_and_told(
     assert capsys.readouterr().err.count("Waiting for DVC's lock") == 1
 
 
+@pytest.mark.slow
 def test_a_dvc_lock_that_stays_busy_is_an_error(
     root: Path, held_lock: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,7 +171,11 @@ def test_the_loss_of_weighted_tokens_is_their_sum(job: Callable, tmp_path: Path)
     torch.testing.assert_close(loss.double(), (weights * losses).sum() / weights.sum(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("given", [{"l2": 20.0}, {"l2": 20.0, "talr": {"tau": 1e9}}], ids=["plain", "weighted tokens"])
+@pytest.mark.parametrize(
+    "given",
+    [{"l2": 20.0}, pytest.param({"l2": 20.0, "talr": {"tau": 1e9}}, marks=pytest.mark.slow)],
+    ids=["plain", "weighted tokens"],
+)
 def test_a_penalty_counts_once_a_step_however_many_passes_it_has(given: dict, job: Callable, weights: Callable) -> None:
     descent = {"optim": "sgd", "learning_rate": 1e-2, "max_grad_norm": 0.0}
     batches = ({"per_device_train_batch_size": 4 // n, "gradient_accumulation_steps": n} for n in (1, 2))

@@ -162,6 +162,7 @@ def test_answers_are_graded_with_their_beginning(
         assert record.logprob < 0
 
 
+@pytest.mark.slow
 def test_samples_go_on_from_the_prefill_and_are_kept_as_a_whole(
     data: DataRef, job: Callable[..., Train], run_stage: Any, tmp_path: Path
 ) -> None:

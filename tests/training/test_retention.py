@@ -88,9 +88,10 @@ def test_a_term_of_weight_zero_is_plain_training(job: Callable, tmp_path: Path) 
     assert rewards[-1] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
-    [{}, pytest.param({"lora": {"r": 4, "target_modules": "all-linear"}}, marks=pytest.mark.slow)],
+    [{}, {"lora": {"r": 4, "target_modules": "all-linear"}}],
     ids=["whole", "lora"],
 )
 def test_an_interrupted_training_ends_with_the_same_bits(given: dict, job: Callable, tmp_path: Path) -> None:
