@@ -10,7 +10,7 @@ from flows.graph import replicates
 from flows.jobs import sampled_source
 from holdfast.config.measurement import Influence, Predictors
 from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, OwnRollouts, Rollouts
-from holdfast.config.schedule import scheduled
+from holdfast.config.schedule import chosen, scheduled
 from holdfast.config.study import Study
 from tasks.stage import COMMON, Position
 from tasks.tracking import open_store
@@ -42,6 +42,15 @@ def accounting(study: Study, stage: AnyStage, training: float) -> float:
     asked = study.influence.ledger if study.influence else None
     alone, with_tokens = LEDGER[stage.method]
     return training * (alone if asked and not asked.tokens else with_tokens)
+
+
+def tracing(study: Study, steps: int, tried: dict[str, Any]) -> float:
+    """Seconds of the influence of a stage of so many steps, by its trial. Questions are read twice at a checkpoint: for
+    the benchmark's gradient, and for what the steps from and to it do to each."""
+    settings = study.influence or Influence()
+    visits = 1 + len(chosen(settings.every, scheduled(study.evaluation.keep, steps)))
+    asked = 2 * tried["seconds_questions"] * settings.questions / tried["questions"]
+    return visits * (tried["seconds_samples"] + asked)
 
 
 def stage_ids(study: Study) -> list[StageId]:

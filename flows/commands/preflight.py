@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.plan import rough_time, stages_at_once
-from flows.estimate import accounting
+from flows.estimate import accounting, tracing
 from flows.preflight import Preflight
 from holdfast.config.study import Study
 
@@ -36,6 +36,7 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
         yield f"{where}:"
         tried = found.trials.get(where, {})
         yield from (f"  {line}" for line in _stage(need, notes["memory_there"], tried))
+        yield from (f"  {line}" for line in _traced(study, where, need, tried.get("influence", {})))
         if need["ledger"]:
             yield f"  ledger: {_gb(need['ledger']['total'])}{_accounting(study, where, need, tried)}"
     yield from (f"! {line}" for line in notes.get("told", []))
@@ -59,7 +60,6 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
         beside = f", and {_gb(traced['host'])} of the host's memory" if traced["host"] else ""
         batch = _gb(traced["activations"] + traced["head"])
         yield f"influence: {_gb(traced['total'])}, {batch} of it for a batch{beside}"
-        yield from _traced(tried.get("influence", {}))
     yield f"disk: {_gb(disk['kept'])} kept, {_gb(disk['running'])} more while it runs"
     yield f"{need['steps']:,} steps of {need['operations'] / 1e12:,.3g} TFLOP, generation apart"
     if "failed" in tried:
@@ -73,13 +73,16 @@ def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[
         )
 
 
-def _traced(tried: dict[str, Any]) -> Iterator[str]:
+def _traced(study: Study, where: str, need: dict[str, Any], tried: dict[str, Any]) -> Iterator[str]:
     if "failed" in tried:
         yield f"influence tried: {tried['failed'].removeprefix('influence: ')}"
     elif tried:
+        seconds = rough_time(tracing(study, need["steps"], tried))
+        _, arm, number = where.split(".")
+        apart = "" if study.trained[arm][int(number)].method == "sft" else ", sampling apart"
         yield (
-            f"influence tried: {tried['seconds_a_checkpoint']:.1f} s for the {tried['samples']} longest samples at "
-            f"one checkpoint, at most {_gb(tried['peak'])}"
+            f"influence tried: at most {_gb(tried['peak'])} with the {tried['samples']} longest samples; "
+            f"{seconds} after the training if all were so long{apart}"
         )
 
 

@@ -26,9 +26,8 @@ HALVES = 2
 
 
 def trace_trial(job: TraceTrial) -> dict[str, Any]:
-    """Notes: `samples`, `seconds_a_checkpoint` with these, and `peak` (bytes).
-
-    A trace has more questions of every benchmark, and as many gradients that lie in memory.
+    """Notes: `samples`, as many as a checkpoint has, and `seconds_samples` with these; `questions` of each benchmark,
+    fewer than it has, and `seconds_questions`; `peak` (bytes).
 
     Raises:
         UserError: a batch does not fit into memory.
@@ -38,22 +37,34 @@ def trace_trial(job: TraceTrial) -> dict[str, Any]:
     samples = _samples(job, encoder)
     held = checkpoints.CPU if settings.memory_gb is not None else None
     questions = BenchmarkQuestions(_questions(job, encoder), encoder, settings.probes, held)
+    asking = 0.0
     with explained(SAMPLES):
         model = checkpoints.computing(checkpoints.load(train, None, settings), train, settings).model
         began = time.monotonic()
         with cached_image_features(model, {}):
             for names in parts_of(model, settings, len(questions.samples)):
                 with measuring_in(model, names):
-                    _measure(model, samples, questions, job.seed)
+                    asking += _measure(model, samples, questions, job.seed)
         seconds = time.monotonic() - began
-    return {"samples": len(samples), "seconds_a_checkpoint": seconds, "peak": peak()}
+    return {
+        "samples": len(samples),
+        "questions": HALVES,
+        "seconds_samples": seconds - asking,
+        "seconds_questions": asking,
+        "peak": peak(),
+    }
 
 
-def _measure(model: Any, samples: list[Sample], questions: BenchmarkQuestions, seed: int) -> None:
+def _measure(model: Any, samples: list[Sample], questions: BenchmarkQuestions, seed: int) -> float:
+    """Seconds of the questions' gradients."""
     encoder = questions.encoder
     verify(model, samples, encoder)
-    targets = Targets(benchmark_gradients(model, questions, seed), _no_scale(model), questions.held)
+    began = time.monotonic()
+    found = benchmark_gradients(model, questions, seed)
+    seconds = time.monotonic() - began
+    targets = Targets(found, _no_scale(model), questions.held)
     measured_in_parts(samples, lambda given: [measure_part(model, given, encoder, targets, seed)])
+    return seconds
 
 
 def _samples(job: TraceTrial, encoder: SampleEncoder) -> list[Sample]:

@@ -44,12 +44,17 @@ def test_a_ledger_has_its_memory_and_time_before_anything_starts() -> None:
     assert "  ledger: 12 GB" in said(True, {}), "no step was tried"
 
 
-def test_influence_that_was_tried_is_told() -> None:
-    step = {"seconds_a_step": 6.0, "peak": 7e9}
-    fits = {**step, "influence": {"samples": 24, "seconds_a_checkpoint": 41.25, "peak": 17e9}}
-    assert "  influence tried: 41.2 s for the 24 longest samples at one checkpoint, at most 17 GB" in said(True, fits)
-    failed = {**step, "influence": {"failed": "influence: a batch of samples does not fit"}}
-    assert "  influence tried: a batch of samples does not fit" in said(True, failed)
+def test_influence_that_was_tried_is_told_with_its_time_at_all_checkpoints() -> None:
+    """At the beginning and at 4 of 100 steps: 10 s for the samples each, and twice 8 · 4 s for 16 questions."""
+    times = {"seconds_samples": 10.0, "seconds_questions": 4.0, "questions": 2}
+    fits = {"seconds_a_step": 6.0, "peak": 7e9, "influence": {"samples": 24, "peak": 17e9, **times}}
+    told = (
+        "  influence tried: at most 17 GB with the 24 longest samples; about 6 min after the training if all were so "
+    )
+    assert f"{told}long" in said(True, fits)
+    assert f"{told}long, sampling apart" in said(True, fits, {"method": "grpo"})
+    failed = {"influence": {"failed": "influence: a batch of samples does not fit"}}
+    assert "  influence tried: a batch of samples does not fit" in said(True, fits | failed)
 
 
 def test_influence_is_told_with_its_batch_and_what_lies_on_the_host() -> None:
