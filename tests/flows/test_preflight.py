@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+from repositories import holdfast, new_repository
+
 from flows.commands.preflight import lines
 from flows.preflight import Preflight
+from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
+from tasks.tracking import Store
 
 MEMORY = dict.fromkeys(("weights", "gradients", "optimizer", "copies", "reference", "activations", "head"), 0)
 NEED = {
@@ -59,3 +65,34 @@ def test_influence_that_was_tried_is_told_with_its_time_at_all_checkpoints() -> 
 
 def test_influence_is_told_with_its_batch_and_what_lies_on_the_host() -> None:
     assert "  influence: 18 GB, 10 GB of it for a batch, and 6.0 GB of the host's memory" in said(True, {})
+
+
+@pytest.mark.slow
+def test_the_command_tries_every_stage_and_trains_nothing(
+    tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = {"max_steps": 50, "per_device_train_batch_size": 4}
+    new_repository(
+        tmp_path,
+        {
+            "name": "tiny",
+            "model": {"path": tiny_model.path},
+            "target": {"train": 8, "validation": 2, "test": 4},
+            "prior": [{"benchmark": "color", "questions": 4, "validation": 4}],
+            "arms": {
+                "rft": [{"method": "grpo", "trainer": {**trainer, "num_generations": 4, "max_completion_length": 16}}],
+                "answers": [{"method": "sft", "source": "answers", "trainer": trainer}],
+            },
+            "evaluation": {"max_new_tokens": 16, "drift_prompts": 2},
+            "influence": {"samples": 4, "questions": 2},
+        },
+    )
+    code, stdout, stderr = holdfast(tmp_path, str(tmp_path), "preflight", "tiny.yaml")
+    assert code == 0, stderr
+    for arm in ("rft", "answers"):
+        [block] = re.findall(rf"arms\.{arm}\.0:\n((?:  .*\n)+)", stdout)
+        assert re.search(r"  tried: \d+\.\d\d s a step, at most \d+ MB", block), block
+        assert re.search(r"  influence tried: at most \d.* with the 4 longest samples; about \d+ s", block), block
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert not Store(tmp_path).search("tags.`holdfast.kind` = 'train'")
+    assert not list(tmp_path.rglob("trial-*"))
