@@ -12,12 +12,14 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -141,11 +143,48 @@ def _serve(descriptor: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error")
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(GARBAGE)
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    with _a_database_of_this_version():
+        config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error")
+        gc.freeze()
+        gc.enable()
+        gc.set_threshold(GARBAGE)
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+@contextmanager
+def _a_database_of_this_version() -> Iterator[None]:
+    """Within, Prefect's own database, or one beside it where a newer Prefect has changed that.
+
+    Environments share `PREFECT_HOME`, and the one with vLLM has an older Prefect.
+    """
+    import prefect
+    from prefect.server import database
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings, temporary_settings
+
+    home = get_current_settings().home
+    shared = home / "prefect.db"
+    migrations = Path(database.__file__).parent / "_migrations" / "versions" / "sqlite"
+    names = [file.name for file in migrations.glob("*.py")]
+    default = f"sqlite+aiosqlite:///{shared}"
+    revision = _revision(shared) if PREFECT_API_DATABASE_CONNECTION_URL.value() == default else None
+    if revision is None or not names or any(revision in name for name in names):
+        yield
+        return
+    own = f"sqlite+aiosqlite:///{home / f'prefect-{prefect.__version__}.db'}"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: own}):
+        yield
+
+
+def _revision(file: Path) -> str | None:
+    """Of a database's tables; None where there are none yet, or it cannot be read now."""
+    if not file.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            [(revision,)] = database.execute("SELECT version_num FROM alembic_version").fetchall()
+            return str(revision)
+    except (sqlite3.Error, ValueError):
+        return None
 
 
 def _end_with_parent() -> None:

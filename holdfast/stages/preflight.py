@@ -14,6 +14,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from transformers.utils import cached_file
+from trl import GRPOConfig
 
 from holdfast.config.jobs import Check
 from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, TeacherFile
@@ -32,7 +33,7 @@ from holdfast.models.lora import adapted
 from holdfast.models.prompt_check import require_readable
 from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
-from holdfast.models.vllm_engine import require_vllm
+from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.stages.teacher_check import Student, require_teacher
@@ -118,7 +119,7 @@ def _check_vllm(study: Study) -> None:
         raise UserError(
             f"evaluation.vllm: works on one GPU, and compute.gpus is {study.compute.gpus}; leave one of them out"
         )
-    require_vllm("evaluation.vllm")
+    require_engine("evaluation.vllm")
     from vllm import EngineArgs
 
     known = [field.name for field in dataclasses.fields(EngineArgs)]
@@ -191,6 +192,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     try:
         config = anywhere(stage, study.evaluation.max_new_tokens)
         share(stage, study.compute.gpus)
+        if isinstance(config, GRPOConfig) and config.use_vllm and config.vllm_mode != "server":
+            require_engine("trainer.use_vllm")
         model = adapted(model, stage, study.seed)
         found = shape_for(model, study.influence)
         if study.influence is not None or (isinstance(stage, SFT) and stage.select is not None):

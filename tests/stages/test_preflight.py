@@ -135,6 +135,14 @@ def test_evaluations_by_vllm_are_refused_where_they_cannot_be(
     monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"evaluation\.vllm: vLLM is not in this environment; `make vllm`"):
         checked(tiny_data, evaluation={"vllm": {}})
+    monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: name)
+    monkeypatch.setattr("holdfast.models.vllm_engine.version", lambda name: "0.31.0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"evaluation\.vllm: this vLLM computes on a GPU and torch sees none"):
+        checked(tiny_data, evaluation={"vllm": {}})
+    rollouts = {"method": "grpo", "trainer": {"use_vllm": True}}
+    with pytest.raises(UserError, match=r"arms\.a\.0\.trainer\.use_vllm: this vLLM computes on a GPU"):
+        checked(tiny_data, rollouts)
     with pytest.raises(ValidationError, match="model is set by holdfast; remove it"):
         checked(tiny_data, evaluation={"vllm": {"arguments": {"model": "other"}}})
 
