@@ -3,7 +3,8 @@
 Run: python -m bench.rft [--quick] [--shape 3b] [--rounds 7] [--threads 1] [--checkpointing on|off] [--vllm]. By default
 on the bundled base with the `rft` arm of experiments/bundled.yaml; `3b` is Qwen2.5-VL-3B with random weights and the
 adapters of experiments/qwen3b-lora.yaml, for a GPU, and `stand-in` its tiny double. `--vllm` adds ours with rollouts by
-vLLM in the same process, weights that are sent to it in every round included; where vLLM is missing, a line says so.
+vLLM in the same process, weights that are sent to it in every round included; where vLLM is missing, or the GPU that it
+needs, a line says so.
 
 A round is one generation and the steps that learn from it. The trainers take turns, see the same prompts and the same
 random numbers, and learn at rate 0, so that they have the same weights and the same work in every round; the round
@@ -33,7 +34,7 @@ from holdfast.determinism import settle_torch
 from holdfast.errors import UserError
 from holdfast.models.load import load_model, load_processor
 from holdfast.models.tiny.shipped import shipped_base
-from holdfast.models.vllm_engine import require_vllm
+from holdfast.models.vllm_engine import require_engine
 from holdfast.training.arguments import length
 from holdfast.training.grpo import prompt_dataset
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
@@ -76,7 +77,7 @@ def _unmoved(stage: Any, changed: dict[str, Any]) -> Any:
 def without_vllm(field: str) -> str:
     """That vLLM has no part in this, and why; nothing where it can have one."""
     try:
-        require_vllm(field)
+        require_engine(field)
     except UserError as error:
         # What follows is for a study that asks for it.
         return f"{BY_VLLM} is left out: {str(error).partition(', or remove')[0]}"

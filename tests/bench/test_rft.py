@@ -54,6 +54,11 @@ def test_without_vllm_a_line_says_that_it_is_left_out(monkeypatch: pytest.Monkey
     assert said.startswith("Holdfast with vLLM is left out: --vllm: vLLM is not in this environment; `make vllm`")
     monkeypatch.setattr("holdfast.models.vllm_engine.find_spec", lambda name: name)
     monkeypatch.setattr("holdfast.models.vllm_engine.version", lambda name: "0.31.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert without_vllm("--vllm").endswith(
+        "--vllm: this vLLM computes on a GPU and torch sees none; run on a machine with one"
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert without_vllm("--vllm") == ""
 
 
