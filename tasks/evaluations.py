@@ -6,6 +6,7 @@ A unit is one checkpoint and one benchmark. Another benchmark, or more questions
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,9 +35,25 @@ def model_tag(models: Iterable[ModelRef]) -> str:
 def known_units(store: Store, models: Iterable[ModelRef]) -> dict[str, FileRef]:
     """By key, the file of every unit of these models that a finished evaluation left and that is as it left it."""
     found: dict[str, FileRef] = {}
-    for run in runs_about(store, [model.digest for model in models]):
+    runs = runs_about(store, [model.digest for model in models])
+    for run in runs:
         found = _units(store, run) | found
+    for run in runs:
+        _forget_work(store, run.data.tags["holdfast.stage_key"], found)
     return found
+
+
+def _forget_work(store: Store, key: str, found: dict[str, FileRef]) -> None:
+    """Remove what an evaluation left that was killed once its run had finished: no attempt comes back to it, since all
+    its units are found."""
+    work = worker.work_directory(store.root)
+    try:
+        units = Evaluate.model_validate_json((work / key / "job.json").read_text()).units
+    except (FileNotFoundError, ValueError):
+        return
+    if units.keys() <= found.keys():
+        with slots.file_lock(work / "locks" / key, worker.stopping):
+            shutil.rmtree(work / key, ignore_errors=True)
 
 
 def runs_about(store: Store, digests: Iterable[str]) -> list[Any]:

@@ -60,6 +60,8 @@ POLL = 1.0
 AFTERMATH = 1.0
 """Seconds in which the death of a rank shows beside the complaints of those who lost it."""
 LOG_LINES = 15
+KILLED = 255
+"""What a forkserver that was killed reports for its children."""
 REFUSED = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|File too large")
 """What a disk says that refuses; libraries hand it on as errors of many kinds."""
 LEAST_SPACE = 64 * 1024
@@ -230,12 +232,11 @@ def _wait(processes: list[Process], codes: dict[Process, int], seconds: float) -
         for sentinel in ready:
             process = working[sentinel]  # type: ignore[index]
             process.join()
-            codes[process] = 255 if process.exitcode is None else process.exitcode
+            codes[process] = KILLED if process.exitcode is None else process.exitcode
 
 
 def _killed(code: int) -> bool:
-    """A forkserver that was killed reports 255 for its children."""
-    return code < 0 or code == 255
+    return code < 0 or code == KILLED
 
 
 def _raise_failure(end: _End, partial: Path, ranks: list[Rank]) -> None:
@@ -249,8 +250,9 @@ def _raise_failure(end: _End, partial: Path, ranks: list[Rank]) -> None:
     log = written.read_text(errors="replace") if written.is_file() else ""
     last = "\n".join(log.splitlines()[-LOG_LINES:])
     refused = REFUSED.search(last)
-    if refused or shutil.disk_usage(partial).free < LEAST_SPACE:
-        said = refused[0].lower() if refused else "no space left on device"
+    writable = os.access(partial, os.W_OK)
+    if refused or not writable or shutil.disk_usage(partial).free < LEAST_SPACE:
+        said = refused[0].lower() if refused else "no space left on device" if writable else "read-only file system"
         raise UserError(f"{partial}: cannot be written ({said}); free some space or make it writable.")
     several = f", rank {end.rank} of {len(ranks)}," if len(ranks) > 1 else ""
     if _killed(end.code):
@@ -279,21 +281,32 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 
 def _child(entry: str, out: str, gpu: str, rank: Rank) -> None:
+    try:
+        alone = _settle(rank.place(Path(out)), gpu)
+    except KeyboardInterrupt:
+        # So early, there is no log that could say so.
+        os._exit(KILLED)
+    except OSError:
+        # Who started this sees where nothing can be written.
+        os._exit(1)
+    fcntl.flock(alone, fcntl.LOCK_EX)
+    several = (rank,) if rank.size > 1 else ()
+    pkgutil.resolve_name(entry)(f"{out}/job.json", out, *several)
+
+
+def _settle(own: Path, gpu: str) -> int:
+    """A group, a log and a GPU of this process's own. The lock that a predecessor, whose parent was killed, holds until
+    it has died."""
     os.setsid()
     # What was imported is no garbage; trainers collect, and would look through all of it.
     gc.freeze()
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    own = rank.place(Path(out))
     log = os.open(own / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    # A predecessor whose parent was killed may still be about to die; it holds this lock until it has.
-    alone = os.open(own / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
-    fcntl.flock(alone, fcntl.LOCK_EX)
-    several = (rank,) if rank.size > 1 else ()
-    pkgutil.resolve_name(entry)(f"{out}/job.json", out, *several)
+    return os.open(own / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
 
 
 def _die_with_parent() -> None:

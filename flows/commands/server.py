@@ -30,6 +30,8 @@ from tasks.redaction import redacted
 ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*:")
 START_LIMIT = 120.0
 """Seconds; on busy cores a start takes more than ten."""
+STARTS = 5
+"""Of servers in place of ones that died."""
 
 
 @contextmanager
@@ -40,7 +42,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     with TemporaryFile("w+") as said, ExitStack() as stack:
-        url = stack.enter_context(_started(said))
+        server = stack.enter_context(_Server(said))
         from prefect.settings import (
             PREFECT_API_URL,
             PREFECT_LOGGING_TO_API_ENABLED,
@@ -55,25 +57,60 @@ def prefect_server() -> Iterator[Callable[[], None]]:
             yield lambda: None
             return
         # Nobody can read the logs of flows in it afterwards.
-        stack.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}))
-        yield lambda: _await(url, said)
+        stack.enter_context(temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}))
+        yield server.wait
 
 
-@contextmanager
-def _started(said: IO[str]) -> Iterator[str]:
-    """Address of a server that starts, and ends with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.commands.server", str(listening.fileno())],
-            stdin=subprocess.PIPE,
-            stderr=said,
-            pass_fds=[listening.fileno()],
-            start_new_session=True,
-        )
-    # The socket listens already: a request waits in it until the server is there.
-    with process:
-        yield url
+class _Server:
+    """A server that starts, and ends with the block. Once it was ready, one that dies is started again at its address,
+    where clients still try: what flows have told it stands in Prefect's database."""
+
+    def __init__(self, said: IO[str]) -> None:
+        self._said, self._port = said, 0
+        self._ready, self._ended = threading.Event(), threading.Event()
+        self._starting = threading.Lock()
+
+    def __enter__(self) -> _Server:
+        self._process = self._start()
+        threading.Thread(target=self._keep, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._starting:
+            self._ended.set()
+        self._process.__exit__(None, None, None)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def wait(self) -> None:
+        """Until it answers. UserError where it does not start."""
+        _await(self.url, self._said)
+        self._ready.set()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with socket.create_server(("127.0.0.1", self._port)) as listening:
+            self._port = listening.getsockname()[1]
+            # The socket listens already: a request waits in it until the server is there.
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.commands.server", str(listening.fileno())],
+                stdin=subprocess.PIPE,
+                stderr=self._said,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        for _ in range(STARTS):
+            self._process.wait()
+            with self._starting:
+                if self._ended.is_set() or not self._ready.is_set():
+                    return
+                self._process = self._start()
+            from tasks import progress
+
+            progress.warn("Prefect's temporary server has died; another one takes its place")
 
 
 def check_server() -> None:

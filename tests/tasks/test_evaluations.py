@@ -7,6 +7,7 @@ from stage_runs import BASE, run, use
 
 from holdfast.config.jobs import Evaluate
 from holdfast.config.refs import ModelRef
+from tasks import worker
 from tasks.evaluations import known_units, log_evaluation
 from tasks.stage import Attempt
 from tasks.tracking import Store, open_store
@@ -97,3 +98,21 @@ def test_an_evaluation_whose_record_is_broken_is_asked_again(context, store, mon
     # Two bytes less of white space, and still a job.
     record.write_text(record.read_text().replace(", ", ",", 2).replace(": ", ":", 2))
     assert known_units(store, [model]) == {}
+
+
+def test_what_a_killed_command_left_of_a_finished_evaluation_goes(context, store, monkeypatch):
+    """It was killed after its run had finished; whose units are found is not run again."""
+    use(monkeypatch, "records")
+    model = ModelRef(path="model", digest="a" * 64, step=3)
+    done, never = evaluation(model, "color"), evaluation(model, "count")
+    run_id = Attempt(done, context).run().run_id
+    work = worker.work_directory(context.root)
+    left = work / store.run(run_id).data.tags["holdfast.stage_key"]
+    left.mkdir()
+    for content in ("torn", never.model_dump_json()):
+        (left / "job.json").write_text(content)
+        known_units(store, [model])
+        assert left.is_dir(), "it is not known to be found"
+    (left / "job.json").write_text(done.model_dump_json())
+    known_units(store, [model])
+    assert not left.exists()
