@@ -69,6 +69,8 @@ def _be_quiet() -> None:
     if "PREFECT_LOGGING_LEVEL" in os.environ:
         return
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+    # Of every event that a server which is away does not take, it would print all.
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         os.environ[f"PREFECT_LOGGING_LOGGERS_{name.replace('.', '_').upper()}_LEVEL"] = "INFO"
         logging.getLogger(name).propagate = False

@@ -40,6 +40,24 @@ def prepared(root: Path, **environment: str) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+COMPLAINT = """
+import logging
+from pathlib import Path
+from flows.commands.environment import prepare_process
+prepare_process(Path.cwd())
+from prefect.logging.configuration import setup_logging
+setup_logging()
+logging.getLogger("prefect._internal.concurrency").error("Service 'EventsWorker' failed to process item")
+"""
+
+
+def test_prefect_prints_no_event_that_a_server_which_is_away_did_not_take(tmp_path: Path):
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPLAINT], env=path, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "EventsWorker" not in done.stdout + done.stderr
+
+
 def test_no_proxy_stands_before_this_machine(tmp_path: Path):
     seen = prepared(tmp_path, HOME=str(tmp_path), http_proxy=DEAD, no_proxy="intranet,localhost")
     assert seen["no_proxy"] == seen["NO_PROXY"] == "intranet,localhost,127.0.0.1,::1"
