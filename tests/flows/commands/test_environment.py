@@ -117,7 +117,7 @@ def test_a_terminal_that_closes_ends_a_study_which_the_same_command_continues(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    trainer = {"max_steps": 100, "per_device_train_batch_size": 4}
+    trainer = {"max_steps": 800, "per_device_train_batch_size": 4}
     arms = {"a": [{"method": "sft", "source": "answers", "trainer": trainer}]}
     new_repository(tmp_path, {**TINY, "arms": arms, "model": {"path": tiny_model.path}})
     store = Store(tmp_path)
