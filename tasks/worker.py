@@ -107,7 +107,9 @@ def preload() -> None:
 def stop_all(grace: float = 5.0) -> None:
     """End every running stage: SIGTERM to its process group, after `grace` seconds SIGKILL. New ones are refused."""
     stopping.set()
-    processes = list(_running)
+    # One that is being started is among them when the lock is free; none starts any more.
+    with _polling:
+        processes = list(_running)
     for process in processes:
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + grace

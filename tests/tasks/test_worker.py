@@ -1,9 +1,12 @@
-"""The first moments of a stage's process, in which it has no log yet."""
+"""The first moments of a stage's process."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +43,26 @@ def test_a_log_that_cannot_be_written_ends_in_a_sentence(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match=r"cannot be written \(read-only file system\); free some space or make it"):
         _raise_failure(_End(1), tmp_path, [ALONE])
+
+
+class Young:
+    sentinel = 0
+
+
+def test_a_process_that_is_being_started_is_ended_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else would: the command would wait for it, hours if it trains so long."""
+    told: list[tuple[Any, signal.Signals]] = []
+    young: Any = Young()
+    monkeypatch.setattr(worker, "_running", set())
+    monkeypatch.setattr(worker, "_signal", lambda process, number: told.append((process, number)))
+    monkeypatch.setattr(worker, "wait", lambda *_: [])
+    ending = threading.Thread(target=worker.stop_all, args=(0.0,))
+    try:
+        with worker._polling:
+            ending.start()
+            ending.join(0.2)
+            worker._running.add(young)
+        ending.join(10)
+    finally:
+        worker.stopping.clear()
+    assert told == [(young, signal.SIGTERM), (young, signal.SIGKILL)]
