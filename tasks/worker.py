@@ -19,6 +19,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -283,17 +284,21 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 
 def _child(entry: str, out: str, gpu: str, rank: Rank) -> None:
+    """An interrupt that is meant for this process alone counts as one that killed it."""
     try:
         alone = _settle(rank.place(Path(out)), gpu)
     except KeyboardInterrupt:
-        # So early, there is no log that could say so.
         os._exit(KILLED)
     except OSError:
         # Who started this sees where nothing can be written.
         os._exit(1)
-    fcntl.flock(alone, fcntl.LOCK_EX)
-    several = (rank,) if rank.size > 1 else ()
-    pkgutil.resolve_name(entry)(f"{out}/job.json", out, *several)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        several = (rank,) if rank.size > 1 else ()
+        pkgutil.resolve_name(entry)(f"{out}/job.json", out, *several)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        os._exit(KILLED)
 
 
 def _settle(own: Path, gpu: str) -> int:

@@ -34,6 +34,21 @@ def test_an_interrupt_before_there_is_a_log_counts_as_killed(tmp_path: Path, mon
 
 
 @pytest.mark.usefixtures("ended")
+def test_an_interrupt_of_a_stage_at_work_counts_as_killed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "_settle", lambda *_: os.open(tmp_path / "lock", os.O_WRONLY | os.O_CREAT))
+    monkeypatch.setattr(worker.pkgutil, "resolve_name", lambda _: interrupted)
+    with pytest.raises(SystemExit) as end:
+        _child("at:work", str(tmp_path), "", ALONE)
+    assert _killed(end.value.code)
+    assert "KeyboardInterrupt" in capsys.readouterr().err, "its log says where"
+
+
+@pytest.mark.usefixtures("ended")
 def test_a_log_that_cannot_be_written_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "setsid", lambda: None)
     monkeypatch.setattr(worker, "_die_with_parent", lambda: None)
