@@ -22,7 +22,7 @@ from holdfast.models.precision import learn_in_float32
 from holdfast.models.shape import shape_of
 from holdfast.stages.needs import Batch, Method, operations
 from holdfast.stages.trial import FILLER, Clock
-from holdfast.training.arguments import trainer_config
+from holdfast.training.arguments import set_checkpointing, trainer_config
 from holdfast.training.sft import sft_trainer
 from holdfast.training.stage import LARGE
 
@@ -75,7 +75,7 @@ def sft(bench: Bench, file: str) -> list[Row]:
     config: Any = trainer_config(stage, 0, machine(bench.where, half=not bench.stand_in))
     config.max_steps = WARM + STEPS
     config.logging_steps = 1000
-    config.gradient_checkpointing = model.num_parameters() > LARGE
+    set_checkpointing(config, model.num_parameters() > LARGE)
     each = config.per_device_train_batch_size * config.gradient_accumulation_steps
     completion = FILLER * bench.shape.completion
     rows = [TrainingRow(question, completion) for question in puzzles_for(bench.shape, each)]

@@ -23,7 +23,7 @@ from holdfast.models.load import save_checkpoint
 from holdfast.models.lora import adapted
 from holdfast.models.precision import learn_in_float32
 from holdfast.models.vllm_engine import Engine, engine_of
-from holdfast.training.arguments import length, trainer_config
+from holdfast.training.arguments import length, set_checkpointing, trainer_config
 from holdfast.training.grpo import grpo_trainer
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.rewards import Reward, Rewards, token_counter
@@ -88,9 +88,8 @@ class Side:
     def __init__(self, kind: type[GRPOTrainer], work: Work, prompts: Dataset) -> None:
         model = learn_in_float32(adapted(work.load(), work.stage, 0))
         config = work.config()
-        config.gradient_checkpointing = work.checkpointing
-        if work.checkpointing is None:
-            config.gradient_checkpointing = model.num_parameters() > LARGE
+        large = model.num_parameters() > LARGE
+        set_checkpointing(config, large if work.checkpointing is None else work.checkpointing)
         terms = Rewards(work.stage.rewards, config.num_generations, token_counter(work.processor.tokenizer))
         rewards = {name: _named(name, reward) for name, reward in terms.functions().items()}
         made: Any = kind  # grpo_trainer's own kind is the one of ours.

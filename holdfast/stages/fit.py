@@ -20,7 +20,7 @@ from holdfast.models.precision import HALF as HALVES
 from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
 from holdfast.stages.needs import GB, Batch, Memory, Method, Pass, Precision, Tracing, gb
-from holdfast.training.arguments import TrainerConfig, anywhere, length, share
+from holdfast.training.arguments import TrainerConfig, anywhere, length, says_checkpointing, share
 from holdfast.training.stage import LARGE
 
 
@@ -170,9 +170,7 @@ def precision_of(study: Study, shape: Shape, on_gpu: bool) -> Precision:
 
 def method_of(config: TrainerConfig, stage: AnyStage, study: Study, shape: Shape) -> Method:
     """What the stage's arguments say, and where they are silent, what training does."""
-    checkpointing = config.gradient_checkpointing or (
-        "gradient_checkpointing" not in stage.trainer and shape.parameters > LARGE
-    )
+    checkpointing = config.gradient_checkpointing or (not says_checkpointing(stage) and shape.parameters > LARGE)
     return Method(
         optimizer=str(config.optim).rpartition(".")[2].removesuffix("_fused").removesuffix("_torch"),
         checkpointing=bool(checkpointing),

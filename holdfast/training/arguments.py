@@ -147,6 +147,22 @@ def _check_name(name: str, known: list[str], kind: str) -> None:
         raise UserError(f"trainer.{name} is no argument of TRL's {kind}; {hint}")
 
 
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+"""transformers' name of it and the older one, which it reads only when arguments are made."""
+
+
+def set_checkpointing(config: TrainerConfig, on: bool) -> None:
+    """Compute a layer's activations again in the backward pass, or keep them."""
+    for name in CHECKPOINTING:
+        if hasattr(config, name):
+            setattr(config, name, on)
+
+
+def says_checkpointing(stage: AnyStage) -> bool:
+    """Whether the stage itself says whether activations are kept."""
+    return any(name in stage.trainer for name in CHECKPOINTING)
+
+
 VLLM_MODES = ("colocate", "server")
 SERVERS_OWN = {
     "vllm_enable_sleep_mode": "a card of its own instead",

@@ -23,7 +23,7 @@ from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
 from holdfast.training.alarms import Alarms
-from holdfast.training.arguments import length, share, trainer_config
+from holdfast.training.arguments import length, says_checkpointing, set_checkpointing, share, trainer_config
 from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import with_old
@@ -98,8 +98,8 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     places = with_old((len(rows), len(old)), whole.rows, share, job.seed)
     rows += old
     model = learner(job, where)
-    if "gradient_checkpointing" not in job.stage.trainer:
-        config.gradient_checkpointing = model.num_parameters() > LARGE
+    if not says_checkpointing(job.stage):
+        set_checkpointing(config, model.num_parameters() > LARGE)
     if config.fsdp:
         set_sharding(config, model)
         callback.whole = lambda sharded: whole_model(sharded, job)

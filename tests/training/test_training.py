@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLTextModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from trl import GRPOTrainer
 
 from holdfast.config.jobs import Train
@@ -402,3 +403,34 @@ def test_asking_along_the_way_changes_no_training(
     never = run_stage(train_job(grpo(), schooled), tmp_path / "never")
     assert all(torch.equal(value, weights(never)[name]) for name, value in weights(often).items())
     shutil.rmtree(often)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({}, False, False),
+        ({}, True, True),
+        ({"gradient_checkpointing": False}, True, False),
+        ({"gradient_checkpointing": True}, False, True),
+        ({"activation_checkpointing": True}, False, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", [sft, grpo])
+def test_a_large_models_activations_are_computed_again_unless_the_stage_says_otherwise(
+    method: Callable[..., dict[str, Any]],
+    case: tuple[dict[str, bool], bool, bool],
+    train_job: Callable[..., Train],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the layers themselves: arguments that transformers does not read any more would change nothing there."""
+    said, large, computed_again = case
+    monkeypatch.setattr("holdfast.training.stage.LARGE", 1 if large else 10**9)
+    made = train_job(method(max_steps=1, **said))
+    processor = load_processor(made.start)
+    trainer = build(made, processor, tmp_path, StageCallback(tmp_path, Journal(tmp_path), lambda *_: {}, processor))
+    trainer.train()
+    layers = [one for one in trainer.model.modules() if isinstance(one, GradientCheckpointingLayer)]
+    assert layers
+    assert {layer.gradient_checkpointing for layer in layers} == {computed_again}
