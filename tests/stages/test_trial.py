@@ -15,10 +15,11 @@ from holdfast.config.refs import DataRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
+from holdfast.influence.samples import sample_encoder
 from holdfast.journal import Journal
 from holdfast.stages import trace_trial as trace_module
 from holdfast.stages import trial as module
-from holdfast.stages.preflight import prompt_lengths
+from holdfast.stages.preflight import longest_prompt, prompt_lengths
 from holdfast.stages.trial import largest_job
 
 DRAWN = {"max_steps": 100, "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 8}
@@ -89,6 +90,15 @@ def test_influence_is_tried_on_the_longest_samples_and_questions(
     job = TraceTrial(
         train=train_job({"lora": {"r": 2, "target_modules": "all-linear"}, **stage}), data=tiny_data, influence=settings
     )
+    encoder = sample_encoder(job.train, settings)
+    lengths = prompt_lengths(encoder.processor, read_questions(job.train.questions.path))
+    samples = trace_module._samples(job, encoder)
+    assert [len(one.encoded["input_ids"]) for one in samples] == sorted(one.tokens for one in lengths)[-6:][::-1]
+    assert stage["method"] == "sft" or min(len(one.completion) for one in samples) >= DRAWN["max_completion_length"]
+    for path in tiny_data.path.glob("*validation*.parquet"):
+        asked = read_questions(path)
+        [longest, _] = trace_module._questions(job, encoder)[asked[0].benchmark]
+        assert len(longest.encoded["input_ids"]) == longest_prompt(encoder.processor, asked).tokens
     found = tried(job, run_stage, tmp_path)
     assert found["samples"] == 6
     assert min(found["seconds_samples"], found["seconds_questions"]) > 0
