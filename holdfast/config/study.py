@@ -214,8 +214,6 @@ class Study(Config):
         for where, stage in self._stages():
             if not isinstance(stage, Distill):
                 continue
-            if self.compute.gpus > 1:
-                raise ValueError(f"{where}: distill trains on one GPU; set compute.gpus to 1")
             if self.influence is not None:
                 raise ValueError(f"{where}: influence has no rule for distill; remove influence, or this stage")
             if isinstance(stage.teacher, BaseTeacher) and where.endswith(".0"):

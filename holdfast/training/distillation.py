@@ -1,6 +1,6 @@
 """On-policy distillation: the model samples, and learns at each of its tokens what a teacher would have written there.
 
-The loss is the mean over the tokens of a pass of KL(model ‖ teacher), exact over the vocabulary and without a gradient
+The loss is the mean over the tokens of a step of KL(model ‖ teacher), exact over the vocabulary and without a gradient
 through what was sampled; docs/mitigations.md. Only teachers differ: another model, or the model itself, or a moving
 average of it, that is shown a right completion of the question (SDFT). Model and teacher read by one function, so a
 teacher that is the model teaches nothing.
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from holdfast import group
 from holdfast.config.jobs import Train
 from holdfast.config.methods import Demonstration, Distill
 from holdfast.config.mitigations import KL
@@ -30,6 +31,7 @@ from holdfast.models.precision import learn_in_float32, weight_dtype
 from holdfast.training.penalties import completion_logits, distance
 from holdfast.training.prompt_sharing_trainer import PromptSharingTrainer
 from holdfast.training.sft import labelled
+from holdfast.training.sharded import whole
 
 ASKED = "question_ids"
 LOSS = KL(weight=1, direction="reverse")
@@ -46,8 +48,6 @@ STATE = "teacher.safetensors"
 class DistillationTrainer(PromptSharingTrainer):
     """Samples as a reinforced training does; rewards are only logged."""
 
-    by_group = False
-    """A pass's mean is over its tokens, so each prompt would else count alike, however much was said to it."""
     teacher: Any
     processor: Any
     asked: Mapping[str, Question]
@@ -70,7 +70,13 @@ class DistillationTrainer(PromptSharingTrainer):
             now = completion_logits(model, self._batch(self.asked, inputs[ASKED], completions))
         # Models of a family fill their tables of tokens up to different widths.
         width = min(then.shape[-1], now.shape[-1])
-        return distance(then[:, :width], now[:, :width], LOSS) / self.current_gradient_accumulation_steps
+        return distance(then[:, :width], now[:, :width], LOSS) * len(now) / self._tokens_of_a_step(inputs)
+
+    def _tokens_of_a_step(self, inputs: Any) -> Any:
+        """Of one process's share, as TRL counts them: where a generation serves several steps, each of these alike."""
+        args: Any = self.args
+        steps = args.steps_per_generation / self.current_gradient_accumulation_steps
+        return inputs["num_items_in_batch"] / (self.accelerator.num_processes * steps)
 
     def _batch(self, questions: Mapping[str, Question], names: Sequence[str], completions: list[list[int]]) -> Any:
         own = list(dict.fromkeys(names))
@@ -81,31 +87,36 @@ class DistillationTrainer(PromptSharingTrainer):
 
 
 class MovingAverage(TrainerCallback):
-    """Teacher ← (1 − rate) · teacher + rate · model after each step, of what learns; a checkpoint keeps it."""
+    """Teacher ← (1 − rate) · teacher + rate · model after each step, of what learns; a checkpoint keeps it.
+
+    Of several processes each has the whole teacher, also where the model lies in parts.
+    """
 
     def __init__(self, teacher: Any, model: Any, rate: float) -> None:
-        own = dict(teacher.named_parameters())
-        self.pairs = {name: (own[name], value) for name, value in model.named_parameters() if value.requires_grad}
+        learning = {name for name, value in model.named_parameters() if value.requires_grad}
+        self.averages = {name: value for name, value in teacher.named_parameters() if name in learning}
         self.rate = rate
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Go on from a checkpoint."""
         if state.global_step:
             saved = load_file(_checkpoint(args, state) / STATE)
-            for name, (average, _model) in self.pairs.items():
+            for name, average in self.averages.items():
                 average.data.copy_(saved[name])
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Follow the model."""
-        for average, value in self.pairs.values():
-            average.data.lerp_(value.data.to(average.dtype), self.rate)
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Follow the model, whose parameters are others once it lies in parts."""
+        learned = dict(model.named_parameters())
+        for name, average in self.averages.items():
+            average.data.lerp_(whole(learned[name].data).to(average.dtype), self.rate)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Join the checkpoint."""
-        save_file(
-            {name: average.data.contiguous() for name, (average, _model) in self.pairs.items()},
-            _checkpoint(args, state) / STATE,
-        )
+        if group.number() == 0:
+            saved = {name: average.data.contiguous() for name, average in self.averages.items()}
+            save_file(saved, _checkpoint(args, state) / STATE)
 
 
 def taught(trainer: DistillationTrainer, job: Train, processor: Any, rows: Sequence[TrainingRow]) -> None:

@@ -40,9 +40,6 @@ class PromptSharingTrainer(GRPOTrainer):
     With several processes, rows are drawn, shuffled and rewarded by random numbers that one process would have used.
     """
 
-    by_group = True
-    """Whether a pass has few prompts, where an optimizer step has several passes and the model can share prompts."""
-
     rollout_difference = 0.1
     """Nats that vLLM's log-probabilities may be from the trainer's, in the mean over tokens."""
 
@@ -75,7 +72,7 @@ class PromptSharingTrainer(GRPOTrainer):
         args: Any = self.args
         # Of so many passes in a row, no optimizer step has some alone.
         passes = math.gcd(args.steps_per_generation, args.gradient_accumulation_steps)
-        if passes > 1 and self.by_group and self._shares:
+        if passes > 1 and self._shares:
             order = order.view(-1, passes * count // args.steps_per_generation).sort().values.flatten()
         return {name: _taken(value, order) for name, value in rows.items()}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -90,6 +91,18 @@ def test_a_teacher_that_is_the_model_teaches_nothing(job: Callable, schooled: Mo
     assert max(p.grad.abs().max() for p in trainer.model.parameters() if p.grad is not None) < 1e-6
 
 
+def test_a_step_is_the_same_in_one_pass_and_in_several(job: Callable, run_stage: Callable, tmp_path: Path) -> None:
+    ways = [{"per_device_train_batch_size": 8}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}]
+    ends = []
+    for number, way in enumerate(ways):
+        out = run_stage(job("demonstration", num_generations=4, temperature=1.5, **way), tmp_path / str(number))
+        assert len({len(row) for row in pq.read_table(out / "completions.parquet")["completion"].to_pylist()}) > 1
+        ends.append(load_file(max((out / "checkpoints").iterdir()) / "model.safetensors"))
+    whole, parts = ends
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_another_arms_end_is_learned_from(
     job: Callable, tiny_model: ModelRef, run_stage: Callable, tmp_path: Path
 ) -> None:
@@ -115,6 +128,6 @@ def test_a_moving_average_by_hand() -> None:
     teacher.requires_grad_(False)
     seen = []
     for _ in range(2):
-        average.on_step_end(*[None] * 3)  # type: ignore[arg-type]
+        average.on_step_end(*[None] * 3, model=model)  # type: ignore[arg-type]
         seen.append(teacher.weight.item())
     assert seen == [1.5, 1.875]

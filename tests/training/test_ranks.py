@@ -51,6 +51,12 @@ def grpo(trainer: dict[str, Any] = REINFORCED) -> dict[str, Any]:
     return {"method": "grpo", "trainer": trainer, "rewards": {"score": 1.0, "format": 0.5, "near": near}}
 
 
+def distill() -> dict[str, Any]:
+    """By a teacher that follows the model, in passes of unlike numbers of tokens."""
+    sampled = {name: value for name, value in REINFORCED.items() if name != "beta"} | {"temperature": 1.5}
+    return {"method": "distill", "teacher": {"kind": "demonstration", "ema": 0.5}, "trainer": sampled}
+
+
 def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
     [file] = (out / "checkpoints" / f"step-{step:06d}").glob("*.safetensors")
     return load_file(file)
@@ -119,8 +125,9 @@ UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
         sft(trainer={**SUPERVISED, "gradient_checkpointing": True}),
         grpo(UNMOORED),
         grpo({**UNMOORED, "gradient_checkpointing": True}),
+        distill(),
     ],
-    ids=["all of it", "language", "language again", "grpo", "grpo again"],
+    ids=["all of it", "language", "language again", "grpo", "grpo again", "distilled"],
 )
 def test_parts_of_a_model_are_trained_as_the_whole_one_is(
     stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
@@ -143,8 +150,9 @@ def test_parts_of_a_model_are_trained_as_the_whole_one_is(
         (sft(), 3),
         (sft(lora={"r": 4, "target_modules": "all-linear"}), 2),
         ({**grpo(), "lora": {"r": 4, "target_modules": "all-linear"}}, 4),
+        (distill(), 4),
     ],
-    ids=["all of it", "whole passes each", "an adapter", "a group over four"],
+    ids=["all of it", "whole passes each", "an adapter", "a group over four", "distilled"],
 )
 def test_several_processes_train_what_one_does(
     several: tuple[dict[str, Any], int], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
@@ -155,12 +163,23 @@ def test_several_processes_train_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [(0, 2, "ddp"), (1, 1, "ddp"), (1, 4, "ddp"), (1, 2, "fsdp2"), (1, 4, "fsdp2")])
+@pytest.mark.parametrize(
+    "end",
+    [
+        (0, 2, "ddp", grpo(UNMOORED)),
+        (1, 1, "ddp", grpo(UNMOORED)),
+        (1, 4, "ddp", grpo(UNMOORED)),
+        (1, 2, "fsdp2", grpo(UNMOORED)),
+        (1, 4, "fsdp2", grpo(UNMOORED)),
+        (1, 2, "fsdp2", distill()),
+    ],
+)
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
-    end: tuple[int, int, str], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
+    end: tuple[int, int, str, dict[str, Any]], schooled: ModelRef, train_job: Callable, in_one: Callable, tmp_path: Path
 ) -> None:
-    rank, then, strategy = end
-    job = train_job(grpo({**UNMOORED, "max_steps": 12}), schooled, keep=2).model_copy(update={"strategy": strategy})
+    rank, then, strategy, stage = end
+    stage = stage | {"trainer": stage["trainer"] | {"max_steps": 12}}
+    job = train_job(stage, schooled, keep=2).model_copy(update={"strategy": strategy})
     out = tmp_path / "two"
     killed(job, out, rank, "trainer/checkpoint-4/complete.json")
     together(job, out, then)
