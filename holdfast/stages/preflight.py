@@ -203,7 +203,7 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
     if study.compute.strategy != "ddp" and study.compute.gpus > 1:
-        require_shardable(study.compute.strategy, stage, model)
+        require_shardable(study.compute.strategy, study.model.dtype, stage, model)
     _check_ledger(where, stage, study, config, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(

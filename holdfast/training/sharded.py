@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from holdfast import group
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO, AnyStage
+from holdfast.config.refs import ModelRef
 from holdfast.config.study import Strategy
 from holdfast.errors import UserError
 from holdfast.models.load import load_model
@@ -39,14 +40,14 @@ def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule) or any(map(zero3.is_part, model.parameters()))
 
 
-def require_shardable(strategy: Strategy, stage: AnyStage, model: Any) -> None:
+def require_shardable(strategy: Strategy, dtype: str, stage: AnyStage, model: Any) -> None:
     """Refuse what cannot be trained in parts, or has never been.
 
     Raises:
         UserError: it says what to set instead.
     """
     if strategy == "zero3":
-        zero3.require_deepspeed()
+        zero3.require_deepspeed(dtype)
     where = f"compute.strategy: {strategy}"
     if stage.lora is not None:
         raise UserError(f"{where} trains whole models and this stage an adapter; set it to ddp")
@@ -56,15 +57,15 @@ def require_shardable(strategy: Strategy, stage: AnyStage, model: Any) -> None:
         raise UserError(f"{where} finds no layers in {type(model).__name__}; set it to ddp")
 
 
-def take_over(trainer: Any) -> None:
-    """Have a new trainer train in parts if its arguments say so."""
+def take_over(trainer: Any, start: ModelRef) -> None:
+    """Have a new trainer of a model train in parts if its arguments say so."""
     strategy = strategy_of(trainer.args)
     if strategy == "fsdp2":
         fsdp2.on_cpus(trainer)
     if strategy == "zero3":
         zero3.on_cpus(trainer)
         zero3.load_whole()
-        trainer.add_callback(zero3.WholeOutsideLayers(trainer))
+        trainer.add_callback(zero3.Begin(trainer, start))
 
 
 def own_part(parameter: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def own_part(parameter: Tensor) -> Tensor:
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """All of a parameter; every process must ask."""
+    """All of a parameter that learns; every process must ask."""
     if zero3.is_part(parameter):
         return zero3.whole(parameter)
     parameter = parameter.detach()
@@ -92,13 +93,16 @@ def second_moment(optimizer: Any, parameter: Tensor) -> tuple[Tensor, float] | N
 
 
 def whole_model(model: Any, job: Train) -> Any:
-    """On the first process, a copy of the model with all of its weights, in the host's memory; every one must ask."""
+    """On the first process, a copy of the model with all of its weights, in the host's memory; every one must ask.
+
+    What does not learn is as the training found it, and may compute in half precision.
+    """
     if not is_sharded(model):
         raise TypeError(f"{type(model).__name__} is not in parts")
     copy = None if group.number() else load_model(job.start, "float32", torch.device("cpu"))
     named = {} if copy is None else dict(copy.named_parameters())
     for name, parameter in model.named_parameters():
-        weights = whole(parameter)
-        if copy is not None:
+        weights = whole(parameter) if parameter.requires_grad else None
+        if copy is not None and weights is not None:
             named[name].data.copy_(weights)
     return copy

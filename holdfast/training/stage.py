@@ -103,7 +103,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     rows += old
     strategy = strategy_of(config)
     if strategy == "zero3":
-        zero3.require_alike(rows)
+        zero3.require_alike(row.question for row in rows)
         zero3.load_whole()
     model = learner(job, where)
     if not says_checkpointing(job.stage):
@@ -120,7 +120,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         prompts = prompt_dataset(processor, rows, places)
         with rolling_out_by(engine(job, processor, _computes_in(config, model))):
             trainer = grpo_trainer(kind, model, processor, config, (prompts, rewards))
-        take_over(trainer)
+        take_over(trainer, job.start)
         if isinstance(trainer, DistillationTrainer):
             taught(trainer, job, processor, rows)
         if isinstance(job.stage, GRPO):
@@ -131,7 +131,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
             refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
-        take_over(trainer)
+        take_over(trainer, job.start)
         if job.stage.method == "sft" and job.stage.talr is not None:
             trainer.compute_loss_func = talr_loss(job.stage.talr.tau)
     add_penalties(trainer, job, processor)

@@ -10,14 +10,17 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from holdfast.data.training_set import TrainingRow
+from holdfast.config.refs import ModelRef
+from holdfast.data.shards import Question
 from holdfast.errors import UserError
+from holdfast.models.load import load_model
 
 SETTINGS: dict[str, Any] = {
     "zero_optimization": {
@@ -29,6 +32,9 @@ SETTINGS: dict[str, Any] = {
         "stage3_gather_16bit_weights_on_model_save": True,
     },
     "bf16": {"enabled": "auto"},
+    # By default gradients are added in half precision.
+    "communication_data_type": "fp32",
+    "data_types": {"grad_accum_dtype": "fp32"},
     "gradient_clipping": "auto",
     "train_batch_size": "auto",
     "train_micro_batch_size_per_gpu": "auto",
@@ -37,8 +43,12 @@ SETTINGS: dict[str, Any] = {
 """DeepSpeed's; `auto` is what TRL's arguments say."""
 
 
-def require_deepspeed() -> None:
-    """UserError where DeepSpeed is missing."""
+def require_deepspeed(dtype: str) -> None:
+    """UserError where DeepSpeed is missing, or would scale its losses for half precision (`dtype`) by itself."""
+    if dtype == "float16":
+        raise UserError(
+            "compute.strategy: zero3 was never tried with float16; set model.dtype to bfloat16, or it to fsdp2"
+        )
     if find_spec("deepspeed") is None:
         raise UserError(
             "compute.strategy: zero3 needs DeepSpeed, which is not in this environment; `make zero3` makes one with it "
@@ -46,9 +56,9 @@ def require_deepspeed() -> None:
         )
 
 
-def require_alike(rows: Iterable[TrainingRow]) -> None:
-    """UserError where some of the rows show images and others do not, since a tower would be called by some alone."""
-    if len({bool(row.question.images) for row in rows}) > 1:
+def require_alike(questions: Iterable[Question]) -> None:
+    """UserError where some show images and others do not, since a tower would be called by some processes alone."""
+    if len({bool(question.images) for question in questions}) > 1:
         raise UserError(
             "compute.strategy: zero3 needs images in all prompts that a stage learns from, or in none; set it to fsdp2"
         )
@@ -73,23 +83,37 @@ def on_cpus(trainer: Any) -> None:
         trainer.is_deepspeed_enabled = True
 
 
-class WholeOutsideLayers(TrainerCallback):
-    """Every GPU keeps all but the language model's layers, as with FSDP2: TRL reads an output layer without a call."""
+class Begin(TrainerCallback):
+    """Puts right what DeepSpeed has made of a model when its training begins."""
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: Any, start: ModelRef) -> None:
         self.trainer = trainer
+        self.start = start
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Gather them once; DeepSpeed does after each step."""
+        """Every GPU keeps all but the language model's layers, as with FSDP2, and float32 is what it was."""
         kept = self.trainer.deepspeed.optimizer.persistent_parameters
         of_layers = {id(value) for value in model.get_decoder().layers.parameters()}
         for value in model.parameters():
             if id(value) not in of_layers and not value.ds_persist:
+                # TRL reads an output layer without calling it, which would gather it.
                 value.ds_persist = True
                 kept.append(value)
         kept[0].all_gather(kept)
+        if args.bf16 and not state.global_step:
+            learn_from(load_model(self.start, "float32", torch.device("cpu")), model)
+
+
+def learn_from(start: Any, model: Any) -> None:
+    """Give the float32 that learns its first values, of which DeepSpeed has taken the rounded ones."""
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    whole = dict(start.named_parameters())
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            safe_set_full_fp32_param(value, whole[name].detach())
 
 
 def is_part(value: Tensor) -> bool:
@@ -98,14 +122,10 @@ def is_part(value: Tensor) -> bool:
 
 
 def whole(value: Tensor) -> Tensor:
-    """All of a parameter, in float32 where it learns; every process must ask."""
-    from deepspeed.runtime.zero import GatheredParameters
+    """All of a parameter that learns, in float32; every process must ask."""
     from deepspeed.utils import safe_get_full_fp32_param
 
-    if value.requires_grad:
-        return safe_get_full_fp32_param(value)
-    with GatheredParameters([value]):
-        return value.detach().clone()
+    return safe_get_full_fp32_param(value)
 
 
 def second_moment(optimizer: Any, parameter: Tensor) -> tuple[Tensor, float] | None:

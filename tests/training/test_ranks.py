@@ -215,6 +215,6 @@ def test_what_ranks_cannot_share_is_refused() -> None:
 def test_what_cannot_be_trained_in_parts_is_refused() -> None:
     adapter = SFT(method="sft", source="answers", lora={"r": 4})
     with pytest.raises(UserError, match=r"compute\.strategy: fsdp2 trains whole models .*; set it to ddp"):
-        require_shardable("fsdp2", adapter, None)
+        require_shardable("fsdp2", "float32", adapter, None)
     with pytest.raises(UserError, match=r"compute\.strategy: .* set trainer\.beta to 0"):
-        require_shardable("fsdp2", GRPO(method="grpo", trainer={"beta": 0.05}), None)
+        require_shardable("fsdp2", "float32", GRPO(method="grpo", trainer={"beta": 0.05}), None)
