@@ -30,9 +30,8 @@ def test_float16_is_refused() -> None:
 
 
 def test_prompts_with_images_beside_prompts_without_are_refused() -> None:
-    text, shown = (
-        Question(id=name, prompt="?", answer="a", images=images) for name, images in (("t", ()), ("s", (b"",)))
-    )
+    text = Question("t", "", (), "?", "a", "a", "exact", "color")
+    shown = text._replace(images=(b"PNG",))
     zero3.require_alike([text, text])
     zero3.require_alike([shown, shown])
     with pytest.raises(UserError, match="needs images in all prompts that a stage learns from, or in none"):
