@@ -75,14 +75,15 @@ def test_a_record_carries_the_graders_verdict(model: Any, evaluator: Evaluator) 
 def test_an_answer_without_its_end_is_cut_off_and_one_that_ends_at_the_limit_is_not(
     model: Any, evaluator: Evaluator
 ) -> None:
-    ended = {record.id: record.tokens for record in evaluator.evaluate(model) if not record.cut}
+    ended = {(one.split, one.id): one.tokens for one in evaluator.evaluate(model) if not one.cut}
     assert ended
     limit = max(ended.values())
     for most in (limit, limit - 1):
         records = list(Evaluator(evaluator.asked, evaluator.reader, most).evaluate(model))
         cut = [record for record in records if record.cut]
         assert all(record.tokens == most for record in cut)
-        assert {record.id for record in records if not record.cut} == {one for one in ended if ended[one] <= most}
+        whole = {(record.split, record.id) for record in records if not record.cut}
+        assert whole == {key for key, tokens in ended.items() if tokens <= most}
 
 
 def test_a_targets_answer_is_read_leniently_as_well_and_a_priors_is_not(model: Any, evaluator: Evaluator) -> None:
