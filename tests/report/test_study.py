@@ -19,7 +19,7 @@ TRUTHS = {"rft": Truth(0.6, 0.95), "answers": Truth(0.68, 0.3)}
 def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     shape = Shape(target=20, prior=12, pictures=True, traced=True, predicted=True)
-    study = with_cuts(with_form(finished_study(root / "study", TRUTHS, shape), "count"), "answers")
+    study = with_cuts(with_form(finished_study(root / "study", TRUTHS, shape), "count"), None, "answers")
     notes = compare(compare_job(study), root)
     return notes, root
 
@@ -33,12 +33,15 @@ def test_a_study_becomes_a_page_a_summary_and_figures(report):
     assert "rft retains more prior knowledge than answers" in page
     # Of the base, of both arms, and once to explain it.
     assert page.count("in form") == 4
-    answers = json.loads((root / "summary.json").read_text())["arms"]["answers"]
-    assert f"<small>leniently {answers['metrics']['target/jigsaw/lenient']:.2f}</small>" in page
-    assert f"<small>cut off {answers['metrics']['prior/mean/cut']:.2f}</small>" in page
+    content = json.loads((root / "summary.json").read_text())
+    answers = content["arms"]["answers"]
+    for found in (content["base"]["metrics"], answers["metrics"]):
+        assert f"<small>leniently {found['target/jigsaw/lenient']:.2f}</small>" in page
+        assert f"<small>cut off {found['prior/mean/cut']:.2f}</small>" in page
+        assert round(found["target/jigsaw/cut"], 2) != round(found["prior/mean/cut"], 2)
     assert f"<small>cut off {answers['benchmarks']['color']['lost_cut']['value']:.2f}</small>" in page
-    # Old records of the base and of the other arm do not say.
-    assert page.count("<small>leniently") == 1
+    # Old records of the other arm do not say.
+    assert page.count("<small>leniently") == 2
     assert json.loads((root / "summary.json").read_text())["arms"]["rft"]["retention"]["replicates"] == 3
     assert "forward KL, target predicts mean forgetting best" in page
     assert json.loads((root / "summary.json").read_text())["predictors"][0]["spearman"] > 0.8
