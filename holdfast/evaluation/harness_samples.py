@@ -65,12 +65,13 @@ def rows(records: Sequence[Record], questions: Sequence[Question]) -> Iterator[d
             "resps": [[record.completion]],
             "filtered_resps": [read],
             "filter": OURS,
-            "metrics": ["authors", "correct", "strict", "score"],
+            "metrics": ["authors", "correct", "strict", "score", "cut"],
             "doc_hash": content_key(doc),
             "authors": record.authors,
             "correct": float(record.correct),
             "strict": None if record.strict is None else float(record.strict),
             "score": record.score,
+            "cut": None if record.cut is None else float(record.cut),
         }
 
 

@@ -137,6 +137,7 @@ def test_answers_that_are_exported_and_imported_have_the_same_verdicts(
     shard = data.path / f"prior-{name}.parquet"
     file = tmp_path / file_name(name, "2026-08-06T10-22-23.123456")
     lines = list(rows(records, read_questions(shard)))
+    assert [row["cut"] for row in lines] == [float(record.cut) for record in records]
     file.write_text("".join(json.dumps(row) + "\n" for row in lines))
     out = tmp_path / "records.parquet"
     shown = "\n".join(imported(file, None, None, out))
