@@ -202,8 +202,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
-    if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
-        require_shardable(stage, model)
+    if study.compute.strategy != "ddp" and study.compute.gpus > 1:
+        require_shardable(study.compute.strategy, study.model.dtype, stage, model)
     _check_ledger(where, stage, study, config, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
