@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 from trl import GRPOConfig
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, Source, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
 from holdfast.data.chat import begun, goes_on, reads_images, rendered
@@ -270,11 +270,9 @@ def _check_lengths(
     for where, stage in _stages(study):
         shard = learned_shard(stage, study)
         answer = needed[shard]
-        if isinstance(stage, SFT) and stage.source.kind == "teacher":
-            answer = _longest_teaching(processor, shards[shard], where)
+        if isinstance(stage, SFT) and stage.source.kind in ("teacher", "file"):
+            answer = _longest_teaching(processor, shards[shard], where, stage.source)
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{shard} in the style that {where} teaches")
-        if isinstance(stage, SFT) and isinstance(stage.source, TeacherFile):
-            answer = _longest_taught(processor, stage.source, shards[shard])
         if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
             answer = Longest(limit + answer.tokens, answer.id)
@@ -291,7 +289,11 @@ def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
             yield f"arms.{arm}.{number}", stage
 
 
-def _longest_teaching(processor: Any, questions: list[Question], where: str) -> Longest:
+def _longest_teaching(processor: Any, questions: list[Question], where: str, source: Source) -> Longest:
+    """Of the questions' own teacher, or of a teacher's file, all of whose rows are graded before anything is trained."""
+    if isinstance(source, TeacherFile):
+        kept, _ = graded(source, source.path, questions)
+        return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
     silent = next((question.id for question in questions if not question.teacher), None)
     if silent is not None:
         raise UserError(
@@ -304,12 +306,6 @@ def _longest_teaching(processor: Any, questions: list[Question], where: str) -> 
             "target.thinking: true, or use another source"
         )
     return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
-
-
-def _longest_taught(processor: Any, source: TeacherFile, questions: list[Question]) -> Longest:
-    """Of a teacher's file, all of whose rows are graded before anything is trained."""
-    kept, _ = graded(source, source.path, questions)
-    return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
 
 
 def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest, shard: str) -> None:

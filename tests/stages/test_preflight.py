@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,19 @@ def test_an_evaluation_limit_that_cannot_hold_an_answer_is_refused(tiny_data: Da
 def test_a_limit_that_would_cut_the_teachers_style_off_is_refused(tiny_data: DataRef) -> None:
     with pytest.raises(UserError, match=r"evaluation\.max_new_tokens: 40 .* in the style that arms\.a\.0 teaches"):
         checked(tiny_data, {"source": "teacher"}, evaluation={"max_new_tokens": 40})
+
+
+def test_a_limit_that_would_cut_a_teachers_file_off_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:
+    first, second, *_ = read_questions(tiny_data.path / "target-train.parquet")
+    long = second.teacher.replace("</think>", f"{'one two ' * 60} </think>")
+    rows = [{"id": first.id, "completion": first.teacher}, {"id": second.id, "completion": long}]
+    (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    taught = {"source": {"kind": "file", "path": str(tmp_path / "own.jsonl")}}
+    with pytest.raises(UserError) as refused:
+        checked(tiny_data, taught)
+    assert str(refused.value).startswith("evaluation.max_new_tokens: 96 tokens cannot hold the right answer to questi")
+    assert f"{second.id} of target-train.parquet in the style that arms.a.0 teaches" in str(refused.value)
+    checked(tiny_data, taught, evaluation={"max_new_tokens": 1000})
 
 
 def test_a_prompt_longer_than_the_model_is_refused(tiny_data: DataRef) -> None:
