@@ -36,6 +36,7 @@ from holdfast.models.tiny.shipped import shipped_base
 from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
+from holdfast.stages.seen import foreign_dialect, shrunk_images
 from holdfast.stages.teacher_check import Student, require_teacher
 from holdfast.stages.vllm_fit import require_evaluation_share, require_share
 from holdfast.training.arguments import TrainerConfig, anywhere, share
@@ -101,7 +102,8 @@ def check(job: Check) -> dict[str, Any]:
         )
         for at, stage in _stages(study)
     }
-    told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
+    told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
+    told += [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
         "needs": {at: need.noted() for at, need in needed.items()},
@@ -290,7 +292,7 @@ def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
 
 
 def _longest_teaching(processor: Any, questions: list[Question], where: str, source: Source) -> Longest:
-    """Of the questions' own teacher, or of a teacher's file, all of whose rows are graded before anything is trained."""
+    """Of the questions' own teacher, or of a teacher's file, all of whose rows are graded before anything trains."""
     if isinstance(source, TeacherFile):
         kept, _ = graded(source, source.path, questions)
         return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
