@@ -84,7 +84,8 @@ def check(job: Check) -> dict[str, Any]:
     for at, stage in _stages(study):
         if isinstance(stage, Distill):
             require_teacher(at, stage, student, shards[learned_shard(stage, study)])
-    longest, lengths = _check_lengths(study, processor, config, shards)
+    told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
+    longest, lengths = _check_lengths(study, processor, config, shards, told)
     room = room_there(where, study.compute.gpus)
     card = room.training if where.type == "cuda" else 0
     for at, stage in _stages(study):
@@ -102,7 +103,6 @@ def check(job: Check) -> dict[str, Any]:
         )
         for at, stage in _stages(study)
     }
-    told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
     told += [line for at, need in needed.items() for line in require_memory(at, need, room)]
     return {
         **longest,
@@ -254,9 +254,12 @@ def _check_halves(study: Study, validation: dict[str, int]) -> None:
 
 
 def _check_lengths(
-    study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]
+    study: Study, processor: Any, config: Any, shards: dict[str, list[Question]], told: list[str]
 ) -> tuple[dict[str, int], dict[str, tuple[Longest, Longest]]]:
-    """The longest of all, and of every stage the longest prompt and the longest completion that it trains on."""
+    """The longest of all, and of every stage the longest prompt and the longest completion that it trains on.
+
+    `told` gets warnings on teachers' files.
+    """
     room = getattr(config.get_text_config(), "max_position_embeddings", None)
     found = {name: longest_prompt(processor, questions) for name, questions in shards.items() if questions}
     needed = {name: _longest_answer(processor, name, questions) for name, questions in shards.items() if questions}
@@ -273,7 +276,7 @@ def _check_lengths(
         shard = learned_shard(stage, study)
         answer = needed[shard]
         if isinstance(stage, SFT) and stage.source.kind in ("teacher", "file"):
-            answer = _longest_teaching(processor, shards[shard], where, stage.source)
+            answer = _longest_teaching(processor, shards[shard], where, stage.source, told)
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{shard} in the style that {where} teaches")
         if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
@@ -291,10 +294,13 @@ def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
             yield f"arms.{arm}.{number}", stage
 
 
-def _longest_teaching(processor: Any, questions: list[Question], where: str, source: Source) -> Longest:
+def _longest_teaching(
+    processor: Any, questions: list[Question], where: str, source: Source, told: list[str]
+) -> Longest:
     """Of the questions' own teacher, or of a teacher's file, all of whose rows are graded before anything trains."""
     if isinstance(source, TeacherFile):
-        kept, _ = graded(source, source.path, questions)
+        kept, notes = graded(source, source.path, questions)
+        told += [line for line in notes["told"] if line not in told]
         return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
     silent = next((question.id for question in questions if not question.teacher), None)
     if silent is not None:

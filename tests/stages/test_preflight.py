@@ -133,7 +133,8 @@ def test_a_limit_that_would_cut_a_teachers_file_off_is_refused(tiny_data: DataRe
         checked(tiny_data, taught)
     assert str(refused.value).startswith("evaluation.max_new_tokens: 96 tokens cannot hold the right answer to questi")
     assert f"{second.id} of target-train.parquet in the style that arms.a.0 teaches" in str(refused.value)
-    checked(tiny_data, taught, evaluation={"max_new_tokens": 1000})
+    told = checked(tiny_data, taught, evaluation={"max_new_tokens": 1000})["told"]
+    assert told == [f"{tmp_path / 'own.jsonl'} teaches 2 of the 24 training questions; the others are left out."]
 
 
 def test_a_prompt_longer_than_the_model_is_refused(tiny_data: DataRef) -> None:
