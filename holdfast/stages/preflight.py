@@ -37,7 +37,7 @@ from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.stages.seen import foreign_dialect, shrunk_images
-from holdfast.stages.teacher_check import Student, require_teacher
+from holdfast.stages.teacher_check import Student, require_family, require_room
 from holdfast.stages.vllm_fit import require_evaluation_share, require_share
 from holdfast.training.arguments import TrainerConfig, anywhere, share
 from holdfast.training.dataset import reward_columns
@@ -58,7 +58,7 @@ class Longest(NamedTuple):
 
 
 def check(job: Check) -> dict[str, Any]:
-    """Check the model, the arms, the lengths and the needs of a study; returns lengths and needs.
+    """Check the model and the arms of a study and, with its data, lengths and needs, which it returns.
 
     Raises:
         UserError: something cannot work. It names the field and the remedy.
@@ -67,12 +67,20 @@ def check(job: Check) -> dict[str, Any]:
     where = device(study.compute.device)
     require_card(study, where)
     _check_vllm(study)
-    processor, model = _skeleton(study)
+    processor, model = _skeleton(study, job.settled)
     config = model().config
     if study.model.dtype == "auto":
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
         study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
     shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
+    student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
+    for at, stage in _stages(study):
+        if isinstance(stage, Distill):
+            require_family(at, stage, student)
+        for name, function in _functions(at, stage):
+            loaded(name, function)
+    if job.data is None:
+        return {}
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
@@ -80,10 +88,9 @@ def check(job: Check) -> dict[str, Any]:
     for name, questions in shards.items():
         require_readable(processor, config, name, questions)
     _check_functions(study, processor, shards)
-    student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
     for at, stage in _stages(study):
         if isinstance(stage, Distill):
-            require_teacher(at, stage, student, shards[learned_shard(stage, study)])
+            require_room(at, stage, student, shards[learned_shard(stage, study)])
     told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
     longest, lengths = _check_lengths(study, processor, config, shards, told)
     room = room_there(where, study.compute.gpus)
@@ -132,7 +139,7 @@ def _check_vllm(study: Study) -> None:
             raise UserError(f"evaluation.vllm.arguments.{name} is no argument of vLLM's; {hint}")
 
 
-def _skeleton(study: Study) -> tuple[Any, Any]:
+def _skeleton(study: Study, settled: bool) -> tuple[Any, Any]:
     """The study's processor, and a function that makes its model without weights."""
     if study.model.is_built:
         from holdfast.models.tiny.build import build_model
@@ -154,8 +161,9 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         raise UserError(
             f"model.path: no model can be made of {ref.path} ({reason(error)}); correct its config.json"
         ) from error
-    place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
-    require_finite(ref.path, stored_weights(place))
+    if not settled:
+        place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
+        require_finite(ref.path, stored_weights(place))
     return processor, lambda: _without_weights(auto_class(config).from_config, config)
 
 
@@ -235,11 +243,16 @@ def _check_functions(study: Study, processor: Any, shards: dict[str, list[Questi
     for where, stage in _stages(study):
         questions = shards[learned_shard(stage, study)][:2]
         written = [(question, text) for question in questions for text in (question.reference, "")]
-        for name, term in stage.rewards.items() if isinstance(stage, GRPO) else ():
-            if term.kind == "function":
-                columns = reward_columns(written, processor, step=0)
-                at = f"{where}.rewards.{name}.function: {term.function}"
-                call(at, loaded(at, term.function), columns.pop("completions"), columns)
+        for name, function in _functions(where, stage):
+            columns = reward_columns(written, processor, step=0)
+            call(name, loaded(name, function), columns.pop("completions"), columns)
+
+
+def _functions(where: str, stage: AnyStage) -> Iterator[tuple[str, str]]:
+    """The user's own reward functions, and what an error calls them."""
+    for name, term in stage.rewards.items() if isinstance(stage, GRPO) else ():
+        if term.kind == "function":
+            yield f"{where}.rewards.{name}.function: {term.function}", term.function
 
 
 def _check_halves(study: Study, validation: dict[str, int]) -> None:

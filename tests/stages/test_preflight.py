@@ -58,6 +58,39 @@ def test_an_arm_that_cannot_work_is_refused_by_field(tiny_data: DataRef, stage: 
 
 
 @pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        (
+            {"method": "sft", "source": "answers", "trainer": {"max_step": 1}},
+            "arms.a.0.trainer.max_step is no argument",
+        ),
+        (
+            {"method": "sft", "source": "answers", "lora": {"target_modules": ["foo"]}},
+            "arms.a.0.lora.target_modules: no",
+        ),
+        ({"method": "grpo", "trainer": {"num_generations": 3}}, "arms.a.0.trainer"),
+        (
+            {"method": "grpo", "rewards": {"f": {"function": "json:nothing"}}},
+            "arms.a.0.rewards.f.function: json:nothing",
+        ),
+    ],
+)
+def test_what_needs_no_data_is_refused_without_any(arm: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check(Check(study=Study.model_validate({"name": "s", "arms": {"a": [arm]}})))
+    assert words in str(refused.value)
+
+
+def test_weights_are_not_read_again_where_they_just_were(tiny_data: DataRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.model_validate({"name": "s", "arms": {"a": [{"method": "sft", "source": "answers"}]}})
+    read: list[str] = []
+    monkeypatch.setattr(preflight, "require_finite", lambda path, weights: read.append(path))
+    assert check(Check(study=study)) == {}
+    assert check(Check(study=study, data=tiny_data, settled=True)) == check(Check(study=study, data=tiny_data))
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(
     ("method", "trainer", "words"),
     [
         ("sft", {"optim": "adafactor"}, "of the optimizer Adafactor no rule covers it"),
