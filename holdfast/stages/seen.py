@@ -60,15 +60,16 @@ def shrunk_images(study: Study, processor: Any, shards: dict[str, list[Question]
         return []
     most = processor.image_processor.size["longest_edge"]
     found = {name: _shrunk(questions, most) for name, questions in shards.items()}
-    shown = [f"{one.number} of {one.of} of {name}" for name, one in found.items() if one.number]
+    shown = [f"{one.number} of {one.of} in {name}" for name, one in found.items() if one.number]
     if not shown:
         return []
+    number = sum(one.number for one in found.values())
     largest = max((one.largest for one in found.values()), key=_pixels)
     bound = (
         "model.max_pixels" if study.model.max_pixels is not None else "its own bound, unless model.max_pixels says more"
     )
     return [
-        f"the processor shrinks images to at most {most:,} pixels ({bound}): {listed(shown)}. The largest, of "
+        f"the processor shrinks {number} images to at most {most:,} pixels ({bound}): {listed(shown)}. The largest, of "
         f"{_written(largest)} pixels, is seen at {_written(_seen(largest, processor))}."
     ]
 
