@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import holdfast
-from holdfast.config.jobs import Account, AnyJob, Divided, Evaluate, Job, MakeData, Predict, Sample, Select, Train
+from holdfast.config.jobs import (
+    Account,
+    AnyJob,
+    Check,
+    Divided,
+    Evaluate,
+    Job,
+    MakeData,
+    Predict,
+    Sample,
+    Select,
+    Train,
+)
 from holdfast.config.measurement import Evaluation, Influence, Vllm
 from holdfast.config.methods import GRPO, SFT, ModelTeacher, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
@@ -29,6 +41,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Divided: frozenset({"gpus"}),
     Train: frozenset({"data", "evaluation", "strategy", "keep_steps"}),
     Account: frozenset({"recorded"}),
+    Check: frozenset({"settled"}),
     Sample: frozenset({"data", "batch_size"}),
     **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),

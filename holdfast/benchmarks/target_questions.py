@@ -68,6 +68,10 @@ class TargetQuestions:
         """Which split an image went to, by the digest of its PNG file, which is that of its pixels."""
         self.skipped: list[str] = []
         self._left_out: list[str] = []
+        self._unasked: list[str] = []
+        """Rows of which the target makes no question."""
+        self._taken: Counter[str] = Counter()
+        """By split, before few of each class are chosen."""
         self._splits: dict[str, str] = {}
         self._near_duplicates = NearDuplicates()
         self._rows: dict[str, PublicRows] = {}
@@ -82,15 +86,31 @@ class TargetQuestions:
         else:
             found = self._drawn(split, wanted)
         limit = self.target.per_class if split == "train" else None
-        yield from few(found, wanted, limit)
+        yield from few(self._counted(found, split), wanted, limit)
 
     def warnings(self) -> list[str]:
-        """On rows that were left out and on near duplicates, once the questions of all splits are taken."""
-        names = self._left_out
+        """On rows that were left out, on splits that are short and on near duplicates, once all questions are taken."""
+        names, kind = self._left_out, self.target.benchmark
         shown = "question" if isinstance(self.target, Arithmetic) else "picture"
         left_out = f"{len(names)} row(s) are left out, since another split shows their {shown}: {listed(names)}."
+        unasked = f"{len(self._unasked)} row(s) have no question and answer that {kind} reads, and are left out: "
+        told = [*([left_out] if names else []), *([f"{unasked}{listed(self._unasked)}."] if self._unasked else [])]
         near_duplicates = self._near_duplicates.warning(self._splits)
-        return [*([left_out] if names else []), *([near_duplicates] if near_duplicates else [])]
+        return [*told, *self._short(), *([near_duplicates] if near_duplicates else [])]
+
+    def _short(self) -> list[str]:
+        asked = {split: getattr(self.target, split) for split in reversed(SPLITS)}
+        short = [
+            f"{self._taken[name]} of {asked[name]} for {name}" for name in asked if self._taken[name] < asked[name]
+        ]
+        if not short:
+            return []
+        return [f"{self.target.benchmark}: the data has fewer questions than are asked for: {', '.join(short)}."]
+
+    def _counted(self, found: Iterator[tuple[str, Question]], split: str) -> Iterator[tuple[str, Question]]:
+        for one in found:
+            self._taken[split] += 1
+            yield one
 
     def _drawn(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
         module = catalog.TARGETS[self.target.benchmark]
@@ -124,7 +144,10 @@ class TargetQuestions:
             self.skipped.append(f"{rows.split}/{index:08d}")
             return None
         module = cast(PublicTarget, catalog.TARGETS[self.target.benchmark])
-        return module.read(row, self.target, Draw(self.seed, rows.split, index))
+        question = module.read(row, self.target, Draw(self.seed, rows.split, index))
+        if question is None:
+            self._unasked.append(f"{rows.split}/{index:08d}")
+        return question
 
     def _imported(self, target: Banner, split: str) -> Iterator[tuple[str, Question]]:
         """Questions about the images of the split; several rows may ask about one image."""

@@ -105,6 +105,14 @@ class Study(Config):
         """What is learned, for people."""
         return ", ".join(self.all_targets)
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether questions are made of anything but the world that comes with holdfast: of files, or of the Hub's."""
+        targets = self.all_targets.values()
+        cut = any(isinstance(target, Jigsaw) for target in targets) and not isinstance(self.images, World)
+        read = any(getattr(target, field, None) for target in targets for field in ("public", "path"))
+        return cut or read or not all(isinstance(prior, Prior) for prior in self.prior)
+
     def learned_by(self, stage: AnyStage) -> str:
         """The name of the target that a stage learns."""
         if isinstance(stage.target, int):
