@@ -1,7 +1,7 @@
 """Answers as lmms-eval 0.7.3 writes its samples: `DATE_samples_TASK.jsonl`, a row a question, without its doc.
 
-A row has the metrics that the task's own `process_results` makes of the answer, under its names: what lmms-eval adds up.
-Imports no torch.
+A row has the metrics that the task's own `process_results` makes of the answer: what lmms-eval adds up. Imports no
+torch.
 """
 
 from __future__ import annotations
