@@ -33,8 +33,9 @@ def unchanged(model: torch.nn.Module, stage: AnyStage, left: Path) -> Iterator[N
     if digest(model) != before:
         shutil.rmtree(left, ignore_errors=True)
         raise UserError(
-            "trainer.use_vllm: weights of the base, which do not learn here, are others than before the training, so its "
-            "adapter belongs to no model that is kept; remove use_vllm, and tell which versions of trl and peft you have"
+            "trainer.use_vllm: weights of the base, which do not learn here, are others than before the training, so "
+            "its adapter belongs to no model that is kept; remove use_vllm, or install the versions of "
+            "requirements-vllm.lock"
         )
 
 
@@ -44,5 +45,5 @@ def digest(model: torch.nn.Module) -> str:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             found.update(name.encode())
-            found.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+            found.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

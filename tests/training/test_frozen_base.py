@@ -42,9 +42,9 @@ def merged_in_place(model: Any) -> None:
 
 def test_merging_in_place_changes_the_base_and_is_refused(model: Any, tmp_path: Path):
     (tmp_path / "checkpoint-3").mkdir()
-    with pytest.raises(UserError, match=r"trainer\.use_vllm: weights of the base, .* are others than before"):
-        with unchanged(model, WITH_VLLM, tmp_path):
-            merged_in_place(model)
+    said = r"trainer\.use_vllm: weights of the base, .* are others than before"
+    with pytest.raises(UserError, match=said), unchanged(model, WITH_VLLM, tmp_path):
+        merged_in_place(model)
     assert not tmp_path.exists()
 
 
