@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mrcl_set import mrcl, written
 from published import PARAMETERS, without_weights
 
 from flows.commands.experiment import load_experiment, studies_of
@@ -25,6 +26,13 @@ PROBLEM = Lengths(300, 450, 0)
 COMMIT = re.compile("[0-9a-f]{40}")
 TRACED = re.compile(r"nfluence (?:takes |[a-z ]+, )?([\d.]+) GB")
 STATED = re.compile(r"([\d.]+) GB at most|supervised one ([\d.]+) GB")
+
+
+@pytest.fixture(autouse=True)
+def with_mrcl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of its tasks, where mrcl-4b.yaml looks for them."""
+    written(mrcl(tmp_path / "mrcl"))
+    monkeypatch.chdir(tmp_path)
 
 
 def studies(file: Path) -> list[Study]:

@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 
 
 def rows(records: Sequence[Record], questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
-    """Records of a public benchmark, with the questions that were asked, as rows of its harness. UserError for others."""
+    """Records of a public benchmark with its questions, as rows of its harness. UserError for others."""
     by_id = {question.id: question for question in questions}
     for number, record in enumerate(records):
         question = by_id.get(record.id)
