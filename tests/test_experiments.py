@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from mrcl_set import mrcl, written
 from published import PARAMETERS, without_weights
 
 from flows.commands.experiment import load_experiment, studies_of
+from holdfast.benchmarks.public.rows import REVISIONS
+from holdfast.config.images import Hub
 from holdfast.config.methods import SFT
 from holdfast.config.study import Study
 from holdfast.models.lora import adapted, lora_config
@@ -20,8 +23,16 @@ PUZZLE = Lengths(410, 30, 1296)
 """Of a puzzle of 504×504 pixels: 18×18 tokens of 4 patches each, the question and the chat's frame."""
 PROBLEM = Lengths(300, 450, 0)
 """Of a problem of GSM8K and its longest worked solution, as the file assumes."""
+COMMIT = re.compile("[0-9a-f]{40}")
 TRACED = re.compile(r"nfluence (?:takes |[a-z ]+, )?([\d.]+) GB")
 STATED = re.compile(r"([\d.]+) GB at most|supervised one ([\d.]+) GB")
+
+
+@pytest.fixture(autouse=True)
+def with_mrcl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of its tasks, where mrcl-4b.yaml looks for them."""
+    written(mrcl(tmp_path / "mrcl"))
+    monkeypatch.chdir(tmp_path)
 
 
 def studies(file: Path) -> list[Study]:
@@ -37,6 +48,19 @@ def test_an_experiment_file_describes_studies_whose_arguments_are_taken(file: Pa
             for stage in stages:
                 anywhere(stage, study.evaluation.max_new_tokens)
                 lora_config(stage.lora or {})
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_what_an_experiment_reads_from_the_hub_has_a_commit(file: Path) -> None:
+    for study in studies(file):
+        read = {study.model.path: study.model.revision}
+        if isinstance(study.images, Hub):
+            read[study.images.name] = study.images.revision
+        for target in study.all_targets.values():
+            if public := getattr(target, "public", None):
+                read[public.name] = public.revision or REVISIONS.get(public.name)
+        read.pop("bundled", None)
+        assert all(COMMIT.fullmatch(revision or "") for revision in read.values()), read
 
 
 def need(study: Study, arm: str) -> Need:

@@ -30,6 +30,7 @@ from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import with_old
 from holdfast.training.distillation import DistillationTrainer, taught
+from holdfast.training.frozen_base import unchanged
 from holdfast.training.grpo import grpo_trainer, prompt_dataset, refer_to
 from holdfast.training.non_finite import SAMPLING
 from holdfast.training.penalties import add_penalties
@@ -57,7 +58,7 @@ def train(
     """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes.
 
     Raises:
-        UserError: the loss stays without a finite value, or weights or logits have none.
+        UserError: the loss stays without a finite value, weights or logits have none, or vLLM changed the base.
     """
     processor = load_processor(job.start)
     callback = StageCallback(out, journal, measure, processor)
@@ -77,7 +78,8 @@ def train(
     callback.remove_unkept()
     try:
         # With ZeRO-3 every process has to call the tower.
-        with nullcontext() if strategy == "zero3" else cached_image_features(model, {}):
+        seen = nullcontext() if strategy == "zero3" else cached_image_features(model, {})
+        with seen, unchanged(model, job.stage, out / "trainer"):
             trainer.train(resume_from_checkpoint=str(found) if found else None)
     except RuntimeError as error:
         if SAMPLING not in str(error):
