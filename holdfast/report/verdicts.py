@@ -53,6 +53,8 @@ def _measured(arms: Sequence[Row]) -> str:
         ends = f"ends with a target score of {known[0]['score']:.2f}"
         return f"The arm {names[0]} {ends} and retains {least} of its prior accuracy."
     ranges = f"retention ranges from {least} ({names[0]}) to {most} ({names[-1]})"
+    if least == most:
+        ranges = f"all {len(known)} arms retain {least} of the prior accuracy"
     return f"At the end of training, {ranges}. Single trainings give no verdict."
 
 

@@ -42,6 +42,8 @@ def test_single_trainings_give_no_verdict():
     assert (
         headline([], ARMS[:1]) == "The arm a ends with a target score of 0.50 and retains 0.90 of its prior accuracy."
     )
+    alike = [arm | {"retention": 1.0} for arm in ARMS]
+    assert f"all {len(ARMS)} arms retain 1.00 of the prior accuracy. Single trainings" in headline([], alike)
     assert headline([], []) == "No arm has finished training yet."
 
 

@@ -174,7 +174,7 @@ def test_several_processes_train_what_one_does(
         (1, 2, "fsdp2", grpo(UNMOORED)),
         (1, 4, "fsdp2", grpo(UNMOORED)),
         (1, 2, "fsdp2", distill()),
-        pytest.param((1, 2, "zero3", grpo(UNMOORED)), marks=DEEPSPEED),
+        pytest.param((1, 2, "zero3", grpo(UNMOORED)), marks=DEEPSPEED, id="zero3"),
     ],
 )
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
