@@ -40,7 +40,7 @@ from holdfast.config.results import FinishedStudy
 from holdfast.config.schedule import chosen
 from holdfast.config.study import Study
 from holdfast.data.shards import prior_shard, target_shard
-from holdfast.data.teacher_file import require_file
+from holdfast.data.tables import require_file
 from holdfast.data.training_set import replayed_shards
 from holdfast.errors import LONGEST, UserError, reason
 from holdfast.journal import METRICS, read_lines
@@ -96,7 +96,7 @@ def check_job(study: Study, data: DataRef | None = None, settled: bool = False) 
 
 
 def _teacher(source: TeacherFile) -> FileRef:
-    require_file(source.path)
+    require_file("source.path", source.path)
     return FileRef(path=source.path, digest=file_digest(source.path))
 
 

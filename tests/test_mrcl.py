@@ -40,7 +40,8 @@ def test_the_authors_test_questions_are_tested_and_the_rest_is_learned_from(tmp_
     assert [question.id for question in found["test"]] == [f"banner-test-{number:06d}" for number in range(1, 5)]
     assert len(found["train"]) + len(found["validation"]) == 10
     assert len(found["validation"]) >= 1
-    assert told == []
+    [short] = told
+    assert "9 of 100 for train" in short
     [first, *_] = found["test"]
     assert first.prompt.startswith("You are an AI assistant helping to solve the following problem")
     assert first.prompt.endswith("D, E...). What is shown in figure 10? A. a lung B. a heart C. a knee D. none")
@@ -122,5 +123,5 @@ def test_the_file_of_test_questions_counts_and_has_to_be_there(tmp_path: Path):
         file.write("\n")
     assert inputs_digest(World(), (), [one]) != before
     (tmp_path / "mrcl" / "Puzzle" / "test.jsonl").unlink()
-    with pytest.raises(UserError, match=r"target\.test_path: .*test\.jsonl is no JSONL or Parquet file"):
+    with pytest.raises(UserError, match=r"target\.test_path: .*test\.jsonl is not there"):
         made(one, tmp_path / "data")

@@ -133,11 +133,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _check(benchmark: Imported) -> None:
-    path = benchmark.path
-    if path.suffix.lower() not in tables.ENDINGS:
-        raise UserError(f"prior: {named(path)} is neither .jsonl nor .parquet; convert it and correct its path.")
-    if not path.is_file():
-        raise UserError(f"prior: {named(path)} of benchmark {benchmark.name!r} does not exist; correct its path.")
+    tables.require_file(f"prior {benchmark.name!r}", benchmark.path)
 
 
 def _refuse_unanswered(path: Path) -> bool:

@@ -27,7 +27,7 @@ from holdfast.data.near_duplicates import NearDuplicates
 from holdfast.data.pixels import pattern
 from holdfast.data.shards import Question
 from holdfast.data.splits import listed, split_images
-from holdfast.data.tables import ENDINGS, named
+from holdfast.data.tables import require_file
 from holdfast.data.world import generator
 from holdfast.errors import UserError
 
@@ -40,8 +40,8 @@ def check(target: Target) -> None:
     """Refuse what can be seen without reading data."""
     for field in ("path", "test_path") if isinstance(target, Banner) else ():
         path = getattr(target, field)
-        if path is not None and (path.suffix.lower() not in ENDINGS or not path.is_file()):
-            raise UserError(f"target.{field}: {named(path)} is no JSONL or Parquet file; correct the path.")
+        if path is not None:
+            require_file(f"target.{field}", path)
     if isinstance(target, Readable) and target.public is not None:
         columns = columns_of(target.public)
         for field in cast(PublicTarget, catalog.TARGETS[target.benchmark]).COLUMNS:

@@ -25,7 +25,7 @@ class Taught(NamedTuple):
 
 def read(path: Path, questions: list[Question]) -> Iterator[Taught]:
     """All rows in the file's order. UserError, by its row, for an unknown question and for an empty completion."""
-    require_file(path)
+    tables.require_file("source.path", path)
     by_id = {question.id: question for question in questions}
     row = None
     for row in tables.read(path, ("id", "completion")):
@@ -38,12 +38,6 @@ def read(path: Path, questions: list[Question]) -> Iterator[Taught]:
         yield Taught(by_id[name], _text(row, "completion"), row.place)
     if row is None:
         raise UserError(f"{named(path)}: holds no completion; add rows of id and completion.")
-
-
-def require_file(path: Path) -> None:
-    """UserError unless it is there, and of a kind that is read."""
-    if path.suffix.lower() not in tables.ENDINGS or not path.is_file():
-        raise UserError(f"source.path: {named(path)} is no JSONL or Parquet file; correct the path.")
 
 
 def _text(row: TableRow, column: str) -> str:

@@ -279,7 +279,7 @@ def refused(target: Target, match: str, out: Path, **fields: object) -> None:
 
 def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path: Path) -> None:
     nowhere = target_of("banner", path=tmp_path / "nowhere.jsonl")
-    refused(nowhere, r"target\.path: .*nowhere\.jsonl is no JSONL or Parquet file", tmp_path)
+    refused(nowhere, r"target\.path: .*nowhere\.jsonl is not there", tmp_path)
     unknown = target_of("detection", public=Public(name="owner/data"))
     refused(unknown, r"target\.public: the columns of owner/data are not known", tmp_path)
     wrong = target_of("spatial", public=Public(name="detection-datasets/coco"))

@@ -113,7 +113,7 @@ def test_a_file_without_a_right_answer_or_without_reasoning_is_refused(
     empty = lines(tmp_path / "empty.jsonl", [])
     with pytest.raises(UserError, match="holds no completion"):
         graded(empty, empty.path, questions)
-    with pytest.raises(UserError, match=r"source\.path: .*no\.jsonl is no JSONL or Parquet file"):
+    with pytest.raises(UserError, match=r"source\.path: .*no\.jsonl is not there"):
         graded(empty, tmp_path / "no.jsonl", questions)
 
 

@@ -34,7 +34,7 @@ def test_a_study_learns_from_a_file_is_asked_public_benchmarks_and_is_exported(t
     assert holdfast(root, str(tmp_path), "data", "public.yaml").code == 0
     refused = holdfast(root, str(tmp_path), "study", "public.yaml")
     assert refused.code == 2
-    assert "source.path: teacher.jsonl is no JSONL or Parquet file" in refused.stderr
+    assert "source.path: teacher.jsonl is not there" in refused.stderr
     [shard] = root.glob("data/*/target-train.parquet")
     rows = [{"id": question.id, "completion": question.teacher} for question in read_questions(shard)]
     rows[0]["completion"] = "<think> no </think> <answer> 9 9 9 9 </answer>"
