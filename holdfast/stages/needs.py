@@ -248,13 +248,18 @@ def ledger_disk(shape: Shape, steps: int, gradients: int) -> int:
 
 def operations(shape: Shape, batch: Batch, method: Method) -> int:
     """Floating-point operations of one forward and backward pass, and of one more forward for a reference."""
-    length = batch.prompt + batch.completion
-    text = batch.tokens * (2 * shape.dense + 2 * shape.layers * shape.hidden * length)
-    text += 2 * batch.rows * batch.completion * shape.vocabulary * shape.hidden
-    seen = 2 * batch.rows * batch.patches * shape.vision
+    text, seen = forward(shape, batch)
     # Weights beneath an adapter get no gradient, activations do.
     backward = (1 if shape.adapter else 2) + method.checkpointing
     return text * (1 + backward + method.reference) + seen * (3 if shape.vision_learns else 1)
+
+
+def forward(shape: Shape, batch: Batch) -> tuple[int, int]:
+    """Of a forward pass, operations of the text and of the tower."""
+    length = batch.prompt + batch.completion
+    text = batch.tokens * (2 * shape.dense + 2 * shape.layers * shape.hidden * length)
+    text += 2 * batch.rows * batch.completion * shape.vocabulary * shape.hidden
+    return text, 2 * batch.rows * batch.patches * shape.vision
 
 
 def gb(size: int) -> str:

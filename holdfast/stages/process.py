@@ -19,6 +19,7 @@ from holdfast.config.jobs import (
     STEPS,
     Account,
     AnyJob,
+    AskTrial,
     Blend,
     BuildBase,
     Compare,
@@ -118,6 +119,10 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         from holdfast.stages.trace_trial import trace_trial
 
         return trace_trial(job)
+    if isinstance(job, AskTrial):
+        from holdfast.stages.ask_trial import ask_trial
+
+        return ask_trial(job)
     if isinstance(job, Evaluate | Sample | Predict):
         return _ask(job, own, journal)
     if isinstance(job, Train):

@@ -21,6 +21,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "check": ("holdfast.stages.preflight",),
     "trial": ("holdfast.stages.trial",),
     "trace_trial": ("holdfast.stages.trace_trial",),
+    "ask_trial": ("holdfast.stages.ask_trial",),
     "evaluate": ("holdfast.evaluation.stage",),
     "sample": ("holdfast.evaluation.sampling",),
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),
@@ -31,7 +32,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "predictors": ("holdfast.evaluation.predictors",),
     "compare": ("holdfast.report.study",),
 }
-"""What `holdfast.stages.process` imports to run a job, by its verb; what it says where memory lacks decides no result."""
+"""What `holdfast.stages.process` imports to run a job, by its verb; what explains a lack of memory decides none."""
 ALWAYS = "holdfast.stages.process"
 IMPORT = re.compile(r"^( *)(?:from +(\w[\w.]*) +import +(\([^)]*\)|.*)|import +(.*))$", re.MULTILINE)
 """An import as ruff formats it: its indent, and its module and what of it, or its modules."""

@@ -71,7 +71,9 @@ def test_vllm_writes_in_its_share_in_place_of_a_batch(shape: Shape) -> None:
 def test_two_models_that_do_not_fit_are_refused_with_what_holds_one(shape: Shape) -> None:
     exact, both = study(), study(predictors={})
     found = asking(exact, shape, QUESTIONS, 0)
-    with pytest.raises(UserError, match=r"the base beside it take 15 GB .* has 12 GB; set evaluation.drift: sampled or"):
+    with pytest.raises(
+        UserError, match=r"the base beside it take 15 GB .* has 12 GB; set evaluation.drift: sampled or"
+    ):
         require_asking(exact, found, 12 * GB)
     with pytest.raises(UserError, match=r"has 12 GB; set evaluation\.drift: sampled and leave out predictors or"):
         require_asking(both, found, 12 * GB)

@@ -58,23 +58,26 @@ def said(run_stage: Callable[..., Path], job: Any, out: Path) -> str:
     return json.loads((out / "error.json").read_text())["message"]
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "sample", "predictors"])
-def test_whoever_asks_a_model_too_much_at_once_is_told_of_the_batch(
-    stage: str, full: Any, tiny_data: DataRef, tiny_model: ModelRef, run_stage: Callable[..., Path], tmp_path: Path
-) -> None:
+@pytest.fixture
+def jobs(tiny_data: DataRef, tiny_model: ModelRef) -> dict[str, Any]:
     target = shards(tiny_data, "jigsaw", "target").validation
     about: dict[str, Any] = {"base": tiny_model, "limit": LIMIT, "batch_size": BATCH}
     questions = FileRef(path=tiny_data.path / "target-train.parquet", digest="")
     source = Rollouts(kind="rollouts", arm="a", prompts=2, per_prompt=1)
-    jobs = {
-        "evaluate": lambda: evaluate_job(tiny_data, tiny_model),
-        "sample": lambda: Sample(source=source, model=tiny_model, data=tiny_data, questions=questions, **about),
-        "predictors": lambda: Predict(
-            models=(tiny_model,), target=(target,), prior=(target,), prompts=2, samples=2, temperature=1.0, **about
-        ),
+    several: dict[str, Any] = {"models": (tiny_model,), "target": (target,), "prior": (target,), "temperature": 1.0}
+    return {
+        "evaluate": evaluate_job(tiny_data, tiny_model),
+        "sample": Sample(source=source, model=tiny_model, data=tiny_data, questions=questions, **about),
+        "predictors": Predict(prompts=2, samples=2, **several, **about),
     }
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "sample", "predictors"])
+def test_whoever_asks_a_model_too_much_at_once_is_told_of_the_batch(
+    stage: str, full: Any, jobs: dict[str, Any], run_stage: Callable[..., Path], tmp_path: Path
+) -> None:
     full(lambda: True)
-    assert said(run_stage, jobs[stage](), tmp_path) == ASKED
+    assert said(run_stage, jobs[stage], tmp_path) == ASKED
 
 
 def test_a_training_that_runs_out_of_memory_says_whether_in_a_step_or_while_it_is_asked(

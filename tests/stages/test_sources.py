@@ -26,6 +26,7 @@ CASES = [
     ("check", "holdfast.training.arguments", "holdfast.report.study"),
     ("trial", "holdfast.training.arguments", "holdfast.report.study"),
     ("trace_trial", "holdfast.influence.engine.capture", "holdfast.report.study"),
+    ("ask_trial", "holdfast.evaluation.drift", "holdfast.report.study"),
     ("evaluate", "holdfast.benchmarks.grading.numbers", "holdfast.training.rewards"),
     ("sample", "holdfast.evaluation.generate", "holdfast.training.grpo"),
     ("train", "holdfast.training.length_rewards", "holdfast.report.study"),
