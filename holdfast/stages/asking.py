@@ -75,7 +75,8 @@ def batch_memory(shape: Shape, size: int, batch: Batch, written: bool = True) ->
     # Images are put together once more for the tower.
     tower = pixels + rows * batch.patches * size * (4 * shape.vision_hidden + 2 * shape.vision_intermediate)
     token = needs.read_token(shape, size)
-    given = rows * batch.prompt * token + min(rows * completion, VALUES) * SCORED_LOGIT
+    scored = min(rows * batch.completion, VALUES // shape.vocabulary)
+    given = (rows * batch.prompt + scored) * token + scored * shape.vocabulary * SCORED_LOGIT
     alone = (batch.prompt + batch.completion) * token + completion * SCORED_LOGIT
     return pixels + max(tower, given, alone, written * rows * needs.generated_row(shape, size, batch))
 

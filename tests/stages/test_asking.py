@@ -43,9 +43,9 @@ def test_a_batch_takes_its_images_and_what_writes_reads_or_scores_at_most(shape:
     assert batch_memory(shape, 2, QUESTIONS) == PIXELS + 32 * row == 6_338_396_160
     # By vLLM, nothing is written here: the tower takes most, with the images a second time.
     assert batch_memory(shape, 2, QUESTIONS, written=False) == 2 * PIXELS + TOWER == 5_932_318_720
-    # Without images, prompts and the logits that are held at a time, of each twelve bytes.
+    # Without images, prompts and as many tokens as have 2²⁷ logits, of each twelve bytes.
     text = QUESTIONS._replace(patches=0)
-    assert batch_memory(shape, 2, text, written=False) == 32 * 1500 * TOKEN + 2**27 * 12
+    assert batch_memory(shape, 2, text, written=False) == (32 * 1500 + 883) * TOKEN + 883 * 151936 * 12
     # A completion of 2,048 tokens has more logits than that, and is read alone.
     long = text._replace(completion=2048, prompt=100)
     assert batch_memory(shape, 2, long, written=False) == 2148 * TOKEN + 2048 * 151936 * 12
