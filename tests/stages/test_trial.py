@@ -121,9 +121,9 @@ def test_influence_that_does_not_fit_is_one_sentence(
 
 @pytest.mark.parametrize("kind", ["exact", "sampled"])
 def test_an_evaluation_is_tried_on_its_longest_questions_at_the_limit_beside_the_base(
-    kind: str, tiny_data: DataRef, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+    kind: str, tiny_data: DataRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 6 + 5 + 5 test questions and as many of validation 8 at a time, and 4 prompts of the drift."""
+    """Of 6 + 5 + 5 test questions and as many of validation, 8 at a time; the model has learned to end its answers."""
     wrote, loaded = [], []
 
     def writing(model: Any, reader: Any, prompts: Any, sampling: Any) -> list[list[list[int]]]:
@@ -133,7 +133,7 @@ def test_an_evaluation_is_tried_on_its_longest_questions_at_the_limit_beside_the
 
     monkeypatch.setattr(ask_module, "generate", writing)
     monkeypatch.setattr(ask_module, "load_model", lambda *given: loaded.append(given) or load_model(*given))
-    asked = evaluate_job(tiny_data, tiny_model)
+    asked = evaluate_job(tiny_data, schooled)
     assert asked.drift is not None
     drift = asked.drift.model_copy(update={"kind": kind})
     found = ask_module.ask_trial(AskTrial(evaluation=asked.model_copy(update={"drift": drift})))
@@ -141,7 +141,7 @@ def test_an_evaluation_is_tried_on_its_longest_questions_at_the_limit_beside_the
         one.tokens
         for path in tiny_data.path.glob("*.parquet")
         if "train" not in path.name
-        for one in prompt_lengths(load_processor(tiny_model), read_questions(path))
+        for one in prompt_lengths(load_processor(schooled), read_questions(path))
     ]
     assert [prompt for prompt, _ in wrote] == sorted(lengths)[::-1][:BATCH]
     assert {written for _, written in wrote} == {LIMIT}
