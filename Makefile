@@ -16,7 +16,7 @@ BUILD_OPTIONS ?=
 COMPOSE ?= $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILES ?= -f docker-compose.yml
 
-.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers vllm test-vllm ray test-ray image stack stack-down stack-test
+.PHONY: study setup test test-all faults lint ui lock base audit sbom scorers vllm test-vllm zero3 test-zero3 ray test-ray image stack stack-down stack-test
 
 study: $(READY)
 	$(BIN)/holdfast study experiments/bundled.yaml
@@ -92,6 +92,17 @@ ray: $(READY)
 	$(BIN)/uv pip sync -q --compile-bytecode --python .venv-ray/bin/python requirements.lock requirements-ray.lock
 	$(BIN)/uv pip install -q --python .venv-ray/bin/python --no-deps -e .
 
+# Holdfast with DeepSpeed, in an environment of its own: .venv-zero3/bin/holdfast study FILE. Its build looks for torch.
+zero3: $(READY)
+	test -x .venv-zero3/bin/python || $(BIN)/uv venv -q -p $(BIN)/python .venv-zero3
+	$(BIN)/uv pip sync -q --compile-bytecode --python .venv-zero3/bin/python requirements.lock
+	DS_BUILD_OPS=0 $(BIN)/uv pip install -q --python .venv-zero3/bin/python --no-deps --no-build-isolation \
+		-r requirements-zero3.lock
+	$(BIN)/uv pip install -q --python .venv-zero3/bin/python --no-deps -e .
+
+test-zero3: zero3
+	OMP_NUM_THREADS=1 .venv-zero3/bin/python -m pytest -m "slow or not slow" tests/training/test_ranks.py -k zero3
+
 test-ray: ray
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m "slow or not slow" tests/flows/test_ray.py
 
@@ -104,6 +115,8 @@ lock: $(READY)
 	@# Nor is Ray, which computes nothing.
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra ray --no-header --no-annotate \
 		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-ray.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra zero3 --no-header --no-annotate \
+		-c requirements.lock pyproject.toml | grep -vxFf requirements.lock > requirements-zero3.lock
 	@# What has vLLM is no part of any key. TRL 1.16 takes vLLM up to 0.31; its CPU build names a torch of its own.
 	echo vllm==0.31.0 | $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
 		pyproject.toml - -o requirements-vllm.lock

@@ -76,8 +76,8 @@ def failure_reasons(failed: Mapping[str, Exception]) -> dict[str, str]:
     return {name: redacted(reason(error, LONGEST)) for name, error in failed.items()}
 
 
-def check_job(study: Study, data: DataRef) -> Check:
-    """Refuse what can be refused before time is spent."""
+def check_job(study: Study, data: DataRef | None = None, settled: bool = False) -> Check:
+    """Refuse what can be refused before time is spent; without data, what needs none, which is then settled."""
     stages = [stage for arm in study.trained.values() for stage in arm]
     functions = {path: digest for stage in stages for path, digest in function_digests(stage).items()}
     sources = [stage.source for stage in stages if isinstance(stage, SFT)]
@@ -89,6 +89,7 @@ def check_job(study: Study, data: DataRef) -> Check:
         device=study.compute.device,
         study=study,
         data=data,
+        settled=settled,
         functions=functions,
         teachers=teachers,
     )

@@ -12,8 +12,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.evaluation import questions_of
-from flows.jobs import Start, base_job, check_job, train_job
-from flows.study import StageRunner, require_base, study_data
+from flows.jobs import Start, base_job, train_job
+from flows.study import prepared, require_base
 from holdfast.config.jobs import AnyJob, AskTrial, TraceTrial, Train, Trial
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.results import Result
@@ -41,8 +41,8 @@ def preflight(config: Study, root: Path = Path(), tried: bool = True) -> Preflig
     with parent_runs.study_run(root, config, flow_id) as run_id, worker.children(), progress.display():
         context = Context(root=root, study=config, study_run=run_id, flow_run=flow_id)
         require_base(config)
-        runner = StageRunner(context, study_data(context))
-        checked = runner.run(check_job(config, runner.data))
+        runner = prepared(context)
+        checked = runner.check()
         base = _base(context) if tried else None
         trials = {} if base is None else _trials(context, runner.data, base)
         evaluation = {} if base is None else _asked(context, runner.data, base)

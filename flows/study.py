@@ -4,7 +4,7 @@ Annotations are evaluated here: a Prefect runner cannot resolve a flow's postpon
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -116,8 +116,14 @@ class StudyEnd(NamedTuple):
 class StageRunner:
     """The executor that finds a stage in the cache or runs it; samples become a new version of the data."""
 
-    def __init__(self, context: Context, data: DataRef) -> None:
+    def __init__(self, context: Context, data: DataRef, settled: bool = False) -> None:
         self.context, self.data = context, data
+        self.settled = settled
+        """Whether what needs no data has been checked."""
+
+    def check(self) -> StageRun:
+        """Refuse what can be refused before time is spent."""
+        return self.run(check_job(self.context.study, self.data, self.settled))
 
     def run(self, job: AnyJob, position: Position = COMMON) -> StageRun:
         version = data.version(self.context.root)
@@ -145,8 +151,8 @@ def study(config: Study, command: str = "", root: Path = Path()) -> Outcome:
         flow_artifacts.link_run(config.name, root, run_id)
         require_base(config)
         require_room([config], root)
-        runner = StageRunner(context, study_data(context))
-        checked = runner.run(check_job(config, runner.data))
+        runner = prepared(context)
+        checked = runner.check()
         require_disk(config, checked.result.notes["needs"], root)
         base = measure_base(runner)
         end = finish_study(base, submit_arms(base, context), runner, command)
@@ -175,10 +181,23 @@ def require_base(study: Study) -> None:
         require_sight(study, reference(study.model))
 
 
-def study_data(context: Context, accept: bool = False) -> DataRef:
-    """The study's data as data.dvc pins it."""
+def prepared(context: Context) -> StageRunner:
+    """The executor of a study whose data is there; before data is read from elsewhere, what needs none is checked."""
+    settled: list[StageRun] = []
+
+    def settle() -> None:
+        if context.study.reads_data:
+            settled.append(run_stage(check_job(context.study), context))
+
+    made = study_data(context, first=settle)
+    return StageRunner(context, made, bool(settled))
+
+
+def study_data(context: Context, accept: bool = False, first: Callable[[], None] = lambda: None) -> DataRef:
+    """The study's data as data.dvc pins it; `first` is called before any is made."""
 
     def generate(job: MakeData, into: Path) -> StageRun:
+        first()
         return run_data_stage(job, context, into)
 
     return data.prepare_data(context.study, context.root, generate, accept)

@@ -10,7 +10,6 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
 from flows.budget import deadline, only_budget, require_room
-from flows.jobs import check_job
 from flows.room import require_disk
 from flows.study import (
     STAGE_THREADS,
@@ -24,8 +23,8 @@ from flows.study import (
     compare_studies,
     finish_study,
     measure_base,
+    prepared,
     require_base,
-    study_data,
     submit_replicate,
 )
 from holdfast.config.refs import DataRef
@@ -74,9 +73,9 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
         runners, checks = [], []
         for context in contexts:
             require_base(context.study)
-            runners.append(StageRunner(context, study_data(context)))
+            runners.append(prepared(context))
             # Beside the making of the next one's data, which is one at a time.
-            checks.append(check_study.submit(runners[-1].data, context))
+            checks.append(check_study.submit(runners[-1].data, context, runners[-1].settled))
         for checked in checks:
             checked.result()
         bases = [base_of.submit(runner.data, runner.context) for runner in runners]
@@ -92,9 +91,9 @@ def sweep(config: Sweep, command: str = "", root: Path = Path()) -> Outcome:
 
 
 @task(task_run_name="check {context.study.name}", cache_policy=NO_CACHE, persist_result=False)
-def check_study(ref: DataRef, context: Context) -> None:
+def check_study(ref: DataRef, context: Context, settled: bool) -> None:
     """Refuse what can be refused before time is spent."""
-    checked = StageRunner(context, ref).run(check_job(context.study, ref))
+    checked = StageRunner(context, ref, settled).check()
     require_disk(context.study, checked.result.notes["needs"], context.root)
 
 

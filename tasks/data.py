@@ -43,10 +43,11 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     """
     content = job.model_dump(mode="json", include={"seed", "target", "inputs"}, exclude_none=True)
     content["images"] = job.images.model_dump(mode="json", exclude={"path"}, exclude_none=True)
-    content["target"].pop("path", None)
+    for name in DATA_PATHS:
+        content["target"].pop(name, None)
     if job.targets:
         content["target"] = {
-            name: target.model_dump(mode="json", exclude={"path"}, exclude_none=True)
+            name: target.model_dump(mode="json", exclude=set(DATA_PATHS), exclude_none=True)
             for name, target in job.targets.items()
         }
     content["prior"] = [

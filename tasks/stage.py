@@ -192,6 +192,8 @@ class Attempt(NamedTuple):
                 result = Result.model_validate_json((out / "result.json").read_text())
                 recorder.log_totals(result)
             progress.warn_all(self.label, result.notes.get("told", []))
+            if commits := result.notes.get("commits"):
+                store.tag(run_id, {"holdfast.commits": " ".join(commits)})
             if into is None:
                 path = upload_artifacts(store, run_id, out, result, data)
             else:

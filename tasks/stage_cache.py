@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import holdfast
-from holdfast.config.jobs import Account, AnyJob, Divided, Evaluate, Job, MakeData, Predict, Sample, Select, Train
+from holdfast.config.jobs import (
+    Account,
+    AnyJob,
+    Check,
+    Divided,
+    Evaluate,
+    Job,
+    MakeData,
+    Predict,
+    Sample,
+    Select,
+    Train,
+)
 from holdfast.config.measurement import Evaluation, Influence, Vllm
 from holdfast.config.methods import GRPO, SFT, ModelTeacher, Selection, Stage, TeacherFile
 from holdfast.config.mitigations import Mitigations
@@ -20,6 +32,7 @@ from holdfast.config.prior import Imported, Prior
 from holdfast.config.refs import DataRef, FileRef, ModelRef, Stamp, content_key, file_digest, stamp_of
 from holdfast.config.results import Result, RunRecord
 from holdfast.config.study import Study
+from holdfast.config.targets import Banner
 from holdfast.stages.sources import PAGES, source_digest
 from tasks.artifact_cache import inside
 from tasks.tracking import Store
@@ -29,6 +42,7 @@ IGNORED_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     Divided: frozenset({"gpus"}),
     Train: frozenset({"data", "evaluation", "strategy", "keep_steps"}),
     Account: frozenset({"recorded"}),
+    Check: frozenset({"settled"}),
     Sample: frozenset({"data", "batch_size"}),
     **dict.fromkeys((Evaluate, Predict), frozenset({"batch_size"})),
     Study: frozenset({"compute", "checkpoints", "budget"}),
@@ -49,6 +63,7 @@ LATER_FIELDS: dict[type[BaseModel], frozenset[str]] = {
     GRPO: frozenset({"rollout_difference"}),
     Prior: frozenset({"train"}),
     Imported: frozenset({"train_path"}),
+    Banner: frozenset({"test_path"}),
     Train: frozenset({"keep_dtype", "priors", "earlier", "replayed", "teacher"}),
     Sample: frozenset({"replayed", "vllm"}),
     **dict.fromkeys((Evaluate, Predict), frozenset({"vllm"})),
@@ -62,7 +77,7 @@ ADDRESSES = frozenset(
     {"vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"}
 )
 """TRL's arguments that say where a server is."""
-DATA_PATHS = frozenset({"path", "validation_path", "train_path"})
+DATA_PATHS = frozenset({"path", "validation_path", "train_path", "test_path"})
 RESULT = "holdfast.result"
 """Tag of a recorded stage: the digest of its result.json, which has those of all other files."""
 RETIRED = "retired.json"

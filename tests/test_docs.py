@@ -68,7 +68,8 @@ def settings() -> list[str]:
 @pytest.mark.parametrize("piece", settings())
 def test_settings_that_are_shown_are_understood(piece: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("banners.jsonl").touch()
+    for name in ("banners", "train", "test"):
+        Path(f"{name}.jsonl").touch()
     fields = yaml.safe_load(piece)
     if "rewards" in fields:
         fields = {"arms": {"a": [{"method": "grpo", "rewards": fields["rewards"]}]}}

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from mrcl_set import mrcl, written
 from published import PARAMETERS, without_weights
 
 from flows.commands.experiment import load_experiment, studies_of
 from flows.hours import Times, study_times
 from flows.preflight import Preflight
+from holdfast.benchmarks.public.rows import REVISIONS
+from holdfast.config.images import Hub
 from holdfast.config.methods import SFT
 from holdfast.config.study import Study
 from holdfast.influence.parts import choose, parts_of
@@ -28,6 +31,8 @@ PUZZLE = Lengths(410, 30, 1296, read=1500, seen=5120)
 question of a benchmark, as the files assume, a picture of 1,280 tokens and 220 of text."""
 PROBLEM = Lengths(300, 450, 0, read=800)
 """Of a problem of GSM8K and its longest worked solution, and of a question of a benchmark, as the file assumes."""
+FIGURE = Lengths(410, 110, 1296, read=732, seen=2048)
+"""Of a puzzle's size; and of a picture of 512 tokens of 4 patches, the most in mrcl-4b.yaml, and 220 of text."""
 TOKEN, GATHERED = 0.035, 0.043
 """Seconds of a generated token, and of gathering the layers of a model in parts for it."""
 CARDS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
@@ -43,6 +48,14 @@ STATED = {
 """Memory, and what is downloaded, as a file's head says it."""
 HOURS = re.compile(r"(training|sampling|evaluation|influence) ([\d.]+) h")
 IN_ALL = re.compile(r"([\d.]+) h in all")
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@pytest.fixture(autouse=True)
+def with_mrcl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of its tasks, where mrcl-4b.yaml looks for them."""
+    written(mrcl(tmp_path / "mrcl"))
+    monkeypatch.chdir(tmp_path)
 
 
 def studies(file: Path) -> list[Study]:
@@ -60,7 +73,22 @@ def test_an_experiment_file_describes_studies_whose_arguments_are_taken(file: Pa
                 lora_config(stage.lora or {})
 
 
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_what_an_experiment_reads_from_the_hub_has_a_commit(file: Path) -> None:
+    for study in studies(file):
+        read = {study.model.path: study.model.revision}
+        if isinstance(study.images, Hub):
+            read[study.images.name] = study.images.revision
+        for target in study.all_targets.values():
+            if public := getattr(target, "public", None):
+                read[public.name] = public.revision or REVISIONS.get(public.name)
+        read.pop("bundled", None)
+        assert all(COMMIT.fullmatch(revision or "") for revision in read.values()), read
+
+
 def lengths_of(study: Study) -> Lengths:
+    if study.target.benchmark == "banner":
+        return FIGURE
     return PROBLEM if study.target.benchmark == "arithmetic" else PUZZLE._replace(completion=110)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from holdfast.benchmarks.catalog import GRADERS, grade
+from holdfast.benchmarks.catalog import GRADERS, grade, grade_leniently
 from holdfast.benchmarks.grading.graders import WANTED
 from holdfast.errors import UserError
 
@@ -29,6 +29,10 @@ def grade_lines(grader: str, accepted: Sequence[str], texts: Sequence[str]) -> I
         verdict = "no answer" if found.parsed is None else "correct" if found.correct else "wrong"
         parsed = "none" if found.parsed is None else _shown(found.parsed)
         yield f"{_shown(text)}\n  parsed: {parsed}   verdict: {verdict}   score: {round(found.score, 4)}"
+        lenient = grade_leniently(grader, text, accepted[0], accepted)
+        if lenient.parsed is not None and lenient != found:
+            read = _shown(lenient.parsed)
+            yield f"  read leniently, beside a target's score: {read}   score: {round(lenient.score, 4)}"
         untagged |= "<answer>" not in text
     if untagged:
         yield UNTAGGED

@@ -34,7 +34,7 @@ def samples(
     name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study's name, or the id of a train run.")],
     out: Annotated[Path, typer.Argument(help="A directory for the files.")],
 ) -> None:
-    """Write answers to public benchmarks as lm-evaluation-harness writes its samples."""
+    """Write answers to public benchmarks as lmms-eval or lm-evaluation-harness writes its samples."""
     with failures(f"holdfast samples {name} {out}"):
         from flows.commands.samples import export as write
         from tasks.tracking import open_store

@@ -26,7 +26,7 @@ def export(name: str, out: Path, store: Store) -> list[Path]:
 
 
 def _exported(study: FinishedStudy, out: Path) -> Iterator[Path]:
-    date = datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")
+    when = datetime.now()
     for one in study.evaluated:
         if one.kind != "records":
             continue
@@ -36,7 +36,7 @@ def _exported(study: FinishedStudy, out: Path) -> Iterator[Path]:
         shard = study.data.path / prior_shard(one.benchmark)
         if not shard.is_file():
             raise UserError(f"{shard}: the questions are gone; `holdfast data FILE` restores them.")
-        place = out / _place(study, one) / harness_samples.file_name(records[0].grader, date)
+        place = out / _place(study, one) / harness_samples.file_name(records[0].grader, when)
         rows = harness_samples.rows(records, read_questions(shard))
         with writing(place):
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -96,21 +96,32 @@ class Answers:
 
     def measures(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Moments]:
         """score, accuracy, unparsed_target and tokens of the targets, in their mean; prior, unparsed, retention and
-        forgetting; kl and pass_at_K where they were measured for all of them."""
+        forgetting; lenient, cut, cut_target, kl and pass_at_K where they were measured for all of them."""
         target = self.targets
         right, read = self.values(checkpoints, "correct"), self.values(checkpoints, "parsed_ok")
         base = self.mean(self.values([self.base], "correct"), self.priors)
         prior = self.mean(right, self.priors)
-        return {
-            "score": self.mean(self.values(checkpoints, "score"), target),
-            "accuracy": self.mean(right, target),
-            "unparsed_target": self.mean(1 - read, target),
-            "tokens": self.mean(self.values(checkpoints, "tokens"), target),
-            "prior": prior,
-            "unparsed": self.mean(1 - read, self.priors),
-            "retention": ratio(prior, base),
-            "forgetting": less(base, prior),
-        } | self.prompts(checkpoints)
+        return (
+            {
+                "score": self.mean(self.values(checkpoints, "score"), target),
+                "accuracy": self.mean(right, target),
+                "unparsed_target": self.mean(1 - read, target),
+                "tokens": self.mean(self.values(checkpoints, "tokens"), target),
+                "prior": prior,
+                "unparsed": self.mean(1 - read, self.priors),
+                "retention": ratio(prior, base),
+                "forgetting": less(base, prior),
+            }
+            | self._recorded(checkpoints)
+            | self.prompts(checkpoints)
+        )
+
+    def _recorded(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Moments]:
+        """What old records do not say; only what these ones say of every question."""
+        about = {"lenient": ("lenient", self.targets)}
+        about |= {"cut": ("cut", self.priors), "cut_target": ("cut", self.targets)}
+        found = {name: self.mean(self.values(checkpoints, field), of) for name, (field, of) in about.items()}
+        return {name: moments for name, moments in found.items() if not moments.left_out}
 
     def at(self, arm: str, checkpoint: Checkpoint) -> dict[str, Moments]:
         """`measures` of all replicates of an arm at the step of one, or of the base."""
@@ -138,23 +149,26 @@ class Answers:
         return np.array([np.nanmean(part) if len(part) else np.nan for part in parts])
 
     def benchmark(self, arm: str, names: Sequence[str]) -> dict[str, Moments]:
-        """accuracy, strict, score, unparsed, forgetting, forgetting_strict, lost_unreadable, lost_wrong and gained, in
-        the mean over benchmarks, of an arm's ends or of the base."""
+        """accuracy, strict, score, lenient, unparsed, cut, forgetting, forgetting_strict, lost_unreadable, lost_wrong,
+        lost_cut and gained, in the mean over benchmarks, of an arm's ends or of the base."""
         own, base = [self.base] if arm == BASE else self.ends[arm], [self.base]
         asked = np.isin(self.strata, [self.benchmarks.index(name) for name in names])
-        now = ("correct", "strict", "parsed_ok", "score")
-        right, strict, read, score = (self.values(own, field)[:, asked] for field in now)
+        now = ("correct", "strict", "parsed_ok", "score", "lenient", "cut")
+        right, strict, read, score, lenient, cut = (self.values(own, field)[:, asked] for field in now)
         before, formed = (self.values(base, field)[:, asked] for field in ("correct", "strict"))
         lost = before * (1 - right)
         values = {
             "accuracy": right,
             "strict": strict,
             "score": score,
+            "lenient": lenient,
             "unparsed": 1 - read,
+            "cut": cut,
             "forgetting": before - right,
             "forgetting_strict": formed - strict,
             "lost_unreadable": lost * (1 - read),
             "lost_wrong": lost * read,
+            "lost_cut": lost * cut,
             "gained": (1 - before) * right,
         }
         strata, clusters = self.strata[asked], self.clusters[asked]

@@ -30,8 +30,9 @@ from holdfast.config.jobs import Compare
 from holdfast.config.prior import Prior
 from holdfast.errors import UserError
 
-SHARES = ("score", "accuracy", "strict", "prior", "unparsed", "unparsed_target")
-LOST = ("lost_unreadable", "lost_wrong", "gained")
+OF_BASE = ("accuracy", "strict", "score", "lenient", "unparsed", "cut")
+SHARES = (*OF_BASE, "prior", "unparsed_target", "cut_target")
+LOST = ("lost_unreadable", "lost_wrong", "lost_cut", "gained")
 LIMITS = dict.fromkeys((*SHARES, *LOST), (0.0, 1.0)) | {"retention": (0.0, np.inf)}
 """Where measures' intervals end."""
 MEAN = "mean"
@@ -53,18 +54,21 @@ class Analysis:
     arms: pd.DataFrame
     """One row a setting and arm, at the end of training. setting, arm; measures score, accuracy (of the target), prior
     (mean accuracy over the prior benchmarks), retention (prior / base's prior), forgetting (base's prior − prior),
-    unparsed (share of prior answers that could not be read), unparsed_target, kl (nats per token; NaN where it was not
-    measured), pass_at_K for every k, tokens (mean length of target completions), seconds (of one training); replicates
-    (trainings), draws, questions (target), questions_prior, covers, steps, alarms, left_out (values that are not
-    finite)."""
+    unparsed (share of prior answers that could not be read), unparsed_target, lenient (score when answers are read
+    leniently), cut (share of prior answers that the limit cut off), cut_target, kl (nats per token; these four NaN
+    where not measured), pass_at_K for every k, tokens (mean length of target completions), seconds (of one training);
+    replicates (trainings), draws, questions (target), questions_prior, covers, steps, alarms, left_out (values that are
+    not finite)."""
     trajectory: pd.DataFrame
     """One row a setting, arm, replicate and evaluated step, the base as step 0. setting, draw, study, arm, replicate
     ("1", …, or "mean"), stage, stage_step, step; measures score, prior, retention, forgetting, kl. Intervals stand on
     "mean" rows, which have draw "" and the steps that all trainings have."""
     benchmarks: pd.DataFrame
     """One row a setting, arm and benchmark at the end. setting, arm, benchmark, role, chance (NaN where unknown);
-    measures accuracy, strict (NaN where form does not count apart), score, unparsed, forgetting, forgetting_strict,
-    lost_unreadable, lost_wrong, gained: forgetting = lost_unreadable + lost_wrong − gained, exactly; questions."""
+    measures accuracy, strict (NaN where form does not count apart), score, lenient (NaN of prior ones), unparsed, cut,
+    forgetting, forgetting_strict, lost_unreadable, lost_wrong, lost_cut, gained: forgetting = lost_unreadable +
+    lost_wrong − gained, exactly; lost_cut is a part of the first two. cut and lost_cut are NaN in old records;
+    questions."""
     verdicts: pd.DataFrame
     """One row a comparison, a − b. setting, factor ("arm", or the factor whose levels a and b are), arm (whose levels
     are compared; "" where arms are), a, b, measure (score | retention), at (end | matched), matched_score (NaN at the
@@ -81,7 +85,7 @@ class Analysis:
     ("" or why not)."""
     base: pd.DataFrame
     """One row a setting and benchmark, and the prior ones' "mean": setting, benchmark, role, chance; measures accuracy,
-    strict, score, unparsed; questions."""
+    strict, score, lenient, unparsed, cut; questions."""
     aliases: pd.DataFrame
     """Checkpoints chosen on validation questions: setting, alias (best-skill | best-retention), study, arm, replicate,
     stage, stage_step, step, run_id, validation_score, validation_prior, and score and retention on test questions."""
@@ -161,7 +165,9 @@ def _arm(setting: Setting, arm: str) -> Row:
     trained = draws[0].tables.trainings
     trained = trained[trained["study"].isin([draw.place.study for draw in draws]) & (trained["arm"] == arm)]
     seconds = trained.groupby(["study", "replicate"])["seconds"].sum().to_numpy(float)
-    measured = {"kl": UNKNOWN} | found | {"seconds": of_trainings(seconds)}
+    measured = (
+        dict.fromkeys(("kl", "lenient", "cut", "cut_target"), UNKNOWN) | found | {"seconds": of_trainings(seconds)}
+    )
     row = {"setting": setting.name, "arm": arm} | _measures(measured)
     return row | {
         "replicates": len(ends),
@@ -199,7 +205,7 @@ def _base(setting: Setting) -> Iterator[Row]:
     for about in [*every, mean]:
         names = priors if about is mean else [about["benchmark"]]
         found = setting.pooled(partial(Answers.benchmark, arm=BASE, names=names))
-        known = _measures({name: found[name] for name in ("accuracy", "strict", "score", "unparsed")})
+        known = _measures({name: found[name] for name in OF_BASE})
         yield {"setting": setting.name} | about | known | {"questions": found["accuracy"].questions}
 
 

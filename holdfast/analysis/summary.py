@@ -109,7 +109,7 @@ def _arm(row: Row, benchmarks: list[Row]) -> Row:
     for name in ("score", "retention", "forgetting"):
         interval = _interval(row, name)
         found[name] = {"mean": interval.pop("value"), **interval} | {key: row[key] for key in ("replicates", "covers")}
-    lost = ("forgetting", "lost_unreadable", "lost_wrong", "gained")
+    lost = ("forgetting", "lost_unreadable", "lost_wrong", "lost_cut", "gained")
     of_prior = {
         one["benchmark"]: {name: _interval(one, name) for name in lost} for one in benchmarks if one["role"] == "prior"
     }
@@ -121,8 +121,8 @@ def _metrics(benchmarks: list[Row], arm: Row | None) -> Row:
     named: dict[str, Row] = {}
     for row in benchmarks:
         place = f"{row['role']}/{row['benchmark']}"
-        measures = ("accuracy", "score", "unparsed") if row["role"] == "target" else ("accuracy", "strict", "unparsed")
-        named |= {f"{place}/{name}": _interval(row, name) for name in measures}
+        readings = ("score", "lenient") if row["role"] == "target" else ("strict",)
+        named |= {f"{place}/{name}": _interval(row, name) for name in ("accuracy", *readings, "unparsed", "cut")}
         if "forgetting" in row and row["role"] == "prior":
             named[f"forgetting/{row['benchmark']}"] = _interval(row, "forgetting")
             named[f"forgetting/{row['benchmark']}/strict"] = _interval(row, "forgetting_strict")
@@ -131,7 +131,7 @@ def _metrics(benchmarks: list[Row], arm: Row | None) -> Row:
         named |= {"forgetting/mean": dict.fromkeys(("value", "low", "high"), 0.0)}
     else:
         own = {"prior/mean/accuracy": "prior", "forgetting/mean": "forgetting", "retention": "retention"}
-        own |= {"prior/mean/unparsed": "unparsed", "kl/target": "kl"}
+        own |= {"prior/mean/unparsed": "unparsed", "prior/mean/cut": "cut", "kl/target": "kl"}
         passes = [name for name in arm if name.startswith("pass_at_") and name[8:].isdigit()]
         own |= {f"target/{benchmarks[0]['benchmark']}/{name}": name for name in passes}
         named |= {name: _interval(arm, column) for name, column in own.items()}

@@ -27,6 +27,8 @@ from holdfast.journal import METRICS, read_lines
 BASE = "base"
 """Stands where an arm's name would."""
 MEASURED = {"correct": np.bool_, "score": np.float64, "tokens": np.int32}
+OPTIONAL = {"strict": np.float32, "cut": np.float32, "lenient": np.float64}
+"""Of some questions, and not in old records: NaN where they say nothing."""
 THREADS = 2
 WHOSE = ("study", "setting", "draw", "arm", "replicate", "stage")
 TRAININGS = (*WHOSE, "run_id", "path", "seconds", "steps", "method", "source", "alarms")
@@ -44,8 +46,9 @@ class Tables:
     records: pd.DataFrame
     """One row a question that was asked: `PLACE`, and benchmark, role (target | prior), split (test | validation),
     question (its id), image, parsed_ok, correct (bool), strict (right and in the form that was asked for, 0 or 1; NaN
-    where form does not count apart), score (0 to 1), tokens (of the completion), file (row of `files`). Strings are
-    categorical."""
+    where form does not count apart), cut (the limit cut the answer off, 0 or 1; NaN where that is not known), score
+    (0 to 1), lenient (a target's score, read leniently; NaN of others, and where not known), tokens (of the
+    completion), file (row of `files`). Strings are categorical."""
     files: pd.DataFrame
     """One row a file of records: `PLACE`, and benchmark, role, path, digest (of its test questions), start, middle,
     stop: its rows in `records`, test questions before `middle`."""
@@ -169,7 +172,7 @@ def _records(files: pd.DataFrame, asked: dict[str, dict[str, Questions]]) -> tup
     records["split"] = pd.Categorical.from_codes(validating, ["test", "validation"])
     records["question"] = _categorical([one.ids for one in questions])
     records["image"] = _categorical([one.images for one in questions])
-    for name in ("parsed_ok", "strict", *MEASURED):
+    for name in ("parsed_ok", *OPTIONAL, *MEASURED):
         records[name] = np.concatenate([one.pop(name) for one in read])
     return records.assign(file=own), files
 
@@ -186,16 +189,22 @@ def _categorical(columns: Sequence[np.ndarray]) -> pd.Categorical:
 
 def _read(row: Any, questions: Questions) -> dict[str, np.ndarray]:
     """The measured columns of a file, in the order of the base's questions."""
-    table = pq.ParquetFile(row.path).read(["split", "id", "grader", "parsed", "strict", *MEASURED], use_threads=False)
+    columns = ["split", "id", "grader", "parsed", *OPTIONAL, *MEASURED]
+    table = pq.ParquetFile(row.path).read(columns, use_threads=False)
     order = questions.order
     if not table.select(["split", "id"]).equals(questions.keys):
         order = _matching(row, table, questions)
     if (table["grader"].to_numpy()[order] != questions.graders).any():
         raise UserError(f"{row.study}: {row.benchmark} is graded otherwise for {row.arm} than for the base")
     measured = {name: table[name].to_numpy()[order].astype(kind, copy=False) for name, kind in MEASURED.items()}
-    known = "strict" in table.column_names  # not in old records
-    strict = table["strict"].cast(pa.float32()).to_numpy() if known else np.full(len(order), np.nan, np.float32)
-    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order], "strict": strict[order]}
+    measured |= {name: _known(table, name)[order].astype(kind) for name, kind in OPTIONAL.items()}
+    return measured | {"parsed_ok": table["parsed"].is_valid().to_numpy()[order]}
+
+
+def _known(table: pa.Table, name: str) -> np.ndarray:
+    """A column as numbers; not in old records."""
+    known = name in table.column_names
+    return table[name].cast(pa.float64()).to_numpy() if known else np.full(len(table), np.nan)
 
 
 def _matching(row: Any, table: pa.Table, questions: Questions) -> np.ndarray:

@@ -11,8 +11,9 @@ from itertools import count, product
 import numpy as np
 
 from holdfast.benchmarks.grading import graders, vqa
-from holdfast.benchmarks.grading.answer import Grade, Verdict
-from holdfast.benchmarks.grading.lenient import final_answer, the_named
+from holdfast.benchmarks.grading.answer import UNPARSED, Grade, Verdict
+from holdfast.benchmarks.grading.lenient import final_answer, the_named, unmarked
+from holdfast.benchmarks.grading.statements import stated
 from holdfast.benchmarks.prior import color, comparison, digits, grounding, pieces, presence, shape
 from holdfast.benchmarks.prior import count as count_
 from holdfast.benchmarks.prior import plain as plain_dialect
@@ -58,6 +59,13 @@ GRADERS: dict[str, Grader] = {
     **graders.GRADERS,
 }
 
+NAMED: dict[str, Callable[[str, str], str | None]] = {
+    "jigsaw": jigsaw.named,
+    "spatial": spatial.named,
+    "counting": counting.named,
+}
+"""The one answer that a sentence names, by the kind of the right one; other graders read sentences themselves."""
+
 
 def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = ()) -> Grade:
     """Grade a completion by the grader that its question names; the best grade that an accepted answer gives it."""
@@ -68,6 +76,22 @@ def grade(grader: str, completion: str, answer: str, accepted: Sequence[str] = (
     return max(
         (GRADERS[grader](completion, right) for right in accepted), key=lambda found: (found.correct, found.score)
     )
+
+
+def grade_leniently(grader: str, completion: str, answer: str, accepted: Sequence[str] = ()) -> Grade:
+    """The better of the grade and that of what the completion says in whatever form; no reward is paid by it.
+
+    Reasoning is left out, then what follows the last "the answer is" counts first, and the whole where it has none.
+    """
+    strict = grade(grader, completion, answer, accepted)
+    text = final_answer(completion)
+    lenient = UNPARSED
+    for part in (*stated(text, {}), text):
+        said = NAMED[grader](part, answer) if grader in NAMED else unmarked(part)
+        lenient = grade(grader, said, answer, accepted) if said else UNPARSED
+        if lenient.parsed is not None:
+            break
+    return max(strict, lenient, key=lambda found: (found.score, found.parsed is not None))
 
 
 def judge(question: Question, completion: str) -> Verdict:

@@ -18,6 +18,7 @@ from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Imported, Prior, PriorBenchmark, PublicPrior
 from holdfast.config.refs import content_key, file_digest
 from holdfast.config.targets import Arithmetic, Banner, Jigsaw, Target
+from holdfast.data.hub import noting_commits
 from holdfast.data.images import Source, input_files, open_source
 from holdfast.data.shards import Question, prior_shard, target_shard, write_questions
 from holdfast.data.splits import in_order, listed
@@ -29,8 +30,16 @@ SPLITS = ("train", "validation", "test")
 def make_data(job: MakeData, out: Path) -> dict[str, Any]:
     """Write target-{train,validation,test}.parquet, prior-NAME.parquet and prior_validation-NAME.parquet into `out`.
 
-    Returns counts and skips.
+    Returns counts, skips, and the commits at which data sets were read from the Hub.
     """
+    with noting_commits() as commits:
+        notes = _made(job, out)
+    unnamed = [name for name, is_named in commits.items() if not is_named]
+    told = [f"{name} is what the Hub has today; name that commit as its `revision`." for name in unnamed]
+    return notes | {"commits": sorted(commits), "told": [*notes["told"], *told]}
+
+
+def _made(job: MakeData, out: Path) -> dict[str, Any]:
     check(job)
     for prior in job.prior:
         if isinstance(prior, PublicPrior):

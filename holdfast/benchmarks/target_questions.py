@@ -16,6 +16,7 @@ from typing import Any, cast
 from PIL import Image
 
 from holdfast.benchmarks import catalog, imported
+from holdfast.benchmarks.grading.graders import BOX
 from holdfast.benchmarks.public.rows import PublicRows, columns_of
 from holdfast.benchmarks.question import Draw, TargetQuestion, form
 from holdfast.benchmarks.targets.protocol import PublicTarget
@@ -37,9 +38,10 @@ Readable = Classes | Spatial | Detection | Counting | Arithmetic
 
 def check(target: Target) -> None:
     """Refuse what can be seen without reading data."""
-    path = target.path if isinstance(target, Banner) else None
-    if path is not None and (path.suffix.lower() not in ENDINGS or not path.is_file()):
-        raise UserError(f"target.path: {named(path)} is no JSONL or Parquet file; correct the path.")
+    for field in ("path", "test_path") if isinstance(target, Banner) else ():
+        path = getattr(target, field)
+        if path is not None and (path.suffix.lower() not in ENDINGS or not path.is_file()):
+            raise UserError(f"target.{field}: {named(path)} is no JSONL or Parquet file; correct the path.")
     if isinstance(target, Readable) and target.public is not None:
         columns = columns_of(target.public)
         for field in cast(PublicTarget, catalog.TARGETS[target.benchmark]).COLUMNS:
@@ -68,6 +70,10 @@ class TargetQuestions:
         """Which split an image went to, by the digest of its PNG file, which is that of its pixels."""
         self.skipped: list[str] = []
         self._left_out: list[str] = []
+        self._unasked: list[str] = []
+        """Rows of which the target makes no question."""
+        self._taken: Counter[str] = Counter()
+        """By split, before few of each class are chosen."""
         self._splits: dict[str, str] = {}
         self._near_duplicates = NearDuplicates()
         self._rows: dict[str, PublicRows] = {}
@@ -82,15 +88,31 @@ class TargetQuestions:
         else:
             found = self._drawn(split, wanted)
         limit = self.target.per_class if split == "train" else None
-        yield from few(found, wanted, limit)
+        yield from few(self._counted(found, split), wanted, limit)
 
     def warnings(self) -> list[str]:
-        """On rows that were left out and on near duplicates, once the questions of all splits are taken."""
-        names = self._left_out
+        """On rows that were left out, on splits that are short and on near duplicates, once all questions are taken."""
+        names, kind = self._left_out, self.target.benchmark
         shown = "question" if isinstance(self.target, Arithmetic) else "picture"
         left_out = f"{len(names)} row(s) are left out, since another split shows their {shown}: {listed(names)}."
+        unasked = f"{len(self._unasked)} row(s) have no question and answer that {kind} reads, and are left out: "
+        told = [*([left_out] if names else []), *([f"{unasked}{listed(self._unasked)}."] if self._unasked else [])]
         near_duplicates = self._near_duplicates.warning(self._splits)
-        return [*([left_out] if names else []), *([near_duplicates] if near_duplicates else [])]
+        return [*told, *self._short(), *([near_duplicates] if near_duplicates else [])]
+
+    def _short(self) -> list[str]:
+        asked = {split: getattr(self.target, split) for split in reversed(SPLITS)}
+        short = [
+            f"{self._taken[name]} of {asked[name]} for {name}" for name in asked if self._taken[name] < asked[name]
+        ]
+        if not short:
+            return []
+        return [f"{self.target.benchmark}: the data has fewer questions than are asked for: {', '.join(short)}."]
+
+    def _counted(self, found: Iterator[tuple[str, Question]], split: str) -> Iterator[tuple[str, Question]]:
+        for one in found:
+            self._taken[split] += 1
+            yield one
 
     def _drawn(self, split: str, wanted: int) -> Iterator[tuple[str, Question]]:
         module = catalog.TARGETS[self.target.benchmark]
@@ -124,24 +146,32 @@ class TargetQuestions:
             self.skipped.append(f"{rows.split}/{index:08d}")
             return None
         module = cast(PublicTarget, catalog.TARGETS[self.target.benchmark])
-        return module.read(row, self.target, Draw(self.seed, rows.split, index))
+        question = module.read(row, self.target, Draw(self.seed, rows.split, index))
+        if question is None:
+            self._unasked.append(f"{rows.split}/{index:08d}")
+        return question
 
     def _imported(self, target: Banner, split: str) -> Iterator[tuple[str, Question]]:
         """Questions about the images of the split; several rows may ask about one image."""
         splits = self._split_images(target)
-        for question in _imported(target):
-            if splits.get(_digest(_shown(question)[0])) == split:
+        tested = split == "test" and target.test_path is not None
+        for question in _tests(target) if tested else _imported(target):
+            shown = splits.get(_digest(_shown(question)[0]))
+            if shown == split:
                 self._remember(question, split)
-                prompt = f"{question.prompt} {form(target.thinking)}"
-                yield question.answer, question._replace(prompt=prompt, system=target.system or "")
+                yield question.answer, _posed(question, target)
+            elif shown == "test" and split == "train" and target.test_path is not None:
+                self._left_out.append(question.id)
 
     def _split_images(self, target: Banner) -> dict[str, str]:
         if not self.split_of_image:
-            first = _connected([[*map(_digest, _shown(question))] for question in _imported(target)])
-            images = list(dict.fromkeys(first.values()))
-            counts = {name: getattr(target, name) for name in SPLITS}
+            tested = [[*map(_digest, _shown(question))] for question in _tests(target)]
+            first = _connected(tested + [[*map(_digest, _shown(question))] for question in _imported(target)])
+            split_of = {first[image]: "test" for shown in tested for image in shown}
+            images = [image for image in dict.fromkeys(first.values()) if image not in split_of]
+            counts = {name: getattr(target, name) for name in SPLITS if not (tested and name == "test")}
             shares = split_images(len(images), counts, self.seed, "target.path").items()
-            split_of = {images[number]: name for name, numbers in shares for number in numbers}
+            split_of |= {images[number]: name for name, numbers in shares for number in numbers}
             self.split_of_image = {image: split_of[other] for image, other in first.items() if other in split_of}
         return self.split_of_image
 
@@ -185,9 +215,30 @@ def _imported(target: Banner) -> Iterator[Question]:
     return imported.read_imported(_as_imported(target))
 
 
+def _tests(target: Banner) -> Iterator[Question]:
+    """The rows of the file of test questions, if there is one."""
+    if target.test_path is not None:
+        of = _as_imported(target).model_copy(update={"name": "banner-test", "path": target.test_path})
+        yield from (question._replace(benchmark="banner") for question in imported.read_imported(of))
+
+
 def _as_imported(target: Banner) -> Imported:
     assert target.path is not None
-    return Imported(name="banner", path=target.path, grader=target.grader, prefill=target.prefill)
+    return Imported(
+        name="banner",
+        path=target.path,
+        validation_path=target.test_path,
+        grader=target.grader,
+        prefill=target.prefill,
+    )
+
+
+def _posed(question: Question, target: Banner) -> Question:
+    """With the request for a form, where the question has none of its own."""
+    question = question._replace(system=target.system or "")
+    if question.grader == "boxed":
+        return question._replace(reference=f"{BOX}{question.answer}}}")
+    return question._replace(prompt=f"{question.prompt} {form(target.thinking)}")
 
 
 def _connected(shown: list[list[str]]) -> dict[str, str]:

@@ -76,7 +76,10 @@ class Check(Job):
 
     verb: Literal["check"] = "check"
     study: Study
-    data: DataRef
+    data: DataRef | None = None
+    """Without it, what the file says and the model's files show is checked, and nothing is found."""
+    settled: bool = False
+    """That was checked just before, so weights are not read again."""
     functions: dict[str, str] = {}
     """Digest of the module of every reward function of the user's own."""
     teachers: dict[str, str] = {}

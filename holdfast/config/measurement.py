@@ -63,7 +63,7 @@ class Evaluation(Config):
     by these; test questions are for reporting only."""
     batch_size: PositiveInt = 100
     max_new_tokens: PositiveInt = 96
-    """Limit of a completion, in tokens."""
+    """Limit of a completion, in tokens. Answers that it cuts off are counted as `…/cut`."""
     pass_at: tuple[PositiveInt, ...] = ()
     """Also sample the target and report the chance that one of k samples is right, for these k."""
     temperature: PositiveFloat = 1.0

@@ -59,8 +59,8 @@ class Imported(Asking):
     train_path: LocalPath | None = None
     """Questions to learn from in a file of the same kind, for stages that replay or protect what is known."""
     grader: str = "exact"
-    """`exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader` column
-    overrides it row by row."""
+    """`exact`, `number`, `choice`, `box`, `boxed`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader`
+    column overrides it row by row."""
 
 
 class PublicPrior(Asking):

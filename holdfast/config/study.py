@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from holdfast.config.base import Config
 from holdfast.config.images import Images, World
@@ -43,18 +43,12 @@ class Compute(Config):
     """GPUs of this machine that train together, evaluate, sample and measure predictors; with `device: cpu`, processes.
     They share a step's batch, and what is asked."""
     strategy: Strategy = "ddp"
-    """How they train: with `ddp` each holds the whole model; with `fsdp2`, a part of weights, gradients and moments."""
+    """How they train: with `ddp` each holds the whole model; with `fsdp2` (PyTorch's) and `zero3` (DeepSpeed's), a part
+    of weights, gradients and moments."""
 
     runner: Literal["here", "ray"] = "here"
     """Whether stages run on this machine or on the nodes of the Ray cluster at RAY_ADDRESS; `parallel` is then each
     machine's, and `gpus` are of one node."""
-
-    @field_validator("strategy")
-    @classmethod
-    def _strategy_works(cls, value: Strategy) -> Strategy:
-        if value == "zero3":
-            raise ValueError("zero3 is not there; ddp and fsdp2 are")
-        return value
 
 
 class Study(Config):
@@ -110,6 +104,14 @@ class Study(Config):
     def skills(self) -> str:
         """What is learned, for people."""
         return ", ".join(self.all_targets)
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether questions are made of anything but the world that comes with holdfast: of files, or of the Hub's."""
+        targets = self.all_targets.values()
+        cut = any(isinstance(target, Jigsaw) for target in targets) and not isinstance(self.images, World)
+        read = any(getattr(target, field, None) for target in targets for field in ("public", "path"))
+        return cut or read or not all(isinstance(prior, Prior) for prior in self.prior)
 
     def learned_by(self, stage: AnyStage) -> str:
         """The name of the target that a stage learns."""

@@ -144,9 +144,13 @@ class Banner(Skill):
     benchmark: Literal["banner"]
     path: LocalPath | None = None
     """Your own, as JSONL or Parquet with image, question, answer and, if you like, grader and reasoning."""
+    test_path: LocalPath | None = None
+    """Test questions in a file of the same kind, where a data set sets some apart; `path` is then dealt out to training
+    and validation, but for rows that show a test's image."""
     grader: str = "exact"
-    """Of your own: `exact`, `number`, `choice`, `box`, `contains`, `detection` or `vqa` (docs/graders.md); a `grader`
-    column overrides it row by row."""
+    r"""Of your own: `exact`, `number`, `choice`, `box`, `boxed`, `contains`, `detection` or `vqa` (docs/graders.md); a
+    `grader` column overrides it row by row. A question that is graded by `boxed` says itself how it is answered, in
+    `\boxed{}`: no tags are asked for, and the bare answer to learn is the box."""
 
 
 class Detection(Skill):

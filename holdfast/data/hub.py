@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,18 @@ from holdfast.errors import UserError, brief, reason
 
 JPEG = b"\xff\xd8\xff"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_commits: ContextVar[dict[str, bool] | None] = ContextVar("commits", default=None)
+
+
+@contextmanager
+def noting_commits() -> Iterator[dict[str, bool]]:
+    """Within, what is read from the Hub is noted as NAME@COMMIT, and whether that commit was asked for."""
+    found: dict[str, bool] = {}
+    token = _commits.set(found)
+    try:
+        yield found
+    finally:
+        _commits.reset(token)
 
 
 class HubSource(Pictures):
@@ -106,7 +119,18 @@ def load_split(name: str, revision: str | None, split: str, config: str | None =
     datasets.disable_progress_bars()
     with _told(name, split):
         _require_set(name, revision, config)
-        return datasets.load_dataset(name, config, revision=revision, split=split, cache_dir=_cache(name))
+        rows = datasets.load_dataset(name, config, revision=revision, split=split, cache_dir=_cache(name))
+    _note(name, revision, rows)
+    return rows
+
+
+def _note(name: str, revision: str | None, rows: Any) -> None:
+    """`datasets` keeps what it read from the Hub in a directory that is named after the commit."""
+    noted = _commits.get()
+    for file in rows.cache_files if noted is not None else ():
+        commit = Path(file["filename"]).parent.name
+        if noted is not None and _COMMIT.fullmatch(commit):
+            noted[f"{name}@{commit}"] = commit == revision
 
 
 def look_up(name: str, revision: str | None, split: str, config: str | None = None) -> None:

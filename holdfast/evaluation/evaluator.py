@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from holdfast.benchmarks.catalog import grade, judge
+from holdfast.benchmarks.catalog import grade, grade_leniently, judge
 from holdfast.config.jobs import PassAt, Shards
 from holdfast.data.chat import rest, whole
 from holdfast.data.shards import Question, read_questions
-from holdfast.evaluation.generate import Reader, Sampling, answer, generate
+from holdfast.evaluation.generate import Reader, Sampling, answer, ends, generate
 from holdfast.evaluation.records import Record, Split
 
 
@@ -36,6 +36,7 @@ class Evaluator:
         """One record a question, in order; greedy completions of `limit` tokens at most."""
         reader = self.reader.by(batch_size) if batch_size else self.reader
         written, scored = answer(model, reader, self.prompts, self.references, self.limit)
+        stops = ends(model, reader)
         for index, (benchmark, split, question) in enumerate(self.asked):
             completion = whole(question, reader.text(written[index]))
             verdict = judge(question, completion)
@@ -58,6 +59,8 @@ class Evaluator:
                 strict=verdict.strict,
                 authors=verdict.authors,
                 group=verdict.group,
+                cut=written[index][-1] not in stops,
+                lenient=_lenient(question, completion) if benchmark.role == "target" else None,
             )
 
 
@@ -80,6 +83,10 @@ def right_of(model: Any, reader: Reader, job: PassAt, limit: int, seed: int) -> 
         (question.id, sum(_right(question, reader.text(ids)) for ids in samples))
         for question, samples in zip(questions, written, strict=True)
     ]
+
+
+def _lenient(question: Question, completion: str) -> float:
+    return grade_leniently(question.grader, completion, question.answer, question.accepted).score
 
 
 def _right(question: Question, written: str) -> bool:

@@ -1,7 +1,7 @@
 """Records as lmms-eval and lm-evaluation-harness write their samples, and theirs graded here. Imports no torch.
 
-lm-evaluation-harness: `samples_TASK_DATE.jsonl`, one row a question and filter, with its `doc`. lmms-eval:
-`DATE_samples_TASK.jsonl`, without `doc`, so the questions have to be those of a shard of ours.
+lm-evaluation-harness: `samples_TASK_DATE.jsonl`, one row a question and filter, with its `doc`. lmms-eval
+(`lmms_samples`): `DATE_samples_TASK.jsonl`, without `doc`, so the questions have to be those of a shard of ours.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +21,10 @@ from holdfast.config.refs import content_key
 from holdfast.data.shards import Question, read_questions
 from holdfast.data.tables import named
 from holdfast.errors import UserError, brief, reason
+from holdfast.evaluation import lmms_samples
+from holdfast.evaluation.lmms_samples import OURS
 from holdfast.evaluation.records import Record
 
-OURS = "holdfast"
-"""The name of the filter under which our own verdict stands in exported rows."""
 _FILE = re.compile(r"(?:.*_)?samples_(?P<task>.+?)(?:_\d{4}-\d{2}-\d{2}T[\d:.-]+)?\.jsonl")
 _TASKS = {
     "refcoco_bbox_rec": "refcoco",
@@ -47,7 +48,7 @@ class Sample(NamedTuple):
 
 
 def rows(records: Sequence[Record], questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
-    """Records of a public benchmark with the questions that were asked, as rows of a harness. UserError for others'."""
+    """Records of a public benchmark with its questions, as rows of its harness. UserError for others."""
     by_id = {question.id: question for question in questions}
     for number, record in enumerate(records):
         question = by_id.get(record.id)
@@ -56,27 +57,37 @@ def rows(records: Sequence[Record], questions: Sequence[Question]) -> Iterator[d
         doc = json.loads(question.details)
         module = MODULES[record.grader]
         read = module.exported(record.completion, doc) if hasattr(module, "exported") else record.completion
-        yield {
-            "doc_id": number if hasattr(module, "doc_of") else _place(record.id),
-            "doc": doc,
-            "target": record.answer,
-            "arguments": {"gen_args_0": {"arg_0": record.prompt, "arg_1": {}}},
-            "input": record.prompt,
-            "resps": [[record.completion]],
-            "filtered_resps": [read],
-            "filter": OURS,
-            "metrics": ["authors", "correct", "strict", "score"],
-            "doc_hash": content_key(doc),
-            "authors": record.authors,
-            "correct": float(record.correct),
-            "strict": None if record.strict is None else float(record.strict),
-            "score": record.score,
-        }
+        place = number if hasattr(module, "doc_of") else _place(record.id)
+        write = lmms_samples.row if lmms_samples.is_scored(record.grader) else _row
+        yield write(place, doc, record, read)
 
 
-def file_name(grader: str, date: str) -> str:
-    """As lm-evaluation-harness names the samples of a task."""
-    return f"samples_{MODULES[grader].SOURCES[grader].harness}_{date}.jsonl"
+def _row(doc_id: int, doc: Doc, record: Record, read: str) -> dict[str, Any]:
+    """As lm-evaluation-harness has it; the filter under which our own verdict stands is ours."""
+    return {
+        "doc_id": doc_id,
+        "doc": doc,
+        "target": record.answer,
+        "arguments": {"gen_args_0": {"arg_0": record.prompt, "arg_1": {}}},
+        "input": record.prompt,
+        "resps": [[record.completion]],
+        "filtered_resps": [read],
+        "filter": OURS,
+        "metrics": ["authors", "correct", "strict", "score", "cut"],
+        "doc_hash": content_key(doc),
+        "authors": record.authors,
+        "correct": float(record.correct),
+        "strict": None if record.strict is None else float(record.strict),
+        "score": record.score,
+        "cut": None if record.cut is None else float(record.cut),
+    }
+
+
+def file_name(grader: str, when: datetime) -> str:
+    """As its harness names the samples of a task."""
+    if lmms_samples.is_scored(grader):
+        return lmms_samples.file_name(grader, when)
+    return f"samples_{MODULES[grader].SOURCES[grader].harness}_{when:%Y-%m-%dT%H-%M-%S.%f}.jsonl"
 
 
 def require_file(file: Path) -> None:

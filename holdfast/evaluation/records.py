@@ -41,6 +41,10 @@ class Record(NamedTuple):
     """The score by the rules of a public benchmark's authors."""
     group: str | None = None
     """What their metric is summed up by."""
+    cut: bool | None = None
+    """The limit cut the answer off: it has no end. None in old records, which do not say."""
+    lenient: float | None = None
+    """The score of a target's answer when it is read leniently; `score` and `correct` are strict."""
 
 
 SCHEMA = pa.schema(
@@ -62,6 +66,8 @@ SCHEMA = pa.schema(
         ("strict", pa.bool_()),
         ("authors", pa.float64()),
         ("group", pa.string()),
+        ("cut", pa.bool_()),
+        ("lenient", pa.float64()),
     ]
 )
 
@@ -90,7 +96,8 @@ def metrics(records: Sequence[Record]) -> dict[str, float]:
     """Means by benchmark, in the names of the contract; a question that could not be parsed counts as wrong.
 
     A prior benchmark has a score beside its accuracy where that is a share, `strict` where the form that was asked for
-    counts apart, and a public one its authors' metrics.
+    counts apart, and a public one its authors' metrics. A target has `lenient` beside its score, and all have `cut`,
+    the share of answers that the limit cut off, where the records say so.
     """
     named: dict[str, float] = {}
     groups: dict[tuple[str, str], list[Record]] = {}
@@ -103,9 +110,10 @@ def metrics(records: Sequence[Record]) -> dict[str, float]:
             named[f"{place}/score"] = _mean([row.score for row in rows])
         if role == "prior" and not any(math.isnan(row.logprob) for row in rows):
             named[f"{place}/logprob"] = _mean([row.logprob for row in rows])
-        strict = [row.strict for row in rows if row.strict is not None]
-        if strict:
-            named[f"{place}/strict"] = _mean(strict)
+        for name in ("strict", "lenient", "cut"):
+            known = [value for row in rows if (value := getattr(row, name)) is not None]
+            if known:
+                named[f"{place}/{name}"] = _mean(known)
         if rows[0].grader in PUBLIC:
             found = public_questions.metrics(rows[0].grader, rows)
             named |= {f"{place}/{name}": value for name, value in found.items()}

@@ -6,7 +6,7 @@ way, validation questions for its alarms, is `validating`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import base_dtype, computing_in, study_dtype
 
 REFERENCES = "references.parquet"
+CUT = 0.05
+"""Share of a benchmark's answers that the limit may cut off before a person is told: length then sets the score."""
 
 
 def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
@@ -39,12 +41,14 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
     drifting = _Drifting(job, job.drift, reader, out) if job.drift is not None else None
     images: dict[str, ImageFeatures] = {}
     notes: dict[str, Any] = {}
+    cut: dict[int, dict[str, float]] = {}
     for number, ref in enumerate(job.models):
         model = load_model(ref, dtype, where).requires_grad_(False)
         with cached_image_features(model, images.setdefault(tower_digest(model), {})):
             records = list(evaluator.evaluate(model)) if job.benchmarks else []
             _write(records, out, ref.step)
             found = measured(records)
+            cut[ref.step] = {name: value for name, value in found.items() if name.endswith("/cut")}
             if drifting is not None:
                 found["kl/target"] = drifting.measure(model, ref)
             if job.pass_at is not None:
@@ -57,7 +61,25 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
         # The next one is loaded before this name lets go of it.
         del model
         journal.progress(number + 1, len(job.models), **_shown(found))
-    return notes | (decoder.notes() if decoder is not None else {})
+    told = cut_off(cut, job.limit)
+    return notes | ({"told": told} if told else {}) | (decoder.notes() if decoder is not None else {})
+
+
+def cut_off(shares: Mapping[int, Mapping[str, float]], limit: int) -> list[str]:
+    """A sentence for a person on every benchmark of whose answers too many were cut off, at the step with most of them.
+
+    `shares` are by step and metric; those of validation questions are left out.
+    """
+    names = dict.fromkeys(name for at_step in shares.values() for name in at_step if not name.startswith("validation/"))
+    sentences = []
+    for name in names:
+        step, share = max(((step, found[name]) for step, found in shares.items()), key=lambda one: one[1])
+        if share > CUT:
+            sentences.append(
+                f"{name.split('/')[1]}: {share:.0%} of the answers at step {step} are cut off at "
+                f"evaluation.max_new_tokens {limit}, so some may be wrong for their length alone; raise it"
+            )
+    return sentences
 
 
 class _Drifting:

@@ -24,6 +24,15 @@ class Graded(NamedTuple):
     formed: bool
     """Reasoning and answer stand in their tags, as the question asks."""
 
+    @property
+    def asked_to_think(self) -> bool:
+        return "<think>" in self.taught.question.prompt
+
+    @property
+    def bare(self) -> bool:
+        """Without the reasoning that was asked for."""
+        return self.asked_to_think and "<think>" not in self.taught.completion
+
 
 def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[list[Graded], dict[str, Any]]:
     """The rows that are kept, and counts of all: drawn, kept, wrong, unparsed, unformed.
@@ -49,7 +58,7 @@ def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[
         "wrong": sum(not row.grade.correct for row in rows) - unparsed,
         "unparsed": unparsed,
         "unformed": sum(not row.formed for row in kept),
-        "told": _told(path, rows, len(kept)),
+        "told": [*_told(path, rows, len(kept)), *_told_of_kept(path, kept, len(questions))],
     }
 
 
@@ -60,8 +69,8 @@ def _graded(taught: Taught) -> Graded:
 
 
 def _require_reasoning(path: Path, rows: Sequence[Graded]) -> None:
-    asked = [row for row in rows if "<think>" in row.taught.question.prompt]
-    if asked and not any("<think>" in row.taught.completion for row in asked):
+    asked = [row for row in rows if row.asked_to_think]
+    if asked and all(row.bare for row in asked):
         raise UserError(
             f"{named(path)}: no completion has reasoning in <think> </think>, which the target asks for; add it, or "
             "set target.thinking: false."
@@ -83,5 +92,26 @@ def _told(path: Path, rows: Sequence[Graded], kept: int) -> list[str]:
     if not wrong:
         return []
     what = f"{len(wrong)} of {len(rows)} completions of {named(path)} are wrong or cannot be read"
-    first = wrong[0].taught.place.rpartition(", ")[2]
-    return [f"{what}, the first in {first}; {'they are left out' if kept < len(rows) else 'they are kept'}."]
+    return [f"{what}, the first in {_row(wrong[0])}; {'they are left out' if kept < len(rows) else 'they are kept'}."]
+
+
+def _told_of_kept(path: Path, kept: Sequence[Graded], questions: int) -> list[str]:
+    """Warnings on the form of what is learned from, each with its first row, and on questions without a completion."""
+    bare = [row for row in kept if row.bare]
+    odd = [row for row in kept if not row.formed and not row.bare]
+    told = [
+        f"{len(rows)} of {len(kept)} completions to learn from in {named(path)} {what}, the first in {_row(rows[0])}."
+        for rows, what in (
+            (bare, "lack the reasoning in <think> </think> that the target asks for"),
+            (odd, "lack a tag that the target asks for, or have text outside of them"),
+        )
+        if rows
+    ]
+    answered = len({row.taught.question.id for row in kept})
+    if answered < questions:
+        told.append(f"{named(path)} teaches {answered} of the {questions} training questions; the others are left out.")
+    return told
+
+
+def _row(row: Graded) -> str:
+    return row.taught.place.rpartition(", ")[2]

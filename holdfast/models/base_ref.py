@@ -37,9 +37,11 @@ def read_as(model: Model, ref: ModelRef) -> ModelRef:
 
 
 def _files(model: Model) -> ModelRef:
+    path = Path(model.path)
+    if model.revision is not None and (model.path == "bundled" or path.is_dir()):
+        raise UserError(f"model.revision: {model.path} is not on the Hub, so it has no revisions; leave it out.")
     if model.path == "bundled":
         return shipped_base()
-    path = Path(model.path)
     if path.is_dir():
         if (path / "adapter_config.json").is_file():
             raise UserError(
@@ -78,5 +80,6 @@ def _commit(model: Model) -> str:
         return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True)).name
     except LocalEntryNotFoundError:
         raise UserError(
-            f"model.path: the Hub does not answer ({why}) and {model.path} is not in the local cache; {REMEDY}."
+            f"model.path: the Hub does not answer ({why}) and {model.path} is not in the local cache; try again with a "
+            "network, download it where there is one and bring that HF_HOME here, or name a checkpoint directory."
         ) from None

@@ -176,7 +176,7 @@ def bound_pixels(processor: Any, ref: ModelRef) -> None:
             f"model.{'min' if ref.max_pixels is None else 'max'}_pixels: {ref.path} reads text alone; leave it out"
         )
     images = processor.image_processor
-    if not type(images).__name__.startswith("Qwen2VLImageProcessor"):
+    if not bounds_pixels(processor):
         raise UserError(
             f"model.{'min' if ref.max_pixels is None else 'max'}_pixels: {ref.path} shows images in sizes of its own "
             f"({type(images).__name__}); leave it out and bound the images themselves (images.size, target.public.size)"
@@ -187,6 +187,11 @@ def bound_pixels(processor: Any, ref: ModelRef) -> None:
             f"model.min_pixels: {sizes['shortest_edge']} is more than the most, {sizes['longest_edge']}; lower it"
         )
     images.size = type(images.size)(**sizes)
+
+
+def bounds_pixels(processor: Any) -> bool:
+    """Whether a processor of images shows each in a size of its own, between two numbers of pixels: Qwen's."""
+    return type(processor.image_processor).__name__.startswith("Qwen2VLImageProcessor")
 
 
 def _written_back(tokenizer: Any) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils import INCLUDE_LINEAR_LAYERS_SHORTHAND
 
 from holdfast.config.methods import AnyStage
 from holdfast.config.refs import ModelRef
-from holdfast.errors import UserError
+from holdfast.errors import UserError, brief
 from holdfast.models.load import sees, with_adapter
 from holdfast.models.orthogonal import turn_away
 
@@ -60,8 +63,12 @@ def lora_config(arguments: dict[str, Any]) -> LoraConfig:
         UserError: an argument is unknown to peft or has a wrong value.
     """
     try:
-        return LoraConfig(**{"task_type": "CAUSAL_LM", **arguments})
-    except (TypeError, ValueError) as error:
+        found = LoraConfig(**{"task_type": "CAUSAL_LM", **arguments})
+        for words in (found.target_modules, found.exclude_modules):
+            if isinstance(words, str):
+                re.compile(words)
+        return found
+    except (TypeError, ValueError, re.error) as error:
         raise UserError(f"lora: {error}; see peft.LoraConfig for its arguments") from error
 
 
@@ -75,11 +82,53 @@ def adapted(model: Any, stage: AnyStage, seed: int, start: ModelRef | None = Non
     if stage.lora is None:
         return model
     spared = {"exclude_modules": f".*({'|'.join(map(pattern, frozen))}).*"} if frozen else {}
+    settings = lora_config({**spared, **stage.lora})
+    _require_targets(model, settings, frozen)
     torch.manual_seed(seed)
-    beside = get_peft_model(model, lora_config({**spared, **stage.lora}))
+    beside = get_peft_model(model, settings)
     if stage.orthogonal is not None and stage.orthogonal.initial and start is not None:
         turn_away(beside, start)
     return beside
+
+
+def _require_targets(model: Any, settings: LoraConfig, frozen: tuple[str, ...]) -> None:
+    """peft is content when one of the names matches, and otherwise says no remedy.
+
+    Raises:
+        UserError: a name, or the pattern, matches no module that may learn.
+    """
+    wanted = settings.target_modules
+    if wanted is None or (isinstance(wanted, str) and wanted.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND):
+        return
+    names = [name for name, _ in model.named_modules()]
+    spared = settings.exclude_modules or ()
+    for words in [wanted] if isinstance(wanted, str) else [[word] for word in sorted(wanted)]:
+        word = words if isinstance(words, str) else words[0]
+        found = [name for name in names if _matches(name, words)]
+        if not found:
+            raise UserError(f"lora.target_modules: no module is called `{brief(word)}`; {_alike(word, model, spared)}")
+        if all(_matches(name, spared) for name in found):
+            kept = next((one for one in frozen if any(re.search(pattern(one), name) for name in found)), "")
+            remedy = f"or set freeze to a list without `{kept}`" if kept else "or change lora.exclude_modules"
+            raise UserError(
+                f"lora.target_modules: what `{brief(word)}` names stays as it is ({found[0]}); take it out, {remedy}"
+            )
+
+
+def _matches(name: str, words: str | Collection[str]) -> bool:
+    """Whether peft means a module by a pattern of whole names, or by names and their endings."""
+    if isinstance(words, str):
+        return re.fullmatch(words, name) is not None
+    return any(name == word or name.endswith(f".{word}") for word in words)
+
+
+def _alike(word: str, model: Any, spared: str | Collection[str]) -> str:
+    linear = [name for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)]
+    layers = {name.rpartition(".")[2] for name in linear if not _matches(name, spared)}
+    close = difflib.get_close_matches(word.rpartition(".")[2], layers, 1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"its linear layers are called {', '.join(sorted(layers))}"
 
 
 def learning(model: Any, stage: AnyStage, seed: int, kept: ModelRef | None) -> Any:

@@ -113,8 +113,11 @@ def arms_section(analysis: Analysis) -> Row:
             # The base's interval over several targets stands in the table of each.
             unknown = {f"{name}{end}": None for name in ("score", "accuracy") for end in ("_low", "_high")}
             target |= unknown | {k: sum(row[k] for row in targets) / len(targets) for k in ("score", "accuracy")}
+            read = [row["lenient"] for row in targets if row["lenient"] is not None]
+            target["lenient"] = sum(read) / len(read) if len(read) == len(targets) else None
         for end in ("", "_low", "_high"):
-            target |= {f"prior{end}": mean[f"accuracy{end}"], f"unparsed{end}": mean[f"unparsed{end}"]}
+            target |= {f"prior{end}": mean[f"accuracy{end}"]}
+            target |= {f"{name}{end}": mean.get(f"{name}{end}") for name in ("unparsed", "cut")}
         table += [target | {"arm": "base", "replicates": None}, *rows(own)]
     measured = arms.dropna(axis=1, how="all").columns
     asked = [int(arms[name].max()) if len(arms) else 0 for name in ("questions", "questions_prior")]
@@ -169,7 +172,9 @@ def benchmark_section(analysis: Analysis) -> Row:
     base = analysis.base[(analysis.base.role == "prior") & (analysis.base.benchmark != "mean")]
     first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
     in_form = any(row.get("strict") is not None for row in first.values())
-    return {"names": list(prior.benchmark.unique()), "base": first, "rows": _by_arm(prior), "in_form": in_form}
+    by_arm = _by_arm(prior)
+    cut = any(cell.get("lost_cut") for row in by_arm for cell in row["cells"].values())
+    return {"names": list(prior.benchmark.unique()), "base": first, "rows": by_arm, "in_form": in_form, "cut": cut}
 
 
 def _by_arm(frame: pd.DataFrame) -> list[Row]:

@@ -155,7 +155,7 @@ def vllm_of(config: TrainerConfig, card: int) -> dict[str, Any]:
 
 def _together(study: Study) -> dict[str, Any]:
     """How the ranks of a training hold the model."""
-    ranks, sharded = study.compute.gpus, study.compute.strategy == "fsdp2"
+    ranks, sharded = study.compute.gpus, study.compute.strategy != "ddp"
     return {"buckets": ranks > 1 and not sharded, "parts": ranks if sharded else 1}
 
 

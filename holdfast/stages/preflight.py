@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 from trl import GRPOConfig
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, Source, TeacherFile
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
 from holdfast.data.chat import begun, goes_on, reads_images, rendered
@@ -37,7 +37,8 @@ from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.asking import require_asking
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
-from holdfast.stages.teacher_check import Student, require_teacher
+from holdfast.stages.seen import foreign_dialect, shrunk_images
+from holdfast.stages.teacher_check import Student, require_family, require_room
 from holdfast.stages.vllm_fit import require_evaluation_share, require_share
 from holdfast.training.arguments import TrainerConfig, anywhere, share
 from holdfast.training.dataset import reward_columns
@@ -58,7 +59,7 @@ class Longest(NamedTuple):
 
 
 def check(job: Check) -> dict[str, Any]:
-    """Check the model, the arms, the lengths and the needs of a study; returns lengths and needs.
+    """Check the model and the arms of a study and, with its data, lengths and needs, which it returns.
 
     Raises:
         UserError: something cannot work. It names the field and the remedy.
@@ -67,12 +68,20 @@ def check(job: Check) -> dict[str, Any]:
     where = device(study.compute.device)
     require_card(study, where)
     _check_vllm(study)
-    processor, model = _skeleton(study)
+    processor, model = _skeleton(study, job.settled)
     config = model().config
     if study.model.dtype == "auto":
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
         study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
     shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
+    student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
+    for at, stage in _stages(study):
+        if isinstance(stage, Distill):
+            require_family(at, stage, student)
+        for name, function in _functions(at, stage):
+            loaded(name, function)
+    if job.data is None:
+        return {}
     paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
@@ -80,11 +89,11 @@ def check(job: Check) -> dict[str, Any]:
     for name, questions in shards.items():
         require_readable(processor, config, name, questions)
     _check_functions(study, processor, shards)
-    student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
     for at, stage in _stages(study):
         if isinstance(stage, Distill):
-            require_teacher(at, stage, student, shards[learned_shard(stage, study)])
-    longest, lengths, asked = _check_lengths(study, processor, config, shards)
+            require_room(at, stage, student, shards[learned_shard(stage, study)])
+    told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
+    longest, lengths, asked = _check_lengths(study, processor, config, shards, told)
     seen = _patches(asked, config, processor)
     room = room_there(where, study.compute.gpus)
     card = room.training if where.type == "cuda" else 0
@@ -103,7 +112,7 @@ def check(job: Check) -> dict[str, Any]:
         )
         for at, stage in _stages(study)
     }
-    told = [line for at, need in needed.items() for line in require_memory(at, need, room)]
+    told += [line for at, need in needed.items() for line in require_memory(at, need, room)]
     asking = max((need.asking for need in needed.values()), key=lambda one: one.total, default=None)
     told += require_asking(study, asking, room.training) if asking is not None else []
     return {
@@ -134,7 +143,7 @@ def _check_vllm(study: Study) -> None:
             raise UserError(f"evaluation.vllm.arguments.{name} is no argument of vLLM's; {hint}")
 
 
-def _skeleton(study: Study) -> tuple[Any, Any]:
+def _skeleton(study: Study, settled: bool) -> tuple[Any, Any]:
     """The study's processor, and a function that makes its model without weights."""
     if study.model.is_built:
         from holdfast.models.tiny.build import build_model
@@ -156,8 +165,9 @@ def _skeleton(study: Study) -> tuple[Any, Any]:
         raise UserError(
             f"model.path: no model can be made of {ref.path} ({reason(error)}); correct its config.json"
         ) from error
-    place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
-    require_finite(ref.path, stored_weights(place))
+    if not settled:
+        place = Path(cached_file(ref.path, "config.json", revision=ref.revision) or "").parent
+        require_finite(ref.path, stored_weights(place))
     return processor, lambda: _without_weights(auto_class(config).from_config, config)
 
 
@@ -214,8 +224,8 @@ def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapt
         raise UserError(f"{where}.{error}") from error
     except ValueError as error:
         raise UserError(f"{where}.lora: {error}") from error
-    if study.compute.strategy == "fsdp2" and study.compute.gpus > 1:
-        require_shardable(stage, model)
+    if study.compute.strategy != "ddp" and study.compute.gpus > 1:
+        require_shardable(study.compute.strategy, study.model.dtype, stage, model)
     _check_ledger(where, stage, study, config, model)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
@@ -245,11 +255,16 @@ def _check_functions(study: Study, processor: Any, shards: dict[str, list[Questi
     for where, stage in _stages(study):
         questions = shards[learned_shard(stage, study)][:2]
         written = [(question, text) for question in questions for text in (question.reference, "")]
-        for name, term in stage.rewards.items() if isinstance(stage, GRPO) else ():
-            if term.kind == "function":
-                columns = reward_columns(written, processor, step=0)
-                at = f"{where}.rewards.{name}.function: {term.function}"
-                call(at, loaded(at, term.function), columns.pop("completions"), columns)
+        for name, function in _functions(where, stage):
+            columns = reward_columns(written, processor, step=0)
+            call(name, loaded(name, function), columns.pop("completions"), columns)
+
+
+def _functions(where: str, stage: AnyStage) -> Iterator[tuple[str, str]]:
+    """The user's own reward functions, and what an error calls them."""
+    for name, term in stage.rewards.items() if isinstance(stage, GRPO) else ():
+        if term.kind == "function":
+            yield f"{where}.rewards.{name}.function: {term.function}", term.function
 
 
 def _check_halves(study: Study, validation: dict[str, int]) -> None:
@@ -264,10 +279,13 @@ def _check_halves(study: Study, validation: dict[str, int]) -> None:
 
 
 def _check_lengths(
-    study: Study, processor: Any, config: Any, shards: dict[str, list[Question]]
+    study: Study, processor: Any, config: Any, shards: dict[str, list[Question]], told: list[str]
 ) -> tuple[dict[str, int], dict[str, tuple[Longest, Longest]], Question]:
     """The longest of all, of every stage the longest prompt and the longest completion that it trains on, and the
-    question with the longest prompt."""
+    question with the longest prompt.
+
+    `told` gets warnings on teachers' files.
+    """
     room = getattr(config.get_text_config(), "max_position_embeddings", None)
     found = {name: longest_prompt(processor, questions) for name, questions in shards.items() if questions}
     needed = {name: _longest_answer(processor, name, questions) for name, questions in shards.items() if questions}
@@ -283,11 +301,9 @@ def _check_lengths(
     for where, stage in _stages(study):
         shard = learned_shard(stage, study)
         answer = needed[shard]
-        if isinstance(stage, SFT) and stage.source.kind == "teacher":
-            answer = _longest_teaching(processor, shards[shard], where)
+        if isinstance(stage, SFT) and stage.source.kind in ("teacher", "file"):
+            answer = _longest_teaching(processor, shards[shard], where, stage.source, told)
             _refuse_short("evaluation.max_new_tokens", limit, answer, f"{shard} in the style that {where} teaches")
-        if isinstance(stage, SFT) and isinstance(stage.source, TeacherFile):
-            answer = _longest_taught(processor, stage.source, shards[shard])
         if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own"):
             # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
             answer = Longest(limit + answer.tokens, answer.id)
@@ -305,7 +321,14 @@ def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
             yield f"arms.{arm}.{number}", stage
 
 
-def _longest_teaching(processor: Any, questions: list[Question], where: str) -> Longest:
+def _longest_teaching(
+    processor: Any, questions: list[Question], where: str, source: Source, told: list[str]
+) -> Longest:
+    """Of the questions' own teacher, or of a teacher's file, all of whose rows are graded before anything trains."""
+    if isinstance(source, TeacherFile):
+        kept, notes = graded(source, source.path, questions)
+        told += [line for line in notes["told"] if line not in told]
+        return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
     silent = next((question.id for question in questions if not question.teacher), None)
     if silent is not None:
         raise UserError(
@@ -318,12 +341,6 @@ def _longest_teaching(processor: Any, questions: list[Question], where: str) -> 
             "target.thinking: true, or use another source"
         )
     return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
-
-
-def _longest_taught(processor: Any, source: TeacherFile, questions: list[Question]) -> Longest:
-    """Of a teacher's file, all of whose rows are graded before anything is trained."""
-    kept, _ = graded(source, source.path, questions)
-    return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
 
 
 def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest, shard: str) -> None:

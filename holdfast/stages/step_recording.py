@@ -38,6 +38,7 @@ from holdfast.stages.needs import FLOAT32
 from holdfast.stages.sources import source_digest
 from holdfast.stages.token_slopes import ReinforcedWatch, watch_supervised
 from holdfast.training.callback import kept_path
+from holdfast.training.sharded import strategy_of
 from holdfast.training.stage import learner
 
 BEGUN, WHOLE = "begun.json", "whole.json"
@@ -231,7 +232,7 @@ def _watch(job: Train, trainer: SFTTrainer | GRPOTrainer, take: Callable[[Taught
     UserError: something moves the weights that no rule covers.
     """
     args: Any = trainer.args
-    if args.fsdp:
+    if strategy_of(args) != "ddp":
         raise UserError("influence.ledger: no rule covers parts of a model; set compute.strategy to ddp")
     require_rules(job.stage, args, trainer.model)
     batch = args.per_device_train_batch_size

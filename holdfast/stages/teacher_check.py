@@ -24,14 +24,18 @@ class Student(NamedTuple):
     """Of some prompts, the tokens of the longest, images included, and its question's id."""
 
 
-def require_teacher(where: str, stage: Distill, student: Student, questions: list[Question]) -> None:
+def require_family(where: str, stage: Distill, student: Student) -> None:
     """`where` is what an error calls the stage.
 
     Raises:
-        UserError: the teacher is of another family, has other tokens, or cannot read a question with its example.
+        UserError: the teacher is of another family, or has other tokens.
     """
     if isinstance(stage.teacher, ModelTeacher):
         _require_family(f"{where}.teacher.path: {stage.teacher.path}", stage.teacher.path, student)
+
+
+def require_room(where: str, stage: Distill, student: Student, questions: list[Question]) -> None:
+    """UserError if the teacher cannot read a question with its example."""
     room = getattr(student.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(stage.teacher, Demonstration) and room is not None:
         try:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from holdfast import group
-from holdfast.training.sharded import whole
+from holdfast.training.sharded import second_moment
 
 
 def save_moments(model: Any, optimizer: Any, path: Path) -> None:
@@ -17,17 +17,14 @@ def save_moments(model: Any, optimizer: Any, path: Path) -> None:
 
     Of several processes the first writes; all must come here.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    betas = optimizer.param_groups[0].get("betas")
     corrected: dict[str, torch.Tensor] = {}
-    for settings in optimizer.param_groups:
-        for parameter in settings["params"]:
-            state = optimizer.state.get(parameter, {})
-            if "exp_avg_sq" in state and "betas" in settings:
-                bias = 1 - settings["betas"][1] ** float(state["step"])
-                moments = whole(state["exp_avg_sq"])
-                # The host would hold them once for every process.
-                if group.number() == 0:
-                    corrected[names[id(parameter)]] = (moments.float() / bias).cpu().contiguous()
+    for name, parameter in model.named_parameters():
+        found = second_moment(optimizer, parameter) if betas and parameter.requires_grad else None
+        # The host would hold them once for every process.
+        if found is not None and group.number() == 0:
+            moment, steps = found
+            corrected[name] = (moment.float() / (1 - betas[1] ** steps)).cpu().contiguous()
     if corrected:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

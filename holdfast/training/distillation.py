@@ -110,7 +110,7 @@ class MovingAverage(TrainerCallback):
         """Follow the model, whose parameters are others once it lies in parts."""
         learned = dict(model.named_parameters())
         for name, average in self.averages.items():
-            average.data.lerp_(whole(learned[name].data).to(average.dtype), self.rate)
+            average.data.lerp_(whole(learned[name]).to(average.dtype), self.rate)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Join the checkpoint."""

@@ -44,7 +44,7 @@ class NonFiniteWatch:
         """Count the step if its loss was not finite; whether all weights that learn still are."""
         broken = any(map(bool, self.broken))
         self.broken.clear()
-        learning = [own_part(parameter.detach()) for parameter in model.parameters() if parameter.requires_grad]
+        learning = [own_part(parameter) for parameter in model.parameters() if parameter.requires_grad]
         sound = bool(torch.stack([values.isfinite().all() for values in learning]).all())
         found = group.of_all([(broken, sound)])
         self.steps += any(broken for broken, _ in found)

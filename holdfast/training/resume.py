@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.config.refs import directory_digest, file_digest
+from holdfast.config.study import Strategy
 from holdfast.errors import UserError
 
 MARK = "complete.json"
 SHARDED_OPTIMIZER = "optimizer.bin"
 """What accelerate calls an optimizer's state that lay in parts; that of one that did not is optimizer.pt."""
+PARTS_OF_OPTIMIZER = "global_step*/*_optim_states.pt"
+"""DeepSpeed's, one for every process."""
 
 
 class Mark(NamedTuple):
@@ -49,18 +52,20 @@ def last_intact(out: Path) -> Path | None:
     return None
 
 
-def ready_for(checkpoint: Path | None, ranks: int, sharded: bool) -> Path | None:
+def ready_for(checkpoint: Path | None, ranks: int, strategy: Strategy) -> Path | None:
     """The checkpoint with a random state for every rank. All of a group have the same, whatever their number.
 
     Raises:
-        UserError: it was left by a training whose strategy was another.
+        UserError: it was left by a training whose strategy was another, or, with zero3, whose number of ranks was.
     """
     if checkpoint is not None:
-        if sharded != (checkpoint / SHARDED_OPTIMIZER).is_file():
-            raise UserError(
-                f"compute.strategy: the interrupted training trained {'on whole models' if sharded else 'with fsdp2'}; "
-                f"set it as it was, or remove {checkpoint.parents[1]} to begin anew"
-            )
+        anew = f"set it as it was, or remove {checkpoint.parents[1]} to begin anew"
+        parts = len([*checkpoint.glob(PARTS_OF_OPTIMIZER)])
+        was = "zero3" if parts else "fsdp2" if (checkpoint / SHARDED_OPTIMIZER).is_file() else "ddp"
+        if was != strategy:
+            raise UserError(f"compute.strategy: the interrupted training was {was}, and this is {strategy}; {anew}")
+        if parts not in (0, ranks):
+            raise UserError(f"compute.gpus: the interrupted training had {parts}, and zero3 needs as many; {anew}")
         there = min(checkpoint.glob("rng_state*.pth"))
         for name in ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]:
             if not (checkpoint / name).exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from holdfast.models.image_feature_cache import cached_image_features
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.lora import adapted
 from holdfast.models.precision import HALF, learn_in_float32, study_dtype, weight_dtype
+from holdfast.training import fsdp2, zero3
 from holdfast.training.alarms import Alarms
 from holdfast.training.arguments import length, says_checkpointing, set_checkpointing, share, trainer_config
 from holdfast.training.callback import Measure, StageCallback
 from holdfast.training.completions import CompletionLog
 from holdfast.training.dataset import with_old
 from holdfast.training.distillation import DistillationTrainer, taught
+from holdfast.training.frozen_base import unchanged
 from holdfast.training.grpo import grpo_trainer, prompt_dataset, refer_to
 from holdfast.training.non_finite import SAMPLING
 from holdfast.training.penalties import add_penalties
@@ -36,7 +39,7 @@ from holdfast.training.resume import last_intact, ready_for, step_of
 from holdfast.training.retention import LogRatios
 from holdfast.training.rewards import Reward, Rewards, token_counter, unpaid
 from holdfast.training.sft import sft_trainer
-from holdfast.training.sharded import set_sharding, shard_on_cpus, whole_model
+from holdfast.training.sharded import sharding, strategy_of, take_over, whole_model
 from holdfast.training.token_weights import talr_loss
 from holdfast.training.vllm_rollouts import engine, rolling_out_by
 
@@ -55,7 +58,7 @@ def train(
     """Run or resume a stage; leaves checkpoints/ and, for GRPO, completions.parquet. Returns notes.
 
     Raises:
-        UserError: the loss stays without a finite value, or weights or logits have none.
+        UserError: the loss stays without a finite value, weights or logits have none, or vLLM changed the base.
     """
     processor = load_processor(job.start)
     callback = StageCallback(out, journal, measure, processor)
@@ -63,17 +66,20 @@ def train(
     callback.dtype = HALF.get(job.keep_dtype)
     trainer = build(job, processor, out, callback)
     model: Any = trainer.model
-    found = group.of_the_first(lambda: ready_for(last_intact(out), group.size(), bool(trainer.args.fsdp)))
+    strategy = strategy_of(trainer.args)
+    found = group.of_the_first(lambda: ready_for(last_intact(out), group.size(), strategy))
     if found is not None:
         callback.go_on_from(found)
-        if not trainer.args.fsdp:
+        if strategy == "ddp":
             restore(model, found, job)
     resumed_at = step_of(found) if found else 0
     if alongside is not None:
         alongside(trainer, callback.kept, resumed_at)
     callback.remove_unkept()
     try:
-        with cached_image_features(model, {}):
+        # With ZeRO-3 every process has to call the tower.
+        seen = nullcontext() if strategy == "zero3" else cached_image_features(model, {})
+        with seen, unchanged(model, job.stage, out / "trainer"):
             trainer.train(resume_from_checkpoint=str(found) if found else None)
     except RuntimeError as error:
         if SAMPLING not in str(error):
@@ -97,11 +103,16 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
     share = job.stage.replay.share if job.stage.replay is not None else 0.0
     places = with_old((len(rows), len(old)), whole.rows, share, job.seed)
     rows += old
+    strategy = strategy_of(config)
+    if strategy == "zero3":
+        zero3.require_alike(row.question for row in rows)
+        zero3.load_whole()
     model = learner(job, where)
     if not says_checkpointing(job.stage):
         set_checkpointing(config, model.num_parameters() > LARGE)
-    if config.fsdp:
-        set_sharding(config, model)
+    if strategy == "fsdp2":
+        fsdp2.prepare(config, model)
+    if strategy != "ddp":
         callback.whole = lambda sharded: whole_model(sharded, job)
         callback.placed = lambda copy: copy.to(where, HALF.get(study_dtype(job), torch.float32))
     trainer: SFTTrainer | GRPOTrainer
@@ -111,6 +122,7 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
         prompts = prompt_dataset(processor, rows, places)
         with rolling_out_by(engine(job, processor, _computes_in(config, model))):
             trainer = grpo_trainer(kind, model, processor, config, (prompts, rewards))
+        take_over(trainer, job.start)
         if isinstance(trainer, DistillationTrainer):
             taught(trainer, job, processor, rows)
         if isinstance(job.stage, GRPO):
@@ -121,11 +133,10 @@ def build(job: Train, processor: Any, out: Path, callback: StageCallback) -> SFT
             refer_to(trainer, load_model(job.base, weight_dtype(job)))
     else:
         trainer = sft_trainer(model, processor, config, rows, places)
+        take_over(trainer, job.start)
         if job.stage.method == "sft" and job.stage.talr is not None:
             trainer.compute_loss_func = talr_loss(job.stage.talr.tau)
     add_penalties(trainer, job, processor)
-    if config.fsdp:
-        shard_on_cpus(trainer)
     callback.non_finite.watch(trainer)
     callback.steps = scheduled(job.keep, whole.steps, whole.period)
     trainer.remove_callback(PrinterCallback)
@@ -168,7 +179,7 @@ def machine_settings(job: Train, where: torch.device, out: Path) -> dict[str, An
         "bf16": half == "bfloat16",
         "fp16": half == "float16",
         **share(job.stage, group.size()),
-        **({"fsdp": True, "fsdp_config": {"version": 2}} if job.strategy == "fsdp2" and group.size() > 1 else {}),
+        **(sharding(job.strategy) if group.size() > 1 else {}),
     }
 
 

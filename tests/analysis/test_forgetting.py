@@ -77,6 +77,15 @@ def test_a_prior_benchmark_has_a_score_where_its_accuracy_is_soft() -> None:
     assert metrics([row, row])["prior/own/accuracy"] == 1.0
 
 
+def test_answers_that_were_cut_off_and_lenient_scores_are_means_over_the_rows_that_know() -> None:
+    row = record("jigsaw", "target", None, 0.0)
+    known = [row._replace(cut=True, lenient=0.5), row._replace(cut=False, lenient=0.0), row]
+    found = metrics([*known, record("color", "prior", "a", 1.0)])
+    assert (found["target/jigsaw/cut"], found["target/jigsaw/lenient"]) == (0.5, 0.25)
+    assert found["target/jigsaw/score"] == 0.0
+    assert not {"prior/color/cut", "prior/color/lenient"} & found.keys()
+
+
 def test_test_questions_and_validation_questions_have_metrics_of_their_own() -> None:
     right, wrong = record("color", "prior", "a", 1.0), record("color", "prior", "b", 0.0)
     found = measured([right, right, wrong._replace(split="validation")])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from synthetic_studies import Shape, Truth, compare_job, finished_study, with_form
+from synthetic_studies import Shape, Truth, compare_job, finished_study, with_cuts, with_form
 
 from holdfast.analysis.estimates import Moments
 from holdfast.analysis.length_split import longer_weights, split_halves
@@ -73,6 +73,29 @@ def test_form_that_is_lost_stands_beside_knowledge_that_stays(tmp_path: Path) ->
     arm = summary(found)["arms"]["self"]
     assert arm["metrics"]["forgetting/count/strict"] == pytest.approx(row.forgetting_strict, rel=1e-5)
     assert {name for name in arm["intervals"] if "strict" in name} == {"prior/count/strict", "forgetting/count/strict"}
+
+
+def test_questions_lost_to_the_limit_are_a_part_of_those_lost(tmp_path: Path) -> None:
+    study = with_cuts(finished_study(tmp_path / "a", ARMS, Shape(target=20, prior=40)), None, "answers")
+    found = analyse(compare_job(study))
+    rows, base = found.benchmarks.set_index(["arm", "benchmark"]), found.base.set_index("benchmark")
+    row, target = rows.loc["answers", "count"], rows.loc["answers", "jigsaw"]
+    # Just what cannot be read was cut off.
+    assert 0 < row.lost_cut == pytest.approx(row.lost_unreadable)
+    assert row.cut == pytest.approx(row.unparsed)
+    assert target.lenient == pytest.approx((1 + target.score) / 2)
+    assert base.lenient["jigsaw"] == pytest.approx((1 + base.score["jigsaw"]) / 2)
+    assert np.isnan([row.lenient, base.lenient["count"], rows.lost_cut["self", "count"]]).all()
+    arms = found.arms.set_index("arm")
+    assert arms.left_out.tolist() == [0, 0, 0]
+    assert arms.cut["answers"] == pytest.approx(arms.unparsed["answers"])
+    assert arms.lenient["answers"] == pytest.approx((1 + arms.score["answers"]) / 2)
+    assert arms[["cut", "cut_target", "lenient"]].loc[["rft", "self"]].isna().all(axis=None)
+    known = summary(found)["arms"]
+    assert known["answers"]["metrics"]["prior/count/cut"] == pytest.approx(row.cut, rel=1e-5)
+    assert known["answers"]["benchmarks"]["count"]["lost_cut"]["value"] == pytest.approx(row.lost_cut, rel=1e-5)
+    assert {"target/jigsaw/lenient", "target/jigsaw/cut", "prior/mean/cut"} <= known["answers"]["metrics"].keys()
+    assert not [name for name in known["self"]["metrics"] if name.endswith(("/cut", "/lenient"))]
 
 
 def test_verdicts_of_arms_that_differ(found: Analysis) -> None:

@@ -10,6 +10,7 @@ from holdfast.analysis.settings import places
 from holdfast.analysis.table import load
 from holdfast.config.results import FinishedStudy
 from holdfast.errors import UserError
+from holdfast.evaluation.records import read_records
 
 SMALL = Shape(replicates=2, target=12, prior=10, validation=4, steps=(2, 4))
 ARMS = {"self": Truth(), "answers": Truth(retention=0.4)}
@@ -43,10 +44,12 @@ def test_rows_in_another_order_are_the_same_questions(tmp_path: Path) -> None:
     assert after.equals(before)
 
 
-def test_records_from_before_form_counted_apart_have_none(tmp_path: Path) -> None:
+def test_old_records_do_not_know_form_cuts_or_lenient_scores(tmp_path: Path) -> None:
     study = finished_study(tmp_path / "a", ARMS, SMALL)
-    rewrite(study, "self", lambda table: table.drop_columns(["strict"]))
-    assert load([study]).records.strict.isna().all()
+    rewrite(study, "self", lambda table: table.drop_columns(["strict", "cut", "lenient"]))
+    assert load([study]).records[["strict", "cut", "lenient"]].isna().all(axis=None)
+    old = next(one for one in study.evaluated if one.arm == "self" and one.benchmark == "count")
+    assert {(row.strict, row.cut, row.lenient) for row in read_records(old.file.path)} == {(None, None, None)}
 
 
 def test_missing_questions_are_refused(tmp_path: Path) -> None:

@@ -131,6 +131,29 @@ def test_rows_that_are_equal_in_given_splits_stay_in_the_test_and_are_told(tmp_p
     assert notes["told"][0].startswith("7 row(s) are left out, since another split shows their picture: dev/00000000, ")
 
 
+def test_rows_without_an_answer_and_splits_that_are_short_are_counted(tmp_path: Path) -> None:
+    """By hand: of 24 rows in 3 splits, every second one's answer is no number; few of each class are no shortage."""
+    features = datasets.Features({name: datasets.Value("string") for name in ("question", "answer")})
+
+    def rows(split: str) -> list[dict[str, str]]:
+        return [{"question": f"{split} {i} + 1?", "answer": "61/2" if i % 2 else str(i + 1)} for i in range(8)]
+
+    public_sets.write(tmp_path / "own", features, {split: rows(split) for split in ("train", "dev", "test")})
+    columns = Columns(image=None, question="question", answer="answer", splits=("train", "dev", "test"))
+
+    def told(name: str, **counts: int) -> list[str]:
+        public = Public(name=str(tmp_path / "own"), columns=columns)
+        (tmp_path / name).mkdir()
+        target = target_of("arithmetic", public=public, per_class=1, **counts)
+        return make_data(MakeData(images={"source": "world"}, target=target, prior=PRIOR), tmp_path / name)["told"]
+
+    unread, short = told("a", train=5, validation=8, test=6)
+    assert unread.startswith("12 row(s) have no question and answer that arithmetic reads, and are left out: test/0000")
+    what = "arithmetic: the data has fewer questions than are asked for: "
+    assert short == f"{what}4 of 5 for train, 4 of 8 for validation, 4 of 6 for test."
+    assert told("b", train=4, validation=4, test=5)[-1] == f"{what}4 of 5 for test."
+
+
 def test_pictures_that_look_alike_in_two_splits_of_rows_are_told(tmp_path: Path) -> None:
     path = own_banners(tmp_path / "own", images=4)
     for index, source in enumerate(photographs(Folder(source="folder"))):

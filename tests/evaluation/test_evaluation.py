@@ -15,7 +15,7 @@ import torch
 from tiny_jobs import BATCH, LIMIT, REFERENCES, benchmarks, evaluate_job, pass_at, shards
 
 from holdfast import group
-from holdfast.benchmarks.catalog import grade
+from holdfast.benchmarks.catalog import grade, grade_leniently
 from holdfast.config.jobs import Evaluate, Sample
 from holdfast.config.measurement import Vllm
 from holdfast.config.methods import Rollouts, SelfReasoning
@@ -28,7 +28,7 @@ from holdfast.evaluation.evaluator import Evaluator, asked, right_of
 from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, rows_of_logits, score
 from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.evaluation.sampling import Drawn, with_answer
-from holdfast.evaluation.stage import flips
+from holdfast.evaluation.stage import cut_off, flips
 from holdfast.evaluation.vllm_decoder import decoder_of
 from holdfast.journal import Journal, read_lines
 from holdfast.models.encode import teacher_forced
@@ -72,6 +72,44 @@ def test_a_record_carries_the_graders_verdict(model: Any, evaluator: Evaluator) 
         assert (record.parsed, record.correct, record.score) == verdict
         assert (record.benchmark, record.split, record.id) == (benchmark.name, split, question.id)
         assert record.role == ("target" if record.benchmark == "jigsaw" else "prior")
+
+
+def test_an_answer_without_its_end_is_cut_off_and_one_that_ends_at_the_limit_is_not(
+    model: Any, evaluator: Evaluator
+) -> None:
+    ended = {(one.split, one.id): one.tokens for one in evaluator.evaluate(model) if not one.cut}
+    assert ended
+    limit = max(ended.values())
+    for most in (limit, limit - 1):
+        records = list(Evaluator(evaluator.asked, evaluator.reader, most).evaluate(model))
+        cut = [record for record in records if record.cut]
+        assert all(record.tokens == most for record in cut)
+        whole = {(record.split, record.id) for record in records if not record.cut}
+        assert whole == {key for key, tokens in ended.items() if tokens <= most}
+
+
+def test_a_targets_answer_is_read_leniently_as_well_and_a_priors_is_not(model: Any, evaluator: Evaluator) -> None:
+    for record in evaluator.evaluate(model):
+        lenient = grade_leniently("jigsaw", record.completion, record.answer).score
+        assert record.lenient == (lenient if record.role == "target" else None)
+
+
+def test_who_asks_for_too_short_answers_is_told(
+    tiny_model: ModelRef, tiny_data: DataRef, run_stage: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = run_stage(evaluate_job(tiny_data, tiny_model, limit=2, drift=None), tmp_path)
+    [jigsaw, *others] = json.loads((out / "result.json").read_text())["notes"]["told"]
+    assert jigsaw.startswith("jigsaw: 100% of the answers at step 0 are cut off at evaluation.max_new_tokens 2, ")
+    assert len(others) == 2
+    [line] = [line for line in read_lines(out / "metrics.jsonl") if "metrics" in line]
+    assert line["metrics"]["target/jigsaw/cut"] == line["metrics"]["prior/color/cut"] == 1.0
+
+
+def test_a_few_answers_that_are_cut_off_are_not_told_and_the_worst_step_is() -> None:
+    few = {"target/jigsaw/cut": 0.05, "prior/color/cut": 0.0, "validation/prior/color/cut": 1.0}
+    assert cut_off({0: few}, 16) == []
+    [told] = cut_off({0: few, 4: few | {"prior/color/cut": 0.5}, 8: few | {"prior/color/cut": 0.25}}, 16)
+    assert told.startswith("color: 50% of the answers at step 4 are cut off at evaluation.max_new_tokens 16, ")
 
 
 def test_validation_questions_are_others_than_test_questions(evaluator: Evaluator) -> None:

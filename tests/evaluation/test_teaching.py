@@ -62,6 +62,11 @@ def test_right_rows_are_learned_from_and_the_others_are_counted(
     }
     assert "2 of 5 completions" in notes["told"][0]
     assert "the first in row 3; they are left out" in notes["told"][0]
+    assert notes["told"][1:] == [
+        f"1 of 3 completions to learn from in {source.path} lack the reasoning in <think> </think> that the target "
+        "asks for, the first in row 2.",
+        f"{source.path} teaches 2 of the 24 training questions; the others are left out.",
+    ]
     samples = FileRef(path=out / "samples.parquet", digest="samples")
     found = train_rows(train.model_copy(update={"samples": samples}))
     first, second = questions[:2]
@@ -110,3 +115,14 @@ def test_a_file_without_a_right_answer_or_without_reasoning_is_refused(
         graded(empty, empty.path, questions)
     with pytest.raises(UserError, match=r"source\.path: .*no\.jsonl is no JSONL or Parquet file"):
         graded(empty, tmp_path / "no.jsonl", questions)
+
+
+def test_text_outside_of_the_tags_is_told_and_a_whole_file_is_not(questions: list[Question], tmp_path: Path) -> None:
+    rows = [{"id": question.id, "completion": question.teacher} for question in questions]
+    whole = lines(tmp_path / "whole.jsonl", rows)
+    assert graded(whole, whole.path, questions)[1]["told"] == []
+    rows[4]["completion"] += " So there."
+    odd = lines(tmp_path / "odd.jsonl", rows)
+    [told] = graded(odd, odd.path, questions)[1]["told"]
+    assert told.endswith("lack a tag that the target asks for, or have text outside of them, the first in row 5.")
+    assert told.startswith("1 of 24 completions to learn from in ")

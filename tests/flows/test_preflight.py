@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from repositories import holdfast, new_repository
 
+import flows.study
 from flows.commands.preflight import lines
 from flows.hours import Times, paces, study_times
+from flows.jobs import check_job
 from flows.preflight import Preflight
-from holdfast.config.refs import ModelRef
+from flows.study import prepared
+from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
+from tasks.stage import Context
 from tasks.tracking import Store
 
 MEMORY = dict.fromkeys(("weights", "gradients", "optimizer", "copies", "reference", "activations", "head"), 0)
@@ -133,6 +137,63 @@ def test_a_study_is_told_what_its_evaluations_and_all_of_it_take(monkeypatch: py
     failed = list(lines(many(), tried_out({"failed": "evaluation: a batch of questions does not fit"}), Path()))
     assert "evaluation tried: a batch of questions does not fit" in failed
     assert failed[-1] == "Time: unknown, since not every stage and the evaluation were tried."
+
+
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "photographs": {"images": {"source": "folder"}},
+    "rows of the Hub": {"target": {"benchmark": "detection", "public": {"name": "detection-datasets/coco"}}},
+    "rows of one's own": {"target": {"benchmark": "banner", "path": "own.jsonl"}},
+    "a public benchmark": {"prior": [{"benchmark": "pope"}]},
+    "a benchmark of one's own": {"prior": [{"name": "mine", "path": "own.jsonl"}]},
+}
+
+
+@pytest.mark.parametrize("given", [{}, *ELSEWHERE.values()], ids=["the world", *ELSEWHERE])
+def test_what_needs_no_data_is_checked_before_data_is_read_from_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    whole, ran = Study.model_validate({"name": "a", "arms": {"a": [ARM]}, **given}), []
+    ref = DataRef(path=Path("data"), digest="d")
+
+    def prepare(study: Study, root: Path, generate: Any, accept: bool) -> DataRef:
+        if made:
+            generate(None, root)
+        return ref
+
+    monkeypatch.setattr(flows.study, "run_stage", lambda job, context: ran.append(job))
+    monkeypatch.setattr(flows.study, "run_data_stage", lambda *_: ran.append("data"))
+    monkeypatch.setattr(flows.study.data, "prepare_data", prepare)
+    context = Context(root=Path(), study=whole, study_run="")
+    made = True
+    assert prepared(context).settled == bool(given)
+    assert ran == ([check_job(whole)] if given else []) + ["data"]
+    made, ran = False, []
+    assert not prepared(context).settled, "nothing is checked twice where the data is there"
+    assert ran == []
+
+
+@pytest.mark.slow
+def test_a_mistake_in_an_arm_is_told_before_data_that_cannot_be_had(tmp_path: Path) -> None:
+    trainer = {"max_steps": 2, "num_generations": 3}
+    arms = {"rft": [{"method": "grpo", "trainer": trainer}]}
+    public = {"name": "nobody/has-this", "columns": {"question": "question", "answer": "answer", "image": None}}
+    new_repository(
+        tmp_path,
+        {
+            "name": "tiny",
+            "target": {"benchmark": "arithmetic", "public": public},
+            "prior": [{"benchmark": "color", "questions": 4}],
+            "arms": arms,
+        },
+    )
+    code, _, stderr = holdfast(tmp_path, str(tmp_path), "preflight", "--no-steps", "tiny.yaml", HF_HUB_OFFLINE="1")
+    assert code == 2
+    assert "arms.rft.0.trainer:" in stderr
+    assert "data: started" not in stderr
+    right = "arms.rft.0.trainer.num_generations=8"
+    code, _, stderr = holdfast(tmp_path, str(tmp_path), "study", "tiny.yaml", "--set", right, HF_HUB_OFFLINE="1")
+    assert code == 2
+    assert "target.public: cannot load split" in stderr
 
 
 @pytest.mark.slow

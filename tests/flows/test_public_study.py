@@ -28,7 +28,7 @@ def test_a_study_learns_from_a_file_is_asked_public_benchmarks_and_is_exported(t
         "target": {"train": 16, "validation": 4, "test": 4},
         "prior": [{**one, "data": copies[str(one["benchmark"])], "validation": 4} for one in public],
         "arms": {"taught": [taught]},
-        "evaluation": {"every": 1, "drift_prompts": 2, "max_new_tokens": 48, "batch_size": 16},
+        "evaluation": {"every": 1, "drift_prompts": 2, "max_new_tokens": 96, "batch_size": 16},
     }
     new_repository(root, study)
     assert holdfast(root, str(tmp_path), "data", "public.yaml").code == 0
@@ -42,6 +42,7 @@ def test_a_study_learns_from_a_file_is_asked_public_benchmarks_and_is_exported(t
     done = holdfast(root, str(tmp_path), "study", "public.yaml")
     assert done.code == 0, done.stderr
     assert "1 of 16 completions of teacher.jsonl are wrong or cannot be read, the first in row 1" in done.stderr
+    assert "check: teacher.jsonl teaches 15 of the 16 training questions; the others are left out." in done.stderr
     exported = holdfast(root, str(tmp_path), "samples", "public", "out")
     files = [Path(line) for line in exported.stdout.splitlines()]
     assert len(files) == 2 * 3

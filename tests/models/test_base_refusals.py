@@ -83,10 +83,16 @@ def test_a_model_in_the_cache_needs_no_network_and_another_is_refused(offline: s
     found, refused = done.stdout.splitlines()
     assert found == COMMIT
     assert refused.startswith(f"model.path: the Hub does not answer ({why}")
-    assert "and a/other is not in the local cache" in refused
+    assert "and a/other is not in the local cache; try again with a network, download it where there is one" in refused
 
 
 def test_a_directory_of_an_adapter_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds a LoRA adapter \(adapter_config\.json\); merge it first"):
         reference(Model(path=str(tmp_path)))
+
+
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(tmp_path: Path) -> None:
+    for path in (str(tmp_path), "bundled"):
+        with pytest.raises(UserError, match=r"model\.revision: .* is not on the Hub, so it has no revisions; leave it"):
+            reference(Model(path=path, revision="v2"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from page_tags import Tags
-from synthetic_studies import HOSTILE, Shape, Truth, compare_job, finished_study, with_form
+from synthetic_studies import HOSTILE, Shape, Truth, compare_job, finished_study, with_cuts, with_form
 
 from holdfast.report import flips
 from holdfast.report.study import compare
@@ -19,7 +19,8 @@ TRUTHS = {"rft": Truth(0.6, 0.95), "answers": Truth(0.68, 0.3)}
 def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     shape = Shape(target=20, prior=12, pictures=True, traced=True, predicted=True)
-    notes = compare(compare_job(with_form(finished_study(root / "study", TRUTHS, shape), "count")), root)
+    study = with_cuts(with_form(finished_study(root / "study", TRUTHS, shape), "count"), None, "answers")
+    notes = compare(compare_job(study), root)
     return notes, root
 
 
@@ -32,6 +33,16 @@ def test_a_study_becomes_a_page_a_summary_and_figures(report):
     assert "rft retains more prior knowledge than answers" in page
     # Of the base, of both arms, and once to explain it.
     assert page.count("in form") == 4
+    content = json.loads((root / "summary.json").read_text())
+    answers = content["arms"]["answers"]
+    _, base_row, _, answers_row = page.split('id="arms"')[1].split("</table>")[0].split("<tr")[1:]
+    for row, found in ((base_row, content["base"]["metrics"]), (answers_row, answers["metrics"])):
+        assert f"<small>leniently {found['target/jigsaw/lenient']:.2f}</small>" in row
+        assert f"<small>cut off {found['prior/mean/cut']:.2f}</small>" in row
+        assert round(found["target/jigsaw/cut"], 2) != round(found["prior/mean/cut"], 2)
+    assert f"<small>cut off {answers['benchmarks']['color']['lost_cut']['value']:.2f}</small>" in page
+    # Old records of the other arm do not say.
+    assert page.count("<small>leniently") == 2
     assert json.loads((root / "summary.json").read_text())["arms"]["rft"]["retention"]["replicates"] == 3
     assert "forward KL, target predicts mean forgetting best" in page
     assert json.loads((root / "summary.json").read_text())["predictors"][0]["spearman"] > 0.8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,39 @@ def test_an_arm_that_cannot_work_is_refused_by_field(tiny_data: DataRef, stage: 
     with pytest.raises(UserError) as refused:
         checked(tiny_data, stage)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        (
+            {"method": "sft", "source": "answers", "trainer": {"max_step": 1}},
+            "arms.a.0.trainer.max_step is no argument",
+        ),
+        (
+            {"method": "sft", "source": "answers", "lora": {"target_modules": ["foo"]}},
+            "arms.a.0.lora.target_modules: no",
+        ),
+        ({"method": "grpo", "trainer": {"num_generations": 3}}, "arms.a.0.trainer"),
+        (
+            {"method": "grpo", "rewards": {"f": {"function": "json:nothing"}}},
+            "arms.a.0.rewards.f.function: json:nothing",
+        ),
+    ],
+)
+def test_what_needs_no_data_is_refused_without_any(arm: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check(Check(study=Study.model_validate({"name": "s", "arms": {"a": [arm]}})))
+    assert words in str(refused.value)
+
+
+def test_weights_are_not_read_again_where_they_just_were(tiny_data: DataRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.model_validate({"name": "s", "arms": {"a": [{"method": "sft", "source": "answers"}]}})
+    read: list[str] = []
+    monkeypatch.setattr(preflight, "require_finite", lambda path, weights: read.append(path))
+    assert check(Check(study=study)) == {}
+    assert check(Check(study=study, data=tiny_data, settled=True)) == check(Check(study=study, data=tiny_data))
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(
@@ -137,6 +171,20 @@ def test_an_evaluation_limit_that_cannot_hold_an_answer_is_refused(tiny_data: Da
 def test_a_limit_that_would_cut_the_teachers_style_off_is_refused(tiny_data: DataRef) -> None:
     with pytest.raises(UserError, match=r"evaluation\.max_new_tokens: 40 .* in the style that arms\.a\.0 teaches"):
         checked(tiny_data, {"source": "teacher"}, evaluation={"max_new_tokens": 40})
+
+
+def test_a_limit_that_would_cut_a_teachers_file_off_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:
+    first, second, *_ = read_questions(tiny_data.path / "target-train.parquet")
+    long = second.teacher.replace("</think>", f"{'one two ' * 60} </think>")
+    rows = [{"id": first.id, "completion": first.teacher}, {"id": second.id, "completion": long}]
+    (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    taught = {"source": {"kind": "file", "path": str(tmp_path / "own.jsonl")}}
+    with pytest.raises(UserError) as refused:
+        checked(tiny_data, taught)
+    assert str(refused.value).startswith("evaluation.max_new_tokens: 96 tokens cannot hold the right answer to questi")
+    assert f"{second.id} of target-train.parquet in the style that arms.a.0 teaches" in str(refused.value)
+    told = checked(tiny_data, taught, evaluation={"max_new_tokens": 1000})["told"]
+    assert told == [f"{tmp_path / 'own.jsonl'} teaches 2 of the 24 training questions; the others are left out."]
 
 
 def test_a_prompt_longer_than_the_model_is_refused(tiny_data: DataRef) -> None:

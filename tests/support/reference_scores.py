@@ -84,6 +84,16 @@ def scored(benchmark: str, doc: dict[str, Any], completion: str) -> dict[str, An
     return {"authors": float(raw["score"]), "raw": raw}
 
 
+def results(benchmark: str, doc: dict[str, Any], completion: str) -> dict[str, dict[str, Any]]:
+    """What lmms-eval logs of an answer, by metric; nothing of DocVQA's, which is a number."""
+    if benchmark == "docvqa":
+        return {}
+    if benchmark == "refcoco":
+        return dict(lmms("refcoco.utils_rec").refcoco_bbox_rec_process_result(doc, [completion]))
+    found = getattr(lmms(f"{benchmark}.utils"), f"{benchmark}_process_results")(doc, [completion])
+    return {name: value for name, value in found.items() if name not in ("submission", "mmmu_acc_pass_at_k")}
+
+
 def as_pair(asked: dict[str, Any], number: int) -> dict[str, Any]:
     """A completion of MME as one of the two of a pair, which the many forms of completions are dealt out to."""
     return {**asked, "doc": {**asked["doc"], "question_id": f"pair {number // 2}"}}

@@ -13,6 +13,17 @@ from holdfast.config.results import Checkpoint, Result
 from holdfast.journal import Journal
 
 STEPS = 6
+COMMIT = "c" * 40
+
+
+def reads_from_the_hub(job: str, out: str) -> None:
+    """The real stage, whose data sets lie in the cache as the Hub's do: in a directory that has the commit's name."""
+    import datasets
+
+    from holdfast.stages.process import run_job
+
+    datasets.Dataset.cache_files = property(lambda _: [{"filename": f"/cache/data/0.0.0/{COMMIT}/data-train.arrow"}])
+    run_job(job, out)
 
 
 def steps(job: str, out: str) -> None:

@@ -123,6 +123,22 @@ def with_form(study: FinishedStudy, benchmark: str) -> FinishedStudy:
     return study
 
 
+def with_cuts(study: FinishedStudy, *arms: str | None) -> FinishedStudy:
+    """Some arms' records, or the base's (None), know that what cannot be read was cut off, and that half of every
+    target answer's missing score was form."""
+    for one in study.evaluated:
+        if one.kind == "records" and one.arm in arms:
+            table = pq.read_table(one.file.path)
+            lenient = [
+                (1 + score) / 2 if role == "target" else None
+                for role, score in zip(table["role"].to_pylist(), table["score"].to_pylist(), strict=True)
+            ]
+            for name, column in (("cut", table["parsed"].is_null()), ("lenient", pa.array(lenient, pa.float64()))):
+                table = table.set_column(table.column_names.index(name), name, column)
+            pq.write_table(table, one.file.path)
+    return study
+
+
 class _Maker:
     """Writes one study. Questions and the base depend on the study's seed; replicates on seed, arm and number."""
 

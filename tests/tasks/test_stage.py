@@ -12,12 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import stage_entries
 from PIL import Image
 from rich.console import Console
 from stage_runs import history, job, run, statuses, use, wait_for
 
 from flows.study import set_aliases
-from holdfast.config.images import Folder, World
+from holdfast.config.images import Folder, Hub, World
 from holdfast.config.jobs import MakeData
 from holdfast.config.prior import Prior
 from holdfast.config.study import Compute
@@ -284,6 +285,23 @@ def test_the_data_stage_leaves_its_shards_in_the_data_folder(context, monkeypatc
     assert len(read_questions(into / "target-train.parquet")) == 4
     assert not list(done.path.glob("*.parquet"))
     assert find_stage(made, context).run_id == done.run_id
+
+
+def test_the_commit_that_was_read_from_the_hub_is_kept_and_one_that_nobody_asked_for_is_told(context, monkeypatch):
+    monkeypatch.setattr(worker, "ENTRY", "stage_entries:reads_from_the_hub")
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=written, width=200))
+    photos = context.root / "photos"
+    photos.mkdir()
+    for number in range(6):
+        Image.new("RGB", (64, 64), (40 * number, 9, 9)).save(photos / f"{number}.png")
+    images = Hub(source="hub", name=str(photos))
+    made = MakeData(images=images, target=Jigsaw(train=2, validation=2, test=2), prior=())
+    done = run_data_stage.fn(made, context, context.root / "data" / "study-12345678")
+    name = f"{photos}@{stage_entries.COMMIT}"
+    assert done.result.notes["commits"] == [name]
+    assert open_store(context.root).run(done.run_id).data.tags["holdfast.commits"] == name
+    assert f"{name} is what the Hub has today; name that commit as its `revision`." in written.getvalue()
 
 
 def test_what_a_data_stage_left_out_is_told_and_kept(context, monkeypatch):

@@ -135,6 +135,7 @@ def test_a_key_of_a_check_sees_a_reward_function_that_changed_or_went(tmp_path, 
     study = Study(name="s", arms={"a": (GRPO(method="grpo", rewards=terms),)})
     data = DataRef(path=tmp_path, digest="d")
     keys = [stage_key(check_job(study, data))]
+    assert stage_key(check_job(study, data, settled=True)) == keys[0] != stage_key(check_job(study))
     for text in ("f = 1", "f = 2"):
         (tmp_path / "rewards_that_come_and_go.py").write_text(text)
         keys.append(stage_key(check_job(study, data)))

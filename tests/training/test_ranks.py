@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pydantic import ValidationError
 from rank_runs import killed, together
 from safetensors.torch import load_file
 
 from holdfast.config.jobs import Train
 from holdfast.config.methods import GRPO, SFT
 from holdfast.config.refs import ModelRef
-from holdfast.config.study import Compute
 from holdfast.errors import UserError
 from holdfast.journal import read_lines
 from holdfast.models.load import load_model, load_processor, save_checkpoint
@@ -112,10 +111,12 @@ def with_a_head(schooled: ModelRef, tmp_path_factory: pytest.TempPathFactory) ->
     return ModelRef(path=str(path), digest="untied")
 
 
+DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="make test-zero3 has DeepSpeed")
 UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp2", pytest.param("zero3", marks=DEEPSPEED)])
 @pytest.mark.parametrize("head", [False, True], ids=["tied", "a head of its own"])
 @pytest.mark.parametrize(
     "stage",
@@ -130,11 +131,12 @@ UNMOORED = {name: value for name, value in REINFORCED.items() if name != "beta"}
     ids=["all of it", "language", "language again", "grpo", "grpo again", "distilled"],
 )
 def test_parts_of_a_model_are_trained_as_the_whole_one_is(
-    stage: dict[str, Any], head: bool, train_job: Callable, in_one: Callable, request: Any
+    stage: dict[str, Any], head: bool, strategy: str, in_one: Callable, request: Any
 ) -> None:
+    train_job = request.getfixturevalue("train_job")
     start = request.getfixturevalue("with_a_head" if head else "schooled")
     job = train_job(stage, start, keep=2).model_copy(update={"keep_moments": True})
-    one, two = in_one(job), together(job, request.getfixturevalue("tmp_path") / "two", strategy="fsdp2")
+    one, two = in_one(job), together(job, request.getfixturevalue("tmp_path") / "two", strategy=strategy)
     assert_same_training(one, two)
     expected, found = (load_file(out / "moments" / "step-000004.safetensors") for out in (one, two))
     assert found.keys() == expected.keys()
@@ -172,6 +174,7 @@ def test_several_processes_train_what_one_does(
         (1, 2, "fsdp2", grpo(UNMOORED)),
         (1, 4, "fsdp2", grpo(UNMOORED)),
         (1, 2, "fsdp2", distill()),
+        pytest.param((1, 2, "zero3", grpo(UNMOORED)), marks=DEEPSPEED),
     ],
 )
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(
@@ -212,8 +215,6 @@ def test_what_ranks_cannot_share_is_refused() -> None:
 def test_what_cannot_be_trained_in_parts_is_refused() -> None:
     adapter = SFT(method="sft", source="answers", lora={"r": 4})
     with pytest.raises(UserError, match=r"compute\.strategy: fsdp2 trains whole models .*; set it to ddp"):
-        require_shardable(adapter, None)
+        require_shardable("fsdp2", "float32", adapter, None)
     with pytest.raises(UserError, match=r"compute\.strategy: .* set trainer\.beta to 0"):
-        require_shardable(GRPO(method="grpo", trainer={"beta": 0.05}), None)
-    with pytest.raises(ValidationError, match="zero3 is not there; ddp and fsdp2 are"):
-        Compute(gpus=2, strategy="zero3")
+        require_shardable("fsdp2", "float32", GRPO(method="grpo", trainer={"beta": 0.05}), None)

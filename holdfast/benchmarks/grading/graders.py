@@ -29,15 +29,51 @@ def contains(completion: str, answer: str) -> Grade:
     return all_or_nothing(text, bool(wanted) and re.search(_whole(wanted), plain(text)) is not None)
 
 
+def grade_boxed(completion: str, answer: str) -> Grade:
+    r"""What the last `\boxed{}` holds, else the text, as MRCL's authors compare it (arXiv 2607.04364) but for formulas.
+
+    Equal without case, blanks, commas and marks of LaTeX; `B: red` is B. Of an answer in parts (`a; b`), the share that
+    stands in its place.
+    """
+    start = completion.rfind(BOX)
+    inside = start >= 0 and _balanced(completion[start + len(BOX) :]).strip()
+    text = inside or answer_text(completion)
+    if not text:
+        return UNPARSED
+    head = text.partition(":")[0].strip()
+    if ":" in text and len(head) == 1 and head.isalpha():
+        text = head
+    given, wanted = _parts(text), _parts(answer)
+    score = sum(said == right for said, right in zip(given, wanted, strict=False)) / len(wanted)
+    return Grade(text, score == 1, score)
+
+
+def _balanced(text: str) -> str:
+    """As far as its braces are closed, or to the end."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if depth < 0:
+            return text[:place]
+    return text
+
+
+def _parts(text: str) -> list[str]:
+    parts = [part for part in text.split(";") if part.strip()] or [text]
+    return [re.sub(r"[\\,;{}$ ]", "", part.strip().lower()) for part in parts]
+
+
 GRADERS = {
     "exact": exact,
     "number": grade_number,
     "choice": grade_choice,
     "box": grade_box,
+    "boxed": grade_boxed,
     "contains": contains,
     "detection": grade_boxes,
     "vqa": grade_vqa,
 }
+BOX = r"\boxed{"
 WANTED = {
     "number": "one number",
     "choice": "the letter of an option",

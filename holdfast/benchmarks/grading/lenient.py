@@ -26,6 +26,8 @@ _NEGATED = re.compile(
     r"(?:\b(?:no|not|never|cannot|without|neither|nor)|n't)\s"
     r"(?:(?:be|see|show|have|contain|depict|find|mean)\s)?(?:(?:an?|the|any|really|actually)\s)*\Z"
 )
+_BEFORE, _AFTER = " \t\n*_`\"':", " \t\n*_`\"'.!:"
+"""What markup puts around an answer; a point before a number is a part of it."""
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -57,6 +59,11 @@ def boxed(text: str) -> str | None:
         if not depth:
             return text[start + len("\\boxed{") : place]
     return None
+
+
+def unmarked(text: str) -> str:
+    """Text without the emphasis, quotation marks and full stop around it."""
+    return text.lstrip(_BEFORE).rstrip(_AFTER)
 
 
 def the_option(completion: str, options: Mapping[str, str]) -> str | None:
@@ -107,16 +114,23 @@ def the_named(text: str, options: tuple[str, ...]) -> str | None:
     """
     there = plain(text)
     found = [(option, place) for option in dict.fromkeys(options) for place in _places(option, there)]
-    longest = {
-        option
-        for option, (start, end) in found
-        if not any(a <= start and end <= b and b - a > end - start for _, (a, b) in found)
-    }
+    parts = _within_another({place for _, place in found})
+    longest = {option for option, place in found if place not in parts}
     if len(longest) != 1:
         return None
     [only] = longest
     negated = any(_NEGATED.search(there[max(0, a - 40) : a]) for option, (a, _) in found if option == only)
     return None if negated else only
+
+
+def _within_another(places: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those that lie within another one."""
+    reached, within = -1, set()
+    for start, end in sorted(places, key=lambda place: (place[0], -place[1])):
+        if end <= reached:
+            within.add((start, end))
+        reached = max(reached, end)
+    return within
 
 
 def _places(option: str, text: str) -> list[tuple[int, int]]:

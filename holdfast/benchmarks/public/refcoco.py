@@ -33,6 +33,8 @@ SOURCES = {
     "refcocog": _source("RefCOCOg", "refcocog"),
 }
 GRADED_BY = ("answer", "bbox")
+ASKED = ("boxes", "size")
+"""What a doc of ours says beyond lmms-eval's."""
 SHARES = (
     "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y). "
     "All values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of the "
@@ -105,7 +107,8 @@ def doc_of(row: Doc) -> Doc | None:
     given = row.get("refcoco_IoU")
     if not isinstance(given, dict):
         return None
-    return {"question_id": given.get("ann_id"), "answer": given.get("answer"), "bbox": given.get("bbox")}
+    doc = {"question_id": given.get("ann_id"), "answer": given.get("answer"), "bbox": given.get("bbox")}
+    return {**doc, **{name: given[name] for name in ASKED if name in given}}
 
 
 def exported(completion: str, doc: Doc) -> str:
@@ -152,6 +155,11 @@ def _authors(completion: str, right: Sequence[float]) -> float:
     """IoU of the first list of four numbers; 0 where there is none."""
     given = _box(_FOUR.search(without_reasoning(completion)))
     return 0.0 if given is None else _iou(given, right)
+
+
+def sides(text: str) -> list[float]:
+    """The first list of four numbers; zeros where there is none, as lmms-eval has it."""
+    return list(_box(_FOUR.search(without_reasoning(text))) or (0.0, 0.0, 0.0, 0.0))
 
 
 def _iou(given: Sequence[float], right: Sequence[float]) -> float:

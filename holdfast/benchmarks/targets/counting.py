@@ -9,6 +9,7 @@ import re
 from itertools import product
 
 from holdfast.benchmarks.grading.answer import UNPARSED, Grade, answer_text
+from holdfast.benchmarks.grading.lenient import the_named
 from holdfast.benchmarks.grading.text import plain
 from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Counting
@@ -61,6 +62,11 @@ def grade(completion: str, answer: str) -> Grade:
         return UNPARSED
     score = closeness(given, int(answer))
     return Grade(str(given), score == 1.0, score)
+
+
+def named(text: str, _answer: str) -> str | None:
+    """The one number below a hundred that a text names, in digits or up to ten as a word; None for several."""
+    return the_named(text, tuple(map(str, range(100))))
 
 
 def chance(target: Counting) -> float:

@@ -18,6 +18,7 @@ import re
 from PIL import Image
 
 from holdfast.benchmarks.grading.answer import UNPARSED, Grade, answer_text, one_of
+from holdfast.benchmarks.grading.lenient import the_named
 from holdfast.benchmarks.question import bare, form
 from holdfast.config.targets import Jigsaw
 from holdfast.data.shards import Question, png
@@ -28,6 +29,11 @@ SMALLEST_PIECE = 8
 """Pixels; below, a piece shows little but noise."""
 _CHAIN = re.compile(r"[0-9]{1,4}(?:(->|→|-| -> | → | - )[0-9]{1,4})(?:\1[0-9]{1,4})+")
 """At least three indices, joined by one kind of arrow or dash: 1-9 is a range, and 1 → 9 says where one piece goes."""
+_JOINING = re.compile(r"[*_|]|\band\b")
+_RUN = re.compile(
+    r"(?<![\w.])(?<!not )(?<!n't )[0-9]{1,4}(?:(?:[\s,;`\[\](){}]+|\s?(?:->|→|-)\s?)[0-9]{1,4})+(?!\w|\.\w)"
+)
+"""Numbers with nothing between them but what may stand in an order."""
 
 
 def puzzle(image: Image.Image, image_id: str, target: Jigsaw, seed: int, number: int = 0) -> Question:
@@ -128,6 +134,15 @@ def grade(completion: str, answer: str) -> Grade:
         return UNPARSED
     score = sum(a == b for a, b in zip(given, right, strict=True)) / len(right)
     return Grade(" ".join(given), score == 1.0, score)
+
+
+def named(text: str, answer: str) -> str | None:
+    """The one order of as many pieces as asked for, or the one direction, that a text names; None for several."""
+    if answer in DIRECTIONS:
+        return the_named(text, DIRECTIONS)
+    runs = _RUN.findall(_JOINING.sub(" ", text))
+    orders = {found.parsed for found in (grade(run, answer) for run in runs) if found.parsed is not None}
+    return orders.pop() if len(orders) == 1 else None
 
 
 def _indices(completion: str) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ImageDraw
 
 from holdfast.benchmarks.grading.answer import Grade, one_of
+from holdfast.benchmarks.grading.lenient import the_named
 from holdfast.benchmarks.grading.text import majority
 from holdfast.benchmarks.question import Annotation, Draw, TargetQuestion
 from holdfast.config.targets import Spatial
@@ -88,6 +89,11 @@ def read(row: Annotation, _target: Spatial, draw: Draw) -> TargetQuestion | None
 def grade(completion: str, answer: str) -> Grade:
     """Right if the word or the number is."""
     return one_of(completion, answer, WORDS)
+
+
+def named(text: str, answer: str) -> str | None:
+    """The one answer of the right one's kind that a text names; None for several."""
+    return the_named(text, tuple(word for words in KINDS.values() if answer in words for word in words))
 
 
 def chance(_target: Spatial) -> float:

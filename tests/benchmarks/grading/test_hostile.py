@@ -32,6 +32,7 @@ RIGHT = {
     "number": ("1200.5",),
     "choice": ("B",),
     "box": ("10 20 30 40.5",),
+    "boxed": ("B", "3; 4"),
     "contains": ("kite",),
     "vqa": ("kite",),
 }

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from holdfast.benchmarks.catalog import judge, prior_questions
+from holdfast.benchmarks.catalog import grade, grade_leniently, judge, prior_questions
 from holdfast.benchmarks.grading.lenient import boxed, final_answer, the_named, the_option
 from holdfast.config.prior import PRIOR_NAMES
 from holdfast.data.chat import pictures
@@ -160,3 +160,92 @@ def test_bundled_questions_in_plain_words_name_their_answers(name: str) -> None:
     # A box counts as one wherever it stands.
     assert (told.correct, told.strict) == (True, name == "grounding")
     assert judge(bare, f"The answer is {bare.answer}, surely.").strict is None
+
+
+ORDER = "4 2 3 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think> x </think> 4 2 3 1",
+        "\\boxed{4 2 3 1}",
+        "The order is 4, 2, 3, 1.",
+        "**4 2 3 1**",
+        "I see 4 pieces, and the answer is 4, 2, 3 and 1.",
+        "First I thought 1 2 3 4. Final answer: 4 2 3 1",
+        "**Answer:**\n4 2\n3 1",
+        "| 4 | 2 |\n| 3 | 1 |",
+        "So 4 → 2 → 3 → 1 it is.",
+    ],
+)
+def test_an_order_is_read_in_forms_that_its_strict_score_does_not_pay(text: str) -> None:
+    assert grade("jigsaw", text, ORDER).parsed is None
+    assert tuple(grade_leniently("jigsaw", text, ORDER)) == (ORDER, True, 1.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 2 3 4 or 4 2 3 1",
+        "The answer is 1 2 3 4. Wait, 4 2 3 1.",
+        "It is not 4 2 3 1.",
+        "<think> 4 2 3 1",
+        "<answer> 4 2 3 1 </answer> <answer> 4 2 3 1 </answer>",
+        "4 2 3 1 5",
+        "4.2 3.1",
+        "Piece 4 goes first, then 2.",
+        "Pieces 1 to 4 of this 2x2 image.",
+        "",
+    ],
+)
+def test_no_order_is_made_of_several_or_of_what_is_none(text: str) -> None:
+    assert grade_leniently("jigsaw", text, ORDER).parsed is None
+
+
+def test_a_wrong_order_in_a_sentence_has_the_share_of_its_right_places() -> None:
+    assert tuple(grade_leniently("jigsaw", "The order is 4, 1, 3, 2.", ORDER)) == ("4 1 3 2", False, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "text", "parsed", "score"),
+    [
+        ("jigsaw", "left", "The second lies **left** of the first.", "left", 1.0),
+        ("jigsaw", "left", "It is left or right.", None, 0.0),
+        ("spatial", "behind", "<think> left </think> It is behind the viewer.", "behind", 1.0),
+        ("spatial", "2", "There are two shapes on the left.", "2", 1.0),
+        ("counting", "4", "I count three squares.", "3", 0.75),
+        ("counting", "4", "There are 4 squares and 2 circles.", None, 0.0),
+        ("exact", "Falco", "<think> x </think>\n**Falco**.", "Falco", 1.0),
+        ("exact", "Falco", "I looked closely. The answer is Falco.", "Falco", 1.0),
+        ("exact", "Falco", "Falco or Gull", "Falco or Gull", 0.0),
+        ("number", "0.5", "<think> 3 </think> `.5`", "0.5", 1.0),
+        ("choice", "B", "<think> A </think> The answer is B.", "B", 1.0),
+        ("detection", "10 20 30 40", "<think> x </think> [10, 20, 30, 40]", "10 20 30 40", 1.0),
+        ("arithmetic", "18", "<think> 3 </think> 9 * 2 = 18", "18", 1.0),
+    ],
+)
+def test_every_targets_answer_is_read_leniently(
+    grader: str, answer: str, text: str, parsed: str | None, score: float
+) -> None:
+    found = grade_leniently(grader, text, answer)
+    assert (found.parsed, found.score) == (parsed, score)
+
+
+@given(
+    st.lists(st.sampled_from([*"1234 ,.-", "<think>", "</think>", "<answer>", "</answer>", "The answer is ", "left"])),
+    st.sampled_from([("jigsaw", ORDER), ("jigsaw", "left"), ("counting", "3"), ("exact", "left"), ("number", "4")]),
+)
+def test_a_lenient_score_is_never_below_the_strict_one(parts: list[str], asked: tuple[str, str]) -> None:
+    text, (grader, answer) = "".join(parts), asked
+    assert grade_leniently(grader, text, answer).score >= grade(grader, text, answer).score
+
+
+@pytest.mark.parametrize(
+    "text", ["1 2 " * 20_000, "1 2. " * 20_000, "4 2 3 1x " * 10_000, "1-" * 50_000, "one " * 25_000]
+)
+def test_long_texts_are_read_leniently_in_time(text: str) -> None:
+    started = time.process_time()
+    for grader in ("jigsaw", "counting"):
+        assert not grade_leniently(grader, text, "4 2 3 1" if grader == "jigsaw" else "3").correct
+    assert time.process_time() - started < 4

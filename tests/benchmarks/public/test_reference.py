@@ -20,6 +20,7 @@ import reference_scores
 from holdfast.benchmarks.public.benchmarks import MODULES
 from holdfast.benchmarks.public.questions import metrics
 from holdfast.evaluation.harness_samples import Sample, graded
+from holdfast.evaluation.lmms_samples import METRICS, row
 
 RECORDED = json.loads(Path(__file__).with_name("reference_scores.json").read_text())
 SCORERS = os.environ.get("HOLDFAST_SCORERS")
@@ -66,3 +67,23 @@ def test_the_record_is_what_the_harnesses_say_today() -> None:
         [str(SCORERS), reference_scores.__file__], input=lines, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == RECORDED
+
+
+@pytest.mark.parametrize("name", [name for name in ASKED if name in METRICS])
+def test_an_exported_row_has_what_lmms_evals_task_makes_of_the_answer_and_its_loader_reads(
+    name: str, tmp_path: Path
+) -> None:
+    loader = pytest.importorskip("lmms_eval.baselines.loader", reason="make scorers has lmms-eval")
+    samples = [Sample(one["doc"], one["completion"], {}, str(number)) for number, one in enumerate(ASKED[name])]
+    file = tmp_path / "20260806_102223_samples_x.jsonl"
+    lines = []
+    for sample, record in zip(samples, graded(samples, name).records, strict=True):
+        lines.append(row(int(sample.id), sample.doc, record, sample.completion))
+        for metric, theirs in reference_scores.results(name, sample.doc, sample.completion).items():
+            # Of MMMU, they draw an option where there is none, and keep all that an open answer may be.
+            known = {field: value for field, value in theirs.items() if field != "parsed_pred"}
+            assert {field: lines[-1][metric].get(field) for field in known} == known
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # It passes over an empty answer, in a file of its own too.
+    given = {int(sample.id) for sample in samples if sample.completion}
+    assert set(loader.load_baseline(str(file), name)[0]) == given

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mrcl_set import mrcl, written
 
 from flows.commands.experiment import load_experiment, load_study
 from flows.graph import arm_order
@@ -25,7 +26,10 @@ def test_there_are_experiments():
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
-def test_every_experiment_is_valid(file: Path):
+def test_every_experiment_is_valid(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = file.absolute()
+    written(mrcl(tmp_path / "mrcl"))
+    monkeypatch.chdir(tmp_path)
     assert load_experiment(file).name == file.stem
 
 

@@ -25,6 +25,13 @@ def test_every_text_has_what_was_read_the_verdict_and_the_score() -> None:
     assert "without <answer> </answer> are graded whole" in output
 
 
+def test_what_a_target_would_be_read_as_leniently_stands_beside_where_it_differs() -> None:
+    output = invoke("jigsaw", "--answer", "4 2 3 1", "The order is 4, 2, 3, 1.", "4 1 3 1")[1]
+    told = "parsed: none verdict: no answer score: 0.0 read leniently, beside a target's score: 4 2 3 1 score: 1.0"
+    assert told in output
+    assert output.count("leniently") == 1
+
+
 def test_texts_in_tags_need_no_remark() -> None:
     assert "graded whole" not in invoke("choice", "--answer", "B", "<answer> **B** </answer>")[1]
 
