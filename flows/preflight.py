@@ -1,4 +1,5 @@
-"""Before a study: its data, the check, and some steps and the influence of every stage on its longest samples.
+"""Before a study: its data, the check, some steps and the influence of every stage on its longest samples, and a batch
+of an evaluation's longest questions.
 
 Annotations are evaluated here: a Prefect runner cannot resolve a flow's postponed ones.
 """
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.evaluation import questions_of
 from flows.jobs import Start, base_job, train_job
 from flows.study import prepared, require_base
-from holdfast.config.jobs import AnyJob, TraceTrial, Train, Trial
+from holdfast.config.jobs import AnyJob, AskTrial, TraceTrial, Train, Trial
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.config.results import Result
 from holdfast.config.study import Study
@@ -28,6 +30,8 @@ class Preflight(NamedTuple):
     checked: dict[str, Any]
     trials: dict[str, dict[str, Any]]
     """By stage, with `influence` where the study traces; a trial that did not fit has `failed`."""
+    evaluation: dict[str, Any] = {}
+    """Of all stages alike."""
 
 
 @flow(name="preflight", flow_run_name="{config.name} preflight", persist_result=False)
@@ -41,7 +45,8 @@ def preflight(config: Study, root: Path = Path(), tried: bool = True) -> Preflig
         checked = runner.check()
         base = _base(context) if tried else None
         trials = {} if base is None else _trials(context, runner.data, base)
-    return Preflight(checked.result.notes, trials)
+        evaluation = {} if base is None else _asked(context, runner.data, base)
+    return Preflight(checked.result.notes, trials, evaluation)
 
 
 def _base(context: Context) -> ModelRef | None:
@@ -77,6 +82,14 @@ def _trial(train: Train, context: Context) -> dict[str, Any]:
         trace = TraceTrial(**about, data=train.data, influence=settings.model_copy(update={"ledger": None}))
         found["influence"] = _tried(trace, context)
     return found
+
+
+def _asked(context: Context, data: DataRef, base: ModelRef) -> dict[str, Any]:
+    """Of the base's evaluation, which every checkpoint is as large as."""
+    questions = questions_of(context.study, data, base)
+    about: dict[str, Any] = {"seed": context.study.seed, "threads": context.study.compute.threads}
+    evaluation = questions.job((base,), tuple(questions.parts()))
+    return _tried(AskTrial(**about, device=context.study.compute.device, evaluation=evaluation), context)
 
 
 def _tried(job: AnyJob, context: Context) -> dict[str, Any]:

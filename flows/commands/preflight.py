@@ -9,7 +9,9 @@ from typing import Any
 
 from flows.commands.plan import rough_time, stages_at_once
 from flows.estimate import accounting, tracing
+from flows.hours import Times, paces, study_times
 from flows.preflight import Preflight
+from holdfast.config.methods import SFT
 from holdfast.config.study import Study
 
 GB = 1e9
@@ -39,6 +41,7 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
         yield from (f"  {line}" for line in _traced(study, where, need, tried.get("influence", {})))
         if need["ledger"]:
             yield f"  ledger: {_gb(need['ledger']['total'])}{_accounting(study, where, need, tried)}"
+    yield from _evaluated(study, found)
     yield from (f"! {line}" for line in notes.get("told", []))
     disks = [need["disk"] for need in notes["needs"].values()]
     wanted = study.replicates * sum(disk["kept"] for disk in disks) + max(disk["running"] for disk in disks)
@@ -47,7 +50,7 @@ def lines(study: Study, found: Preflight, root: Path) -> Iterator[str]:
     if wanted > free:
         less = "; keep fewer (evaluation.keep), in half precision (evaluation.keep_dtype: bfloat16), or train adapters"
     yield f"Disk: {_gb(wanted)} for all replicates, {_gb(free)} free{less}."
-    yield f"Training: {_hours(study, found)}."
+    yield f"Time: {_hours(study, found)}."
 
 
 def _stage(need: dict[str, Any], there: int, tried: dict[str, Any]) -> Iterator[str]:
@@ -94,18 +97,43 @@ def _accounting(study: Study, where: str, need: dict[str, Any], tried: dict[str,
     return f", {rough_time(seconds)} after the training, benchmarks' gradients apart"
 
 
+def _evaluated(study: Study, found: Preflight) -> Iterator[str]:
+    """Of the stage whose evaluations take most."""
+    asking = max((need["asking"] for need in found.checked["needs"].values()), key=lambda one: one["total"])
+    vllm = f", vLLM's share {_gb(asking['vllm'])}" if asking["vllm"] else ""
+    base = f", the base {_gb(asking['base'])}" if asking["base"] else ""
+    yield (
+        f"evaluation: {_gb(asking['total'])} by arithmetic (a checkpoint {_gb(asking['weights'])}{base}{vllm}, a batch "
+        f"{_gb(asking['batch'])})"
+    )
+    tried = found.evaluation
+    if "failed" in tried:
+        yield f"evaluation tried: {tried['failed'].removeprefix('evaluation: ')}"
+    elif tried:
+        seconds = tried["asked"] * paces(tried, study.compute.gpus).question
+        yield (
+            f"evaluation tried: at most {_gb(tried['peak'])} with the {tried['questions']} longest questions; "
+            f"{rough_time(seconds)} for a checkpoint's {tried['asked']:,} if all were so long"
+        )
+
+
 def _hours(study: Study, found: Preflight) -> str:
-    """Evaluation and influence apart."""
-    seconds = [
-        need["steps"] * found.trials[where]["seconds_a_step"]
-        for where, need in found.checked["needs"].items()
-        if "seconds_a_step" in found.trials.get(where, {})
-    ]
-    if len(seconds) < len(found.checked["needs"]):
-        return "time unknown, since not every stage was tried"
+    """Of a study, and of the kinds of its stages."""
+    times = study_times(study, found)
+    if times is None:
+        return "unknown, since not every stage and the evaluation were tried"
+    base, *stages = times.values()
     at_once = stages_at_once(study)
-    left = rough_time(max(study.replicates * sum(seconds) / at_once, *seconds, 0.0))
-    return f"{left} for all replicates, {at_once} at a time, evaluation and influence apart"
+    left = sum(base) + max(study.replicates * sum(map(sum, stages)) / at_once, *map(sum, stages))
+    parts = []
+    for kind in Times._fields:
+        seconds = study.replicates * sum(getattr(one, kind) for one in stages) + getattr(base, kind)
+        parts += [f"{kind} {rough_time(seconds).removeprefix('about ')}"] if seconds else []
+    chosen = any(isinstance(stage, SFT) and stage.select is not None for one in study.trained.values() for stage in one)
+    return (
+        f"{rough_time(left)} for all replicates, {at_once} at a time, if all answers were as long as they may be: "
+        f"{', '.join(parts)}{'; choosing samples apart' if chosen else ''}"
+    )
 
 
 def _gb(size: float) -> str:

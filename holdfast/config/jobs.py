@@ -237,6 +237,14 @@ class TraceTrial(Job):
     influence: Influence
 
 
+class AskTrial(Job):
+    """A batch of an evaluation's longest questions, asked of the base; keeps nothing."""
+
+    verb: Literal["ask_trial"] = "ask_trial"
+    evaluation: Evaluate
+    """The base's."""
+
+
 class Select(Divided):
     """Choose among a stage's samples by influence: samples.parquet with those that are kept."""
 
@@ -335,6 +343,7 @@ AnyJob = Annotated[
     | Check
     | Trial
     | TraceTrial
+    | AskTrial
     | Evaluate
     | Sample
     | Select

@@ -17,6 +17,7 @@ from PIL import Image
 
 from holdfast.config.images import Hub
 from holdfast.config.refs import content_key
+from holdfast.data.hub_room import require_room
 from holdfast.data.pixels import rgb
 from holdfast.data.splits import Pictures
 from holdfast.data.table_images import is_file
@@ -117,7 +118,7 @@ def load_split(name: str, revision: str | None, split: str, config: str | None =
 
     datasets.disable_progress_bars()
     with _told(name, split):
-        _require_revision(name, revision, config)
+        _require_set(name, revision, config)
         rows = datasets.load_dataset(name, config, revision=revision, split=split, cache_dir=_cache(name))
     _note(name, revision, rows)
     return rows
@@ -135,18 +136,20 @@ def _note(name: str, revision: str | None, rows: Any) -> None:
 def look_up(name: str, revision: str | None, split: str, config: str | None = None) -> None:
     """Look a data set up before anything of it is downloaded. ValueError, with the reason, where that fails."""
     with _told(name, split):
-        _require_revision(name, revision, config)
+        _require_set(name, revision, config)
 
 
-def _require_revision(name: str, revision: str | None, config: str | None) -> None:
-    """ValueError where `datasets` has another revision: without a network it takes whichever it has."""
+def _require_set(name: str, revision: str | None, config: str | None) -> None:
+    """ValueError where the disk has no room, or `datasets` another revision: without a network it takes any it has."""
     import datasets
 
-    if revision is None or Path(name).exists():
+    if Path(name).exists():
         return
-    found = datasets.load_dataset_builder(name, config, revision=revision).hash
-    if _COMMIT.fullmatch(revision) and found != revision:
+    builder = datasets.load_dataset_builder(name, config, revision=revision)
+    found = builder.hash
+    if revision is not None and _COMMIT.fullmatch(revision) and found != revision:
         raise ValueError(f"the Hub cannot be reached, and the cache has revision {found} instead of {revision}")
+    require_room(name, builder)
 
 
 @contextmanager

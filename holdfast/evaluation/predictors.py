@@ -64,6 +64,8 @@ def predictors(job: Predict, out: Path, journal: Journal) -> dict[str, Any]:
                 compared = _compared(Pair(base, model), reader, job, said)
                 found |= {f"{name}_{role}": value for name, value in compared.items()}
         found |= movement(dict(base.named_parameters()), dict(model.named_parameters()))
+        # The next one is loaded before this name lets go of it.
+        del model
         rows.append({"step": ref.step} | found)
         journal.log(ref.step, {f"predictors/{name}": value for name, value in found.items()})
         journal.progress(number + 1, len(job.models), kl=found["kl_forward_target"])

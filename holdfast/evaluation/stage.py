@@ -58,6 +58,8 @@ def evaluate(job: Evaluate, out: Path, journal: Journal) -> dict[str, Any]:
         if ref.digest == job.base.digest:
             # What trained models score stands on the runs that trained them.
             journal.log(ref.step, found)
+        # The next one is loaded before this name lets go of it.
+        del model
         journal.progress(number + 1, len(job.models), **_shown(found))
     told = cut_off(cut, job.limit)
     return notes | ({"told": told} if told else {}) | (decoder.notes() if decoder is not None else {})

@@ -19,6 +19,7 @@ from holdfast.influence.parts import COPIES, block_sizes, choose, depth, target_
 from holdfast.models.precision import HALF as HALVES
 from holdfast.models.shape import Shape, shape_of
 from holdfast.stages import needs
+from holdfast.stages.asking import Asking, asking, measuring, size_of
 from holdfast.stages.needs import GB, Batch, Memory, Method, Pass, Precision, Tracing, gb
 from holdfast.training.arguments import TrainerConfig, anywhere, length, says_checkpointing, share
 from holdfast.training.stage import LARGE
@@ -62,6 +63,8 @@ class Lengths(NamedTuple):
     patches: int
     read: int = 0
     """Tokens of the longest question of any benchmark, which influence reads with its answer."""
+    seen: int = 0
+    """Patches of that question's images."""
 
 
 class Need(NamedTuple):
@@ -69,6 +72,8 @@ class Need(NamedTuple):
 
     shape: Shape
     memory: Memory
+    asking: Asking
+    """For evaluating what it leaves."""
     disk: needs.Disk
     influence: Tracing | None
     """For tracing it, where the study traces."""
@@ -80,9 +85,10 @@ class Need(NamedTuple):
 
     def noted(self) -> dict[str, Any]:
         """As JSON has it."""
-        memory = self.memory._asdict() | {"fixed": self.memory.fixed, "total": self.memory.total}
+        parts = {name: getattr(self.memory, name) for name in ("fixed", "step", "total")}
+        memory = self.memory._asdict() | parts
         facts: dict[str, Any] = {"steps": self.steps, "operations": self.operations}
-        for name, one in (("influence", self.influence), ("ledger", self.ledger)):
+        for name, one in (("asking", self.asking), ("influence", self.influence), ("ledger", self.ledger)):
             facts |= {name: one and one._asdict() | {"total": one.total}}
         return {"shape": self.shape._asdict(), "memory": memory, "disk": self.disk._asdict(), **facts}
 
@@ -97,8 +103,9 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, c
     method = method_of(config, stage, study, shape)._replace(**_together(study), **vllm_of(config, card))
     batch = batch_of(config, lengths)
     memory = needs.memory(shape, precision, batch, method)
-    if method.parts > 1:
-        memory = memory._replace(measuring=needs.measuring(shape, precision.compute, asked_of(study, lengths)))
+    asked = asked_of(study, lengths)
+    copied = method.parts > 1 or size_of(study) < precision.weights
+    memory = memory._replace(measuring=measuring(study, shape, asked, copied))
     kept = scheduled(study.evaluation.keep, whole.steps, whole.period)
     size = needs.HALF if study.evaluation.keep_dtype == "bfloat16" else needs.FLOAT32
     disk = needs.disk(shape, len(kept), size, study.influence is not None, method.parts > 1)
@@ -111,6 +118,7 @@ def need_of(stage: AnyStage, study: Study, adapted: Adapted, lengths: Lengths, c
     return Need(
         shape=shape,
         memory=memory,
+        asking=asking(study, shape, asked, card),
         disk=disk,
         influence=influence_memory(study, benchmarks, adapted, lengths) if study.influence else None,
         ledger=ledger,
@@ -195,7 +203,7 @@ def batch_of(config: TrainerConfig, lengths: Lengths) -> Batch:
 def asked_of(study: Study, lengths: Lengths) -> Batch:
     """The largest batch of an evaluation."""
     rows, limit = study.evaluation.batch_size, study.evaluation.max_new_tokens
-    return Batch(rows, max(lengths.prompt, lengths.read), limit, generated=rows)
+    return Batch(rows, max(lengths.prompt, lengths.read), limit, max(lengths.patches, lengths.seen), rows)
 
 
 def pass_of(study: Study, lengths: Lengths, size: int) -> Pass:
@@ -254,7 +262,7 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
     Raises:
         UserError: weights, gradients and optimizer alone take more than there is.
     """
-    fixed, total, there = need.memory.fixed, need.memory.total, room.training
+    fixed, there = need.memory.fixed, room.training
     if fixed > there:
         vllm = " and vLLM's share" if need.memory.vllm else ""
         less = "set vllm_enable_sleep_mode, or lower vllm_gpu_memory_utilization, " if need.memory.vllm else ""
@@ -264,11 +272,15 @@ def require_memory(arm: str, need: Need, room: Room) -> list[str]:
             "model, or several GPUs (compute.gpus, with compute.strategy: fsdp2)"
         )
     told = []
-    if total > there:
-        less = ", evaluation.batch_size" if need.memory.measuring else ""
+    if need.memory.step > there:
         told = [
-            f"{arm}: a step may take {gb(total)} and this machine has {gb(there)}; if it fails, lower "
-            f"per_device_train_batch_size (and raise gradient_accumulation_steps){less}, or model.max_pixels"
+            f"{arm}: a step may take {gb(need.memory.step)} and this machine has {gb(there)}; if it fails, lower "
+            "per_device_train_batch_size (and raise gradient_accumulation_steps), or model.max_pixels"
+        ]
+    elif need.memory.total > there:
+        told = [
+            f"{arm}: to ask validation questions along the way may take {gb(need.memory.total)} and this machine has "
+            f"{gb(there)}; if it fails, lower evaluation.batch_size or model.max_pixels"
         ]
     if need.influence is not None:
         told += _require_influence(arm, need.influence, room)

@@ -93,7 +93,8 @@ class Memory(NamedTuple):
     vllm: int = 0
     """That share, while a step computes too."""
     measuring: int = 0
-    """Of a model in parts, the first rank's copy of all of it, and what it generates, while it measures."""
+    """While validation questions are asked along the way: a batch of these, and a copy in half precision of what learns
+    in float32, or of a model in parts the first rank's copy of all of it."""
 
     @property
     def fixed(self) -> int:
@@ -101,10 +102,18 @@ class Memory(NamedTuple):
         return self.weights + self.gradients + self.optimizer + self.reference + self.vllm
 
     @property
+    def step(self) -> int:
+        """Of a step: where completions are generated there are neither gradients nor activations."""
+        return max(self.fixed + self.copies + self.activations + self.head, self._between + self.generation)
+
+    @property
     def total(self) -> int:
-        """At most at any time: where completions are generated there are neither gradients nor activations."""
-        training = self.fixed + self.copies + self.activations + self.head
-        return max(training, self.weights + self.optimizer + self.reference + max(self.generation, self.measuring))
+        """At most at any time."""
+        return max(self.step, self._between + self.vllm + self.measuring)
+
+    @property
+    def _between(self) -> int:
+        return self.weights + self.optimizer + self.reference
 
 
 class Tracing(NamedTuple):
@@ -170,14 +179,9 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
         head=2 * completions * shape.hidden * FLOAT32
         + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32
         + (shape.vocabulary * shape.hidden * FLOAT32 if head_learns else 0),
-        generation=method.vllm or batch.generated * _generated_row(shape, precision.compute, batch) + gathered,
+        generation=method.vllm or batch.generated * generated_row(shape, precision.compute, batch) + gathered,
         vllm=0 if method.sleeps else method.vllm,
     )
-
-
-def measuring(shape: Shape, size: int, batch: Batch) -> int:
-    """What the first rank takes to measure a model that lies in parts: all weights, and completions by them."""
-    return shape.parameters * size + batch.generated * _generated_row(shape, size, batch)
 
 
 def _gathered(shape: Shape, size: int) -> int:
@@ -208,11 +212,15 @@ def _activations(shape: Shape, size: int, batch: Batch, method: Method) -> int:
     return text + (depth * seen * shape.vision_hidden * size + tower if method.checkpointing else depth * tower)
 
 
-def _generated_row(shape: Shape, size: int, batch: Batch) -> int:
+def generated_row(shape: Shape, size: int, batch: Batch) -> int:
     """Keys and values of all its tokens, and its logits with two copies for sampling."""
     cache = (batch.prompt + batch.completion) * shape.layers * 2 * shape.key_values * size
-    prefill = batch.prompt * (2 * shape.intermediate + 4 * shape.hidden) * size
-    return cache + prefill + 3 * shape.vocabulary * FLOAT32
+    return cache + batch.prompt * read_token(shape, size) + 3 * shape.vocabulary * FLOAT32
+
+
+def read_token(shape: Shape, size: int) -> int:
+    """Of a token that is read without gradients, in the one layer that computes."""
+    return (2 * shape.intermediate + 4 * shape.hidden) * size
 
 
 class Disk(NamedTuple):
@@ -240,13 +248,18 @@ def ledger_disk(shape: Shape, steps: int, gradients: int) -> int:
 
 def operations(shape: Shape, batch: Batch, method: Method) -> int:
     """Floating-point operations of one forward and backward pass, and of one more forward for a reference."""
-    length = batch.prompt + batch.completion
-    text = batch.tokens * (2 * shape.dense + 2 * shape.layers * shape.hidden * length)
-    text += 2 * batch.rows * batch.completion * shape.vocabulary * shape.hidden
-    seen = 2 * batch.rows * batch.patches * shape.vision
+    text, seen = forward(shape, batch)
     # Weights beneath an adapter get no gradient, activations do.
     backward = (1 if shape.adapter else 2) + method.checkpointing
     return text * (1 + backward + method.reference) + seen * (3 if shape.vision_learns else 1)
+
+
+def forward(shape: Shape, batch: Batch) -> tuple[int, int]:
+    """Of a forward pass, operations of the text and of the tower."""
+    length = batch.prompt + batch.completion
+    text = batch.tokens * (2 * shape.dense + 2 * shape.layers * shape.hidden * length)
+    text += 2 * batch.rows * batch.completion * shape.vocabulary * shape.hidden
+    return text, 2 * batch.rows * batch.patches * shape.vision
 
 
 def gb(size: int) -> str:

@@ -17,6 +17,11 @@ SAMPLES = (
     "influence: a batch of samples does not fit into this machine's memory; lower influence.batch_tokens (or "
     "influence.batch_size), which changes no training, and run the same command again"
 )
+ASKED = (
+    "evaluation: a batch of questions does not fit into this machine's memory; lower evaluation.batch_size, or set "
+    "evaluation.drift: sampled, which reads no base beside the model; neither changes a training. Then run the same "
+    "command again"
+)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from holdfast.models.text_processor import refusal
 from holdfast.models.tiny.shipped import shipped_base
 from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
+from holdfast.stages.asking import require_asking
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
 from holdfast.stages.seen import foreign_dialect, shrunk_images
 from holdfast.stages.teacher_check import Student, require_family, require_room
@@ -92,7 +93,8 @@ def check(job: Check) -> dict[str, Any]:
         if isinstance(stage, Distill):
             require_room(at, stage, student, shards[learned_shard(stage, study)])
     told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
-    longest, lengths = _check_lengths(study, processor, config, shards, told)
+    longest, lengths, asked = _check_lengths(study, processor, config, shards, told)
+    seen = _patches(asked, config, processor)
     room = room_there(where, study.compute.gpus)
     card = room.training if where.type == "cuda" else 0
     for at, stage in _stages(study):
@@ -104,13 +106,15 @@ def check(job: Check) -> dict[str, Any]:
             study,
             shapes[at],
             _largest(lengths[at], config, processor, shards[learned_shard(stage, study)])._replace(
-                read=longest["longest_prompt"] + longest["longest_answer"]
+                read=longest["longest_prompt"] + longest["longest_answer"], seen=seen
             ),
             card,
         )
         for at, stage in _stages(study)
     }
     told += [line for at, need in needed.items() for line in require_memory(at, need, room)]
+    asking = max((need.asking for need in needed.values()), key=lambda one: one.total, default=None)
+    told += require_asking(study, asking, room.training) if asking is not None else []
     return {
         **longest,
         "needs": {at: need.noted() for at, need in needed.items()},
@@ -185,16 +189,24 @@ def _require_text(processor: Any, config: Any, shards: dict[str, list[Question]]
 def _largest(longest: tuple[Longest, Longest], config: Any, processor: Any, questions: list[Question]) -> Lengths:
     """A training's longest sample, with the patches that the tower sees of its images."""
     prompt, completion = longest
-    question = next(one for one in questions if one.id == prompt.id)
+    return Lengths(prompt.tokens, completion.tokens, _patches(_named(prompt, questions), config, processor))
+
+
+def _named(longest: Longest, questions: list[Question]) -> Question:
+    return next(one for one in questions if one.id == longest.id)
+
+
+def _patches(question: Question, config: Any, processor: Any) -> int:
+    """Of a question's images, as the tower sees them."""
     [row] = encode(processor, [question])
     grids = row.get("image_grid_thw")
     if grids is not None:
-        return Lengths(prompt.tokens, completion.tokens, int(grids.prod(-1).sum()))
+        return int(grids.prod(-1).sum())
     tower = getattr(config, "vision_config", None)
     sides = [getattr(tower, name, 0) for name in ("image_size", "patch_size")]
     across = [side[0] if isinstance(side, list | tuple) else side for side in sides]
     patches = (across[0] // across[1]) ** 2 if all(across) else 0
-    return Lengths(prompt.tokens, completion.tokens, frames(row) * patches)
+    return frames(row) * patches
 
 
 def _check_stage(where: str, stage: AnyStage, study: Study, model: Any) -> Adapted:
@@ -268,8 +280,9 @@ def _check_halves(study: Study, validation: dict[str, int]) -> None:
 
 def _check_lengths(
     study: Study, processor: Any, config: Any, shards: dict[str, list[Question]], told: list[str]
-) -> tuple[dict[str, int], dict[str, tuple[Longest, Longest]]]:
-    """The longest of all, and of every stage the longest prompt and the longest completion that it trains on.
+) -> tuple[dict[str, int], dict[str, tuple[Longest, Longest]], Question]:
+    """The longest of all, of every stage the longest prompt and the longest completion that it trains on, and the
+    question with the longest prompt.
 
     `told` gets warnings on teachers' files.
     """
@@ -297,8 +310,9 @@ def _check_lengths(
         _check_stage_lengths(where, stage, found[shard], answer, shard)
         drawn = 0 if isinstance(stage, SFT) else stage.trainer.get("max_completion_length") or limit
         trained[where] = found[shard], answer._replace(tokens=max(answer.tokens, drawn))
-    longest = {"longest_prompt": max(found.values()).tokens, "longest_answer": max(needed.values()).tokens}
-    return longest, trained
+    widest = max(found, key=lambda name: found[name])
+    longest = {"longest_prompt": found[widest].tokens, "longest_answer": max(needed.values()).tokens}
+    return longest, trained, _named(found[widest], shards[widest])
 
 
 def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:

@@ -19,6 +19,7 @@ from holdfast.config.jobs import (
     STEPS,
     Account,
     AnyJob,
+    AskTrial,
     Blend,
     BuildBase,
     Compare,
@@ -118,18 +119,12 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
         from holdfast.stages.trace_trial import trace_trial
 
         return trace_trial(job)
-    if isinstance(job, Evaluate):
-        from holdfast.evaluation.stage import evaluate
+    if isinstance(job, AskTrial):
+        from holdfast.stages.ask_trial import ask_trial
 
-        return evaluate(job, own, journal)
-    if isinstance(job, Sample):
-        from holdfast.evaluation.sampling import sample
-
-        return sample(job, own, journal)
-    if isinstance(job, Predict):
-        from holdfast.evaluation.predictors import predictors
-
-        return predictors(job, own, journal)
+        return ask_trial(job)
+    if isinstance(job, Evaluate | Sample | Predict):
+        return _ask(job, own, journal)
     if isinstance(job, Train):
         return _train(job, out, journal)
     if isinstance(job, Blend):
@@ -153,18 +148,32 @@ def _run_with_torch(job: Job, out: Path, journal: Journal) -> Notes:
     raise TypeError(f"no verb for {type(job).__name__}")
 
 
+def _ask(job: Evaluate | Sample | Predict, out: Path, journal: Journal) -> Notes:
+    from holdfast.evaluation.predictors import predictors
+    from holdfast.evaluation.sampling import sample
+    from holdfast.evaluation.stage import evaluate
+    from holdfast.stages.out_of_memory import ASKED, explained
+
+    with explained(ASKED):
+        if isinstance(job, Evaluate):
+            return evaluate(job, out, journal)
+        return sample(job, out, journal) if isinstance(job, Sample) else predictors(job, out, journal)
+
+
 def _train(job: Train, out: Path, journal: Journal) -> Notes:
     from holdfast.evaluation.stage import validating
     from holdfast.models.load import load_processor
+    from holdfast.stages.out_of_memory import ASKED, STEP, explained
     from holdfast.training.stage import train
 
-    measure = validating(job, load_processor(job.start))
-    if not job.keep_steps:
-        return train(job, out, journal, measure)
-    from holdfast.stages.step_recording import Recorder
+    measure = explained(ASKED)(validating(job, load_processor(job.start)))
+    with explained(STEP):
+        if not job.keep_steps:
+            return train(job, out, journal, measure)
+        from holdfast.stages.step_recording import Recorder
 
-    recorder = Recorder(job, out)
-    notes = train(job, out, journal, measure, recorder.watch)
+        recorder = Recorder(job, out)
+        notes = train(job, out, journal, measure, recorder.watch)
     return notes | ({"told": recorder.told} if recorder.told else {})
 
 

@@ -21,22 +21,18 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "check": ("holdfast.stages.preflight",),
     "trial": ("holdfast.stages.trial",),
     "trace_trial": ("holdfast.stages.trace_trial",),
+    "ask_trial": ("holdfast.stages.ask_trial",),
     "evaluate": ("holdfast.evaluation.stage",),
     "sample": ("holdfast.evaluation.sampling",),
     "train": ("holdfast.training.stage", "holdfast.evaluation.stage", "holdfast.models.load"),
     "interpolate": ("holdfast.models.interpolate",),
-    "select": ("holdfast.influence.selection", "holdfast.stages.out_of_memory"),
-    "influence": (
-        "holdfast.influence.trace",
-        "holdfast.stages.on_policy",
-        "holdfast.stages.out_of_memory",
-        "holdfast.models.load",
-    ),
-    "ledger": ("holdfast.stages.ledger", "holdfast.stages.out_of_memory", "holdfast.models.load"),
+    "select": ("holdfast.influence.selection",),
+    "influence": ("holdfast.influence.trace", "holdfast.stages.on_policy", "holdfast.models.load"),
+    "ledger": ("holdfast.stages.ledger", "holdfast.models.load"),
     "predictors": ("holdfast.evaluation.predictors",),
     "compare": ("holdfast.report.study",),
 }
-"""What `holdfast.stages.process` imports to run a job, by its verb."""
+"""What `holdfast.stages.process` imports to run a job, by its verb; what explains a lack of memory decides none."""
 ALWAYS = "holdfast.stages.process"
 IMPORT = re.compile(r"^( *)(?:from +(\w[\w.]*) +import +(\([^)]*\)|.*)|import +(.*))$", re.MULTILINE)
 """An import as ruff formats it: its indent, and its module and what of it, or its modules."""

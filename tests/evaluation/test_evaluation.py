@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from holdfast.config.methods import Rollouts, SelfReasoning
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
+from holdfast.evaluation import stage
 from holdfast.evaluation.drift import Pair, Reference, divergence, drift, estimate
 from holdfast.evaluation.evaluator import Evaluator, asked, right_of
 from holdfast.evaluation.generate import Reader, Sampling, answer, completion_logits, generate, rows_of_logits, score
@@ -28,7 +30,7 @@ from holdfast.evaluation.records import Record, measured, read_records
 from holdfast.evaluation.sampling import Drawn, with_answer
 from holdfast.evaluation.stage import cut_off, flips
 from holdfast.evaluation.vllm_decoder import decoder_of
-from holdfast.journal import read_lines
+from holdfast.journal import Journal, read_lines
 from holdfast.models.encode import teacher_forced
 from holdfast.models.load import load_model, load_processor
 
@@ -206,6 +208,24 @@ def test_a_model_has_not_drifted_from_itself_and_a_trained_one_has(evaluated: Pa
     assert kl(evaluated, 0) == pytest.approx(0, abs=1e-6)
     assert kl(measured_checkpoints, 50) > 0.1
     assert kl(measured_checkpoints, 7) == pytest.approx(0, abs=1e-6)
+
+
+def test_beside_a_checkpoint_lies_the_base_alone(
+    checkpoints: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded are two checkpoints, and the base once the first has been asked: the first is gone before the second."""
+    loaded: list[weakref.ref[Any]] = []
+    beside = []
+
+    def loading(*arguments: Any) -> Any:
+        beside.append(sum(one() is not None for one in loaded))
+        model = load_model(*arguments)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(stage, "load_model", loading)
+    stage.evaluate(checkpoints, tmp_path, Journal(tmp_path))
+    assert beside == [0, 1, 1]
 
 
 def test_each_checkpoint_leaves_its_records_and_no_metrics_on_this_run(

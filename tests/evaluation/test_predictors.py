@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from tiny_jobs import BATCH, LIMIT, shards
 from holdfast.config.jobs import Predict, Train
 from holdfast.config.refs import DataRef, FileRef, ModelRef
 from holdfast.data.shards import read_questions
+from holdfast.evaluation import predictors as module
 from holdfast.evaluation.drift import Pair, Said, divergence, entropy, token_means
 from holdfast.evaluation.generate import Reader, Sampling, generate
 from holdfast.evaluation.predictors import FILE, movement, perplexity
+from holdfast.journal import Journal
 from holdfast.models.load import load_model, load_processor, save_checkpoint
 
 HALF = torch.tensor([0.5, 0.25, 0.25]).log()
@@ -110,6 +113,21 @@ def test_the_base_is_nowhere_else_and_another_model_is(measured: Path) -> None:
         "prompts_prior": 4,
         "samples": 5,
     }
+
+
+def test_beside_a_checkpoint_lies_the_base_alone(job: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[Any]] = []
+    beside = []
+
+    def loading(*arguments: Any) -> Any:
+        beside.append(sum(one() is not None for one in loaded))
+        model = load_model(*arguments)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(module, "load_model", loading)
+    module.predictors(job, tmp_path, Journal(tmp_path))
+    assert beside == [0, 1, 1]
 
 
 def test_each_divergence_is_read_along_the_samples_of_its_first_model(measured: Path, job: Predict) -> None:

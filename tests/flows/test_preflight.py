@@ -11,6 +11,7 @@ from repositories import holdfast, new_repository
 
 import flows.study
 from flows.commands.preflight import lines
+from flows.hours import Times, paces, study_times
 from flows.jobs import check_job
 from flows.preflight import Preflight
 from flows.study import prepared
@@ -24,6 +25,7 @@ NEED = {
     "shape": {"parameters": 3_000_000_000, "learning": 30_000_000},
     "memory": MEMORY
     | {"weights": 6_000_000_000, **dict.fromkeys(("generation", "vllm", "measuring"), 0), "total": 8_000_000_000},
+    "asking": {"weights": 6e9, "base": 6e9, "vllm": 0, "batch": 5e9, "total": 17e9},
     "disk": {"kept": 200_000_000, "running": 40_000_000_000},
     "influence": {"total": 18e9, "activations": 8e9, "head": 2e9, "host": 6e9},
     "ledger": {"total": 12e9},
@@ -69,6 +71,72 @@ def test_influence_that_was_tried_is_told_with_its_time_at_all_checkpoints() -> 
 
 def test_influence_is_told_with_its_batch_and_what_lies_on_the_host() -> None:
     assert "  influence: 18 GB, 10 GB of it for a batch, and 6.0 GB of the host's memory" in said(True, {})
+
+
+ASKED = {
+    "questions": 32,
+    "seconds_reading": 16.0,
+    "seconds_writing": 48.0,
+    "prompts": 8,
+    "seconds_comparing": 4.0,
+    "asked": 1000,
+    "validated": 100,
+    "peak": 16e9,
+}
+"""Of 32 questions a question takes 2 s, a completion 1.5 s, and a comparison with the base 0.5 s."""
+SAMPLED = {"kind": "rollouts", "arm": "a", "prompts": 50, "per_prompt": 2}
+
+
+def many() -> Study:
+    """Two arms of a hundred steps, kept and evaluated at two of them, and a blend."""
+    b = {"method": "sft", "source": SAMPLED, "trainer": {"max_steps": 100}}
+    arms = {"a": [ARM], "b": [b], "c": [{"method": "interpolate", "arm": "a"}]}
+    about = {"name": "a", "replicates": 1, "arms": arms, "influence": {"samples": 8, "every": 0.5}}
+    return Study.model_validate({**about, "evaluation": {"keep": 0.5, "every": 0.5, "drift_prompts": 20}})
+
+
+def tried_out(evaluation: dict[str, Any]) -> Preflight:
+    influence = {"samples": 8, "seconds_samples": 10.0, "seconds_questions": 4.0, "questions": 2, "peak": 1e9}
+    trials = {f"arms.{arm}.0": {"seconds_a_step": 6.0, "peak": 7e9, "influence": influence} for arm in "ab"}
+    needs = {where: NEED | {"ledger": None} for where in trials}
+    checked = {"longest_prompt": 900, "longest_answer": 60, "needs": needs, "memory_there": 80_000_000_000}
+    return Preflight(checked, trials, evaluation)
+
+
+def test_hours_are_those_of_trainings_sampling_evaluations_and_influence() -> None:
+    """A checkpoint: 1,000 · 2 s + 20 · 0.5 s. Each stage: two of them, and twice 100 · 2 s along the way; influence
+    at three points 10 s and 2 · 4 · 8 s. The base: once, and three times 1,000 · 2 s."""
+    once = 2010.0
+    arm = {"training": 600.0, "evaluation": 2 * once + 400.0, "influence": 3 * (10 + 64.0)}
+    assert study_times(many(), tried_out(ASKED)) == {
+        "base": Times(evaluation=once + 6000),
+        "arms.a.0": Times(**arm),
+        "arms.b.0": Times(**arm, sampling=50 * 2 * 1.5),
+        "arms.c.0": Times(evaluation=3 * once),
+    }
+
+
+def test_on_several_gpus_questions_are_shared() -> None:
+    assert paces(ASKED, 1) == (2.0, 1.5, 0.5)
+    assert paces(ASKED, 4) == (0.5, 0.375, 0.125)
+
+
+def test_a_study_is_told_what_its_evaluations_and_all_of_it_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,200 s of steps, 150 of samples, 8,010 and 14,870 of evaluations, 444 of influence."""
+    monkeypatch.setattr("flows.commands.preflight.stages_at_once", lambda study: 1)
+    told = list(lines(many(), tried_out(ASKED), Path()))
+    assert "evaluation: 17 GB by arithmetic (a checkpoint 6.0 GB, the base 6.0 GB, a batch 5.0 GB)" in told
+    assert (
+        "evaluation tried: at most 16 GB with the 32 longest questions; about 33 min for a checkpoint's 1,000 if all "
+        "were so long"
+    ) in told
+    assert told[-1] == (
+        "Time: about 6.9 h for all replicates, 1 at a time, if all answers were as long as they may be: training 20 "
+        "min, sampling 2 min, evaluation 6.4 h, influence 7 min."
+    )
+    failed = list(lines(many(), tried_out({"failed": "evaluation: a batch of questions does not fit"}), Path()))
+    assert "evaluation tried: a batch of questions does not fit" in failed
+    assert failed[-1] == "Time: unknown, since not every stage and the evaluation were tried."
 
 
 ELSEWHERE: dict[str, dict[str, Any]] = {
@@ -154,6 +222,8 @@ def test_the_command_tries_every_stage_and_trains_nothing(
         [block] = re.findall(rf"arms\.{arm}\.0:\n((?:  .*\n)+)", stdout)
         assert re.search(r"  tried: \d+\.\d\d s a step, at most \d+ MB", block), block
         assert re.search(r"  influence tried: at most \d.* with the 4 longest samples; about \d+ s", block), block
+    assert re.search(r"\nevaluation tried: at most \d.* with the 14 longest questions; about \d+ s for", stdout), stdout
+    assert re.search(r"\nTime: about \d+ .*: training .*, evaluation .*, influence .*\.\n", stdout), stdout
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert not Store(tmp_path).search("tags.`holdfast.kind` = 'train'")
     assert not list(tmp_path.rglob("trial-*"))

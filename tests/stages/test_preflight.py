@@ -146,6 +146,23 @@ def with_dropout(make: Any, argument: Any) -> Any:
     return model
 
 
+def test_an_evaluation_that_may_not_fit_is_told_once_and_one_that_cannot_is_refused(
+    tiny_data: DataRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models, and a batch that is larger than they are; with `sampled` one."""
+    asking = checked(tiny_data)["needs"]["arms.a.0"]["asking"]
+    assert asking["weights"] == asking["base"] > 0
+    room = asking["total"] - 1
+    monkeypatch.setattr(preflight, "room_there", lambda *_: Room(room, None))
+    [told] = [line for line in checked(tiny_data)["told"] if line.startswith("evaluation: a batch of the longest")]
+    assert told.endswith("or set evaluation.drift: sampled")
+    assert not [line for line in checked(tiny_data, evaluation={"drift": "sampled"})["told"] if "evaluation: " in line]
+    monkeypatch.setattr(preflight, "require_memory", lambda *_: [])
+    room = asking["weights"] + asking["base"] - 1
+    with pytest.raises(UserError, match=r"evaluation: a checkpoint and the base beside it .*drift: sampled"):
+        checked(tiny_data)
+
+
 def test_an_evaluation_limit_that_cannot_hold_an_answer_is_refused(tiny_data: DataRef) -> None:
     with pytest.raises(UserError, match=r"evaluation\.max_new_tokens: 6 tokens cannot hold the right answer"):
         checked(tiny_data, evaluation={"max_new_tokens": 6})

@@ -26,6 +26,7 @@ CASES = [
     ("check", "holdfast.training.arguments", "holdfast.report.study"),
     ("trial", "holdfast.training.arguments", "holdfast.report.study"),
     ("trace_trial", "holdfast.influence.engine.capture", "holdfast.report.study"),
+    ("ask_trial", "holdfast.evaluation.drift", "holdfast.report.study"),
     ("evaluate", "holdfast.benchmarks.grading.numbers", "holdfast.training.rewards"),
     ("sample", "holdfast.evaluation.generate", "holdfast.training.grpo"),
     ("train", "holdfast.training.length_rewards", "holdfast.report.study"),
@@ -78,7 +79,7 @@ def test_the_process_imports_what_the_kinds_name():
     assert all("holdfast.group" in modules(verb) for verb in ("train", "trial"))
     # Beside a training, of which it changes nothing (test_ledger.py).
     assert "holdfast.stages.step_recording" in modules("ledger")
-    assert inside - {"holdfast.group", "holdfast.stages.step_recording"} == {
+    assert inside - {"holdfast.group", "holdfast.stages.step_recording", "holdfast.stages.out_of_memory"} == {
         module for entries in ENTRIES.values() for module in entries
     }
     assert ALWAYS in modules("data")

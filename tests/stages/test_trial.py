@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_jobs import BATCH, LIMIT, evaluate_job
 
-from holdfast.config.jobs import TraceTrial, Trial
+from holdfast.config.jobs import AskTrial, TraceTrial, Trial
 from holdfast.config.measurement import Influence
 from holdfast.config.refs import DataRef, ModelRef
 from holdfast.data.shards import read_questions
 from holdfast.data.training_set import train_rows
 from holdfast.errors import UserError
+from holdfast.evaluation.generate import generate
 from holdfast.influence.samples import sample_encoder
 from holdfast.journal import Journal
+from holdfast.models.load import load_model, load_processor
+from holdfast.stages import ask_trial as ask_module
 from holdfast.stages import trace_trial as trace_module
 from holdfast.stages import trial as module
 from holdfast.stages.preflight import longest_prompt, prompt_lengths
@@ -113,6 +117,46 @@ def test_influence_that_does_not_fit_is_one_sentence(
     job = TraceTrial(train=train_job(stage), data=tiny_data, influence=Influence(samples=2))
     with pytest.raises(UserError, match=r"a batch of samples does not fit .* lower influence\.batch_tokens"):
         trace_module.trace_trial(job)
+
+
+@pytest.mark.parametrize("kind", ["exact", "sampled"])
+def test_an_evaluation_is_tried_on_its_longest_questions_at_the_limit_beside_the_base(
+    kind: str, tiny_data: DataRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 6 + 5 + 5 test questions and as many of validation, 8 at a time; the model has learned to end its answers."""
+    wrote, loaded = [], []
+
+    def writing(model: Any, reader: Any, prompts: Any, sampling: Any) -> list[list[list[int]]]:
+        found = generate(model, reader, prompts, sampling)
+        wrote.extend((len(prompt["input_ids"]), len(ids)) for prompt, [ids] in zip(prompts, found, strict=True))
+        return found
+
+    monkeypatch.setattr(ask_module, "generate", writing)
+    monkeypatch.setattr(ask_module, "load_model", lambda *given: loaded.append(given) or load_model(*given))
+    asked = evaluate_job(tiny_data, schooled)
+    assert asked.drift is not None
+    drift = asked.drift.model_copy(update={"kind": kind})
+    found = ask_module.ask_trial(AskTrial(evaluation=asked.model_copy(update={"drift": drift})))
+    lengths = [
+        one.tokens
+        for path in tiny_data.path.glob("*.parquet")
+        if "train" not in path.name
+        for one in prompt_lengths(load_processor(schooled), read_questions(path))
+    ]
+    assert [prompt for prompt, _ in wrote] == sorted(lengths)[::-1][:BATCH]
+    assert {written for _, written in wrote} == {LIMIT}
+    assert len(loaded) == (2 if kind == "exact" else 1)
+    assert [found[name] for name in ("questions", "prompts", "asked", "validated")] == [8, 4, 32, 16]
+    assert min(found[f"seconds_{name}"] for name in ("reading", "writing", "comparing")) > 0
+    assert found["peak"] > 1e8
+
+
+def test_an_evaluation_that_does_not_fit_is_one_sentence(
+    tiny_data: DataRef, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask_module, "score", full)
+    with pytest.raises(UserError, match=r"evaluation: a batch of questions .* lower evaluation\.batch_size"):
+        ask_module.ask_trial(AskTrial(evaluation=evaluate_job(tiny_data, tiny_model)))
 
 
 def full(*_: Any) -> None:

@@ -1,0 +1,85 @@
+"""An evaluation tried on the base: its longest questions, beside a second model where the drift reads one."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain, pairwise
+from typing import Any
+
+import torch
+
+from holdfast.config.jobs import AskTrial, Evaluate
+from holdfast.data.chat import rest
+from holdfast.data.shards import Question, read_questions
+from holdfast.evaluation.drift import Pair, Said, divergence, token_means
+from holdfast.evaluation.generate import Reader, Sampling, generate, score
+from holdfast.evaluation.vllm_decoder import decoder_of
+from holdfast.models.image_feature_cache import cached_image_features
+from holdfast.models.load import device, load_model, load_processor
+from holdfast.models.precision import base_dtype
+from holdfast.stages.out_of_memory import ASKED, explained
+from holdfast.stages.trial import longest_of, peak
+
+
+def ask_trial(job: AskTrial) -> dict[str, Any]:
+    """Notes: `questions` of a batch, `seconds_reading` their right answers, and `seconds_writing` completions of the
+    limit's length; `prompts`, and `seconds_comparing` with the base along these; `asked` and `validated`, how many
+    questions a checkpoint has and how many a kept step; `peak` (bytes).
+
+    Raises:
+        UserError: the batch does not fit into memory.
+    """
+    asked = job.evaluation
+    tests, validated = _questions(asked)
+    with explained(ASKED):
+        tried = _tried(asked, [*tests, *validated])
+    return {**tried, "asked": len(tests) + len(validated), "validated": len(validated), "peak": peak()}
+
+
+def _questions(asked: Evaluate) -> tuple[list[Question], list[Question]]:
+    """Of tests, and of validation as many as are asked."""
+    tests = [read_questions(one.test.path) for one in asked.benchmarks]
+    validation = [read_questions(one.validation.path, asked.validation) for one in asked.benchmarks]
+    return list(chain.from_iterable(tests)), list(chain.from_iterable(validation))
+
+
+def _tried(asked: Evaluate, questions: list[Question]) -> dict[str, Any]:
+    processor = load_processor(asked.base)
+    decoder = decoder_of(asked, processor)
+    reader = Reader(processor, asked.batch_size, decoder=decoder)
+    exact = asked.drift is not None and asked.drift.kind == "exact"
+    longest = longest_of(processor, questions, asked.batch_size)
+    prompts = reader.encode(longest)
+    references = [reader.completion_ids(rest(one, one.reference)) for one in longest]
+    # vLLM has other names for transformers' settings.
+    least = {} if decoder is not None else {"min_new_tokens": asked.limit}
+    dtype, where = base_dtype(asked.dtype, asked.base), device(asked.device)
+    models = [load_model(asked.base, dtype, where).requires_grad_(False) for _ in range(1 + exact)]
+    model, beside = models[0], models[-1]
+    times = [_now()]
+    with cached_image_features(model, {}):
+        score(model, reader, prompts, references)
+        times.append(_now())
+        written = [ids for [ids] in generate(model, reader, prompts, Sampling(asked.limit, settings=least))]
+        times.append(_now())
+        compared = asked.drift.prompts if asked.drift is not None else 0
+        said = Said(prompts[:compared], written[:compared])
+        if exact:
+            token_means(Pair(beside, model), reader, said, 1.0, [divergence])
+        else:
+            score(model, reader, *said)
+        times.append(_now())
+    reading, writing, comparing = (end - start for start, end in pairwise(times))
+    return {
+        "questions": len(longest),
+        "seconds_reading": reading,
+        "seconds_writing": writing,
+        "prompts": len(said.prompts),
+        "seconds_comparing": comparing,
+    }
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()
