@@ -38,10 +38,10 @@ def named(path: Path) -> str:
 
 def require_file(field: str, path: Path) -> None:
     """UserError that names the field unless a file is there, and of a kind that is read."""
-    if not path.is_file():
-        raise UserError(f"{field}: {named(path)} is not there; make it, or correct the path.")
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{field}: {named(path)} is no JSONL or Parquet file; name one.")
+    if not path.is_file():
+        raise UserError(f"{field}: {named(path)} is not there; make it, or correct the path.")
 
 
 def read(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[TableRow]:

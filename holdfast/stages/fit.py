@@ -156,7 +156,8 @@ def vllm_of(config: TrainerConfig, card: int) -> dict[str, Any]:
 def _together(study: Study) -> dict[str, Any]:
     """How the ranks of a training hold the model."""
     ranks, sharded = study.compute.gpus, study.compute.strategy != "ddp"
-    return {"buckets": ranks > 1 and not sharded, "parts": ranks if sharded else 1}
+    deepspeed = ranks > 1 and study.compute.strategy == "zero3"
+    return {"buckets": ranks > 1 and not sharded, "parts": ranks if sharded else 1, "deepspeed": deepspeed}
 
 
 def shared(config: TrainerConfig, stage: AnyStage, ranks: int) -> TrainerConfig:

@@ -70,6 +70,8 @@ class Method(NamedTuple):
     """Gradients have copies in which ranks add them up."""
     parts: int = 1
     """Ranks that hold a part each of weights, gradients and moments."""
+    deepspeed: bool = False
+    """These are DeepSpeed's: what learns is in float32 beside what computes, and all of it is gathered to sample."""
     vllm: int = 0
     """Bytes of the card that vLLM takes in the training's process."""
     sleeps: bool = False
@@ -166,7 +168,10 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
     head_learns = shape.learning > shape.parameters / 2
     weights = (beneath * precision.weights + shape.adapter * FLOAT32) // method.parts
     copies = shape.learning * precision.compute if precision.casts else 0
-    gathered = _gathered(shape, precision.compute) if method.parts > 1 else 0
+    gathered = sampling = _gathered(shape, precision.compute) if method.parts > 1 else 0
+    if method.deepspeed:
+        sampling = shape.parameters * precision.compute
+        weights = (sampling + shape.learning * FLOAT32) // method.parts
     return Memory(
         weights=weights,
         gradients=shape.learning * FLOAT32 * (2 if method.buckets else 1) // method.parts,
@@ -179,7 +184,7 @@ def memory(shape: Shape, precision: Precision, batch: Batch, method: Method) -> 
         head=2 * completions * shape.hidden * FLOAT32
         + min(completions, HEAD_TILE) * shape.vocabulary * FLOAT32
         + (shape.vocabulary * shape.hidden * FLOAT32 if head_learns else 0),
-        generation=method.vllm or batch.generated * generated_row(shape, precision.compute, batch) + gathered,
+        generation=method.vllm or batch.generated * generated_row(shape, precision.compute, batch) + sampling,
         vllm=0 if method.sleeps else method.vllm,
     )
 

@@ -1,29 +1,26 @@
-"""Refuse before time is spent what would fail later: the model, every arm's arguments, every prompt's length."""
+"""Refuse before time is spent what would fail later: the model, every arm's arguments, lengths, memory."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import difflib
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from PIL import Image
 from transformers.utils import cached_file
 from trl import GRPOConfig
 
 from holdfast.config.jobs import Check
-from holdfast.config.methods import GRPO, SFT, AnyStage, Distill, Source, TeacherFile
+from holdfast.config.methods import GRPO, SFT, AnyStage, Distill
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
-from holdfast.data.chat import begun, goes_on, reads_images, rendered
-from holdfast.data.shards import Question, read_questions, shard_paths, target_shard
+from holdfast.data.chat import reads_images
+from holdfast.data.shards import Question, read_questions, shard_paths
 from holdfast.errors import UserError, reason
-from holdfast.evaluation.teaching import graded
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.base_ref import read_as
 from holdfast.models.checkpoint_check import require_finite, stored_weights
@@ -37,6 +34,7 @@ from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.asking import require_asking
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
+from holdfast.stages.lengths import Longest, check_lengths, learned_shard, longest_prompt, named_by, trained_stages
 from holdfast.stages.seen import foreign_dialect, shrunk_images
 from holdfast.stages.teacher_check import Student, require_family, require_room
 from holdfast.stages.vllm_fit import require_evaluation_share, require_share
@@ -44,18 +42,7 @@ from holdfast.training.arguments import TrainerConfig, anywhere, share
 from holdfast.training.dataset import reward_columns
 from holdfast.training.reward_functions import call, loaded
 from holdfast.training.sharded import require_shardable
-
-
-def learned_shard(stage: AnyStage, study: Study) -> str:
-    """The file of the questions that a stage learns from."""
-    return target_shard("train", study.learned_by(stage) if study.targets else "")
-
-
-class Longest(NamedTuple):
-    """The longest of some prompts, in tokens."""
-
-    tokens: int
-    id: str
+from holdfast.training.zero3 import require_alike
 
 
 def check(job: Check) -> dict[str, Any]:
@@ -73,9 +60,9 @@ def check(job: Check) -> dict[str, Any]:
     if study.model.dtype == "auto":
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
         study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
-    shapes = {at: _check_stage(at, stage, study, model()) for at, stage in _stages(study)}
+    shapes = {at: _check_stage(at, stage, study, model()) for at, stage in trained_stages(study)}
     student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
-    for at, stage in _stages(study):
+    for at, stage in trained_stages(study):
         if isinstance(stage, Distill):
             require_family(at, stage, student)
         for name, function in _functions(at, stage):
@@ -89,15 +76,17 @@ def check(job: Check) -> dict[str, Any]:
     for name, questions in shards.items():
         require_readable(processor, config, name, questions)
     _check_functions(study, processor, shards)
-    for at, stage in _stages(study):
+    for at, stage in trained_stages(study):
         if isinstance(stage, Distill):
             require_room(at, stage, student, shards[learned_shard(stage, study)])
+        if study.compute.gpus > 1 and study.compute.strategy == "zero3":
+            require_alike(shards[learned_shard(stage, study)])
     told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
-    longest, lengths, asked = _check_lengths(study, processor, config, shards, told)
+    longest, lengths, asked = check_lengths(study, processor, config, shards, told)
     seen = _patches(asked, config, processor)
     room = room_there(where, study.compute.gpus)
     card = room.training if where.type == "cuda" else 0
-    for at, stage in _stages(study):
+    for at, stage in trained_stages(study):
         require_share(at, stage, study, shapes[at].shape, card)
         require_evaluation_share(study, shapes[at].shape, card)
     needed = {
@@ -110,7 +99,7 @@ def check(job: Check) -> dict[str, Any]:
             ),
             card,
         )
-        for at, stage in _stages(study)
+        for at, stage in trained_stages(study)
     }
     told += [line for at, need in needed.items() for line in require_memory(at, need, room)]
     asking = max((need.asking for need in needed.values()), key=lambda one: one.total, default=None)
@@ -189,11 +178,7 @@ def _require_text(processor: Any, config: Any, shards: dict[str, list[Question]]
 def _largest(longest: tuple[Longest, Longest], config: Any, processor: Any, questions: list[Question]) -> Lengths:
     """A training's longest sample, with the patches that the tower sees of its images."""
     prompt, completion = longest
-    return Lengths(prompt.tokens, completion.tokens, _patches(_named(prompt, questions), config, processor))
-
-
-def _named(longest: Longest, questions: list[Question]) -> Question:
-    return next(one for one in questions if one.id == longest.id)
+    return Lengths(prompt.tokens, completion.tokens, _patches(named_by(prompt, questions), config, processor))
 
 
 def _patches(question: Question, config: Any, processor: Any) -> int:
@@ -252,7 +237,7 @@ def _check_ledger(where: str, stage: AnyStage, study: Study, config: TrainerConf
 
 def _check_functions(study: Study, processor: Any, shards: dict[str, list[Question]]) -> None:
     """Try the user's own reward functions on a right and on an empty completion of two training questions."""
-    for where, stage in _stages(study):
+    for where, stage in trained_stages(study):
         questions = shards[learned_shard(stage, study)][:2]
         written = [(question, text) for question in questions for text in (question.reference, "")]
         for name, function in _functions(where, stage):
@@ -269,144 +254,10 @@ def _functions(where: str, stage: AnyStage) -> Iterator[tuple[str, str]]:
 
 def _check_halves(study: Study, validation: dict[str, int]) -> None:
     """Influence takes two disjoint halves of every benchmark's validation questions."""
-    selected = any(isinstance(stage, SFT) and stage.select is not None for _, stage in _stages(study))
+    selected = any(isinstance(stage, SFT) and stage.select is not None for _, stage in trained_stages(study))
     few = [name for name, questions in validation.items() if questions < 2]
     if few and (selected or study.influence is not None):
         raise UserError(
             f"{'select' if selected else 'influence'}: {few[0]} holds {validation[few[0]]} question(s), too few for "
             f"two halves; raise `validation` of that benchmark to 2 at least"
         )
-
-
-def _check_lengths(
-    study: Study, processor: Any, config: Any, shards: dict[str, list[Question]], told: list[str]
-) -> tuple[dict[str, int], dict[str, tuple[Longest, Longest]], Question]:
-    """The longest of all, of every stage the longest prompt and the longest completion that it trains on, and the
-    question with the longest prompt.
-
-    `told` gets warnings on teachers' files.
-    """
-    room = getattr(config.get_text_config(), "max_position_embeddings", None)
-    found = {name: longest_prompt(processor, questions) for name, questions in shards.items() if questions}
-    needed = {name: _longest_answer(processor, name, questions) for name, questions in shards.items() if questions}
-    limit = study.evaluation.max_new_tokens
-    for name, answer in needed.items():
-        _refuse_short("evaluation.max_new_tokens", limit, answer, name)
-        if room is not None and found[name].tokens + limit > room:
-            raise UserError(
-                f"model.path: the prompt of {name}'s question {found[name].id} takes {found[name].tokens} tokens, and "
-                f"with evaluation.max_new_tokens {limit} more than the model's {room}; lower images.size or that limit"
-            )
-    trained: dict[str, tuple[Longest, Longest]] = {}
-    for where, stage in _stages(study):
-        shard = learned_shard(stage, study)
-        answer = needed[shard]
-        if isinstance(stage, SFT) and stage.source.kind in ("teacher", "file"):
-            answer = _longest_teaching(processor, shards[shard], where, stage.source, told)
-            _refuse_short("evaluation.max_new_tokens", limit, answer, f"{shard} in the style that {where} teaches")
-        if isinstance(stage, SFT) and stage.source.kind in ("self", "rollouts", "own"):
-            # A sample may be as long as the limit, and the right answer follows the base's own reasoning.
-            answer = Longest(limit + answer.tokens, answer.id)
-        _check_stage_lengths(where, stage, found[shard], answer, shard)
-        drawn = 0 if isinstance(stage, SFT) else stage.trainer.get("max_completion_length") or limit
-        trained[where] = found[shard], answer._replace(tokens=max(answer.tokens, drawn))
-    widest = max(found, key=lambda name: found[name])
-    longest = {"longest_prompt": found[widest].tokens, "longest_answer": max(needed.values()).tokens}
-    return longest, trained, _named(found[widest], shards[widest])
-
-
-def _stages(study: Study) -> Iterator[tuple[str, AnyStage]]:
-    for arm, stages in study.trained.items():
-        for number, stage in enumerate(stages):
-            yield f"arms.{arm}.{number}", stage
-
-
-def _longest_teaching(
-    processor: Any, questions: list[Question], where: str, source: Source, told: list[str]
-) -> Longest:
-    """Of the questions' own teacher, or of a teacher's file, all of whose rows are graded before anything trains."""
-    if isinstance(source, TeacherFile):
-        kept, notes = graded(source, source.path, questions)
-        told += [line for line in notes["told"] if line not in told]
-        return max(Longest(_tokens(processor, row.taught.completion), row.taught.question.id) for row in kept)
-    silent = next((question.id for question in questions if not question.teacher), None)
-    if silent is not None:
-        raise UserError(
-            f"{where}.source: question {silent} has no teacher's reasoning; fill in the column `reasoning` of "
-            f"target.path in every row, or use another source"
-        )
-    if not goes_on(questions[0], questions[0].teacher):
-        raise UserError(
-            f"{where}.source: the teacher begins with <think>, and target.prefill with another tag; set "
-            "target.thinking: true, or use another source"
-        )
-    return max(Longest(_tokens(processor, question.teacher), question.id) for question in questions)
-
-
-def _check_stage_lengths(where: str, stage: AnyStage, prompt: Longest, completion: Longest, shard: str) -> None:
-    if not isinstance(stage, SFT):
-        limit = stage.trainer.get("max_completion_length")
-        if limit is not None:
-            _refuse_short(f"{where}.trainer.max_completion_length", limit, completion, shard)
-        return
-    limit = stage.trainer.get("max_length")
-    if limit is None:
-        return
-    if prompt.tokens + completion.tokens > limit:
-        raise UserError(
-            f"{where}.trainer.max_length: {limit} tokens cut off training prompts of up to {prompt.tokens} tokens, "
-            f"images included, with completions of up to {completion.tokens}; raise it to "
-            f"{prompt.tokens + completion.tokens} or leave it out"
-        )
-
-
-def _refuse_short(field: str, limit: int, answer: Longest, shard: str) -> None:
-    if answer.tokens > limit:
-        raise UserError(
-            f"{field}: {limit} tokens cannot hold the right answer to question {answer.id} of {shard}, "
-            f"which takes {answer.tokens}; raise it"
-        )
-
-
-def _longest_answer(processor: Any, shard: str, questions: list[Question]) -> Longest:
-    """The longest reference; before that of a target that asks for reasoning, at least its empty tags."""
-    thinking = shard.startswith("target") and "<think>" in questions[0].prompt and not begun(questions[0])
-    opening = "<think> </think> " if thinking else ""
-    return max(Longest(_tokens(processor, opening + question.reference), question.id) for question in questions)
-
-
-def _tokens(processor: Any, completion: str) -> int:
-    """With the end token."""
-    return len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
-
-
-def longest_prompt(processor: Any, questions: list[Question]) -> Longest:
-    """The longest of some questions' prompts, images included."""
-    return max(prompt_lengths(processor, questions))
-
-
-def prompt_lengths(processor: Any, questions: list[Question]) -> list[Longest]:
-    """Text is counted for every question, images once for every combination of sizes; no image is decoded for that."""
-    extra: dict[tuple[tuple[int, int], ...], int] = {}
-    texts = [rendered(processor, question) for question in questions]
-    counts = map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
-    found = []
-    for question, text, count in zip(questions, texts, counts, strict=True):
-        sizes = tuple(Image.open(io.BytesIO(image)).size for image in question.images)
-        if sizes not in extra:
-            try:
-                extra[sizes] = _prompt_tokens(processor, text, sizes) - count
-            except Exception as error:  # every architecture has rules of its own for images
-                shown = ", ".join(f"{width}×{height}" for width, height in sizes) or "no"
-                raise UserError(
-                    f"question {question.id} of {question.benchmark}: the model's processor refuses images of {shown} "
-                    f"pixels ({reason(error)}); crop them or leave the question out"
-                ) from error
-        found.append(Longest(count + extra[sizes], question.id))
-    return found
-
-
-def _prompt_tokens(processor: Any, text: str, sizes: tuple[tuple[int, int], ...]) -> int:
-    blanks = [Image.new("RGB", size) for size in sizes]
-    features = processor(text=[text], images=[blanks] if blanks else None, add_special_tokens=False)
-    return len(features["input_ids"][0])

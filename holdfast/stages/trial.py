@@ -19,9 +19,9 @@ from holdfast.data.shards import Question, read_questions, write_questions
 from holdfast.journal import Journal
 from holdfast.models.load import device, load_model, load_processor
 from holdfast.models.precision import study_dtype
+from holdfast.stages.lengths import prompt_lengths
 from holdfast.stages.on_policy import rollouts
 from holdfast.stages.out_of_memory import STEP, explained
-from holdfast.stages.preflight import prompt_lengths
 from holdfast.training.arguments import anywhere, length
 from holdfast.training.callback import StageCallback
 from holdfast.training.stage import build

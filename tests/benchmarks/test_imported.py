@@ -224,7 +224,7 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
         list(imported.read_imported(Imported(name="own", path=tmp_path / "own.parquet")))
 
 
-@pytest.mark.parametrize(("name", "message"), [("no.jsonl", "does not exist"), ("own.csv", "neither .jsonl nor")])
+@pytest.mark.parametrize(("name", "message"), [("no.jsonl", "is not there"), ("own.csv", "is no JSONL or Parquet")])
 def test_a_file_that_is_missing_or_of_another_kind_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(imported.read_imported(Imported(name="own", path=tmp_path / name)))

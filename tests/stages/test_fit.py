@@ -62,6 +62,16 @@ def test_of_a_model_in_parts_the_first_rank_has_room_for_all_of_it_while_it_meas
     assert one.memory.total == one.memory.step > one.memory.weights + one.memory.optimizer + one.memory.measuring
 
 
+def test_deepspeed_keeps_float32_beside_what_computes_and_gathers_all_to_sample() -> None:
+    """Of eight ranks each has an eighth of 2 bytes a parameter and of 4 a learning one; to sample, 2 of every one."""
+    stage = {"method": "grpo", "trainer": {"max_steps": 100, "per_device_train_batch_size": 64}}
+    found = {kind: need(stage, compute={"gpus": 8, "strategy": kind}) for kind in ("fsdp2", "zero3")}
+    shape, fsdp2, zero3 = found["zero3"].shape, found["fsdp2"].memory, found["zero3"].memory
+    assert zero3.weights == (2 * shape.parameters + 4 * shape.learning) // 8
+    assert (zero3.gradients, zero3.optimizer, zero3.copies) == (fsdp2.gradients, fsdp2.optimizer, fsdp2.copies)
+    assert zero3.generation - 2 * shape.parameters == fsdp2.generation - fsdp2.copies
+
+
 PAPERED = {"layers": ["layers.17.", "layers.35."], "dtype": "bfloat16"}
 
 

@@ -23,8 +23,8 @@ from holdfast.models.shape import Shape, shape_of
 from holdfast.models.tiny.build import build_model
 from holdfast.stages import needs
 from holdfast.stages.fit import Lengths, batch_of, method_of
+from holdfast.stages.lengths import longest_prompt
 from holdfast.stages.needs import Batch, Method, Precision
-from holdfast.stages.preflight import longest_prompt
 from holdfast.training.arguments import anywhere
 
 GB = 1e9

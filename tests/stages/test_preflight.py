@@ -22,7 +22,8 @@ from holdfast.models.encode import encode
 from holdfast.models.load import save_checkpoint
 from holdfast.stages import preflight
 from holdfast.stages.fit import Room
-from holdfast.stages.preflight import check, longest_prompt
+from holdfast.stages.lengths import longest_prompt
+from holdfast.stages.preflight import check
 
 
 def checked(data: DataRef, stage: dict[str, Any] | None = None, **study: Any) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from holdfast.config.study import Study
 from holdfast.data.shards import read_questions
 from holdfast.errors import UserError
 from holdfast.models.load import load_model, load_processor, save_checkpoint
-from holdfast.stages.preflight import check, longest_prompt
+from holdfast.stages.lengths import longest_prompt
+from holdfast.stages.preflight import check
 from holdfast.training.distillation import demonstrated
 
 

@@ -23,7 +23,7 @@ from holdfast.models.load import load_model, load_processor
 from holdfast.stages import ask_trial as ask_module
 from holdfast.stages import trace_trial as trace_module
 from holdfast.stages import trial as module
-from holdfast.stages.preflight import longest_prompt, prompt_lengths
+from holdfast.stages.lengths import longest_prompt, prompt_lengths
 from holdfast.stages.trial import largest_job
 
 DRAWN = {"max_steps": 100, "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 8}
