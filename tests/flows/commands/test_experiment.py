@@ -191,7 +191,7 @@ def test_reinforcement_comes_first_and_what_it_is_sampled_for_last():
         (["target.benchmark=classes", "target.difficulty=2"], "target.difficulty: "),
         (["target.benchmark=spatial", "target.public.revison=x"], "target.public.name: this field is required"),
         (["target.benchmark=spatial", "target.public=owner/data"], "target.public: the columns of owner/data"),
-        (["target.benchmark=banner", "target.path=nowhere.jsonl"], "target.path: nowhere.jsonl is no JSONL"),
+        (["target.benchmark=banner", "target.path=nowhere.jsonl"], "target.path: nowhere.jsonl is not there"),
         (["target.benchmark=classes", "images={source: world, size: 96}"], "images: classes has images of its own"),
     ],
 )

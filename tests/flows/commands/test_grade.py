@@ -46,7 +46,7 @@ def test_several_answers_are_accepted_and_lines_come_from_stdin() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("judge", "--answer", "3", "3"), "'judge' is no grader; use one of arithmetic, box, choice"),
+        (("judge", "--answer", "3", "3"), "'judge' is no grader; use one of arithmetic, box, boxed, choice"),
         (("number", "--answer", "many", "3"), "--answer: 'many' cannot be graded by 'number'; write one number."),
         (("box", "--answer", "3", "3"), "write a box x1 y1 x2 y2"),
         (("grounding", "--answer", "3", "3"), "'3' cannot be graded by 'grounding'"),
