@@ -25,6 +25,8 @@ EXAMPLES = 4
 """Settings whose answers are shown."""
 GRIDS = 3
 """With more settings than this, their verdicts are folded away."""
+LEAST = 0.005
+"""Shares below would be written as 0.00."""
 SOURCE_MEASURES = {
     **{"perplexity_start": "perplexity", "norm_per_token": "magnitude", "kernel_per_token": "kernel"},
     **{"coherence": "coherence", "cosine": "direction ↑", "dot": "dot product ↑", "positive": "positive ↑"},
@@ -173,7 +175,7 @@ def benchmark_section(analysis: Analysis) -> Row:
     first = {row["benchmark"]: row for row in rows(base.drop_duplicates("benchmark"))}
     in_form = any(row.get("strict") is not None for row in first.values())
     by_arm = _by_arm(prior)
-    cut = any(cell.get("lost_cut") for row in by_arm for cell in row["cells"].values())
+    cut = any((cell.get("lost_cut") or 0) >= LEAST for row in by_arm for cell in row["cells"].values())
     return {"names": list(prior.benchmark.unique()), "base": first, "rows": by_arm, "in_form": in_form, "cut": cut}
 
 
