@@ -194,13 +194,12 @@ def prepared(context: Context) -> StageRunner:
 
 
 def study_data(context: Context, accept: bool = False, first: Callable[[], None] = lambda: None) -> DataRef:
-    """The study's data as data.dvc pins it; `first` is called before any is made."""
+    """The study's data as data.dvc pins it; `first` is called before any is restored or made."""
 
     def generate(job: MakeData, into: Path) -> StageRun:
-        first()
         return run_data_stage(job, context, into)
 
-    return data.prepare_data(context.study, context.root, generate, accept)
+    return data.prepare_data(context.study, context.root, generate, accept, first)
 
 
 def data_run(context: Context) -> Runs:

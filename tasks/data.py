@@ -56,15 +56,19 @@ def data_directory(experiment: str, job: MakeData, root: Path) -> Path:
     return root / "data" / f"{experiment}-{content_key(content)[:8]}"
 
 
-def prepare_data(study: Study, root: Path, generate: Generate, accept: bool = False) -> DataRef:
+def prepare_data(
+    study: Study, root: Path, generate: Generate, accept: bool = False, first: Callable[[], None] = lambda: None
+) -> DataRef:
     """A study's data, as data.dvc pins it: verified, restored from DVC's cache or remote, or generated.
 
-    Data that differs from data.dvc raises UserError, unless `accept` records it as a new version.
+    `first` is called where files are missing, before other studies have to wait for this one's. Data that differs from data.dvc raises UserError, unless `accept` records it as a new version.
     """
     job = data_job(study)
     place = data_directory(study.experiment, job, root)
     names = shard_names(job)
     if not _intact(place, names, _whole(root, data_version.listing)):
+        if not _complete(place, names):
+            first()
         with data_lock(root):
             _provide(place, names, lambda into: generate(job, into), accept)
     data_version.push(root)

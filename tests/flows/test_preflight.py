@@ -155,8 +155,9 @@ def test_what_needs_no_data_is_checked_before_data_is_read_from_elsewhere(
     whole, ran = Study.model_validate({"name": "a", "arms": {"a": [ARM]}, **given}), []
     ref = DataRef(path=Path("data"), digest="d")
 
-    def prepare(study: Study, root: Path, generate: Any, accept: bool) -> DataRef:
+    def prepare(study: Study, root: Path, generate: Any, accept: bool, first: Any) -> DataRef:
         if made:
+            first()
             generate(None, root)
         return ref
 

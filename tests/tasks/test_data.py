@@ -112,6 +112,19 @@ def test_missing_data_comes_back_from_the_cache(root: Path) -> None:
     assert data.prepare_data(STUDY, root, never) == ref
 
 
+def test_what_comes_first_is_called_where_files_are_missing_and_holds_up_no_other_study(root: Path) -> None:
+    called: list[bool] = []
+
+    def first() -> None:
+        with data.data_lock(root):
+            called.append(True)
+
+    data.prepare_data(STUDY, root, Generator(), first=first)
+    assert called == [True]
+    data.prepare_data(STUDY, root, never, first=first)
+    assert called == [True]
+
+
 def test_a_single_missing_file_comes_back(root: Path) -> None:
     ref = data.prepare_data(STUDY, root, Generator())
     (ref.path / "target-test.parquet").unlink()
