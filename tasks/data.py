@@ -61,7 +61,8 @@ def prepare_data(
 ) -> DataRef:
     """A study's data, as data.dvc pins it: verified, restored from DVC's cache or remote, or generated.
 
-    `first` is called where files are missing, before other studies have to wait for this one's. Data that differs from data.dvc raises UserError, unless `accept` records it as a new version.
+    `first` is called where files are missing, before other studies have to wait for this one's. Data that differs from
+    data.dvc raises UserError, unless `accept` records it as a new version.
     """
     job = data_job(study)
     place = data_directory(study.experiment, job, root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from holdfast.config.methods import GRPO, SFT, AnyStage, Distill
 from holdfast.config.refs import ModelRef
 from holdfast.config.study import Study
 from holdfast.data.chat import reads_images
-from holdfast.data.shards import Question, read_questions, shard_paths
+from holdfast.data.shards import Question, prior_shard, read_questions, shard_paths, target_shard
 from holdfast.errors import UserError, reason
 from holdfast.influence.engine.layers import find_sites
 from holdfast.models.base_ref import read_as
@@ -79,8 +80,7 @@ def check(job: Check) -> dict[str, Any]:
     for at, stage in trained_stages(study):
         if isinstance(stage, Distill):
             require_room(at, stage, student, shards[learned_shard(stage, study)])
-        if study.compute.gpus > 1 and study.compute.strategy == "zero3":
-            require_alike(shards[learned_shard(stage, study)])
+    _check_alike(study, shards)
     told = [*foreign_dialect(study, processor), *shrunk_images(study, processor, shards)]
     longest, lengths, asked = check_lengths(study, processor, config, shards, told)
     seen = _patches(asked, config, processor)
@@ -243,6 +243,22 @@ def _check_functions(study: Study, processor: Any, shards: dict[str, list[Questi
         for name, function in _functions(where, stage):
             columns = reward_columns(written, processor, step=0)
             call(name, loaded(name, function), columns.pop("completions"), columns)
+
+
+def _check_alike(study: Study, shards: dict[str, list[Question]]) -> None:
+    """Whether all processes can take the same way through the model, with what a stage learns and what it replays."""
+    if study.compute.gpus == 1 or study.compute.strategy != "zero3":
+        return
+    for where, stage in trained_stages(study):
+        _, arm, number = where.split(".")
+        old = stage.replay.of if stage.replay is not None and stage.replay.share else ()
+        names = [learned_shard(stage, study)]
+        names += fnmatch.filter(shards, prior_shard("*", "train")) if "prior" in old else []
+        names += [target_shard("train", one) for one in study.earlier(arm, int(number))] if "targets" in old else []
+        try:
+            require_alike(question for name in names for question in shards[name])
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def _functions(where: str, stage: AnyStage) -> Iterator[tuple[str, str]]:

@@ -62,6 +62,8 @@ def ready_for(checkpoint: Path | None, ranks: int, strategy: Strategy) -> Path |
         anew = f"set it as it was, or remove {checkpoint.parents[1]} to begin anew"
         parts = len([*checkpoint.glob(PARTS_OF_OPTIMIZER)])
         was = "zero3" if parts else "fsdp2" if (checkpoint / SHARDED_OPTIMIZER).is_file() else "ddp"
+        if was != "ddp" and ranks == 1:
+            raise UserError(f"compute.gpus: the interrupted training was {was}, which needs two at least; {anew}")
         if was != strategy:
             raise UserError(f"compute.strategy: the interrupted training was {was}, and this is {strategy}; {anew}")
         if parts not in (0, ranks):

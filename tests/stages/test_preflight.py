@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from holdfast.stages import preflight
 from holdfast.stages.fit import Room
 from holdfast.stages.lengths import longest_prompt
 from holdfast.stages.preflight import check
+from holdfast.training import zero3
 
 
 def checked(data: DataRef, stage: dict[str, Any] | None = None, **study: Any) -> dict[str, Any]:
@@ -274,6 +277,23 @@ def test_a_study_of_any_architecture_is_let_through(tiny_data: DataRef, tmp_path
     model, processor = made(name)
     save_checkpoint(model, processor, tmp_path / "base")
     checked(tiny_data, {"freeze": ["vision", "projector"]}, model={"path": str(tmp_path / "base")}, influence={})
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.5, r"arms\.a\.0: compute\.strategy: zero3 needs images"), (0, "")])
+def test_with_zero3_what_a_stage_replays_is_as_what_it_learns(
+    tiny_data: DataRef, tmp_path: Path, share: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zero3, "find_spec", lambda name: True)
+    shutil.copytree(tiny_data.path, tmp_path, dirs_exist_ok=True)
+    [first, *_] = read_questions(tiny_data.path / "prior-color.parquet")
+    write_questions(tmp_path / "prior_train-color.parquet", [first._replace(images=())])
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        checked(
+            DataRef(path=tmp_path, digest="d"),
+            {"replay": {"share": share, "of": ["prior"]}},
+            prior=[{"benchmark": "color", "questions": 4, "train": 1}],
+            compute={"gpus": 2, "strategy": "zero3", "device": "cpu"},
+        )
 
 
 def test_a_teacher_who_says_nothing_is_refused(tiny_data: DataRef, tmp_path: Path) -> None:

@@ -67,5 +67,7 @@ def test_a_training_goes_on_with_the_strategy_and_with_zero3_the_number_of_gpus_
         ready_for(deepspeed, 2, "fsdp2")
     with pytest.raises(UserError, match=r"compute\.strategy: the interrupted training was fsdp2, and this is ddp"):
         ready_for(fsdp2, 2, "ddp")
+    with pytest.raises(UserError, match=r"compute\.gpus: the interrupted training was fsdp2, which needs two at least"):
+        ready_for(fsdp2, 1, "ddp")
     with pytest.raises(UserError, match=r"compute\.gpus: the interrupted training had 2, and zero3 needs as many"):
         ready_for(deepspeed, 4, "zero3")
