@@ -101,7 +101,7 @@ zero3: $(READY)
 	$(BIN)/uv pip install -q --python .venv-zero3/bin/python --no-deps -e .
 
 test-zero3: zero3
-	OMP_NUM_THREADS=1 .venv-zero3/bin/python -m pytest -m "slow or not slow" tests/training/test_ranks.py -k zero3
+	OMP_NUM_THREADS=1 .venv-zero3/bin/python -m pytest -m "slow or not slow" tests/training -k zero3
 
 test-ray: ray
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m "slow or not slow" tests/flows/test_ray.py

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from holdfast.config.ranks import Rank
 
@@ -59,6 +60,12 @@ def of_the_first(find: Callable[[], Any]) -> Any:
     told = [find() if number() == 0 else None]
     dist.broadcast_object_list(told, src=0)
     return told[0]
+
+
+def from_the_first(value: Tensor) -> None:
+    """Give every process the first one's values."""
+    if size() > 1:
+        dist.broadcast(value, src=0)
 
 
 def of_all(rows: Sequence[Any]) -> list[Any]:

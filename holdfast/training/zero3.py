@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from holdfast import group
 from holdfast.config.refs import ModelRef
 from holdfast.data.shards import Question
 from holdfast.errors import UserError
@@ -103,17 +104,25 @@ class Begin(TrainerCallback):
                 kept.append(value)
         kept[0].all_gather(kept)
         if args.bf16 and not state.global_step:
-            learn_from(load_model(self.start, "float32", torch.device("cpu")), model)
+            first = None if group.number() else load_model(self.start, "float32", torch.device("cpu"))
+            learn_from(first, model)
 
 
 def learn_from(start: Any, model: Any) -> None:
-    """Give the float32 that learns its first values, of which DeepSpeed has taken the rounded ones."""
+    """Give the float32 that learns its first values, of which DeepSpeed has taken the rounded ones.
+
+    The first process has them; the others get them, a parameter at a time.
+    """
     from deepspeed.utils import safe_set_full_fp32_param
 
-    whole = dict(start.named_parameters())
+    whole = {} if start is None else dict(start.named_parameters())
     for name, value in model.named_parameters():
         if value.requires_grad:
-            safe_set_full_fp32_param(value, whole[name].detach())
+            first = torch.empty(value.ds_shape, device=value.device)
+            if whole:
+                first.copy_(whole[name].detach())
+            group.from_the_first(first)
+            safe_set_full_fp32_param(value, first)
 
 
 def is_part(value: Tensor) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,43 @@ def test_a_part_of_a_weight_that_is_not_finite_is_seen() -> None:
     assert watch.after_step(model)
     part[0] = torch.nan
     assert not watch.after_step(model)
+
+
+WIDE = """
+import os, torch, torch.distributed as dist, deepspeed
+from deepspeed.utils import safe_get_full_fp32_param
+from holdfast.training.zero3 import learn_from, second_moment, whole
+dist.init_process_group("gloo", init_method="file://" + os.environ["MEETING"], rank=0, world_size=1)
+start, model = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)
+model.load_state_dict(start.state_dict())
+settings = {"train_batch_size": 1, "bf16": {"enabled": True}, "zero_optimization": {"stage": 3}, "gradient_clipping": 0}
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.5, betas=(0.9, 0.99))
+engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+rounded = whole(model.weight)
+assert torch.equal(rounded, start.weight.bfloat16().float()) and not torch.equal(rounded, start.weight)
+learn_from(start, model)
+assert torch.equal(whole(model.weight), start.weight)
+shown = torch.ones(1, 8, dtype=torch.bfloat16)
+engine.backward(engine(shown).sum())
+engine.step()
+moment, steps = second_moment(type("Wrapper", (), {"optimizer": engine.optimizer}), model.weight)
+# The gradient is 1 everywhere.
+assert steps == 1 and torch.allclose(moment, torch.full((8, 8), 0.01))
+assert (whole(model.weight) - start.weight).abs().max() > 0.4
+print("HELD")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="make test-zero3 has DeepSpeed")
+def test_in_half_precision_the_float32_that_learns_begins_where_the_model_did(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WIDE],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MEETING": str(tmp_path / "meeting"), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+    )
+    assert "HELD" in ran.stdout, ran.stderr[-2000:]
 
 
 def left_by(place: Path, *files: str) -> Path:
