@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from holdfast.benchmarks.grading.answer import BOX, formatted
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question, png
 from holdfast.data.world import generator
@@ -24,9 +25,15 @@ def form(thinking: bool) -> str:
     return "Answer in <answer> </answer>."
 
 
-def bare(answer: str, prefill: str) -> str:
-    """The right answer alone in its tags; reasoning that the prefill begins is ended first."""
-    return f"{'<think> </think> ' if '<think>' in prefill else ''}<answer> {answer} </answer>"
+def bare(answer: str, prefill: str, grader: str = "") -> str:
+    """The right answer alone in its tags, or its box; reasoning that the prefill begins is ended first."""
+    given = f"{BOX}{answer}}}" if grader == "boxed" else f"<answer> {answer} </answer>"
+    return f"{'<think> </think> ' if '<think>' in prefill else ''}{given}"
+
+
+def formed(question: Question, completion: str) -> bool | None:
+    """Whether reasoning and answer stand in their tags, as a target asks; None for a question that asks for a box."""
+    return None if question.grader == "boxed" else formatted(completion, "<think>" in question.prompt)
 
 
 class PriorQuestion(NamedTuple):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from holdfast.benchmarks.grading.text import normal, plain
 
+BOX = r"\boxed{"
+"""How an answer in LaTeX's box begins."""
 _TAG = re.compile(r"</?(?:think|answer)>")
 _THOUGHT = ["<think>", "</think>"]
 _ANSWERED = ["<answer>", "</answer>"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from holdfast.benchmarks.grading.answer import UNPARSED, Grade, all_or_nothing, answer_text
+from holdfast.benchmarks.grading.answer import BOX, UNPARSED, Grade, all_or_nothing, answer_text
 from holdfast.benchmarks.grading.box_overlap import grade_box, grade_boxes
 from holdfast.benchmarks.grading.numbers import grade_number
 from holdfast.benchmarks.grading.options import grade_choice
@@ -36,8 +36,7 @@ def grade_boxed(completion: str, answer: str) -> Grade:
     stands in its place.
     """
     start = completion.rfind(BOX)
-    inside = start >= 0 and _balanced(completion[start + len(BOX) :]).strip()
-    text = inside or answer_text(completion)
+    text = _balanced(completion[start + len(BOX) :]).strip() if start >= 0 else answer_text(completion)
     if not text:
         return UNPARSED
     head = text.partition(":")[0].strip()
@@ -73,7 +72,6 @@ GRADERS = {
     "detection": grade_boxes,
     "vqa": grade_vqa,
 }
-BOX = r"\boxed{"
 WANTED = {
     "number": "one number",
     "choice": "the letter of an option",
