@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from holdfast.benchmarks.grading.answer import BOX, formatted
 from holdfast.config.targets import Target
 from holdfast.data.shards import Question, png
 from holdfast.data.world import generator
@@ -16,6 +15,9 @@ Box = tuple[float, float, float, float]
 
 THINK = "\nThink in <think> </think> first."
 """The request of a prior benchmark whose config asks for reasoning."""
+
+BOX = r"\boxed{"
+"""How an answer in LaTeX's box begins."""
 
 
 def form(thinking: bool) -> str:
@@ -29,11 +31,6 @@ def bare(answer: str, prefill: str, grader: str = "") -> str:
     """The right answer alone in its tags, or its box; reasoning that the prefill begins is ended first."""
     given = f"{BOX}{answer}}}" if grader == "boxed" else f"<answer> {answer} </answer>"
     return f"{'<think> </think> ' if '<think>' in prefill else ''}{given}"
-
-
-def formed(question: Question, completion: str) -> bool | None:
-    """Whether reasoning and answer stand in their tags, as a target asks; None for a question that asks for a box."""
-    return None if question.grader == "boxed" else formatted(completion, "<think>" in question.prompt)
 
 
 class PriorQuestion(NamedTuple):

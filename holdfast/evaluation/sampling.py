@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from holdfast import group
 from holdfast.benchmarks.catalog import grade
-from holdfast.benchmarks.question import formed
+from holdfast.benchmarks.grading.answer import formed
 from holdfast.config.jobs import FromFile, Sample
 from holdfast.config.methods import OwnRollouts, SelfReasoning
 from holdfast.data.chat import rest, whole

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks.catalog import grade
-from holdfast.benchmarks.grading.answer import BOX, Grade
-from holdfast.benchmarks.question import formed
+from holdfast.benchmarks.grading.answer import Grade, formed
+from holdfast.benchmarks.question import BOX
 from holdfast.config.methods import TeacherFile
 from holdfast.data.chat import goes_on
 from holdfast.data.shards import Question

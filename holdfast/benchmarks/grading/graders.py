@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from holdfast.benchmarks.grading.answer import BOX, UNPARSED, Grade, all_or_nothing, answer_text
+from holdfast.benchmarks.grading.answer import UNPARSED, Grade, all_or_nothing, answer_text
 from holdfast.benchmarks.grading.box_overlap import grade_box, grade_boxes
 from holdfast.benchmarks.grading.numbers import grade_number
 from holdfast.benchmarks.grading.options import grade_choice
 from holdfast.benchmarks.grading.text import BLANKLESS, LETTER, plain
 from holdfast.benchmarks.grading.vqa import grade_vqa
+from holdfast.benchmarks.question import BOX
 
 
 def exact(completion: str, answer: str) -> Grade:
