@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mrcl_set import SCRIPT, mrcl, written
 
-from holdfast.benchmarks.catalog import judge
+from holdfast.benchmarks.catalog import grade_leniently, judge
 from holdfast.benchmarks.dataset import inputs_digest, make_data
+from holdfast.benchmarks.grading.answer import Verdict
 from holdfast.config.images import World
 from holdfast.config.jobs import MakeData
 from holdfast.config.targets import Banner
@@ -71,14 +72,19 @@ def test_a_training_row_with_a_tests_image_is_left_out_and_named(tmp_path: Path)
         (r"\boxed{A, C}", 0.0),
         (r"\boxed{C} or rather \boxed{B}", 0.0),
         ("It is C.", 0.0),
-        (r"\boxed{}", 0.0),
-        ("", 0.0),
     ],
 )
 def test_an_answer_is_right_as_the_authors_compare_it(completion: str, score: float):
     asked = Question("a", "a", (), "?", "C", r"\boxed{C}", "boxed", "banner")
     assert judge(asked, completion).score == score
     assert judge(asked, completion).correct == (score == 1)
+
+
+@pytest.mark.parametrize("completion", [r"\boxed{}", r"It is C, so \boxed{ }", r"\boxed{C}, no, \boxed{", ""])
+def test_an_empty_box_is_no_answer_whatever_stands_around_it(completion: str):
+    asked = Question("a", "a", (), "?", "C", r"\boxed{C}", "boxed", "banner")
+    assert judge(asked, completion) == Verdict(None, False, 0.0)
+    assert grade_leniently("boxed", completion, "C").parsed is None
 
 
 def test_of_an_answer_in_parts_each_in_its_place_counts():

@@ -169,14 +169,19 @@ def _question(row: TableRow, benchmark: Imported, whole: bool) -> Question:
         images=_images(row, benchmark.path.parent) if "image" in row.values else (),
         prompt=_text(row, "question") + (benchmark.suffix or "") + (THINK if benchmark.thinking else ""),
         answer=answer,
-        reference=bare(answer, prefill),
+        reference=bare(answer, prefill, grader),
         grader=grader,
         benchmark=benchmark.name,
-        teacher=f"<think> {reasoning} </think> <answer> {answer} </answer>" if reasoning else "",
+        teacher=_taught(reasoning, answer, grader) if reasoning else "",
         accepted=accepted if len(accepted) > 1 else (),
         system=benchmark.system or "",
         prefill=prefill,
     )
+
+
+def _taught(reasoning: str, answer: str, grader: str) -> str:
+    """The answer after its reasoning, each in its tags where the answer is in no box."""
+    return f"{reasoning if grader == 'boxed' else f'<think> {reasoning} </think>'} {bare(answer, '', grader)}"
 
 
 def _answers(row: TableRow, grader: str, whole: bool) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ Box = tuple[float, float, float, float]
 THINK = "\nThink in <think> </think> first."
 """The request of a prior benchmark whose config asks for reasoning."""
 
+BOX = r"\boxed{"
+"""How an answer in LaTeX's box begins."""
+
 
 def form(thinking: bool) -> str:
     """How a target asks for its answer."""
@@ -24,9 +27,10 @@ def form(thinking: bool) -> str:
     return "Answer in <answer> </answer>."
 
 
-def bare(answer: str, prefill: str) -> str:
-    """The right answer alone in its tags; reasoning that the prefill begins is ended first."""
-    return f"{'<think> </think> ' if '<think>' in prefill else ''}<answer> {answer} </answer>"
+def bare(answer: str, prefill: str, grader: str = "") -> str:
+    """The right answer alone in its tags, or its box; reasoning that the prefill begins is ended first."""
+    given = f"{BOX}{answer}}}" if grader == "boxed" else f"<answer> {answer} </answer>"
+    return f"{'<think> </think> ' if '<think>' in prefill else ''}{given}"
 
 
 class PriorQuestion(NamedTuple):

@@ -16,7 +16,6 @@ from typing import Any, cast
 from PIL import Image
 
 from holdfast.benchmarks import catalog, imported
-from holdfast.benchmarks.grading.graders import BOX
 from holdfast.benchmarks.public.rows import PublicRows, columns_of
 from holdfast.benchmarks.question import Draw, TargetQuestion, form
 from holdfast.benchmarks.targets.protocol import PublicTarget
@@ -77,6 +76,8 @@ class TargetQuestions:
         self._splits: dict[str, str] = {}
         self._near_duplicates = NearDuplicates()
         self._rows: dict[str, PublicRows] = {}
+        self._tests = 0
+        """Rows of the file of test questions."""
 
     def questions(self, split: str) -> Iterator[Question]:
         """At most as many as the target wants."""
@@ -98,7 +99,7 @@ class TargetQuestions:
         unasked = f"{len(self._unasked)} row(s) have no question and answer that {kind} reads, and are left out: "
         told = [*([left_out] if names else []), *([f"{unasked}{listed(self._unasked)}."] if self._unasked else [])]
         near_duplicates = self._near_duplicates.warning(self._splits)
-        return [*told, *self._short(), *([near_duplicates] if near_duplicates else [])]
+        return [*told, *self._short(), *self._drawn_tests(), *([near_duplicates] if near_duplicates else [])]
 
     def _short(self) -> list[str]:
         asked = {split: getattr(self.target, split) for split in reversed(SPLITS)}
@@ -108,6 +109,12 @@ class TargetQuestions:
         if not short:
             return []
         return [f"{self.target.benchmark}: the data has fewer questions than are asked for: {', '.join(short)}."]
+
+    def _drawn_tests(self) -> list[str]:
+        kind, asked = self.target.benchmark, self.target.test
+        if self._tests <= asked:
+            return []
+        return [f"{kind}: {asked} of {self._tests} test questions are asked, drawn by the seed (target.test)."]
 
     def _counted(self, found: Iterator[tuple[str, Question]], split: str) -> Iterator[tuple[str, Question]]:
         for one in found:
@@ -155,7 +162,7 @@ class TargetQuestions:
         """Questions about the images of the split; several rows may ask about one image."""
         splits = self._split_images(target)
         tested = split == "test" and target.test_path is not None
-        for question in _tests(target) if tested else _imported(target):
+        for question in self._asked_tests(target) if tested else _imported(target):
             shown = splits.get(_digest(_shown(question)[0]))
             if shown == split:
                 self._remember(question, split)
@@ -163,9 +170,15 @@ class TargetQuestions:
             elif shown == "test" and split == "train" and target.test_path is not None:
                 self._left_out.append(question.id)
 
+    def _asked_tests(self, target: Banner) -> Iterator[Question]:
+        """As many as are wanted, drawn among all rows of their file, in the file's order."""
+        drawn = {*generator("tests", self.seed).permutation(self._tests)[: target.test].tolist()}
+        yield from (question for number, question in enumerate(_tests(target)) if number in drawn)
+
     def _split_images(self, target: Banner) -> dict[str, str]:
         if not self.split_of_image:
             tested = [[*map(_digest, _shown(question))] for question in _tests(target)]
+            self._tests = len(tested)
             first = _connected(tested + [[*map(_digest, _shown(question))] for question in _imported(target)])
             split_of = {first[image]: "test" for shown in tested for image in shown}
             images = [image for image in dict.fromkeys(first.values()) if image not in split_of]
@@ -236,8 +249,13 @@ def _as_imported(target: Banner) -> Imported:
 def _posed(question: Question, target: Banner) -> Question:
     """With the request for a form, where the question has none of its own."""
     question = question._replace(system=target.system or "")
+    if question.grader == "boxed" and not target.boxed:
+        raise UserError(
+            f"target.grader: question {question.id} is graded by `boxed` in its row alone; set `grader: boxed` for the "
+            "target, or grade the row otherwise."
+        )
     if question.grader == "boxed":
-        return question._replace(reference=f"{BOX}{question.answer}}}")
+        return question
     return question._replace(prompt=f"{question.prompt} {form(target.thinking)}")
 
 

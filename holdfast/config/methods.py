@@ -227,6 +227,19 @@ class Distill(Stage):
         return self
 
 
+def boxed_misfit(stage: SFT | GRPO | Distill) -> str:
+    """What of a stage asks for tags that questions of the grader `boxed` do not ask for; empty if nothing does."""
+    if isinstance(stage, SFT) and isinstance(stage.source, SelfReasoning):
+        return "source: self learns reasoning in <think>, which `grader: boxed` does not ask for; use another source"
+    for name, term in stage.rewards.items() if isinstance(stage, GRPO) else ():
+        if term.kind == "format":
+            return (
+                f"rewards.{name}: pays for tags, which `grader: boxed` does not ask for; name the rewards without it, "
+                "for example `rewards: {score: 1.0}`"
+            )
+    return ""
+
+
 AnyStage = Annotated[SFT | GRPO | Distill, Field(discriminator="method")]
 
 

@@ -22,11 +22,12 @@ from holdfast.config.methods import (
     Distill,
     Interpolate,
     Rollouts,
+    boxed_misfit,
 )
 from holdfast.config.model import Model
 from holdfast.config.prior import PRIOR_NAMES, Prior, PriorBenchmark
 from holdfast.config.rewards import rewards_misfit
-from holdfast.config.targets import Jigsaw, Target, Targets
+from holdfast.config.targets import Banner, Jigsaw, Target, Targets
 
 Strategy = Literal["ddp", "fsdp2", "zero3"]
 
@@ -209,6 +210,14 @@ class Study(Config):
             neighbours = isinstance(target, Jigsaw) and target.question == "full"
             if isinstance(stage, GRPO) and (misfit := rewards_misfit(stage.rewards, target.thinking, neighbours)):
                 raise ValueError(f"{where}.rewards.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _boxes_are_learned_without_tags(self) -> Self:
+        for where, stage in self._stages():
+            target = self.target_of(stage)
+            if isinstance(target, Banner) and target.boxed and (misfit := boxed_misfit(stage)):
+                raise ValueError(f"{where}.{misfit}")
         return self
 
     @model_validator(mode="after")

@@ -145,12 +145,35 @@ class Banner(Skill):
     path: LocalPath | None = None
     """Your own, as JSONL or Parquet with image, question, answer and, if you like, grader and reasoning."""
     test_path: LocalPath | None = None
-    """Test questions in a file of the same kind, where a data set sets some apart; `path` is then dealt out to training
-    and validation, but for rows that show a test's image."""
+    """Test questions in a file of the same kind, where a data set sets some apart: `test` of them, drawn by the seed.
+    `path` is then dealt out to training and validation, but for rows that show an image of that file."""
     grader: str = "exact"
     r"""Of your own: `exact`, `number`, `choice`, `box`, `boxed`, `contains`, `detection` or `vqa` (docs/graders.md); a
-    `grader` column overrides it row by row. A question that is graded by `boxed` says itself how it is answered, in
-    `\boxed{}`: no tags are asked for, and the bare answer to learn is the box."""
+    `grader` column overrides it row by row, but names `boxed` only where it stands here. A question that is graded by
+    `boxed` says itself how it is answered, in `\boxed{}`: no tags are asked for (say `thinking: false`), and what is
+    learned is the box, after the reasoning of a teacher."""
+
+    @property
+    def boxed(self) -> bool:
+        """Whether its questions say themselves how they are answered, without tags."""
+        return self.path is not None and self.grader == "boxed"
+
+    @model_validator(mode="after")
+    def _tests_are_beside_what_is_learned(self) -> Self:
+        if self.test_path is not None and self.path is None:
+            raise ValueError("test_path: needs `path`, the questions to learn from; name it")
+        return self
+
+    @model_validator(mode="after")
+    def _no_tags_beside_a_box(self) -> Self:
+        if self.boxed and self.thinking:
+            raise ValueError(
+                "thinking: with `grader: boxed` a question says itself how it is answered, and no tags are asked for; "
+                "set it to false"
+            )
+        if self.boxed and "<answer>" in (self.prefill or ""):
+            raise ValueError("prefill: with `grader: boxed` no tags are asked for; leave <answer> out")
+        return self
 
 
 class Detection(Skill):

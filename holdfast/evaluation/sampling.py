@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from holdfast import group
 from holdfast.benchmarks.catalog import grade
-from holdfast.benchmarks.grading.answer import formatted
+from holdfast.benchmarks.grading.answer import formed
 from holdfast.config.jobs import FromFile, Sample
 from holdfast.config.methods import OwnRollouts, SelfReasoning
 from holdfast.data.chat import rest, whole
@@ -96,7 +96,7 @@ def _from_file(job: Sample, source: FromFile, out: Path) -> dict[str, Any]:
             "model": source.file.digest,
             "score": row.grade.score,
             "accuracy": float(row.grade.correct),
-            "format": float(row.formed),
+            "format": row.formed,
         }
         for number, row in enumerate(kept)
     ]
@@ -164,7 +164,7 @@ def _row(job: Sample, drawn: Drawn) -> Row | None:
         "seed": job.seed,
         "score": verdict.score,
         "accuracy": float(verdict.correct),
-        "format": float(formatted(completion, "<think>" in question.prompt)),
+        "format": formed(question, completion),
     }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks.catalog import grade
-from holdfast.benchmarks.grading.answer import Grade, formatted
+from holdfast.benchmarks.grading.answer import Grade, formed
+from holdfast.benchmarks.question import BOX
 from holdfast.config.methods import TeacherFile
 from holdfast.data.chat import goes_on
 from holdfast.data.shards import Question
@@ -21,8 +22,8 @@ class Graded(NamedTuple):
 
     taught: Taught
     grade: Grade
-    formed: bool
-    """Reasoning and answer stand in their tags, as the question asks."""
+    formed: bool | None
+    """Reasoning and answer stand in their tags, as the question asks; None where it asks for no tags."""
 
     @property
     def asked_to_think(self) -> bool:
@@ -44,9 +45,11 @@ def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[
     rows = [_graded(taught) for taught in read(path, questions)]
     kept = [row for row in rows if source.keep == "all" or row.grade.correct]
     if not kept:
+        grader = rows[0].taught.question.grader
+        where = f"{BOX}}}" if grader == "boxed" else "<answer> </answer>"
         raise UserError(
-            f"{named(path)}: none of its {len(rows)} completions is right, by the grader "
-            f"{rows[0].taught.question.grader!r} of the first; answer in <answer> </answer>, or set source.keep: all."
+            f"{named(path)}: none of its {len(rows)} completions is right, by the grader {grader!r} of the first; "
+            f"answer in {where}, or set source.keep: all."
         )
     _require_reasoning(path, kept)
     _require_prefill(kept)
@@ -57,7 +60,7 @@ def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[
         "dropped": len(rows) - len(kept),
         "wrong": sum(not row.grade.correct for row in rows) - unparsed,
         "unparsed": unparsed,
-        "unformed": sum(not row.formed for row in kept),
+        "unformed": sum(row.formed is False for row in kept),
         "told": [*_told(path, rows, len(kept)), *_told_of_kept(path, kept, len(questions))],
     }
 
@@ -65,7 +68,7 @@ def graded(source: TeacherFile, path: Path, questions: list[Question]) -> tuple[
 def _graded(taught: Taught) -> Graded:
     question = taught.question
     found = grade(question.grader, taught.completion, question.answer, question.accepted)
-    return Graded(taught, found, formatted(taught.completion, "<think>" in question.prompt))
+    return Graded(taught, found, formed(question, taught.completion))
 
 
 def _require_reasoning(path: Path, rows: Sequence[Graded]) -> None:
@@ -98,7 +101,7 @@ def _told(path: Path, rows: Sequence[Graded], kept: int) -> list[str]:
 def _told_of_kept(path: Path, kept: Sequence[Graded], questions: int) -> list[str]:
     """Warnings on the form of what is learned from, each with its first row, and on questions without a completion."""
     bare = [row for row in kept if row.bare]
-    odd = [row for row in kept if not row.formed and not row.bare]
+    odd = [row for row in kept if row.formed is False and not row.bare]
     told = [
         f"{len(rows)} of {len(kept)} completions to learn from in {named(path)} {what}, the first in {_row(rows[0])}."
         for rows, what in (

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from holdfast.benchmarks.grading.text import normal, plain
+from holdfast.data.shards import Question
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _THOUGHT = ["<think>", "</think>"]
@@ -73,6 +74,11 @@ def formatted(completion: str, thinking: bool) -> bool:
         return text.startswith("<answer>")
     between = text[text.index("</think>") + len("</think>") : text.index("<answer>")]
     return text.startswith("<think>") and not between.strip()
+
+
+def formed(question: Question, completion: str) -> bool | None:
+    """Whether reasoning and answer stand in their tags, as a target asks; None for a question that asks for a box."""
+    return None if question.grader == "boxed" else formatted(completion, "<think>" in question.prompt)
 
 
 def thought(completion: str) -> str | None:

@@ -10,6 +10,7 @@ from holdfast.benchmarks.grading.numbers import grade_number
 from holdfast.benchmarks.grading.options import grade_choice
 from holdfast.benchmarks.grading.text import BLANKLESS, LETTER, plain
 from holdfast.benchmarks.grading.vqa import grade_vqa
+from holdfast.benchmarks.question import BOX
 
 
 def exact(completion: str, answer: str) -> Grade:
@@ -36,8 +37,7 @@ def grade_boxed(completion: str, answer: str) -> Grade:
     stands in its place.
     """
     start = completion.rfind(BOX)
-    inside = start >= 0 and _balanced(completion[start + len(BOX) :]).strip()
-    text = inside or answer_text(completion)
+    text = _balanced(completion[start + len(BOX) :]).strip() if start >= 0 else answer_text(completion)
     if not text:
         return UNPARSED
     head = text.partition(":")[0].strip()
@@ -73,7 +73,6 @@ GRADERS = {
     "detection": grade_boxes,
     "vqa": grade_vqa,
 }
-BOX = r"\boxed{"
 WANTED = {
     "number": "one number",
     "choice": "the letter of an option",
