@@ -170,7 +170,7 @@ def test_a_study_is_told_what_its_evaluations_and_all_of_it_take(monkeypatch: py
         "min, sampling 2 min, evaluation 6.4 h, influence 7 min."
     )
     by_vllm = list(lines(many({"vllm": {}}), tried_out(ASKED), Path()))[-1]
-    assert ", if all answers were as long as they may be, and vLLM's as the base's to the longest questions: " in by_vllm
+    assert "if all answers were as long as they may be, and vLLM's as the base's to the longest questions: " in by_vllm
     failed = list(lines(many(), tried_out({"failed": "evaluation: a batch of questions does not fit"}), Path()))
     assert "evaluation tried: a batch of questions does not fit" in failed
     assert failed[-1] == "Time: unknown, since not every stage and the evaluation were tried."

@@ -169,12 +169,14 @@ class Starting:
 def test_with_vllm_its_start_is_nobodys_time_and_transformers_is_timed_beside_it(
     tiny_data: DataRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All 32 questions are given to vLLM, which takes a second; transformers writes a batch of 8, for 10 s."""
+    """All 32 questions are given to vLLM, which takes a second; before it has its share of the card, transformers
+    writes a batch of 8, for 10 s."""
     decoder, lengths = Starting(), []
 
     def writing(model: Any, reader: Any, prompts: Any, sampling: Any) -> list[list[list[int]]]:
         found = generate(model, reader, prompts, sampling)
         if reader.decoder is None:
+            assert not decoder.wrote
             decoder.now += 10
             lengths.extend(len(ids) for [ids] in found)
         return found
@@ -186,7 +188,7 @@ def test_with_vllm_its_start_is_nobodys_time_and_transformers_is_timed_beside_it
     assert decoder.wrote == [1, 32]
     assert [found["questions"], found["seconds_writing"]] == [32, 1]
     assert found["along"] == {"questions": BATCH, "seconds_reading": 0, "seconds_writing": 10}
-    assert lengths == [LIMIT] * BATCH
+    assert lengths[1:] == [LIMIT] * BATCH
 
 
 def test_an_evaluation_that_does_not_fit_is_one_sentence(
