@@ -1,4 +1,5 @@
-"""About how long a whole study takes at most, by what was tried of it: with answers as long as their limit."""
+"""About how long a whole study takes at most, by what was tried of it: with answers as long as their limit,
+or, where vLLM writes them, as the base's to the longest questions."""
 
 from __future__ import annotations
 
@@ -45,9 +46,14 @@ class Tried(NamedTuple):
 
 
 def paces(tried: dict[str, Any], gpus: int) -> Paces:
-    """By the trial of an evaluation, of questions that several GPUs share."""
+    """By the trial of an evaluation, of questions that several GPUs share, answered by vLLM where the study asks so."""
     reading, writing = (tried[f"seconds_{name}"] / tried["questions"] / gpus for name in ("reading", "writing"))
     return Paces(reading + writing, writing, tried["seconds_comparing"] / max(1, tried["prompts"]) / gpus)
+
+
+def alone(tried: dict[str, Any]) -> Paces:
+    """Of questions that one process answers by transformers, as of trainings along the way and of influence."""
+    return paces(tried | tried.get("along", {}), 1)
 
 
 def study_times(study: Study, found: Preflight) -> dict[str, Times] | None:
@@ -56,17 +62,17 @@ def study_times(study: Study, found: Preflight) -> dict[str, Times] | None:
     stages = {where: _tried(study, found, where) for where in found.checked["needs"]}
     if "questions" not in asked or any("seconds_a_step" not in one.found for one in stages.values()):
         return None
-    pace = paces(asked, study.compute.gpus)
+    pace, own_pace = paces(asked, study.compute.gpus), alone(asked)
     checkpoint = _checkpoint(study, pace, asked["asked"])
-    times = {"base": Times(evaluation=checkpoint + AGAIN * asked["asked"] * pace.question)}
+    times = {"base": Times(evaluation=checkpoint + _base(study, pace, asked["asked"]))}
     for where, one in stages.items():
         kept = scheduled(study.evaluation.keep, one.steps)
         visits = len(chosen(study.evaluation.every, kept))
         times[where] = Times(
             training=_training(one),
             sampling=_completions(study, one.stage) * pace.completion,
-            evaluation=visits * checkpoint + len(kept) * asked["validated"] * pace.question,
-            influence=_influence(study, one, pace) + _predictors(study, visits, pace),
+            evaluation=visits * checkpoint + len(kept) * asked["validated"] * own_pace.question,
+            influence=_influence(study, one, own_pace) + _predictors(study, visits, pace),
         )
     for arm, [blend, *_] in study.arms.items():
         if isinstance(blend, Interpolate):
@@ -87,9 +93,15 @@ def _training(one: Tried) -> float:
 
 def _checkpoint(study: Study, pace: Paces, asked: int) -> float:
     """All benchmarks, the drift, and samples for pass@k."""
-    settings = study.evaluation
-    drawn = study.target.test * max(settings.pass_at, default=0)
+    settings, [target, *_] = study.evaluation, study.all_targets.values()
+    drawn = target.test * max(settings.pass_at, default=0)
     return asked * pace.question + settings.drift_prompts * pace.comparison + drawn * pace.completion
+
+
+def _base(study: Study, pace: Paces, asked: int) -> float:
+    """More than of a checkpoint: the samples that drift is measured on, written and read, and all benchmarks again."""
+    again = AGAIN * asked * pace.question if study.evaluation.vllm is None else 0.0
+    return study.evaluation.drift_prompts * (pace.completion + pace.comparison) + again
 
 
 def _completions(study: Study, stage: AnyStage) -> int:

@@ -130,8 +130,9 @@ def _hours(study: Study, found: Preflight) -> str:
         seconds = study.replicates * sum(getattr(one, kind) for one in stages) + getattr(base, kind)
         parts += [f"{kind} {rough_time(seconds).removeprefix('about ')}"] if seconds else []
     chosen = any(isinstance(stage, SFT) and stage.select is not None for one in study.trained.values() for stage in one)
+    own = ", and vLLM's as the base's to the longest questions" if study.evaluation.vllm is not None else ""
     return (
-        f"{rough_time(left)} for all replicates, {at_once} at a time, if all answers were as long as they may be: "
+        f"{rough_time(left)} for all replicates, {at_once} at a time, if all answers were as long as they may be{own}: "
         f"{', '.join(parts)}{'; choosing samples apart' if chosen else ''}"
     )
 

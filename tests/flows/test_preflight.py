@@ -87,12 +87,13 @@ ASKED = {
 SAMPLED = {"kind": "rollouts", "arm": "a", "prompts": 50, "per_prompt": 2}
 
 
-def many() -> Study:
+def many(evaluation: dict[str, Any] | None = None, **more: Any) -> Study:
     """Two arms of a hundred steps, kept and evaluated at two of them, and a blend."""
     b = {"method": "sft", "source": SAMPLED, "trainer": {"max_steps": 100}}
     arms = {"a": [ARM], "b": [b], "c": [{"method": "interpolate", "arm": "a"}]}
     about = {"name": "a", "replicates": 1, "arms": arms, "influence": {"samples": 8, "every": 0.5}}
-    return Study.model_validate({**about, "evaluation": {"keep": 0.5, "every": 0.5, "drift_prompts": 20}})
+    settings = {"keep": 0.5, "every": 0.5, "drift_prompts": 20, **(evaluation or {})}
+    return Study.model_validate({**about, "evaluation": settings, **more})
 
 
 def tried_out(evaluation: dict[str, Any]) -> Preflight:
@@ -105,11 +106,12 @@ def tried_out(evaluation: dict[str, Any]) -> Preflight:
 
 def test_hours_are_those_of_trainings_sampling_evaluations_and_influence() -> None:
     """A checkpoint: 1,000 · 2 s + 20 · 0.5 s. Each stage: two of them, and twice 100 · 2 s along the way; influence
-    at three points 10 s and 2 · 4 · 8 s. The base: once, and three times 1,000 · 2 s."""
+    at three points 10 s and 2 · 4 · 8 s. The base: once, 20 samples of 1.5 s that are read in 0.5 s, and three times
+    1,000 · 2 s."""
     once = 2010.0
     arm = {"training": 600.0, "evaluation": 2 * once + 400.0, "influence": 3 * (10 + 64.0)}
     assert study_times(many(), tried_out(ASKED)) == {
-        "base": Times(evaluation=once + 6000),
+        "base": Times(evaluation=once + 40 + 6000),
         "arms.a.0": Times(**arm),
         "arms.b.0": Times(**arm, sampling=50 * 2 * 1.5),
         "arms.c.0": Times(evaluation=3 * once),
@@ -121,8 +123,41 @@ def test_on_several_gpus_questions_are_shared() -> None:
     assert paces(ASKED, 4) == (0.5, 0.375, 0.125)
 
 
+REINFORCED = {"method": "grpo", "trainer": {"max_steps": 100}}
+"""Influence has it sample 8 completions at each of three points."""
+
+
+def test_what_one_process_asks_is_not_shared_by_the_others() -> None:
+    """On four GPUs: a checkpoint in a quarter of 2,010 s; along the way the first asks 100 questions twice, 2 s each,
+    and at each of three points one has 8 samples of 1.5 s, 10 s and 64 s."""
+    study = many(compute={"gpus": 4}, arms={"a": [REINFORCED], "b": [ARM]})
+    times = study_times(study, tried_out(ASKED))
+    assert times is not None
+    assert times["base"] == Times(evaluation=(2010 + 40 + 6000) / 4)
+    assert times["arms.a.0"] == Times(600.0, 0.0, 2 * 2010 / 4 + 400, 3 * (8 * 1.5 + 10 + 64))
+
+
+def test_along_the_way_transformers_writes_also_where_evaluations_are_by_vllm() -> None:
+    """With vLLM a question takes 2 s, a completion 1.5 s; by transformers 5 s and 4 s. vLLM is asked once."""
+    along = {"questions": 8, "seconds_reading": 8.0, "seconds_writing": 32.0}
+    study = many({"vllm": {}}, arms={"a": [REINFORCED], "b": [ARM]})
+    times = study_times(study, tried_out(ASKED | {"along": along}))
+    assert times is not None
+    assert times["base"] == Times(evaluation=2010 + 40)
+    assert times["arms.a.0"] == Times(600.0, 0.0, 2 * 2010 + 2 * 100 * 5, 3 * (8 * 4 + 10 + 64))
+
+
+def test_chances_of_k_samples_are_those_of_the_first_of_several_targets() -> None:
+    """10 questions of the first, 8 samples each of 1.5 s, for a checkpoint; not 300 of a target that nobody has."""
+    targets = {name: {"benchmark": name, "test": test} for name, test in (("classes", 10), ("counting", 500))}
+    arms = {arm: [ARM | {"target": "counting"}] for arm in "ab"}
+    times = study_times(many({"pass_at": [1, 8]}, targets=targets, arms=arms), tried_out(ASKED))
+    assert times is not None
+    assert times["arms.a.0"].evaluation == 2 * (2010 + 10 * 8 * 1.5) + 400
+
+
 def test_a_study_is_told_what_its_evaluations_and_all_of_it_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1,200 s of steps, 150 of samples, 8,010 and 14,870 of evaluations, 444 of influence."""
+    """1,200 s of steps, 150 of samples, 8,050 and 14,870 of evaluations, 444 of influence."""
     monkeypatch.setattr("flows.commands.preflight.stages_at_once", lambda study: 1)
     told = list(lines(many(), tried_out(ASKED), Path()))
     assert "evaluation: 17 GB by arithmetic (a checkpoint 6.0 GB, the base 6.0 GB, a batch 5.0 GB)" in told
@@ -134,6 +169,8 @@ def test_a_study_is_told_what_its_evaluations_and_all_of_it_take(monkeypatch: py
         "Time: about 6.9 h for all replicates, 1 at a time, if all answers were as long as they may be: training 20 "
         "min, sampling 2 min, evaluation 6.4 h, influence 7 min."
     )
+    by_vllm = list(lines(many({"vllm": {}}), tried_out(ASKED), Path()))[-1]
+    assert "if all answers were as long as they may be, and vLLM's as the base's to the longest questions: " in by_vllm
     failed = list(lines(many(), tried_out({"failed": "evaluation: a batch of questions does not fit"}), Path()))
     assert "evaluation tried: a batch of questions does not fit" in failed
     assert failed[-1] == "Time: unknown, since not every stage and the evaluation were tried."

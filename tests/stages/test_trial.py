@@ -143,12 +143,52 @@ def test_an_evaluation_is_tried_on_its_longest_questions_at_the_limit_beside_the
         if "train" not in path.name
         for one in prompt_lengths(load_processor(schooled), read_questions(path))
     ]
-    assert [prompt for prompt, _ in wrote] == sorted(lengths)[::-1][:BATCH]
-    assert {written for _, written in wrote} == {LIMIT}
+    first, *timed = wrote
+    assert first[1] <= 2, "what is done once is done before"
+    assert [prompt for prompt, _ in timed] == sorted(lengths)[::-1][:BATCH]
+    assert {written for _, written in timed} == {LIMIT}
     assert len(loaded) == (2 if kind == "exact" else 1)
     assert [found[name] for name in ("questions", "prompts", "asked", "validated")] == [8, 4, 32, 16]
     assert min(found[f"seconds_{name}"] for name in ("reading", "writing", "comparing")) > 0
     assert found["peak"] > 1e8
+
+
+class Starting:
+    """As vLLM, which starts when it is first asked, in an hour of a clock of its own, and then writes in a second."""
+
+    def __init__(self) -> None:
+        self.now, self.wrote = 0.0, []
+
+    def generate(self, model: Any, reader: Any, prompts: Any, sampling: Any) -> list[list[list[int]]]:
+        assert not sampling.settings, "vLLM has other names"
+        self.now += 1 if self.wrote else 3600
+        self.wrote.append(len(prompts))
+        return [[[5, 6, 7]] for _ in prompts]
+
+
+def test_with_vllm_its_start_is_nobodys_time_and_transformers_is_timed_beside_it(
+    tiny_data: DataRef, schooled: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 32 questions are given to vLLM, which takes a second; before it has its share of the card, transformers
+    writes a batch of 8, for 10 s."""
+    decoder, lengths = Starting(), []
+
+    def writing(model: Any, reader: Any, prompts: Any, sampling: Any) -> list[list[list[int]]]:
+        found = generate(model, reader, prompts, sampling)
+        if reader.decoder is None:
+            assert not decoder.wrote
+            decoder.now += 10
+            lengths.extend(len(ids) for [ids] in found)
+        return found
+
+    monkeypatch.setattr(ask_module, "decoder_of", lambda *_: decoder)
+    monkeypatch.setattr(ask_module, "generate", writing)
+    monkeypatch.setattr(ask_module, "_now", lambda: decoder.now)
+    found = ask_module.ask_trial(AskTrial(evaluation=evaluate_job(tiny_data, schooled)))
+    assert decoder.wrote == [1, 32]
+    assert [found["questions"], found["seconds_writing"]] == [32, 1]
+    assert found["along"] == {"questions": BATCH, "seconds_reading": 0, "seconds_writing": 10}
+    assert lengths[1:] == [LIMIT] * BATCH
 
 
 def test_an_evaluation_that_does_not_fit_is_one_sentence(
