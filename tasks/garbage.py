@@ -242,6 +242,8 @@ def _drop_files(store: Store, run: Any, places: list[Path], why: str) -> None:
 def _name(run: Any) -> str:
     tags = run.data.tags
     what = "samples" if tags.get("holdfast.kind") == "data" else "checkpoints"
+    if local_artifacts(run) is None:
+        what = "local copy"
     study = tags.get("holdfast.study", "")
     return f"{what} of {study} {run.info.run_name} ({run.info.run_id[:8]})"
 

@@ -30,6 +30,8 @@ def link_runs(root: Path, finished: FinishedStudy) -> list[Path]:
     links = {top / _name(run, finished): Path(run.path) for run in trained}
     cache = root / "mlruns" / "cache"
     links = {link: place for link, place in links.items() if place.is_dir() and not place.is_relative_to(cache)}
+    # A copy of the repository may have made directories of its links.
+    links = {link: place for link, place in links.items() if link.is_symlink() or not link.exists()}
     _remove_others(top, set(links))
     for link, place in links.items():
         _link(link, place)

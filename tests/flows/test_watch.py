@@ -30,6 +30,7 @@ from flows.deployments import Experiment, deployments, watch_deployment
 from flows.watch import watch
 from holdfast.config.methods import SFT, Answers
 from holdfast.config.study import Study
+from tasks.run_owner import _started
 from tasks.tracking import Store, open_store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,14 +75,14 @@ def state_of(run: UUID) -> str:
     return state.name
 
 
-def owned_by(pid: int, started: float, run: UUID, store: Store) -> str:
+def owned_by(pid: int, started: str, run: UUID, store: Store) -> str:
     tags = {"holdfast.kind": "study", "prefect.flow_run_id": str(run)}
-    return store.begin("x", "x", {**tags, "holdfast.pid": str(pid), "holdfast.started": str(round(started))})
+    return store.begin("x", "x", {**tags, "holdfast.pid": str(pid), "holdfast.started": started})
 
 
 def test_a_run_whose_process_lives_is_left_alone(root: Path, begun: UUID):
     me = psutil.Process()
-    owned_by(me.pid, me.create_time(), begun, open_store(root))
+    owned_by(me.pid, _started(me), begun, open_store(root))
     assert "its process lives" in watch(f"prefect.flow-run.{begun}", root=root)
     assert state_of(begun) == "Running"
 
@@ -93,7 +94,7 @@ def test_a_run_of_which_nothing_is_known_is_left_alone(root: Path, begun: UUID):
 
 def test_a_run_whose_process_is_gone_waits_for_the_next_worker(root: Path, begun: UUID):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = psutil.Process(process.pid).create_time()
+    started = _started(psutil.Process(process.pid))
     store = open_store(root)
     mine = owned_by(process.pid, started, begun, store)
     process.kill()
@@ -180,7 +181,7 @@ def test_who_serves_beside_others_works_in_its_own_directory_and_stops_its_own_s
     store = open_store(root)
     watch_deployment("runs", 300.0).apply()
     mine = watch_deployment(watch_name(store), 90.0).apply()
-    owned_by(2**22 + 1, 0.0, begun, store)
+    owned_by(2**22 + 1, "0", begun, store)
     with get_client(sync_client=True) as client:
         client.create_flow_run_from_deployment(mine, parameters={"flow_run": str(begun)})
         with serving(root, "serve", "nightly.yaml"):
