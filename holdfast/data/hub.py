@@ -127,9 +127,11 @@ def load_split(name: str, revision: str | None, split: str, config: str | None =
 def _note(name: str, revision: str | None, rows: Any) -> None:
     """`datasets` keeps what it read from the Hub in a directory that is named after the commit."""
     noted = _commits.get()
-    for file in rows.cache_files if noted is not None else ():
+    if noted is None:
+        return
+    for file in rows.cache_files:
         commit = Path(file["filename"]).parent.name
-        if noted is not None and _COMMIT.fullmatch(commit):
+        if _COMMIT.fullmatch(commit):
             noted[f"{name}@{commit}"] = commit == revision
 
 

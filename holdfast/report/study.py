@@ -94,6 +94,7 @@ def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("holdfast.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     shown = (words.number, words.signed, words.significant, words.duration, described, verdicts.needed)
+    environment.globals["LEAST"] = LEAST
     environment.filters |= {function.__name__: function for function in shown}
     return environment
 

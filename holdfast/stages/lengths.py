@@ -73,6 +73,7 @@ def check_lengths(
 
 
 def named_by(longest: Longest, questions: list[Question]) -> Question:
+    """The question that it is the length of."""
     return next(one for one in questions if one.id == longest.id)
 
 

@@ -17,7 +17,7 @@ from trl import GRPOConfig
 
 from holdfast.config.jobs import Check
 from holdfast.config.methods import GRPO, SFT, AnyStage, Distill
-from holdfast.config.refs import ModelRef
+from holdfast.config.refs import DataRef, ModelRef
 from holdfast.config.study import Study
 from holdfast.data.chat import reads_images
 from holdfast.data.shards import Question, prior_shard, read_questions, shard_paths, target_shard
@@ -35,7 +35,7 @@ from holdfast.models.vllm_engine import require_engine
 from holdfast.stages.accountable import require_rules
 from holdfast.stages.asking import require_asking
 from holdfast.stages.fit import Adapted, Lengths, need_of, require_card, require_memory, room_there, shape_for
-from holdfast.stages.lengths import Longest, check_lengths, learned_shard, longest_prompt, named_by, trained_stages
+from holdfast.stages.lengths import Longest, check_lengths, learned_shard, named_by, trained_stages
 from holdfast.stages.seen import foreign_dialect, shrunk_images
 from holdfast.stages.teacher_check import Student, require_family, require_room
 from holdfast.stages.vllm_fit import require_evaluation_share, require_share
@@ -62,15 +62,19 @@ def check(job: Check) -> dict[str, Any]:
         saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
         study = study.model_copy(update={"model": study.model.model_copy(update={"dtype": saved})})
     shapes = {at: _check_stage(at, stage, study, model()) for at, stage in trained_stages(study)}
-    student = Student(processor, config, study.evaluation.max_new_tokens, longest_prompt)
+    student = Student(processor, config, study.evaluation.max_new_tokens)
     for at, stage in trained_stages(study):
         if isinstance(stage, Distill):
             require_family(at, stage, student)
         for name, function in _functions(at, stage):
             loaded(name, function)
-    if job.data is None:
-        return {}
-    paths = {split: shard_paths(job.data.path, split) for split in ("train", "validation", "test")}
+    return {} if job.data is None else _checked_with(job.data, study, student, shapes)
+
+
+def _checked_with(data: DataRef, study: Study, student: Student, shapes: dict[str, Adapted]) -> dict[str, Any]:
+    """What only the questions tell."""
+    processor, config, where = student.processor, student.config, device(study.compute.device)
+    paths = {split: shard_paths(data.path, split) for split in ("train", "validation", "test")}
     shards = {path.name: read_questions(path) for split in paths.values() for path in split}
     _check_halves(study, {path.name: len(shards[path.name]) for path in paths["validation"]})
     _require_text(processor, config, shards)

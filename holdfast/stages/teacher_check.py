@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from holdfast.config.methods import Demonstration, Distill, ModelTeacher
@@ -10,6 +9,7 @@ from holdfast.config.refs import ModelRef
 from holdfast.data.shards import Question
 from holdfast.errors import UserError
 from holdfast.models.load import load_config, load_processor
+from holdfast.stages.lengths import longest_prompt
 from holdfast.training.distillation import demonstrated
 
 
@@ -20,8 +20,6 @@ class Student(NamedTuple):
     config: Any
     limit: int
     """Of a completion, in tokens."""
-    longest: Callable[[Any, list[Question]], tuple[int, str]]
-    """Of some prompts, the tokens of the longest, images included, and its question's id."""
 
 
 def require_family(where: str, stage: Distill, student: Student) -> None:
@@ -42,7 +40,7 @@ def require_room(where: str, stage: Distill, student: Student, questions: list[Q
             shown = [demonstrated(question) for question in questions]
         except UserError as error:
             raise UserError(f"{where}.{error}") from error
-        tokens, name = student.longest(student.processor, shown)
+        tokens, name = longest_prompt(student.processor, shown)
         if tokens + student.limit > room:
             raise UserError(
                 f"{where}.teacher: question {name} with its example takes {tokens} tokens, and with "

@@ -23,7 +23,7 @@ def unchanged(model: torch.nn.Module, stage: AnyStage, left: Path) -> Iterator[N
     """Of a stage with an adapter and rollouts by vLLM. UserError where a weight that does not learn is another after;
     what the training left to go on from is removed then.
 
-    It reads the weights twice, at about a gigabyte a second: of 3B in half precision that takes a quarter of a minute.
+    It reads the weights twice.
     """
     if stage.lora is None or not stage.trainer.get("use_vllm"):
         yield

@@ -25,9 +25,10 @@ def sharding(strategy: Strategy) -> dict[str, Any]:
     arguments: dict[Strategy, dict[str, Any]] = {
         "ddp": {},
         "fsdp2": fsdp2.ARGUMENTS,
-        "zero3": {"deepspeed": deepcopy(zero3.SETTINGS)},
+        "zero3": {"deepspeed": zero3.SETTINGS},
     }
-    return arguments[strategy]
+    # TRL writes into them.
+    return deepcopy(arguments[strategy])
 
 
 def strategy_of(arguments: Any) -> Strategy:

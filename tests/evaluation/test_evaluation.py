@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from loaded_models import counting
 from tiny_jobs import BATCH, LIMIT, REFERENCES, benchmarks, evaluate_job, pass_at, shards
 
 from holdfast import group
@@ -214,16 +214,8 @@ def test_beside_a_checkpoint_lies_the_base_alone(
     checkpoints: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loaded are two checkpoints, and the base once the first has been asked: the first is gone before the second."""
-    loaded: list[weakref.ref[Any]] = []
-    beside = []
-
-    def loading(*arguments: Any) -> Any:
-        beside.append(sum(one() is not None for one in loaded))
-        model = load_model(*arguments)
-        loaded.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr(stage, "load_model", loading)
+    beside: list[int] = []
+    monkeypatch.setattr(stage, "load_model", counting(beside))
     stage.evaluate(checkpoints, tmp_path, Journal(tmp_path))
     assert beside == [0, 1, 1]
 

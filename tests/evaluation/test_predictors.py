@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from loaded_models import counting
 from tiny_jobs import BATCH, LIMIT, shards
 
 from holdfast.config.jobs import Predict, Train
@@ -116,16 +116,8 @@ def test_the_base_is_nowhere_else_and_another_model_is(measured: Path) -> None:
 
 
 def test_beside_a_checkpoint_lies_the_base_alone(job: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[weakref.ref[Any]] = []
-    beside = []
-
-    def loading(*arguments: Any) -> Any:
-        beside.append(sum(one() is not None for one in loaded))
-        model = load_model(*arguments)
-        loaded.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr(module, "load_model", loading)
+    beside: list[int] = []
+    monkeypatch.setattr(module, "load_model", counting(beside))
     module.predictors(job, tmp_path, Journal(tmp_path))
     assert beside == [0, 1, 1]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from allocated import peak
 from PIL import Image
-from torch.profiler import ProfilerActivity, profile
 
 from holdfast.benchmarks import catalog
 from holdfast.data.shards import Question
@@ -51,16 +50,3 @@ def test_a_batch_by_arithmetic_is_near_what_reading_writing_and_scoring_allocate
     batch = Batch(ROWS, length, limit, patches, ROWS)
     expected = batch_memory(shape_of(model), needs.FLOAT32, batch)
     assert expected / FACTOR < max(written, scored) < expected * FACTOR
-
-
-def peak(read: Callable[[], object]) -> int:
-    """Bytes that were allocated at a time, at most."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        read()
-    assert seen.profiler is not None
-    now = most = 0
-    for event in sorted(seen.profiler.kineto_results.events(), key=lambda one: one.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most

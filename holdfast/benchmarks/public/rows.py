@@ -54,7 +54,8 @@ REVISIONS = {
     "openai/gsm8k": GSM8K.revision,
 }
 """FGVC-Aircraft's main branch needs a loading script, which `datasets` no longer runs: the same as Parquet. GSM8K's is
-that of the benchmark. SAT's and COCO's are what public code reads (docs/data.md). Of others, `revision` or today's."""
+that of the benchmark. SAT's and COCO's are what public code reads (docs/reproduce.md). Of others, `revision` or
+today's."""
 CONFIGS = {"openai/gsm8k": GSM8K.config}
 TEXTS = ("label", "question", "answer", "caption")
 

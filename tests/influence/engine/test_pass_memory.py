@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from allocated import peak
 from peft import LoraConfig, get_peft_model
-from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from holdfast.influence.engine.engine import Engine
@@ -51,20 +51,8 @@ def test_activations_and_logits_by_arithmetic_are_near_what_a_pass_allocates(way
     )
     engine = Engine(read, [])
     engine.measure(batch, Likelihood())
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        engine.measure(batch, Likelihood())
+    taken = peak(lambda: engine.measure(batch, Likelihood()))
     assert depth(read) == layers
     shape = shape_of(read)._replace(adapter=0, layers=depth(read))
     expected = sum(needs.pass_memory(shape, Pass(Batch(1, PROMPT, COMPLETION), ids.numel(), needs.FLOAT32)))
-    assert expected / FACTOR < peak(seen) < expected * FACTOR
-
-
-def peak(seen: profile) -> int:
-    """Bytes that were allocated at a time, at most."""
-    assert seen.profiler is not None
-    now = most = 0
-    for event in sorted(seen.profiler.kineto_results.events(), key=lambda one: one.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
+    assert expected / FACTOR < taken < expected * FACTOR
